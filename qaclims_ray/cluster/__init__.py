@@ -1,0 +1,1 @@
+"""The Ray shell: one driver per stage; the only place that imports Ray."""

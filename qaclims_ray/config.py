@@ -1,0 +1,457 @@
+"""Every setting of the service: one frozen dataclass per stage, nested in ``RunConfig``.
+
+Field docstrings give the unit and the source; letters and numbers such as "R12" name rows of the table in
+``docs/method.md`` in which the papers and the authors' released code are compared. Complete, named runs are
+functions in ``presets.py``. Unknown keys and bad values fail here, before any work starts.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from qaclims_ray.errors import ConfigError
+
+_Config = TypeVar("_Config")
+Profile = Literal["official", "paper"]
+TextGroup = Literal["fine_grained", "alias", "objects", "scene"]
+ALL_TEXT_GROUPS: tuple[TextGroup, ...] = ("fine_grained", "alias", "objects", "scene")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def _settings(cls: type[_Config]) -> type[_Config]:
+    """A frozen, keyword-only dataclass in which pydantic refuses unknown keys."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def _require(claim: bool, message: str) -> None:
+    if not claim:
+        raise ConfigError(message)
+
+
+@_settings
+class DataConfig:
+    """Which images, labels and masks."""
+
+    dataset: Literal["miniature", "voc12", "folder"]
+    """Layout of the data set; the miniature world generates itself."""
+    root: str = ""
+    """Folder or fsspec URI of the data set (VOC: the folder that holds JPEGImages). Unused by the miniature."""
+    train_split: str = "train"
+    """Split whose images are trained on (VOC: train, train_aug or any list in ImageSets/Segmentation)."""
+    eval_split: str = "train"
+    """Split whose CAMs are scored; the papers score the training images (E4)."""
+    labels: Literal["auto", "annotations", "file", "masks"] = "auto"
+    """Where image-level labels come from: VOC XML, a label file, or the masks; auto takes the first that is there."""
+    label_file: str = ""
+    """CSV or JSON of image-level labels, for `labels = file` and for the folder layout."""
+    class_names: tuple[str, ...] = ()
+    """Classes in label order, for the folder layout; empty takes them from the label file, sorted."""
+    num_images: int = 600
+    """Miniature: number of weakly labelled images to generate."""
+    limit: int | None = None
+    """Use only the first so many images of each split; None uses all."""
+    check_images: bool = True
+    """Decode every image and mask once before work starts, and report all faults together."""
+
+    def __post_init__(self) -> None:
+        _require(self.dataset == "miniature" or bool(self.root), "data.root is empty: give the folder of the data set")
+        _require(self.num_images >= 8, f"data.num_images is {self.num_images}, expected at least 8")
+        _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
+
+
+@_settings
+class CorpusConfig:
+    """QAPE: asking the VQA model (QA-CLIMS 3.2, rows Q1-Q5, Q13)."""
+
+    model: str = "Salesforce/blip-vqa-capfilt-large"
+    """BLIP VQA model: hub name or local folder; "miniature" is the one shipped with the package."""
+    image_size: int = 480
+    """Side of the square input in pixels; bicubic, aspect not kept (Q1)."""
+    num_beams: int = 3
+    """Beams of the decoder; 1 is greedy (Q1)."""
+    max_length: int = 10
+    """Longest answer in tokens, start token included (Q1)."""
+    min_length: int = 1
+    """Shortest answer in tokens (Q1)."""
+    max_question_tokens: int = 35
+    """Longer questions are cut (Q1)."""
+    questions: str = "official"
+    """Question set: official, paper, or a JSON file (Q2)."""
+    class_aliases: tuple[tuple[str, str], ...] = ()
+    """Pairs (class name, words to use in questions), e.g. (("person", "player"),) (Q3)."""
+    lemmatise: bool = True
+    """Bring each answer, as a whole string, to its noun lemma; raw answers are kept beside it (Q4)."""
+    images_per_shard: int = 32
+    """Images in one Parquet shard: what a killed build repeats at most per block in flight."""
+    questions_per_batch: int = 192
+    """Questions decoded together."""
+    max_failed_fraction: float = 0.01
+    """Fail when more than this share of images cannot be read or answered."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the VQA model; bf16 only on GPU."""
+    num_actors: int = 1
+    """VQA actors."""
+    gpus_per_actor: float = 0.0
+    """GPUs of one actor; fractions share a GPU; 0 runs on the CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "num_beams", "max_length", "min_length", "images_per_shard", "num_actors"):
+            _require(getattr(self, name) >= 1, f"corpus.{name} is {getattr(self, name)}, expected at least 1")
+        _require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
+        _require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
+        _require(
+            self.precision == "fp32" or self.gpus_per_actor > 0,
+            "corpus.precision bf16 needs a GPU: set corpus.gpus_per_actor",
+        )
+
+
+@_settings
+class ClipConfig:
+    """The frozen CLIP that supervises (rows R1, R5, R6, Q12)."""
+
+    model: str = "ViT-L-14-quickgelu"
+    """open_clip architecture, or a local folder with open_clip_config.json; "miniature" is the shipped one."""
+    weights: str = ""
+    """Weights: local file (OVSeg or open_clip checkpoint) or open_clip's pretrained tag; empty for a folder model."""
+    mask_adapted: bool = True
+    """Whether the weights hold mask tokens (OVSeg); False is plain CLIP, the strictly image-level setting."""
+
+
+@_settings
+class TextConfig:
+    """From answers to the texts a pair is contrasted with (rows Q4-Q11, Q14; QA-CLIMS Table 5)."""
+
+    source: Literal["qape", "class_names", "fixed"] = "qape"
+    """qape: the corpus; class_names: the class against "no {class}" (Table 5, row 1); fixed: one list for all."""
+    groups: tuple[TextGroup, ...] = ALL_TEXT_GROUPS
+    """Answer groups in use (Table 5)."""
+    fixed_background: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For `source = fixed`: pairs (class name or "*", background texts)."""
+    shuffle_answers: bool = False
+    """Control: give each pair the answers of another image of the same class."""
+    foreground_mix: Literal["half", "uniform"] = "half"
+    """Weights of the mean foreground text: half on the class name (official) or 1/(L+1) each (paper) (Q6)."""
+    renormalise_foreground: bool = False
+    """Bring the mixed foreground text back to unit length: False official, True paper (Q7)."""
+    suffix_rule: Literal["substring", "word"] = "substring"
+    """When an answer counts as naming the class already: anywhere (official) or as a whole word (Q5)."""
+    class_synonyms: tuple[tuple[str, str], ...] = (
+        ("dining table", "table"),
+        ("tv monitor", "monitor"),
+        ("potted plant", "plant"),
+    )
+    """Pairs (class, short form) that also count as naming the class (Q5)."""
+    drop_background: Literal["exact", "strict"] = "exact"
+    """Which background answers fall out: equal to the class (official), or also its synonyms, answers that contain
+    it, empty answers and other labels of the image (Q9)."""
+    empty_background: Literal["skip", "no_class"] = "skip"
+    """A pair without background text: skipped in both losses (official) or given "no {class}" (Q10)."""
+    template: str = "a photo of {}."
+    """Prompt template (Q11)."""
+    seed: int = 0
+    """Seed of `shuffle_answers`."""
+
+    def __post_init__(self) -> None:
+        _require(self.template.count("{}") == 1, f"text.template {self.template!r} must hold exactly one {{}}")
+        _require(
+            self.source != "fixed" or bool(self.fixed_background), "text.source is fixed: give text.fixed_background"
+        )
+        _require(len(set(self.groups)) == len(self.groups), "text.groups holds a group twice")
+
+
+@_settings
+class CamNetConfig:
+    """The CAM network (rows R7-R9)."""
+
+    backbone: str = "resnet50"
+    """timm model name, or "miniature" for the small stride-4 network of the miniature world."""
+    weights: str = ""
+    """Local safetensors/pth file, or "timm" for the model's default pretrained weights; empty starts at random."""
+    output_stride: int = 16
+    """Stride of the CAM in pixels."""
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Normalisation of the training crop (0-1 scale); official feeds the same pixels to CLIP (R5)."""
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Normalisation of the training crop (0-1 scale)."""
+    pad_same: bool = False
+    """Build the backbone with TensorFlow's padding (timm pad_type="same")."""
+
+
+@_settings
+class OptimConfig:
+    """Optimiser and schedule (rows R14, R15, R17)."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser."""
+    lr: float = 3.5e-4
+    """Learning rate of the backbone at the start (effective, never scaled behind your back)."""
+    head_lr_factor: float = 10.0
+    """The classifier learns at this multiple of `lr`."""
+    momentum: float = 0.0
+    """SGD momentum: 0 is what the released code really does, 0.9 what it meant (R14)."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """Learning rate over the steps of the run."""
+    poly_power: float = 0.9
+    """Power of the poly schedule."""
+    warmup_steps: int = 0
+    """Linear warm-up in steps."""
+    epochs: int = 15
+    """Passes over the training split."""
+    batch_size: int = 8
+    """Images in one step over all workers together."""
+    clip_grad_norm: float | None = None
+    """Gradient norm limit; None does not clip."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optim.lr is {self.lr}, expected a positive number")
+        _require(self.epochs >= 1 and self.batch_size >= 1, "optim.epochs and optim.batch_size must be at least 1")
+        _require(
+            self.clip_grad_norm is None or self.clip_grad_norm > 0, "optim.clip_grad_norm must be positive or None"
+        )
+
+
+@_settings
+class AugmentConfig:
+    """Training crops (row R18)."""
+
+    min_long_side_px: int = 320
+    """Shortest random length of the long side after resizing; 0 keeps the image's own size."""
+    max_long_side_px: int = 640
+    """Longest random length of the long side."""
+    crop_px: int = 512
+    """Side of the random square crop, zero padded after normalisation."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        _require(self.min_long_side_px <= self.max_long_side_px, "augment: min_long_side_px exceeds max_long_side_px")
+        _require(self.crop_px >= 16, f"augment.crop_px is {self.crop_px}, expected at least 16")
+
+
+@_settings
+class ClassifierConfig:
+    """The image-level classifier: the baseline CAM and RITC's starting point (row R9)."""
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=0.1, batch_size=16, epochs=5, weight_decay=1e-4, momentum=0.0)
+    )
+    """Optimiser and schedule."""
+    freeze_batch_norm: bool = True
+    """Keep batch norm statistics and affine fixed (IRN's fixed-BN ResNet)."""
+    calibrate: bool = False
+    """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before RITC starts."""
+
+
+@_settings
+class RitcConfig:
+    """Region image-text contrast (QA-CLIMS 3.3, rows R1-R21)."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+    foreground_weight: float = 10.0
+    """alpha, weight of FRC (Eq. 1)."""
+    background_weight: float = 8.0
+    """beta, weight of BRC (Eq. 1)."""
+    area_weight: float = 0.2
+    """gamma, weight of REG (Eq. 1)."""
+    temperature: float = 0.7
+    """tau (Eq. 6, 8)."""
+    omega: float = 0.1
+    """Share of the maximum below which a CAM counts as background (Eq. 9)."""
+    region_mode: Literal["token_mask", "pixel_mask", "both", "none"] = "token_mask"
+    """How FAT's binary map acts: on tokens (official), on pixels (paper), on both, or not at all (FAT off) (R2)."""
+    max_at: Literal["clip", "cam"] = "clip"
+    """Resolution at which the maximum of the CAM is taken (R4)."""
+    clip_normalisation: Literal["image", "clip"] = "image"
+    """Pixels CLIP sees: the training crop's own normalisation (official) or CLIP's (R5)."""
+    antialias: bool = False
+    """Antialias when resizing to CLIP's input (R6)."""
+    background_pool: Literal["mean_exp", "exp_mean"] = "mean_exp"
+    """BRC over background texts: mean of exp (official) or exp of mean (paper, Eq. 8) (R11)."""
+    pair_reduction: Literal["official", "mean_pairs"] = "official"
+    """Sum over all pairs divided by 2, the published number of ranks, or by the number of pairs (R12)."""
+    area_over: Literal["all", "present"] = "all"
+    """REG averages over all classes (official) or present ones (R13)."""
+    freeze_batch_norm: bool = False
+    """Keep batch norm fixed (R8: trains by default)."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")
+        _require(0 <= self.omega <= 1, f"ritc.omega is {self.omega}, expected a number in [0, 1]")
+        for name in ("foreground_weight", "background_weight", "area_weight"):
+            _require(getattr(self, name) >= 0, f"ritc.{name} is {getattr(self, name)}, expected at least 0")
+
+
+@_settings
+class CamConfig:
+    """CAM inference (rows E1, E2)."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    """Scales of the image, bicubic; the maps are summed."""
+    flip: bool = True
+    """Add each scale's mirror image."""
+    activation: Literal["relu", "sigmoid"] = "relu"
+    """What is done to the logits (R7)."""
+    normalisation: Literal["max", "minmax"] = "max"
+    """Each class by its own maximum, or to the full range."""
+    grid_stride: int = 4
+    """Stride of the stored small maps, in pixels."""
+    store: Literal["full", "grid", "both"] = "both"
+    """Stored maps: full resolution (scoring), the small grid (random walk), or both."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Stored type."""
+    batch_size: int = 16
+    """Images of equal size computed together."""
+    num_actors: int = 1
+    """Inference actors."""
+    gpus_per_actor: float = 0.0
+    """GPUs of one actor."""
+    max_failed_fraction: float = 0.01
+    """Fail when more than this share of images cannot be read."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
+
+
+@_settings
+class EvaluationConfig:
+    """Scoring of seeds (row E3)."""
+
+    fixed_threshold: float = 0.15
+    """Background score of the fixed-threshold figure."""
+    sweep_min: float = 0.01
+    """First threshold of the sweep."""
+    sweep_max: float = 0.99
+    """Last threshold of the sweep."""
+    sweep_step: float = 0.01
+    """Step of the sweep; the whole of it is evaluated, without early stop."""
+    contact_sheet_images: int = 12
+    """Images in the contact sheet."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.sweep_min < self.sweep_max < 1, "evaluation: 0 < sweep_min < sweep_max < 1 is required")
+
+
+@_settings
+class ClusterConfig:
+    """Resources of the trainings, and how Ray is reached."""
+
+    num_workers: int = 1
+    """Training workers (DDP ranks); 0 trains in this process without starting Ray."""
+    use_gpu: bool = False
+    """One GPU per training worker."""
+    cpus_per_worker: float = 1.0
+    """Logical CPUs of a training worker."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
+    max_failures: int = 2
+    """Restarts of a training after worker failures."""
+    loader_workers: int = 0
+    """Image loading processes per training worker."""
+    object_store_mib: int = 200
+    """Object store of a Ray started by this run; ignored when joining a cluster."""
+    num_cpus: int | None = None
+    """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_workers >= 0, f"cluster.num_workers is {self.num_workers}, expected at least 0")
+        _require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")
+
+
+@_settings
+class TrackingConfig:
+    """MLflow."""
+
+    uri: str = ""
+    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote)."""
+    experiment: str = "qaclims"
+    """Experiment name."""
+    enabled: bool = True
+    """Track at all."""
+
+
+@_settings
+class RunConfig:
+    """One complete run: the data, the shared stages, and the systems that are compared."""
+
+    name: str
+    """Name of the preset the run started from."""
+    profile: Profile = "official"
+    """Which of the two coherent sets of switches the preset took; the fields below are what counts."""
+    systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
+    """Systems to train and compare; `presets.SYSTEMS` lists them."""
+    seed: int = 0
+    """Seed of data generation, initial weights, order and augmentation."""
+    data: DataConfig
+    """Data set."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Questions and answers."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """The frozen CLIP."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """Texts of the pairs."""
+    cam_net: CamNetConfig = field(default_factory=CamNetConfig)
+    """The trained network."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Training crops."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """Baseline."""
+    ritc: RitcConfig = field(default_factory=RitcConfig)
+    """RITC."""
+    cams: CamConfig = field(default_factory=CamConfig)
+    """CAM inference."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Scoring."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Resources."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """MLflow."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
+        _require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as plain JSON types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """Build a `RunConfig` from plain JSON types.
+
+    Raises:
+        ConfigError: for unknown keys, wrong types or values out of range, all of them in one message.
+    """
+    try:
+        return TypeAdapter(RunConfig).validate_python(dict(values))
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("the configuration cannot be used:\n  " + "\n  ".join(lines)) from None
+
+
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """Return a copy with dotted fields replaced, e.g. ``{"ritc.optim.lr": 1e-3}``.
+
+    Files, the command line, named systems and searches all come through here.
+
+    Raises:
+        ConfigError: for a path that does not exist or a value that does not fit.
+    """
+    values = to_dict(config)
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        node: Any = values
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(f"there is no setting {path!r}; `qaclims run PRESET --help` lists them all")
+        node[last] = value
+    return from_dict(values)

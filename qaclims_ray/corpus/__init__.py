@@ -1,0 +1,1 @@
+"""QAPE: questions, answers and the corpus table (QA-CLIMS 3.2)."""

@@ -1,0 +1,1 @@
+"""Raw data sets to a manifest, images to tensors, artefacts on disk."""

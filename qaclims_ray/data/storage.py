@@ -1,0 +1,196 @@
+"""Files by path or fsspec URI: the one place that opens, lists, writes and publishes.
+
+Every stage reads and writes through these functions, so a local folder and ``s3://bucket/run`` are the same to
+it. A file appears under its final name only when it is whole.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow.fs
+from fsspec.core import url_to_fs
+
+from qaclims_ray.errors import DataError, ResourceError
+
+
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` names something outside the local file system."""
+    return "://" in uri and not uri.startswith(("file://", "local://"))
+
+
+def absolute(uri: str) -> str:
+    """Return a URI that means the same in every process: local paths become absolute."""
+    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path parts to a path or URI."""
+    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+
+
+def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the fsspec file system and the path in it.
+
+    Raises:
+        ResourceError: when the protocol is unknown or its client library is not installed.
+    """
+    try:
+        return url_to_fs(absolute(uri))
+    except (ImportError, ValueError) as error:
+        raise ResourceError(
+            f"cannot open {uri}: {error}. Local paths, s3:// and gs:// (extra: gcs) are known"
+        ) from None
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return the same place as `resolve`, as a pyarrow file system (for Parquet, Ray Data and Ray Train)."""
+    filesystem, path = resolve(uri)
+    if not is_remote(uri):
+        return pyarrow.fs.LocalFileSystem(), path
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    filesystem.invalidate_cache()
+    return bool(filesystem.exists(path))
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """Return the URIs of the files directly inside a folder, sorted; an absent folder is empty."""
+    filesystem, path = resolve(uri)
+    filesystem.invalidate_cache()
+    try:
+        entries = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
+    return [join(uri, name) for name in sorted(names) if name.endswith(suffix)]
+
+
+@contextlib.contextmanager
+def open_input(uri: str) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes.
+
+    Raises:
+        DataError: when it is not there or may not be read.
+    """
+    filesystem, path = resolve(uri)
+    try:
+        handle: Any = filesystem.open(path, "rb")
+    except FileNotFoundError:
+        raise DataError(f"there is no file {uri}") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise DataError(f"{uri} cannot be read: {error}") from None
+    with handle:
+        yield handle
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataError: when it is not there or may not be read.
+    """
+    with open_input(uri) as handle:
+        return handle.read()
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        ResourceError: when the place cannot be written or is full.
+    """
+    with publishing(uri) as local_path:
+        Path(local_path).write_bytes(content)
+
+
+@contextlib.contextmanager
+def publishing(uri: str) -> Iterator[str]:
+    """Yield a local path to write; on leaving without an error the file is published under its final name.
+
+    Raises:
+        ResourceError: when the place cannot be written or is full.
+    """
+    filesystem, path = resolve(uri)
+    try:
+        if is_remote(uri):
+            with tempfile.TemporaryDirectory() as folder:
+                local_path = os.path.join(folder, "file")
+                yield local_path
+                filesystem.put_file(local_path, path)
+                filesystem.invalidate_cache()
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            partial = f"{path}.partial-{uuid.uuid4().hex[:8]}"
+            try:
+                yield partial
+                os.replace(partial, path)
+            finally:
+                if os.path.exists(partial):
+                    os.remove(partial)
+    except OSError as error:
+        raise ResourceError(f"{uri} cannot be written: {error}. Check the permissions and the free space") from error
+
+
+def remove_tree(uri: str) -> None:
+    """Remove a folder and all in it; an absent one is fine."""
+    filesystem, path = resolve(uri)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def check_writable(uri: str, *, min_free_mib: int = 64) -> None:
+    """Fail early when a folder cannot be written.
+
+    Args:
+        uri: folder; made if it is not there.
+        min_free_mib: space that must be free on a local disk, in MiB.
+
+    Raises:
+        ResourceError: when it cannot be written or too little space is free.
+    """
+    probe = join(uri, f".write-check-{uuid.uuid4().hex[:8]}")
+    write_bytes(probe, b"ok")
+    filesystem, path = resolve(probe)
+    filesystem.rm(path)
+    if not is_remote(uri):
+        free_mib = shutil.disk_usage(resolve(uri)[1]).free >> 20
+        if free_mib < min_free_mib:
+            raise ResourceError(f"{uri} has {free_mib} MiB free, the run needs at least {min_free_mib} MiB")
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """Yield a local path of a file or folder, downloading a remote one for the time of the context."""
+    filesystem, path = resolve(uri)
+    if not filesystem.exists(path):
+        raise DataError(f"there is nothing at {uri}")
+    if not is_remote(uri):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, path.rstrip("/").rsplit("/", 1)[-1])
+        filesystem.get(path, target, recursive=True)
+        yield target
+
+
+def upload_tree(local_dir: str, uri: str) -> None:
+    """Copy a local folder to a path or URI, file by file.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    for local_path in sorted(Path(local_dir).rglob("*")):
+        if local_path.is_file():
+            with publishing(join(uri, str(local_path.relative_to(local_dir)))) as target:
+                shutil.copyfile(local_path, target)

@@ -1,0 +1,28 @@
+"""The exception family: every mistake a user can make ends in one of these, with one clear message.
+
+A message says what was found, what was expected and what to do. ``assert`` is for programmer errors only.
+"""
+
+
+class QaclimsError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class ConfigError(QaclimsError):
+    """A configuration is unknown, inconsistent or out of range."""
+
+
+class DataError(QaclimsError):
+    """A data set has missing, broken or contradicting files."""
+
+
+class ArtifactError(QaclimsError):
+    """An artefact is absent, incomplete or was made from other inputs."""
+
+
+class ModelError(QaclimsError):
+    """Model weights are absent, broken or do not fit the architecture."""
+
+
+class ResourceError(QaclimsError):
+    """A machine, cluster, disk or service cannot do what the run needs."""

@@ -1,0 +1,1 @@
+"""Confusion matrices, threshold sweeps, figures and the report."""

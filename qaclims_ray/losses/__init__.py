@@ -1,0 +1,1 @@
+"""The papers' losses as pure functions."""

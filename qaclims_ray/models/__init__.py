@@ -1,0 +1,1 @@
+"""Networks: frozen CLIP and VQA encoders, and the CAM network that is trained."""

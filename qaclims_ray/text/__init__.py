@@ -1,0 +1,1 @@
+"""From the corpus to CLIP prompts and their text bank."""

@@ -1,0 +1,76 @@
+"""What a training needs to know of the world around it: rank, device, where reports and checkpoints go.
+
+``LocalContext`` serves one process and the tests; the only other one lives in ``cluster/train.py``. Devices are
+decided here and in ``cluster/`` alone.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.distributed
+
+
+class WorkerContext(Protocol):
+    """One training worker among ``world_size``; collectives use torch's default process group."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of this worker, from 0."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this worker."""
+        ...
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
+        """Hand over an epoch's metrics and, on rank 0, a checkpoint folder (which the context then owns).
+
+        Every rank calls this the same number of times.
+        """
+        ...
+
+    def latest_checkpoint(self) -> contextlib.AbstractContextManager[str | None]:
+        """Yield a local folder with the latest checkpoint, or None at a fresh start."""
+        ...
+
+
+class LocalContext:
+    """A single worker in this process; keeps the latest checkpoint in a folder and all reported metrics."""
+
+    def __init__(self, checkpoint_root: str, device: str = "cpu") -> None:
+        self.rank = 0
+        self.world_size = 1
+        self.device = torch.device(device)
+        self.reports: list[dict[str, float]] = []
+        self._latest = Path(checkpoint_root) / "latest"
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
+        """See `WorkerContext.report`."""
+        self.reports.append(dict(metrics))
+        if checkpoint_dir is not None:
+            shutil.rmtree(self._latest, ignore_errors=True)
+            self._latest.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(checkpoint_dir, self._latest)
+
+    @contextlib.contextmanager
+    def latest_checkpoint(self) -> Iterator[str | None]:
+        """See `WorkerContext.latest_checkpoint`."""
+        yield str(self._latest) if self._latest.is_dir() else None
+
+
+def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all workers; the tensor itself when there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+    return value
