@@ -6,7 +6,7 @@ greedy ``_sample``): the same finished-hypothesis bookkeeping, the same early st
 count the start token.
 """
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ UNREACHABLE = -1.0e9
 """Score of a hypothesis that must not be chosen (the value transformers uses, so ties fall the same way)."""
 
 
+@runtime_checkable
 class StepDecoder(Protocol):
     """A decoder that keeps its own past and advances one token at a time. Rows are question-major."""
 
