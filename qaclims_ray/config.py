@@ -40,7 +40,7 @@ class DataConfig:
     dataset: Literal["miniature", "voc12", "folder"]
     """Layout of the data set; the miniature world generates itself."""
     root: str = ""
-    """Folder or fsspec URI of the data set (VOC: the folder that holds JPEGImages). Unused by the miniature."""
+    """Folder or fsspec URI of the data set (VOC: the folder that holds JPEGImages); the miniature needs none."""
     train_split: str = "train"
     """Split whose images are trained on (VOC: train, train_aug or any list in ImageSets/Segmentation)."""
     eval_split: str = "train"
@@ -59,7 +59,6 @@ class DataConfig:
     """Decode every image and mask once before work starts, and report all faults together."""
 
     def __post_init__(self) -> None:
-        _require(self.dataset == "miniature" or bool(self.root), "data.root is empty: give the folder of the data set")
         _require(self.num_images >= 8, f"data.num_images is {self.num_images}, expected at least 8")
         _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
 
@@ -231,7 +230,11 @@ class AugmentConfig:
     """Mirror half of the images."""
 
     def __post_init__(self) -> None:
-        _require(self.min_long_side_px <= self.max_long_side_px, "augment: min_long_side_px exceeds max_long_side_px")
+        _require(
+            0 < self.min_long_side_px <= self.max_long_side_px or self.min_long_side_px == self.max_long_side_px == 0,
+            f"augment: 0 < min_long_side_px ({self.min_long_side_px}) <= max_long_side_px ({self.max_long_side_px}) "
+            "is required; 0 for both keeps the image's own size",
+        )
         _require(self.crop_px >= 16, f"augment.crop_px is {self.crop_px}, expected at least 16")
 
 
