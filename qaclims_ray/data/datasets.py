@@ -1,0 +1,133 @@
+"""Training images as a torch ``Dataset``, and the batches that every number of workers shares.
+
+All randomness depends on (seed, epoch, index) alone: neither the number of training workers, nor that of loading
+processes, nor the order in which they finish changes what the network sees.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import TypedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data.images import load_image, training_crop
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ConfigError, DataError
+
+
+class TrainingItem(TypedDict):
+    """One training image."""
+
+    image: Float[Tensor, "3 height width"]
+    """Normalised crop."""
+    labels: Float[Tensor, " class"]
+    """1 for the classes that the whole image shows; the crop may miss them."""
+    index: int
+    """Position in the manifest."""
+
+
+class ImageLabelDataset(Dataset[TrainingItem]):
+    """Random crops of a manifest's images with their image-level labels."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        augment: AugmentConfig,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        seed: int,
+    ) -> None:
+        self.manifest = manifest
+        self._augment = augment
+        self._mean, self._std = mean, std
+        self._seed = seed
+        self._labels = manifest.label_matrix()
+        # Shared memory: loading processes that outlive an epoch must see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose crops come next; call it before iterating."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.manifest.records)
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        """Return one item.
+
+        Raises:
+            DataError: when the image cannot be read.
+        """
+        generator = torch.Generator().manual_seed(seed_of("crop", self._seed, int(self._epoch), index))
+        image = load_image(self.manifest.records[index].image_uri)
+        crop = training_crop(image, self._augment, self._mean, self._std, generator)
+        return {"image": crop, "labels": self._labels[index], "index": index}
+
+
+class GlobalBatchSampler:
+    """One worker's share of global batches that do not depend on the number of workers.
+
+    The order of an epoch depends on (seed, epoch) only; step s takes positions s*B .. (s+1)*B of it and rank r
+    every ``world_size``-th of them, from r. Shares may differ by one image and are never empty.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, rank: int, world_size: int, seed: int, drop_last: bool = True
+    ) -> None:
+        """Check the shares.
+
+        Args:
+            num_images: images of the split.
+            batch_size: images of one step over all workers together.
+            rank: this worker, from 0.
+            world_size: number of workers.
+            seed: seed of the order.
+            drop_last: leave out a last batch that is not full, unless it is the only one.
+
+        Raises:
+            DataError: when there is no image.
+            ConfigError: when a worker would get no image in some step, or the numbers are out of range.
+        """
+        if num_images < 1:
+            raise DataError("there is no image to train on: the training split is empty")
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise ConfigError(f"batch size {batch_size}, rank {rank} of {world_size} workers: out of range")
+        tail = num_images % batch_size
+        self._num_batches = max(1, num_images // batch_size if drop_last or not tail else num_images // batch_size + 1)
+        smallest = tail if tail and self._num_batches * batch_size > num_images else batch_size
+        if smallest < world_size:
+            raise ConfigError(
+                f"{num_images} images in batches of {batch_size} give a batch of {smallest}, fewer than the "
+                f"{world_size} workers: raise optim.batch_size or lower cluster.num_workers"
+            )
+        self._num_images, self._batch_size = num_images, batch_size
+        self._rank, self._world_size = rank, world_size
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(seed_of("order", self._seed, self._epoch))
+        order = torch.randperm(self._num_images, generator=generator).tolist()
+        for step in range(self._num_batches):
+            batch = order[step * self._batch_size : (step + 1) * self._batch_size]
+            yield batch[self._rank :: self._world_size]
+
+
+def seed_of(purpose: str, *parts: int) -> int:
+    """Return a 63-bit seed from a purpose and integers; other parts give an unrelated seed."""
+    digest = hashlib.sha256("/".join([purpose, *map(str, parts)]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,187 @@
+"""Reader for a plain folder of images with a file of image-level labels -> `Manifest`.
+
+Images lie in the folder itself or in its ``images`` folder; label maps, where there are any, in ``masks`` under
+the image's name with the ending .png. `label_files` knows the forms of the label file.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from qaclims_ray.config import DataConfig
+from qaclims_ray.data import storage
+from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.label_files import LabelTable, find_label_file, image_id_of, read_label_file
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.validation import (
+    Fault,
+    Progress,
+    RawImage,
+    check_class_names,
+    check_splits,
+    fail_on,
+    inspect_images,
+)
+from qaclims_ray.errors import ConfigError, DataError
+
+
+def read_folder(config: DataConfig, *, on_progress: Progress | None = None) -> Manifest:
+    """Read and check a folder of images.
+
+    Without a split column every image is in both the training and the scored split.
+
+    Args:
+        config: the data set; ``labels`` may be auto, file or masks (which need ``class_names``).
+        on_progress: told after each inspected image.
+
+    Raises:
+        DataError: all faults of the data set in one report.
+        ConfigError: when settings contradict each other.
+    """
+    root = storage.absolute(config.root)
+    label_file = _choose_label_file(root, config)
+    folder, files = _image_files(root)
+    table = None if label_file is None else read_label_file(label_file, config.class_names)
+    class_names, faults = _class_names(config, table)
+    check_class_names(class_names)
+    raw_images, found = _raw_images(root, files, table, class_names, config)
+    faults += found
+    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
+    faults += found
+    faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
+    fail_on(faults, root)
+    notes = _notes(folder, label_file, config, table, class_names)
+    if left_out := len(files) - len(raw_images):
+        notes.append(f"{left_out} images belong to neither split, or lie beyond data.limit, and are left out")
+    if not any(record.mask_uri for record in records if config.eval_split in record.splits):
+        notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
+    return Manifest(tuple(class_names), records, tuple(notes))
+
+
+def _choose_label_file(root: str, config: DataConfig) -> str | None:
+    if config.labels == "annotations":
+        raise ConfigError("data.labels = annotations is for VOC; a folder has labels = file or masks")
+    if config.labels == "masks":
+        if config.label_file:
+            raise ConfigError("data.label_file is named, but data.labels is masks: set it to file or auto")
+        return None
+    if not storage.exists(root):
+        raise DataError(f"there is no folder {root} (data.root, --data-root)")
+    label_file = find_label_file(root, config.label_file)
+    if label_file is None and config.labels == "file":
+        raise DataError(f"there is no label file in {root}: expected labels.csv or labels.json, or data.label_file")
+    if label_file is None and not storage.list_files(storage.join(root, "masks"), ".png"):
+        raise DataError(f"{root} has no image-level labels: expected labels.csv, labels.json or masks/*.png")
+    return label_file
+
+
+def _image_files(root: str) -> tuple[str, list[str]]:
+    """Return the folder that holds the images, and their URIs."""
+    for folder in (storage.join(root, "images"), root):
+        files = [uri for uri in storage.list_files(folder) if uri.lower().endswith(IMAGE_SUFFIXES)]
+        if files:
+            return folder, files
+    raise DataError(
+        f"there is no image in {root} or {root}/images; expected files ending in {', '.join(IMAGE_SUFFIXES)} "
+        "directly inside (data.root, --data-root)"
+    )
+
+
+def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence[str], list[Fault]]:
+    if config.class_names:
+        return config.class_names, []
+    if table is None:
+        raise ConfigError("data.class_names is empty, and there is no label file to take the classes from")
+    names = sorted({name for labels in table.labels.values() for name in labels} | set(table.classes))
+    if not names:
+        raise DataError("the label file names no class at all; expected at least one label")
+    by_folded = defaultdict(list)
+    for name in names:
+        by_folded[name.casefold()].append(name)
+    faults = [
+        Fault("ambiguous class", " / ".join(group), "differ in case only; spell them alike or give data.class_names")
+        for group in by_folded.values()
+        if len(group) > 1
+    ]
+    return names, faults
+
+
+def _raw_images(
+    root: str, files: Sequence[str], table: LabelTable | None, class_names: Sequence[str], config: DataConfig
+) -> tuple[list[RawImage], list[Fault]]:
+    """Bring images, labels, masks and splits together."""
+    by_id: dict[str, list[str]] = defaultdict(list)
+    for uri in files:
+        by_id[image_id_of(uri)].append(uri)
+    masks = {image_id_of(uri): uri for uri in storage.list_files(storage.join(root, "masks"), ".png")}
+    class_ids = {name: index for index, name in enumerate(class_names)}
+    faults = [] if table is None else list(table.faults)
+    if table is not None:
+        faults += _entries_without_image(table, by_id)
+    taken: dict[str, int] = defaultdict(int)
+    raw_images = []
+    for image_id in _order(by_id, table):
+        splits = _splits_of(image_id, table, config, taken)
+        if not splits:
+            continue
+        found = _faults_of(image_id, by_id[image_id], table, class_ids)
+        faults += found
+        if not found:
+            names = None if table is None else table.labels[image_id]
+            labels = None if names is None else tuple(sorted({class_ids[name] for name in names}))
+            raw_images.append(RawImage(image_id, by_id[image_id][0], labels, masks.get(image_id), None, splits))
+    return raw_images, faults
+
+
+def _entries_without_image(table: LabelTable, by_id: Mapping[str, object]) -> list[Fault]:
+    return [
+        Fault("missing image", image_id, "has an entry in the label file, but no image file")
+        for image_id in table.labels
+        if image_id not in by_id
+    ]
+
+
+def _order(by_id: Mapping[str, object], table: LabelTable | None) -> list[str]:
+    """The label file's order, then images it does not name."""
+    listed = [] if table is None else [image_id for image_id in table.labels if image_id in by_id]
+    return list(dict.fromkeys([*listed, *by_id]))
+
+
+def _splits_of(image_id: str, table: LabelTable | None, config: DataConfig, taken: dict[str, int]) -> tuple[str, ...]:
+    """Return an image's splits among those in use, up to the limit of each."""
+    wanted = dict.fromkeys([config.train_split, config.eval_split])
+    own = wanted if table is None or table.splits is None else table.splits.get(image_id, ())
+    chosen = [name for name in wanted if name in own and (config.limit is None or taken[name] < config.limit)]
+    for name in chosen:
+        taken[name] += 1
+    return tuple(chosen)
+
+
+def _faults_of(
+    image_id: str, files: Sequence[str], table: LabelTable | None, class_ids: Mapping[str, int]
+) -> list[Fault]:
+    faults = []
+    if len(files) > 1:
+        names = ", ".join(uri.rsplit("/", 1)[-1] for uri in files)
+        faults.append(Fault("duplicate id", image_id, f"there are {names}"))
+    if table is None:
+        return faults
+    if image_id not in table.labels:
+        detail = "the label file has no entry; add one (its label list may be empty) or remove the image"
+        return [*faults, Fault("missing labels", image_id, detail)]
+    if unknown := [name for name in table.labels[image_id] if name not in class_ids]:
+        detail = f"{', '.join(map(repr, unknown))}; the classes are {', '.join(class_ids)}"
+        faults.append(Fault("unknown label", image_id, detail))
+    return faults
+
+
+def _notes(
+    folder: str, label_file: str | None, config: DataConfig, table: LabelTable | None, class_names: Sequence[str]
+) -> list[str]:
+    source = "the masks: these are pixel labels, brought down to image level" if label_file is None else label_file
+    notes = [f"read {folder}", f"labels from {source}"]
+    if not config.class_names:
+        numbered = ", ".join(f"{value} {name}" for value, name in enumerate(class_names, start=1))
+        notes.append(f"classes taken from the label file, sorted; label values in masks must be: {numbered}")
+    if table is None or table.splits is None:
+        notes.append(f"no split column: every image is in {config.train_split} and {config.eval_split}")
+    return notes

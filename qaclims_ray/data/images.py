@@ -1,0 +1,173 @@
+"""Pictures and label maps as tensors: decoding, resizing, and the training crop (row R18).
+
+Everything is read through ``data/storage`` and decoded with PIL, because the published figures were made with
+PIL's bicubic filter (which antialiases). EXIF orientation is not applied: VOC's masks are drawn on the stored
+pixels.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data import storage
+from qaclims_ray.errors import DataError
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""Endings, in lower case, by which an image file is known."""
+
+_LABEL_MODES = ("P", "L", "1")
+_LOSSY_FORMATS = ("JPEG", "WEBP")
+# What PIL's decoders raise on broken input; a bomb is an image of more than about 179 million pixels.
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
+    """Decode an image to RGB.
+
+    Grey, palette and CMYK images become RGB; 16-bit grey loses its low byte; alpha is dropped.
+
+    Args:
+        uri: path or fsspec URI.
+
+    Raises:
+        DataError: when the file is missing, empty, truncated, broken or holds 32-bit pixels.
+    """
+    picture = _decode(uri)
+    if picture.mode in ("I", "F"):
+        raise DataError(f"{uri} holds 32-bit pixels (mode {picture.mode}); expected 8- or 16-bit: convert it")
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return _to_tensor(picture.convert("RGB"))
+
+
+def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
+    """Decode a label map: a palette or grey image whose pixel values are label values.
+
+    Args:
+        uri: path or fsspec URI.
+
+    Raises:
+        DataError: when it is missing, broken, in colours, or compressed with loss (which changes label values).
+    """
+    picture = _decode(uri)
+    if picture.format in _LOSSY_FORMATS:
+        raise DataError(f"mask {uri} is a {picture.format} file, which changes label values: expected a PNG")
+    if picture.mode not in _LABEL_MODES:
+        raise DataError(
+            f"mask {uri} has mode {picture.mode}: expected a palette or 8-bit grey PNG whose pixels are label values"
+        )
+    return torch.from_numpy(np.array(picture, dtype=np.uint8))
+
+
+def image_size(uri: str) -> tuple[int, int]:
+    """Return an image's width and height in pixels, from its header alone.
+
+    Raises:
+        DataError: when the file is missing, empty or no image.
+    """
+    with storage.open_input(uri) as handle:
+        try:
+            with Image.open(handle) as picture:
+                return picture.size
+        except _DECODE_ERRORS as error:
+            raise DataError(f"{uri} {_complaint(error, is_empty=handle.seek(0, io.SEEK_END) == 0)}") from None
+
+
+def resize_square(image: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
+    """Resize to a square with PIL's bicubic filter; the aspect is not kept (row Q1).
+
+    Args:
+        image: RGB.
+        size: side in pixels.
+    """
+    return _resize(image, width=size, height=size)
+
+
+def training_crop(
+    image: UInt8[Tensor, "3 height width"],
+    augment: AugmentConfig,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    generator: torch.Generator,
+) -> Float[Tensor, "3 {augment.crop_px} {augment.crop_px}"]:
+    """Resize to a random long side, mirror, normalise, and crop at random.
+
+    As IRN does it (row R18): bicubic; the crop is zero padded after normalisation, so the padding has the mean
+    colour; an image smaller than the crop lies at a random place in it.
+
+    Args:
+        image: RGB.
+        augment: sizes in pixels and whether to mirror.
+        mean: per channel, 0-1 scale.
+        std: per channel, 0-1 scale.
+        generator: the only source of randomness.
+    """
+    if augment.max_long_side_px > 0:
+        long_side = _randint(augment.min_long_side_px, augment.max_long_side_px, generator)
+        height, width = image.shape[1:]
+        scale = long_side / max(height, width)
+        image = _resize(image, width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+    if augment.flip and _randint(0, 1, generator):
+        image = image.flip(2)
+    pixels = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    return _random_crop(pixels, augment.crop_px, generator)
+
+
+def _random_crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    crop = pixels.new_zeros(3, side, side)
+    height, width = pixels.shape[1:]
+    target_top, top = _offsets(height, side, generator)
+    target_left, left = _offsets(width, side, generator)
+    part = pixels[:, top : top + side, left : left + side]
+    crop[:, target_top : target_top + part.shape[1], target_left : target_left + part.shape[2]] = part
+    return crop
+
+
+def _offsets(length: int, side: int, generator: torch.Generator) -> tuple[int, int]:
+    """Offset in the crop and offset in the image, along one axis; one of the two is 0."""
+    if length > side:
+        return 0, _randint(0, length - side, generator)
+    return _randint(0, side - length, generator), 0
+
+
+def _randint(low: int, high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _resize(image: Tensor, *, width: int, height: int) -> Tensor:
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    return _to_tensor(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, height, width)
+
+
+def _decode(uri: str) -> Image.Image:
+    content = storage.read_bytes(uri)
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except _DECODE_ERRORS as error:
+        raise DataError(f"{uri} {_complaint(error, is_empty=not content)}") from None
+    return picture
+
+
+def _complaint(error: BaseException, *, is_empty: bool) -> str:
+    if is_empty:
+        return "is empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image that can be decoded"
+    return f"is truncated or broken: {error}"

@@ -1,0 +1,183 @@
+"""The manifest: every image of a data set with its size, labels, masks and splits. All later stages read it.
+
+Stored as ``manifest.parquet`` with the class names in the schema metadata, and ``meta.json`` beside it.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.errors import ArtifactError, DataError
+
+KIND = "manifest"
+"""Kind of the artefact."""
+FILE_NAME = "manifest.parquet"
+"""Name of the table in the artefact's folder."""
+
+_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("labels", pa.list_(pa.int32())),
+        ("mask_uri", pa.string()),
+        ("context_uri", pa.string()),
+        ("splits", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image."""
+
+    image_id: str
+    """Name that is unique in the manifest and fit for a file name."""
+    image_uri: str
+    """Absolute path or fsspec URI of the image."""
+    width: int
+    """Width in pixels."""
+    height: int
+    """Height in pixels."""
+    labels: tuple[int, ...]
+    """Classes that the image shows, 0-based, ascending; may be empty."""
+    mask_uri: str | None = None
+    """Label map of the true classes, where there is one; only evaluation reads it."""
+    context_uri: str | None = None
+    """Map of background stuff, where there is one (the miniature world)."""
+    splits: tuple[str, ...] = ()
+    """Splits that the image belongs to."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: class names in label order, and its images.
+
+    Raises:
+        DataError: for a duplicate image id, and for labels that are no classes or not ascending.
+    """
+
+    class_names: tuple[str, ...]
+    """Natural names of the classes; the position is the class id."""
+    records: tuple[ImageRecord, ...]
+    """The images, in the order of the split lists."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a person should know about how the data set was read; no part of the content."""
+
+    def __post_init__(self) -> None:
+        counts = Counter(record.image_id for record in self.records)
+        if repeated := [image_id for image_id, count in counts.items() if count > 1]:
+            raise DataError(f"{len(repeated)} image ids stand more than once in the manifest, e.g. {repeated[:5]}")
+        for record in self.records:
+            if list(record.labels) != sorted(set(record.labels) & set(range(len(self.class_names)))):
+                raise DataError(
+                    f"{record.image_id} has labels {record.labels}; expected ascending class ids "
+                    f"from 0 to {len(self.class_names) - 1}"
+                )
+
+    def subset(self, split: str) -> "Manifest":
+        """Return the images of one split.
+
+        Raises:
+            DataError: when no image belongs to it.
+        """
+        records = tuple(record for record in self.records if split in record.splits)
+        if not records:
+            known = sorted({name for record in self.records for name in record.splits})
+            raise DataError(f"no image of the manifest belongs to split {split!r}; its splits are {known}")
+        return dataclasses.replace(self, records=records)
+
+    def fingerprint(self) -> str:
+        """Return a hash of class names and records: 16 hex digits.
+
+        Pixels are known by URI and size only: a file that is replaced under its own name goes unseen.
+        """
+        return artifacts.fingerprint_of(
+            [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
+        )
+
+    def label_matrix(self) -> Float[Tensor, "image class"]:
+        """Return 1 where an image shows a class and 0 elsewhere."""
+        matrix = torch.zeros(len(self.records), len(self.class_names))
+        for row, record in enumerate(self.records):
+            matrix[row, list(record.labels)] = 1.0
+        return matrix
+
+
+def summarise(manifest: Manifest) -> dict[str, Any]:
+    """Return the counts worth a look: images by split and class, images without label, masks, notes."""
+    splits = Counter(split for record in manifest.records for split in record.splits)
+    per_class = manifest.label_matrix().sum(0).int().tolist()
+    return {
+        "content": manifest.fingerprint(),
+        "num_images": len(manifest.records),
+        "images_by_split": dict(sorted(splits.items())),
+        "images_by_class": dict(zip(manifest.class_names, per_class, strict=True)),
+        "images_without_label": sum(not record.labels for record in manifest.records),
+        "images_with_mask": sum(record.mask_uri is not None for record in manifest.records),
+        "notes": list(manifest.notes),
+    }
+
+
+def write_manifest(
+    manifest: Manifest, uri: str, settings: Any, inputs: Mapping[str, str] | None = None
+) -> artifacts.ArtifactMeta:
+    """Write a manifest as an artefact.
+
+    Args:
+        manifest: what to write.
+        uri: folder of the artefact, local or remote.
+        settings: the settings it was made from (a config dataclass or JSON-like value).
+        inputs: name of each input artefact -> its fingerprint, where there is any.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
+    table = table.replace_schema_metadata(
+        {"class_names": json.dumps(manifest.class_names), "notes": json.dumps(manifest.notes)}
+    )
+    with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
+        pq.write_table(table, local_path, compression="zstd")
+    return artifacts.write_meta(uri, KIND, settings, inputs or {}, summarise(manifest))
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Read a manifest back.
+
+    Raises:
+        ArtifactError: when it is absent, incomplete, broken, or not what its meta describes.
+    """
+    meta = artifacts.require(uri, KIND, verb="data")
+    path = storage.join(uri, FILE_NAME)
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        metadata = table.schema.metadata or {}
+        manifest = Manifest(
+            class_names=tuple(json.loads(metadata[b"class_names"])),
+            records=tuple(_record(row) for row in table.to_pylist()),
+            notes=tuple(json.loads(metadata[b"notes"])),
+        )
+    except (pa.ArrowException, KeyError, ValueError, TypeError, DataError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); make it again with `qaclims data`") from None
+    if manifest.fingerprint() != meta.summary.get("content"):
+        raise ArtifactError(
+            f"{path} has content {manifest.fingerprint()}, but its {artifacts.META_NAME} describes "
+            f"{meta.summary.get('content')}; make it again with `qaclims data`"
+        )
+    return manifest
+
+
+def _record(row: dict[str, Any]) -> ImageRecord:
+    return ImageRecord(**{**row, "labels": tuple(row["labels"]), "splits": tuple(row["splits"])})
