@@ -1,7 +1,7 @@
 """The drawing board of the miniature world: picture size, pixel coordinates, smooth noise, coloured grounds."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -12,7 +12,7 @@ ROWS, COLUMNS = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(float)
 """Pixel coordinates, (height, width) each."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _interpolation(num_out: int, num_in: int) -> np.ndarray:
     """Linear interpolation of `num_in` grid values to `num_out` pixels, as a (num_out, num_in) matrix."""
     matrix = np.zeros((num_out, num_in))

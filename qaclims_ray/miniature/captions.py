@@ -106,9 +106,7 @@ def _class_captions(rng: np.random.Generator, class_id: int) -> list[Caption]:
         _caption(rng, own, CaptionKind.OBJECT_WITH_STUFF, class_id, stuff=class_id),
     ]
     if rng.random() < 0.5:
-        captions.append(
-            _caption(rng, f"{PATTERNS[pattern]} {spoken}", CaptionKind.OBJECT, class_id, pattern=pattern)
-        )
+        captions.append(_caption(rng, f"{PATTERNS[pattern]} {spoken}", CaptionKind.OBJECT, class_id, pattern=pattern))
     if rng.random() < 0.5:
         captions.append(_caption(rng, f"no {name}", CaptionKind.ABSENCE, class_id))
     return captions

@@ -84,9 +84,7 @@ class SceneTensors:
 def scene_tensors(drawn: list[Scene]) -> SceneTensors:
     """Stack scenes into tensors."""
     images = torch.from_numpy(np.stack([item.image for item in drawn])).permute(0, 3, 1, 2).contiguous()
-    things = np.stack(
-        [np.where(item.label_map > 0, NUM_STUFF + item.label_map - 1, item.stuff_map) for item in drawn]
-    )
+    things = np.stack([np.where(item.label_map > 0, NUM_STUFF + item.label_map - 1, item.stuff_map) for item in drawn])
     looks = torch.full((2, len(drawn), NUM_CLASSES), -1)
     for index, item in enumerate(drawn):
         for thing in item.objects:

@@ -17,7 +17,14 @@ RING_PX = 6
 """How far the ring around an object reaches."""
 
 _BLUR_PX = 7
-_SORT_WEIGHTS = {"object part": 0.16, "ring": 0.12, "background": 0.15, "all but one": 0.08, "stuff": 0.12, "blob": 0.30}
+_SORT_WEIGHTS = {
+    "object part": 0.16,
+    "ring": 0.12,
+    "background": 0.15,
+    "all but one": 0.08,
+    "stuff": 0.12,
+    "blob": 0.30,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
