@@ -1,0 +1,51 @@
+# Plain venv + pip; the only tools needed are Python 3.11+, make and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+OUT ?= runs/miniature
+# Tests share few cores: one thread each keeps them from fighting.
+TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
+
+.PHONY: help install demo test check test-ray test-slow ui format wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+install: $(VENV)/.installed  ## make the environment
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install  ## run the whole service on the miniature world
+	$(VENV)/bin/qaclims run miniature --out $(OUT)
+
+test: install check test-ray  ## all tests that CI runs
+
+check: install  ## format, lint, types, import contracts, unit tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow"
+
+test-ray: install  ## tests that start a local Ray
+	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow"
+
+test-slow: install  ## full-size models and whole pipelines
+	$(TEST_ENV) $(PY) -m pytest -q -s -m slow
+
+ui: install  ## MLflow on http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(dir $(OUT)))/mlflow.db --host 127.0.0.1 --port 5000
+
+format: install  ## format and fix
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+wheel: install  ## build the wheel
+	$(PY) -m build --wheel
+
+clean:  ## remove what was built, not the runs
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,23 @@
+"""Build the QAPE corpus of a data set.
+
+ray job submit --working-dir . -- python jobs/build_corpus.py --preset voc12 --data-root DIR --out DIR
+"""
+
+import os
+import sys
+
+# A submitted job runs this file from its working directory, where the package may not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from qaclims_ray.cluster.main import run_main
+
+if __name__ == "__main__":
+    sys.exit(
+        run_main(
+            sys.argv[1:],
+            prog="jobs/build_corpus.py",
+            description="Build the QAPE corpus of a data set.",
+            until="corpus",
+            default_preset="voc12",
+        )
+    )

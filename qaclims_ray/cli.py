@@ -1,0 +1,37 @@
+"""The ``qaclims`` command: the whole pipeline, one verb per stage, and prediction."""
+
+import sys
+from collections.abc import Callable
+
+from qaclims_ray.cluster.main import predict_main, run_main, sync_main
+
+VERBS = {
+    "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, report",
+    "data": "read a data set into a manifest (the miniature is drawn first)",
+    "corpus": "ask the VQA model about every training image",
+    "text": "encode the texts of every system",
+    "train": "train the classifier and every system's network",
+    "cams": "compute the CAMs of every system",
+    "evaluate": "score the CAMs of every system",
+    "report": "write the report of what has been scored",
+    "predict": "masks and overlays of any images, by a trained run",
+    "sync": "send what could not be sent while the tracking server was away",
+}
+
+
+def main() -> None:
+    """Run one verb; a user's mistake ends in one line and exit code 2."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: qaclims VERB ...\n\nverbs:")
+        print("\n".join(f"  {name:<10} {text}" for name, text in VERBS.items()))
+        print("\n`qaclims VERB --help` says what a verb takes.")
+        sys.exit(0 if arguments else 2)
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        print(f"qaclims: there is no verb {verb!r}; known: {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
+    others: dict[str, Callable[[list[str]], int]] = {"predict": predict_main, "sync": sync_main}
+    if verb in others:
+        sys.exit(others[verb](rest))
+    sys.exit(run_main(rest, prog=f"qaclims {verb}", description=VERBS[verb], until=verb))

@@ -1,0 +1,90 @@
+"""Stage 1: a raw data set becomes a manifest (and the miniature world is drawn first)."""
+
+from collections import Counter
+from typing import Any
+
+from qaclims_ray.cluster.stage import Stage, current
+from qaclims_ray.config import DataConfig
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.folder import read_folder
+from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
+from qaclims_ray.data.voc import read_voc
+from qaclims_ray.miniature import vocabulary
+from qaclims_ray.miniature.dataset import write_dataset
+
+
+def run_data(stage: Stage) -> Manifest:
+    """Return the run's manifest, made if it is not there for these settings.
+
+    Raises:
+        DataError: one report of all faults of the data set.
+    """
+    config, uri = stage.config, stage.layout.manifest
+    settings = {"data": config.data, "seed": config.seed if config.data.dataset == "miniature" else None}
+    settings = artifacts.plain(settings)
+    stage.progress.start("data")
+    if current(uri, "manifest", settings, {}):
+        manifest = read_manifest(uri)
+        stage.progress.finish(f"{_describe(manifest)} (there already)")
+    else:
+        manifest = _read(stage, config.data)
+        write_manifest(manifest, uri, settings)
+        stage.progress.finish(f"{_describe(manifest)} -> {uri}")
+    stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
+    return manifest
+
+
+def _read(stage: Stage, data: DataConfig) -> Manifest:
+    match data.dataset:
+        case "miniature":
+            root = stage.layout.data
+            if storage.is_remote(root):
+                import tempfile
+
+                with tempfile.TemporaryDirectory() as folder:
+                    write_dataset(folder, num_images=data.num_images, seed=stage.config.seed)
+                    storage.upload_tree(folder, root)
+            else:
+                write_dataset(root, num_images=data.num_images, seed=stage.config.seed)
+            generated = _with_root(data, root)
+            return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
+        case "voc12":
+            return read_voc(data)
+        case "folder":
+            return read_folder(data)
+
+
+def _with_root(data: DataConfig, root: str) -> DataConfig:
+    import dataclasses
+
+    return dataclasses.replace(data, root=root)
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    counts = Counter(split for record in manifest.records for split in record.splits)
+    return {
+        "images": len(manifest.records),
+        "classes": len(manifest.class_names),
+        **{f"images_{s}": n for s, n in counts.items()},
+    }
+
+
+def _describe(manifest: Manifest) -> str:
+    pairs = sum(len(record.labels) for record in manifest.records)
+    return f"{len(manifest.records)} images, {len(manifest.class_names)} classes, {pairs} (image, class) pairs"
+
+
+def training_manifest(manifest: Manifest, config: Any) -> Manifest:
+    """Return the images that are trained on."""
+    return manifest.subset(config.data.train_split)
+
+
+def scored_manifest(manifest: Manifest, config: Any) -> Manifest:
+    """Return the images whose CAMs are scored."""
+    return manifest.subset(config.data.eval_split)
+
+
+def meta_of(stage: Stage) -> ArtifactMeta:
+    """Return the manifest's meta, or say how to make it."""
+    return artifacts.require(stage.layout.manifest, "manifest", verb="data")

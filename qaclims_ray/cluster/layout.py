@@ -1,0 +1,63 @@
+"""Where a run keeps its artefacts: the only place that knows the folder names."""
+
+from dataclasses import dataclass
+
+from qaclims_ray.data import storage
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Paths of one run, below its output folder (a path or fsspec URI)."""
+
+    out: str
+
+    @property
+    def config(self) -> str:
+        """The resolved configuration."""
+        return storage.join(self.out, "config.json")
+
+    @property
+    def data(self) -> str:
+        """Generated images of the miniature world."""
+        return storage.join(self.out, "data")
+
+    @property
+    def manifest(self) -> str:
+        """The manifest."""
+        return storage.join(self.out, "manifest")
+
+    @property
+    def corpus(self) -> str:
+        """The corpus table."""
+        return storage.join(self.out, "corpus")
+
+    @property
+    def classifier(self) -> str:
+        """The baseline network, and its calibrated twin where asked for."""
+        return storage.join(self.out, "classifier")
+
+    @property
+    def training_runs(self) -> str:
+        """Checkpoints of trainings in progress."""
+        return storage.join(self.out, "training_runs")
+
+    @property
+    def report(self) -> str:
+        """The report."""
+        return storage.join(self.out, "report")
+
+    def text_bank(self, system: str) -> str:
+        """A system's text bank."""
+        return storage.join(self.out, "text_banks", system)
+
+    def network(self, system: str) -> str:
+        """A system's trained network."""
+        return storage.join(self.out, "networks", system)
+
+    def cams(self, system: str) -> str:
+        """A system's CAMs."""
+        return storage.join(self.out, "cams", system)
+
+    def evaluation(self, system: str) -> str:
+        """A system's scores."""
+        return storage.join(self.out, "evaluations", system)

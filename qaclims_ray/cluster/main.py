@@ -1,0 +1,72 @@
+"""Entry points shared by the ``qaclims`` command and the jobs: parse, run, one line per mistake."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tyro
+from rich.console import Console
+
+from qaclims_ray.cluster.arguments import parse_run
+from qaclims_ray.cluster.pipeline import print_results, run_pipeline
+from qaclims_ray.cluster.predict import PredictArguments, run_predict
+from qaclims_ray.errors import QaclimsError
+from qaclims_ray.tracking.mlflow_tracker import replay
+
+MISTAKE = 2
+"""Exit code for a user's mistake."""
+
+
+def run_main(argv: Sequence[str], *, prog: str, description: str, until: str = "run", default_preset: str = "") -> int:
+    """Run the pipeline up to a stage; return the exit code."""
+
+    def work() -> None:
+        config, out = parse_run(argv, prog=prog, description=description, default_preset=default_preset)
+        outcome = run_pipeline(config, out, until=until)
+        if until in ("run", "report", "evaluate"):
+            print_results(outcome, Console())
+
+    return _guarded(prog, work)
+
+
+def predict_main(argv: Sequence[str], prog: str = "qaclims predict") -> int:
+    """Predict masks of any images with a trained run; return the exit code."""
+
+    def work() -> None:
+        run_predict(tyro.cli(PredictArguments, args=list(argv), prog=prog, description=run_predict.__doc__))
+
+    return _guarded(prog, work)
+
+
+@dataclass(frozen=True)
+class SyncArguments:
+    """Where unsent tracking calls wait, and where they go."""
+
+    spool: str
+    """Folder that the warning named."""
+    uri: str
+    """Tracking server or store."""
+
+
+def sync_main(argv: Sequence[str], prog: str = "qaclims sync") -> int:
+    """Send tracking calls that are waiting in a spool; return the exit code."""
+
+    def work() -> None:
+        arguments = tyro.cli(SyncArguments, args=list(argv), prog=prog, description="Send what is waiting.")
+        print(f"sent {replay(arguments.spool, arguments.uri)} calls to {arguments.uri}")
+
+    return _guarded(prog, work)
+
+
+def _guarded(prog: str, work: Callable[[], None]) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        work()
+    except QaclimsError as error:
+        print(f"{prog}: {type(error).__name__}: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,116 @@
+"""Stage 6: CAMs of the scored images, by an actor pool on Ray Data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.cluster.stage import Stage, current
+from qaclims_ray.config import CamConfig
+from qaclims_ray.corpus.build import plan_shards
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.images import load_image
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.masks.cam import compute_cams
+from qaclims_ray.masks.cam_store import write_cam_shard
+from qaclims_ray.models.cam_net import load_cam_net
+
+IMAGES_PER_SHARD = 64
+RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
+
+
+class CamActor:
+    """Hold a CAM network; compute one decoded shard and publish its file."""
+
+    def __init__(
+        self, network_uri: str, config: CamConfig, mean: Sequence[float], std: Sequence[float], uri: str
+    ) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+        with storage.local_copy(network_uri) as folder:
+            self.network = load_cam_net(folder, device).eval()
+        self.config, self.mean, self.std, self.uri = config, tuple(mean), tuple(std), uri
+
+    def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> dict[str, Any]:
+        """Return the shard's counts and the errors of its bad images."""
+        index, decoded = shard
+        good = [(record, image) for record, image in decoded if not isinstance(image, DataError)]
+        cams = compute_cams(
+            self.network,
+            [image for _, image in good],
+            [record.labels for record, _ in good],
+            [record.image_id for record, _ in good],
+            self.config,
+            self.mean,
+            self.std,
+        )
+        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
+        errors = [str(image) for _, image in decoded if isinstance(image, DataError)]
+        return {"images": len(good), "errors": errors}
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a shard of CAMs."""
+    return f"part-{index:05d}.parquet"
+
+
+def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, manifest: Manifest) -> ArtifactMeta:
+    """Compute the CAMs of a network over the manifest's images; finished shards are kept.
+
+    Raises:
+        DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
+    """
+    config = stage.config.cams
+    stage.progress.start("CAMs")
+    network = artifacts.require(network_uri, network_kind, verb="train")
+    settings = {k: v for k, v in artifacts.plain(config).items() if k not in RESOURCE_FIELDS}
+    inputs = {"network": network.fingerprint, "manifest": manifest.fingerprint()}
+    if meta := current(cams_uri, "cams", settings, inputs):
+        stage.progress.finish(f"{meta.summary.get('images')} images (there already)")
+        return meta
+    fingerprint = artifacts.expected_fingerprint("cams", settings, inputs)
+    shards = plan_shards(manifest, IMAGES_PER_SHARD)
+    partial = storage.join(cams_uri, f"plan-{fingerprint}")
+    if not storage.exists(partial):
+        storage.remove_tree(cams_uri)
+        storage.write_bytes(partial, b"")
+    there = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(cams_uri, ".parquet")}
+    todo = [(i, shard) for i, shard in enumerate(shards) if shard_name(i) not in there]
+    net = stage.config.cam_net
+    summaries = run_shards(
+        todo,
+        decode=decode_images,
+        actor=CamActor,
+        actor_kwargs={
+            "network_uri": network_uri,
+            "config": config,
+            "mean": net.image_mean,
+            "std": net.image_std,
+            "uri": cams_uri,
+        },
+        num_actors=min(config.num_actors, max(len(todo), 1)),
+        gpus_per_actor=config.gpus_per_actor,
+        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+    )
+    errors = [error for summary in summaries for error in summary["errors"]]
+    if len(errors) > config.max_failed_fraction * len(manifest.records):
+        raise DataError(f"{len(errors)} of {len(manifest.records)} images cannot be read: " + "; ".join(errors[:5]))
+    summary = {"images": len(manifest.records) - len(errors), "errors": errors[:20]}
+    meta = artifacts.write_meta(cams_uri, "cams", settings, inputs, summary)
+    stage.progress.finish(f"{summary['images']} images in {len(shards)} shards -> {cams_uri}")
+    return meta
+
+
+def decode_images(shard: tuple[int, list[ImageRecord]]) -> tuple[int, list[tuple[ImageRecord, Any]]]:
+    """Read a shard's images; an unreadable one becomes its error."""
+    index, records = shard
+    decoded: list[tuple[ImageRecord, Any]] = []
+    for record in records:
+        try:
+            decoded.append((record, load_image(record.image_uri)))
+        except DataError as error:
+            decoded.append((record, error))
+    return index, decoded

@@ -1,0 +1,180 @@
+"""The main job: every stage in order, each skipped when its artefact is there and matches."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from qaclims_ray.cluster.console import ConsoleProgress
+from qaclims_ray.cluster.corpus import run_corpus
+from qaclims_ray.cluster.data import run_data, scored_manifest, training_manifest
+from qaclims_ray.cluster.evaluate import can_score, run_evaluate
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.masks import run_cams
+from qaclims_ray.cluster.preflight import preflight
+from qaclims_ray.cluster.reporting import log_scores, run_report
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.stage import Stage
+from qaclims_ray.cluster.text import run_text
+from qaclims_ray.cluster.train import run_classifier, run_ritc
+from qaclims_ray.config import RunConfig, to_dict
+from qaclims_ray.data import storage
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
+from qaclims_ray.tracking.mlflow_tracker import open_tracker, store_of
+from qaclims_ray.tracking.run_description import run_tags
+from qaclims_ray.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "report", "run")
+"""In order; each verb runs everything before it that is not there yet."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind."""
+
+    layout: RunLayout
+    """Where its artefacts are."""
+    scores: dict[str, SeedScores] = field(default_factory=dict)
+    """Seed scores by system, as far as there are masks."""
+    report_uri: str = ""
+    """The HTML report, when it was written."""
+    tracking: str = ""
+    """Tracking server or store."""
+
+
+def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Console | None = None) -> Outcome:
+    """Run the pipeline up to a stage.
+
+    Args:
+        config: the resolved configuration.
+        out: output folder, a path or fsspec URI.
+        until: last stage, one of `STAGES`.
+        console: where the lines go.
+
+    Raises:
+        QaclimsError: for every mistake a user can mend; what was finished before is kept.
+    """
+    if until not in STAGES:
+        raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGES)}")
+    out = storage.absolute(out)
+    layout = RunLayout(out)
+    progress = ConsoleProgress(console)
+    preflight(config, out)
+    storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
+    tracker = open_tracker(config.tracking, run_name=out.rstrip("/").rsplit("/", 1)[-1], out_dir=out)
+    with _ending(tracker, progress), ray_session(config):
+        tracker.log_params(to_dict(config))
+        manifest = run_data(Stage(config, layout, _child(tracker, config, "data"), progress))
+        tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
+        run = _Run(config, layout, manifest, tracker, progress, STAGES.index(until))
+        scores = run.stages()
+        report_uri = ""
+        if run.reaches("report"):
+            stage = Stage(config, layout, tracker, progress)
+            report_uri = run_report(stage, manifest, scores, progress.seconds)
+    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=store_of(tracker))
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: RunConfig
+    layout: RunLayout
+    manifest: Manifest
+    tracker: Tracker
+    progress: ConsoleProgress
+    last: int
+
+    def reaches(self, stage: str) -> bool:
+        return STAGES.index(stage) <= self.last
+
+    def stages(self) -> dict[str, SeedScores]:
+        trained, scored = training_manifest(self.manifest, self.config), scored_manifest(self.manifest, self.config)
+        if self.reaches("corpus") and needs_corpus(self.config):
+            with self.stage("corpus") as stage:
+                run_corpus(stage, trained)
+        if self.reaches("train"):
+            with self.stage("classifier") as stage:
+                run_classifier(stage, self.manifest)
+        scores: dict[str, SeedScores] = {}
+        for system in self.config.systems:
+            self.progress.of_system(system)
+            if (found := self.system(system, trained, scored)) is not None:
+                scores[system] = found
+            self.progress.of_system("")
+        return scores
+
+    def system(self, system: str, trained: Manifest, scored: Manifest) -> SeedScores | None:
+        kind, network = SYSTEMS[system].kind, self.layout.classifier
+        if kind == "ritc":
+            network = self.layout.network(system)
+            if self.reaches("text"):
+                with self.stage("text", system) as stage:
+                    run_text(stage, system, trained)
+            if self.reaches("train"):
+                with self.stage("train", system) as stage:
+                    run_ritc(stage, system, self.manifest)
+        if self.reaches("cams"):
+            with self.stage("cams", system) as stage:
+                run_cams(stage, network, kind, self.layout.cams(system), scored)
+        if not self.reaches("evaluate") or not can_score(scored):
+            return None
+        with self.stage("evaluate", system) as stage:
+            scores = run_evaluate(stage, system, scored)
+            log_scores(stage.tracker, self.tracker, system, scores)
+        return scores
+
+    @contextlib.contextmanager
+    def stage(self, name: str, system: str = "") -> Iterator[Stage]:
+        config = system_config(self.config, system) if system else self.config
+        tracker = _child(self.tracker, config, name, system)
+        tracker.log_params(to_dict(config))
+        try:
+            yield Stage(config, self.layout, tracker, self.progress)
+        except BaseException:
+            tracker.finish("FAILED")
+            raise
+        tracker.finish("FINISHED")
+
+
+def _child(parent: Tracker, config: RunConfig, stage: str, system: str = "") -> Tracker:
+    tracker = parent.child(f"{system}/{stage}" if system else stage)
+    tracker.set_tags(run_tags(config, system=system, stage=stage))
+    return tracker
+
+
+@contextlib.contextmanager
+def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        progress.abort()
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def print_results(outcome: Outcome, console: Console) -> None:
+    """Print the table of systems and where report and tracking store are."""
+    if outcome.scores:
+        table = Table(title="Seed mIoU (%), scored on the training images", title_justify="left")
+        for column in ("system", "fixed threshold", "label-free threshold", "best of sweep *", "FP rate", "FN rate"):
+            table.add_column(column, justify="left" if column == "system" else "right")
+        for name, s in outcome.scores.items():
+            figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
+            table.add_row(SYSTEMS[name].label, *(f"{100 * figure:.1f}" for figure in figures))
+        console.print(table)
+        console.print("* this threshold was chosen with pixel labels", highlight=False)
+    if outcome.report_uri:
+        console.print(f"report   {outcome.report_uri}", highlight=False, soft_wrap=True)
+        console.print(f"figures  {outcome.report_uri.replace('.html', '.json')}", highlight=False, soft_wrap=True)
+    if outcome.tracking:
+        console.print(f"MLflow   {outcome.tracking}", highlight=False, soft_wrap=True)

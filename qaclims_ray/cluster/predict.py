@@ -1,0 +1,224 @@
+"""Masks and overlays of any images by a trained run, on Ray Data."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from qaclims_ray.cluster.arguments import load_config
+from qaclims_ray.cluster.console import ConsoleProgress
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.config import RunConfig
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image
+from qaclims_ray.data.label_files import image_id_of, read_label_file
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.validation import fail_on
+from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.masks.cam import compute_cams
+from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
+from qaclims_ray.models.cam_net import load_cam_net
+from qaclims_ray.presets import SYSTEMS, system_config
+
+IMAGES_PER_SHARD = 16
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """What to predict, with which run, and where to."""
+
+    run: str
+    """Output folder of a trained run."""
+    images: tuple[str, ...]
+    """Image files, folders or buckets."""
+    out: str
+    """Folder for masks/, overlays/ and predictions.json."""
+    system: str = ""
+    """System of the run; empty takes its last one."""
+    labels: str = ""
+    """CSV or JSON of image-level labels by file name; empty predicts them with the run's classifier."""
+    label_threshold: float = 0.5
+    """Probability from which the classifier's label counts as present."""
+    threshold: float | None = None
+    """Background score; None takes the run's fixed threshold."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One image to predict."""
+
+    image_id: str
+    uri: str
+    labels: tuple[int, ...] | None
+
+
+class PredictActor:
+    """Hold the classifier and the system's network; publish the masks and overlays of one decoded shard."""
+
+    def __init__(self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        with storage.local_copy(classifier) as folder:
+            self.classifier = load_cam_net(folder, device).eval()
+        with storage.local_copy(network) as folder:
+            self.network = load_cam_net(folder, device).eval()
+        self.config, self.arguments, self.device = config, arguments, device
+
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
+        """Return one row per image: its labels, or its error."""
+        net = self.config.cam_net
+        rows = [{"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)]
+        good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
+        probabilities = [self._probabilities(image) for _, image in good]
+        labels = [
+            target.labels
+            if target.labels is not None
+            else tuple(i for i, p in enumerate(probability) if p >= self.arguments.label_threshold)
+            for (target, _), probability in zip(good, probabilities, strict=True)
+        ]
+        cams = compute_cams(
+            self.network,
+            [image for _, image in good],
+            labels,
+            [target.image_id for target, _ in good],
+            self.config.cams,
+            net.image_mean,
+            net.image_std,
+        )
+        threshold = self.arguments.threshold
+        threshold = self.config.evaluation.fixed_threshold if threshold is None else threshold
+        for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
+            mask = label_map(cam, threshold)
+            save_label_map(mask, storage.join(self.arguments.out, "masks", f"{target.image_id}.png"))
+            _save_png(overlay(image, mask), storage.join(self.arguments.out, "overlays", f"{target.image_id}.png"))
+            rows.append(
+                {
+                    "image": target.uri,
+                    "labels": list(cam.class_ids),
+                    "probabilities": {i: round(probability[i], 4) for i in cam.class_ids},
+                    "labels_from": "classifier" if target.labels is None else "file",
+                }
+            )
+        return {"rows": rows}
+
+    def _probabilities(self, image: Any) -> list[float]:
+        net = self.config.cam_net
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (net.image_mean, net.image_std))
+        pixels = ((image.float() / 255 - mean) / std)[None].to(self.device)
+        with torch.inference_mode():
+            return torch.sigmoid(self.classifier(pixels).float().mean((2, 3)))[0].tolist()
+
+
+def run_predict(arguments: PredictArguments) -> None:
+    """Write masks and overlays of files, folders or buckets with a trained run.
+
+    Labels are given in a file, or predicted by the run's classifier; an image without any label is background.
+
+    Raises:
+        QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
+    """
+    out, run = storage.absolute(arguments.out), storage.absolute(arguments.run)
+    config, layout = load_config(run), RunLayout(run)
+    system = arguments.system or config.systems[-1]
+    resolved = system_config(config, system)
+    kind = SYSTEMS[system].kind
+    network = layout.classifier if kind == "classifier" else layout.network(system)
+    artifacts.require(layout.classifier, "classifier", verb="train")
+    artifacts.require(network, kind, verb="train")
+    class_names = read_manifest(layout.manifest).class_names
+    targets = _targets(arguments, class_names)
+    storage.check_writable(out)
+    progress = ConsoleProgress(Console())
+    progress.start("predict")
+    with ray_session(resolved):
+        shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
+        absolute = PredictArguments(**{**arguments.__dict__, "out": out, "run": run})
+        summaries = run_shards(
+            shards,
+            decode=_decode,
+            actor=PredictActor,
+            actor_kwargs={
+                "config": resolved,
+                "classifier": layout.classifier,
+                "network": network,
+                "arguments": absolute,
+            },
+            num_actors=min(resolved.cams.num_actors, len(shards)),
+            gpus_per_actor=resolved.cams.gpus_per_actor,
+            progress=progress.advance,
+        )
+    rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
+    for row in rows:
+        if "labels" in row:
+            row["probabilities"] = {class_names[i]: p for i, p in row["probabilities"].items()}
+            row["labels"] = [class_names[i] for i in row["labels"]]
+    content = {"run": run, "system": system, "classes": class_names, "images": rows}
+    storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
+    errors = [row for row in rows if "error" in row]
+    for row in errors[:10]:
+        progress.console.print(f"[yellow]skipped[/yellow] {row['error']}", highlight=False, soft_wrap=True)
+    progress.finish(f"{len(rows) - len(errors)} masks and overlays, {len(errors)} images skipped -> {out}")
+    if len(errors) == len(rows):
+        raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
+
+
+def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_Target]:
+    uris = [uri for given in arguments.images for uri in _images_at(storage.absolute(given))]
+    if not uris:
+        raise DataError(
+            f"there is no image at {', '.join(arguments.images)}; known suffixes: {', '.join(IMAGE_SUFFIXES)}"
+        )
+    names = [image_id_of(uri) for uri in uris]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ConfigError(
+            f"two images are called {doubles[0]}: their masks would overwrite each other; predict them apart"
+        )
+    if not arguments.labels:
+        return [_Target(name, uri, None) for name, uri in zip(names, uris, strict=True)]
+    table = read_label_file(storage.absolute(arguments.labels), class_names)
+    fail_on(table.faults, arguments.labels)
+    given = table.labels
+    numbers = {name: class_id for class_id, name in enumerate(class_names)}
+    unlabelled = [name for name in names if name not in given]
+    unknown = sorted({label for name in names for label in given.get(name, ()) if label not in numbers})
+    if unlabelled or unknown:
+        raise DataError(
+            f"{arguments.labels}: {len(unlabelled)} images have no labels ({', '.join(unlabelled[:5])}), "
+            f"{len(unknown)} labels are unknown ({', '.join(unknown[:5])}); the run knows {', '.join(class_names)}"
+        )
+    return [
+        _Target(name, uri, tuple(sorted({numbers[label] for label in given[name]})))
+        for name, uri in zip(names, uris, strict=True)
+    ]
+
+
+def _images_at(uri: str) -> list[str]:
+    if uri.lower().endswith(IMAGE_SUFFIXES):
+        if not storage.exists(uri):
+            raise DataError(f"there is no image {uri}")
+        return [uri]
+    return [found for found in storage.list_files(uri) if found.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def _decode(shard: list[_Target]) -> list[tuple[_Target, Any]]:
+    decoded: list[tuple[_Target, Any]] = []
+    for target in shard:
+        try:
+            decoded.append((target, load_image(target.uri)))
+        except DataError as error:
+            decoded.append((target, error))
+    return decoded
+
+
+def _save_png(image: Any, uri: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    storage.write_bytes(uri, buffer.getvalue())

@@ -1,0 +1,41 @@
+"""What is checked before any long work starts."""
+
+from pathlib import Path
+
+from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
+from qaclims_ray.config import RunConfig
+from qaclims_ray.corpus.questions import question_set
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.presets import SYSTEMS, check_run, needs_corpus
+
+
+def preflight(config: RunConfig, out: str) -> None:
+    """Check everything that can be known without computing: settings, places, weights.
+
+    Raises:
+        QaclimsError: the first fault, saying what was found, what was expected and what to do.
+    """
+    check_run(config)
+    if config.cluster.num_workers > min(config.classifier.optim.batch_size, config.ritc.optim.batch_size):
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images; lower it or raise "
+            "classifier.optim.batch_size and ritc.optim.batch_size"
+        )
+    if storage.is_remote(out) and config.cluster.num_workers == 0:
+        raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
+    storage.check_writable(out)
+    weights = config.cam_net.weights
+    if weights not in ("", "timm") and not Path(weights).is_file():
+        raise ModelError(f"cam_net.weights: there is no file {weights}; give a local file, or timm for its own weights")
+    if any(SYSTEMS[name].kind == "ritc" for name in config.systems):
+        model, clip_weights = clip_model(config)
+        names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
+        weights_fingerprint(*names)
+    if needs_corpus(config):
+        question_set(config.corpus.questions)
+        weights_fingerprint(vqa_model(config))
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or Path(name).suffix != ""

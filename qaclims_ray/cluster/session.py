@@ -1,0 +1,122 @@
+"""Reaching Ray: joining the cluster a job runs on, or starting a private one on this machine."""
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import ray
+
+from qaclims_ray.config import RunConfig
+from qaclims_ray.errors import ResourceError
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Reported checkpoints count only once the controller has polled them: poll faster than every 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(config: RunConfig) -> Iterator[None]:
+    """Connect to Ray for the time of the context.
+
+    A running connection is used as it is; inside a submitted job, or with RAY_ADDRESS set, the cluster is joined;
+    otherwise a private Ray starts on this machine, bound to the loopback address, in its own temporary folder.
+
+    Raises:
+        ResourceError: when Ray cannot be reached, or the cluster can never hold what the stages ask for.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        check_resources(config)
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        with _joined():
+            check_resources(config)
+            yield
+        return
+    temp_dir = tempfile.mkdtemp(prefix="qaclims-ray-")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.cluster.num_cpus or math.ceil(required_cpus(config)),
+            include_dashboard=False,
+            object_store_memory=config.cluster.object_store_mib << 20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=temp_dir,
+        )
+        check_resources(config)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _joined() -> Iterator[None]:
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']}: {error}. "
+            "Unset RAY_ADDRESS to run on this machine alone"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def required_cpus(config: RunConfig) -> float:
+    """Return the logical CPUs the run needs: its training workers, or its actors and a reader beside them."""
+    actors = max(config.corpus.num_actors, config.cams.num_actors)
+    training = max(config.cluster.num_workers, 1) * config.cluster.cpus_per_worker
+    return max(training, actors + 2) + 1
+
+
+def required_gpus(config: RunConfig) -> float:
+    """Return the GPUs the run needs at once."""
+    return max(
+        config.cluster.num_workers if config.cluster.use_gpu else 0,
+        config.corpus.num_actors * config.corpus.gpus_per_actor,
+        config.cams.num_actors * config.cams.gpus_per_actor,
+    )
+
+
+def check_resources(config: RunConfig) -> None:
+    """Refuse a run that would wait for ever on resources this Ray can never have.
+
+    An autoscaling cluster adds nodes on demand, so only a Ray without one is held to what it has now.
+
+    Raises:
+        ResourceError: saying what is there, what is needed and which settings ask for it.
+    """
+    if _autoscales():
+        return
+    there = ray.cluster_resources()
+    for name, needed, settings in (
+        ("CPU", required_cpus(config), "cluster.num_workers, cluster.cpus_per_worker, *.num_actors"),
+        ("GPU", required_gpus(config), "cluster.use_gpu, corpus.gpus_per_actor, cams.gpus_per_actor"),
+    ):
+        if needed > there.get(name, 0.0):
+            raise ResourceError(
+                f"this Ray has {there.get(name, 0.0):g} {name}, the run needs {needed:g}; lower {settings}, "
+                "or run on a larger cluster"
+            )
+
+
+def _autoscales() -> bool:
+    # `ray up` leaves this file on the head node of a cluster that can grow.
+    return os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))

@@ -1,0 +1,122 @@
+"""The shape that every Ray Data stage shares: shards in, one published file per shard out.
+
+A row of the data set is one shard (a few dozen images). Decoding runs in CPU tasks, the model in a pool of actors
+that publish the shard's file and return a small summary row. Shards are deterministic and appear only when whole,
+so a killed stage repeats at most what was in flight and a row is never written twice.
+"""
+
+import logging
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray.data
+
+from qaclims_ray.errors import QaclimsError, ResourceError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+def run_shards(
+    shards: Sequence[Any],
+    *,
+    decode: Callable[[Any], Any],
+    actor: type,
+    actor_kwargs: dict[str, Any],
+    num_actors: int,
+    gpus_per_actor: float,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Decode every shard in CPU tasks, hand it to an actor pool, and return the actors' summaries.
+
+    Args:
+        shards: one picklable description each.
+        decode: shard description -> what the actor works on; must keep bad images as data.
+        actor: class whose instances turn a decoded shard into a summary of plain JSON types.
+        actor_kwargs: constructor arguments.
+        num_actors: size of the pool.
+        gpus_per_actor: GPUs of one actor; fractions share a GPU.
+        progress: called with (shards done, shards in all).
+
+    Raises:
+        QaclimsError: the first one raised by a task or actor, as itself.
+        ResourceError: when Ray fails for a reason of its own.
+    """
+    if not shards:
+        return []
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+    dataset = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(_Decoder(decode))
+        .map_batches(
+            _ShardActor,
+            fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            num_cpus=1 if gpus_per_actor == 0 else 0.5,
+            num_gpus=gpus_per_actor,
+        )
+    )
+    summaries: list[dict[str, Any]] = []
+    try:
+        for row in dataset.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, QaclimsError):
+                raise outcome
+            summaries.append(outcome)
+            if progress is not None:
+                progress(len(summaries), len(shards))
+    except ray.exceptions.RayError as error:
+        raise ResourceError(
+            f"the stage stopped after {len(summaries)} of {len(shards)} shards: {_root_cause(error)}. "
+            "What is finished is kept; run the same command again to go on"
+        ) from error
+    return summaries
+
+
+class _Decoder:
+    """Run a decoding function on a pickled shard; a user's mistake travels on as a value."""
+
+    def __init__(self, decode: Callable[[Any], Any]) -> None:
+        self.decode = decode
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"decoded": pickle.dumps(self.decode(pickle.loads(row["shard"])))}
+        except QaclimsError as error:
+            return {"decoded": pickle.dumps(error)}
+
+
+class _ShardActor:
+    """Hold one model; turn a decoded shard into its summary."""
+
+    def __init__(self, actor: type, actor_kwargs: dict[str, Any]) -> None:
+        try:
+            self.work: Any = actor(**actor_kwargs)
+        except QaclimsError as error:
+            # An exception in a constructor would be retried and buried by Ray; as a value it reaches the user.
+            self.work = error
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        started = time.perf_counter()
+        decoded = pickle.loads(batch["decoded"][0])
+        failure = next((x for x in (self.work, decoded) if isinstance(x, QaclimsError)), None)
+        try:
+            outcome = failure or {**self.work(decoded), "seconds": time.perf_counter() - started}
+        except QaclimsError as error:
+            outcome = error
+        return {"outcome": [pickle.dumps(outcome)]}
+
+
+def _root_cause(error: BaseException) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(getattr(cause, "cause", None) or cause).strip().splitlines()
+    return f"{type(cause).__name__}: {text[-1] if text else ''}"
