@@ -1,0 +1,264 @@
+"""Scoring of seeds at every background threshold in one pass over the maps (row E3).
+
+A pixel's foremost class and that class's score decide its label at every threshold: background while the threshold
+is at least the score, the class below. So one histogram over (true label, foremost class, score bin) holds the
+confusion matrices of the whole sweep, and cumulative sums read them off. No map is visited twice, none is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from qaclims_ray.config import EvaluationConfig
+from qaclims_ray.data.classes import IGNORE_VALUE
+from qaclims_ray.errors import ArtifactError, ConfigError, DataError
+from qaclims_ray.evaluation.confusion import (
+    check_label_values,
+    false_negative_rate,
+    false_positive_rate,
+    iou_per_label,
+    mean_iou,
+)
+from qaclims_ray.evaluation.threshold import otsu_index
+
+
+@runtime_checkable
+class ClassMaps(Protocol):
+    """What the sweep reads of an image's CAM (`masks.cam.ImageCam`)."""
+
+    @property
+    def image_id(self) -> str:
+        """Identifier, for messages."""
+        ...
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Present classes, one per map."""
+        ...
+
+    @property
+    def full(self) -> Float[Tensor, "class height width"] | None:
+        """Maps at the image's resolution, in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCurve:
+    """Figures at each threshold of the sweep; all but the thresholds use pixel labels."""
+
+    thresholds: tuple[float, ...]
+    """Background scores, rising."""
+    miou: tuple[float, ...]
+    """Mean IoU over background and classes, fractions."""
+    false_positive_rate: tuple[float, ...]
+    """Over-activation."""
+    false_negative_rate: tuple[float, ...]
+    """Under-activation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedScores:
+    """How good seeds are. Every figure compares with masks; only the fields marked (*) also *choose* by them."""
+
+    threshold_fixed: float
+    """Background score given beforehand."""
+    miou_fixed: float
+    """Mean IoU over background and classes at the fixed threshold, a fraction."""
+    false_positive_rate: float
+    """Over-activation at the fixed threshold: mean over classes of FP / (TP + FP + FN)."""
+    false_negative_rate: float
+    """Under-activation at the fixed threshold: mean over classes of FN / (TP + FP + FN)."""
+    iou: dict[str, float]
+    """IoU of the background and each class at the fixed threshold; NaN where a class never occurs."""
+    threshold_label_free: float
+    """Background score chosen from the scores alone (Otsu), without pixel labels."""
+    miou_label_free: float
+    """Mean IoU at the label-free threshold."""
+    threshold_best: float
+    """(*) Background score with the highest mean IoU of the sweep, found with pixel labels."""
+    miou_best: float
+    """(*) Highest mean IoU of the sweep; what papers usually call the seed's mIoU."""
+    false_positive_rate_best: float
+    """(*) Over-activation at the best threshold."""
+    false_negative_rate_best: float
+    """(*) Under-activation at the best threshold."""
+    iou_best: dict[str, float]
+    """(*) IoU of the background and each class at the best threshold."""
+    curve: SweepCurve
+    """The whole sweep."""
+
+
+def sweep_thresholds(config: EvaluationConfig) -> tuple[float, ...]:
+    """Return the thresholds of the sweep, rising, with the fixed one among them."""
+    num_steps = round((config.sweep_max - config.sweep_min) / config.sweep_step)
+    steps = [round(config.sweep_min + step * config.sweep_step, 6) for step in range(num_steps + 1)]
+    return tuple(sorted({*(t for t in steps if t <= config.sweep_max), round(config.fixed_threshold, 6)}))
+
+
+def foremost_class(
+    maps: Float[Tensor, "class height width"], thresholds: Float[Tensor, " threshold"]
+) -> tuple[Int64[Tensor, "height width"], Int64[Tensor, "height width"]]:
+    """Return each pixel's foremost map and its score's bin: the number of thresholds that the score exceeds.
+
+    Compared in float32, strictly: a tie with the background is background; a tie of classes goes to the first.
+    """
+    score, foremost = maps.float().max(0)
+    return foremost, torch.bucketize(score, thresholds)
+
+
+class ThresholdSweep:
+    """Mergeable pixel counts that hold the confusion matrix at every threshold."""
+
+    def __init__(self, thresholds: Sequence[float], num_classes: int) -> None:
+        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.num_classes = num_classes
+        self._edges = torch.tensor(self.thresholds, dtype=torch.float32)
+        if not self.thresholds or bool((self._edges.diff() <= 0).any()):
+            raise ConfigError("the thresholds of a sweep must rise, and differ in float32")
+        num_bins = len(self.thresholds) + 1
+        self.counts = torch.zeros((num_classes + 1, num_classes, num_bins), dtype=torch.int64)
+        """Scored pixels by true label value, foremost class and score bin."""
+        self.score_counts = torch.zeros(num_bins, dtype=torch.int64)
+        """All pixels of images with a present class, by score bin: known without any mask."""
+
+    def update(self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None) -> None:
+        """Add one image; without a mask (None) it only adds to the label-free score histogram.
+
+        Raises:
+            ArtifactError: when the full-resolution maps are missing, or not finite.
+            DataError: when the mask has another size or unknown label values.
+        """
+        maps = _full_maps(cam)
+        num_maps, num_bins = len(cam.class_ids), len(self.thresholds) + 1
+        if num_maps:
+            foremost, bins = foremost_class(maps, self._edges)
+            self.score_counts += torch.bincount(bins.flatten(), minlength=num_bins)
+        else:  # every pixel is background at every threshold: bin 0, of whichever class
+            foremost = bins = torch.zeros(maps.shape[1:], dtype=torch.int64)
+        if label_map is None:
+            return
+        check_same_size(cam.image_id, maps, label_map)
+        check_label_values(label_map, self.num_classes, f"the mask of {cam.image_id}")
+        is_scored = label_map != IGNORE_VALUE
+        side = max(num_maps, 1)
+        cells = (label_map[is_scored].long() * side + foremost[is_scored]) * num_bins + bins[is_scored]
+        counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins)
+        self.counts.index_add_(1, torch.tensor(cam.class_ids or (0,)), counts.view(-1, side, num_bins))
+
+    def merge(self, other: "ThresholdSweep") -> "ThresholdSweep":
+        """Add another sweep's counts to this one and return it.
+
+        Raises:
+            ArtifactError: when it was made with other thresholds or classes.
+        """
+        if (other.thresholds, other.num_classes) != (self.thresholds, self.num_classes):
+            raise ArtifactError("cannot merge sweeps over different thresholds or classes; score all shards again")
+        self.counts += other.counts
+        self.score_counts += other.score_counts
+        return self
+
+    def to_array(self) -> Int64[np.ndarray, " count"]:
+        """Return all counts as one flat array, to send or to store."""
+        return torch.cat([self.counts.flatten(), self.score_counts]).numpy()
+
+    @classmethod
+    def from_array(
+        cls, array: Int64[np.ndarray, " count"], thresholds: Sequence[float], num_classes: int
+    ) -> "ThresholdSweep":
+        """Return the sweep whose `to_array` this is.
+
+        Raises:
+            ArtifactError: when the array does not fit the thresholds and classes.
+        """
+        sweep = cls(thresholds, num_classes)
+        expected = sweep.counts.numel() + sweep.score_counts.numel()
+        if array.size != expected:
+            raise ArtifactError(
+                f"a stored sweep holds {array.size} counts, expected {expected}; score all shards again"
+            )
+        values = torch.from_numpy(array.copy())
+        sweep.counts = values[: sweep.counts.numel()].view_as(sweep.counts)
+        sweep.score_counts = values[sweep.counts.numel() :]
+        return sweep
+
+    def confusion(self) -> Int64[Tensor, "threshold truth prediction"]:
+        """Return the confusion matrix at every threshold (see `ConfusionMatrix` for rows and columns)."""
+        above = self.counts.flip(2).cumsum(2).flip(2)[:, :, 1:]  # (truth, class, threshold): score > threshold
+        background = self.counts.sum((1, 2))[:, None] - above.sum(1)  # (truth, threshold)
+        return torch.cat([background[:, None], above], 1).permute(2, 0, 1)
+
+
+def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, class_names: Sequence[str]) -> SeedScores:
+    """Read all figures off a finished sweep.
+
+    Args:
+        sweep: merged over all images.
+        fixed_threshold: one of the sweep's thresholds (`sweep_thresholds` sees to that).
+        class_names: foreground classes in label order.
+
+    Raises:
+        ConfigError: when the fixed threshold is not one of the sweep's, or the class list has another length.
+        DataError: when no pixel was scored.
+    """
+    if len(class_names) != sweep.num_classes:
+        raise ConfigError(f"got {len(class_names)} class names for a sweep over {sweep.num_classes} classes")
+    if int(sweep.counts.sum()) == 0:
+        raise DataError("no image of the evaluated split has a mask: give masks, or skip the evaluate stage")
+    fixed = int(np.abs(np.array(sweep.thresholds) - fixed_threshold).argmin())
+    if abs(sweep.thresholds[fixed] - fixed_threshold) > 1e-6:
+        raise ConfigError(f"the fixed threshold {fixed_threshold} is not among the thresholds of the sweep")
+    confusion = sweep.confusion()
+    miou, over, under = mean_iou(confusion), false_positive_rate(confusion), false_negative_rate(confusion)
+    iou = iou_per_label(confusion)
+    best, label_free = int(miou.argmax()), otsu_index(sweep.score_counts, sweep.thresholds)
+    names = ("background", *class_names)
+    return SeedScores(
+        threshold_fixed=sweep.thresholds[fixed],
+        miou_fixed=float(miou[fixed]),
+        false_positive_rate=float(over[fixed]),
+        false_negative_rate=float(under[fixed]),
+        iou=dict(zip(names, iou[fixed].tolist(), strict=True)),
+        threshold_label_free=sweep.thresholds[label_free],
+        miou_label_free=float(miou[label_free]),
+        threshold_best=sweep.thresholds[best],
+        miou_best=float(miou[best]),
+        false_positive_rate_best=float(over[best]),
+        false_negative_rate_best=float(under[best]),
+        iou_best=dict(zip(names, iou[best].tolist(), strict=True)),
+        curve=SweepCurve(
+            thresholds=sweep.thresholds,
+            miou=tuple(miou.tolist()),
+            false_positive_rate=tuple(over.tolist()),
+            false_negative_rate=tuple(under.tolist()),
+        ),
+    )
+
+
+def check_same_size(
+    image_id: str, maps: Float[Tensor, "class _height _width"], label_map: UInt8[Tensor, "_height _width"]
+) -> None:
+    """Refuse a mask of another size than its image's maps.
+
+    Raises:
+        DataError: gives both sizes.
+    """
+    if tuple(maps.shape[1:]) != tuple(label_map.shape):
+        raise DataError(
+            f"the mask of {image_id} has {label_map.shape[1]}x{label_map.shape[0]} pixels, "
+            f"its CAM {maps.shape[2]}x{maps.shape[1]}: they belong to different versions of the image"
+        )
+
+
+def _full_maps(cam: ClassMaps) -> Float[Tensor, "class height width"]:
+    if cam.full is None:
+        raise ArtifactError(
+            f"{cam.image_id} was stored without full-resolution maps; run `qaclims cams` with cams.store = both or full"
+        )
+    if not bool(torch.isfinite(cam.full).all()):
+        raise ArtifactError(f"the CAM of {cam.image_id} holds NaN or infinity; run `qaclims cams` again")
+    return cam.full
