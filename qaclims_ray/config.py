@@ -321,6 +321,8 @@ class CamConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
+        for name in ("grid_stride", "batch_size", "num_actors"):
+            _require(getattr(self, name) >= 1, f"cams.{name} is {getattr(self, name)}, expected at least 1")
 
 
 @_settings
@@ -340,6 +342,11 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         _require(0 < self.sweep_min < self.sweep_max < 1, "evaluation: 0 < sweep_min < sweep_max < 1 is required")
+        _require(self.sweep_step >= 1e-4, f"evaluation.sweep_step is {self.sweep_step}, expected at least 0.0001")
+        _require(
+            0 < self.fixed_threshold < 1,
+            f"evaluation.fixed_threshold is {self.fixed_threshold}, expected a number between 0 and 1",
+        )
 
 
 @_settings
