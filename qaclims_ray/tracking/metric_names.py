@@ -1,0 +1,105 @@
+"""Names of everything that is logged. They never change, so runs of any age can be compared."""
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+MIOU_FIXED = "cam/miou_fixed"
+"""mIoU of the seed at the fixed threshold, fraction."""
+MIOU_BEST = "cam/miou_best"
+"""mIoU at the best threshold of the sweep, fraction; the choice uses pixel labels."""
+THRESHOLD_BEST = "cam/threshold_best"
+"""The threshold of `MIOU_BEST`."""
+FALSE_POSITIVE_RATE = "cam/false_positive_rate"
+"""Share of false positives at the best threshold."""
+FALSE_NEGATIVE_RATE = "cam/false_negative_rate"
+"""Share of false negatives at the best threshold."""
+MIOU_LABEL_FREE = "cam/miou_label_free"
+"""mIoU at the threshold that was chosen without pixel labels, fraction."""
+CLASS_IOU = "cam/iou/"
+"""Prefix of the IoU of one class, fraction."""
+
+TRAIN_LOSS = "train/loss"
+"""Total loss of a step; its terms are ``train/loss/<term>``."""
+LEARNING_RATE = "train/lr"
+"""Learning rate of the backbone."""
+IMAGES_PER_SECOND = "train/images_per_s"
+"""Training throughput over all workers."""
+
+_FORBIDDEN = re.compile(r"[^\w.\- :/]", re.ASCII)
+
+
+class SeedFigures(Protocol):
+    """The part of `evaluation.sweep.SeedScores` that is logged."""
+
+    @property
+    def miou_fixed(self) -> float:
+        """See `MIOU_FIXED`."""
+        ...
+
+    @property
+    def miou_best(self) -> float:
+        """See `MIOU_BEST`."""
+        ...
+
+    @property
+    def threshold_best(self) -> float:
+        """See `THRESHOLD_BEST`."""
+        ...
+
+    @property
+    def false_positive_rate(self) -> float:
+        """See `FALSE_POSITIVE_RATE`."""
+        ...
+
+    @property
+    def false_negative_rate(self) -> float:
+        """See `FALSE_NEGATIVE_RATE`."""
+        ...
+
+    @property
+    def iou(self) -> Mapping[str, float]:
+        """Class name -> IoU, background included."""
+        ...
+
+
+def sanitise(name: str) -> str:
+    """Return a metric name that every MLflow store takes; other characters become an underscore.
+
+    Slashes group metrics in the UI; a class name must not bring its own, so pass class names through
+    `class_metric`.
+    """
+    return _FORBIDDEN.sub("_", name)[:250]
+
+
+def class_metric(class_name: str) -> str:
+    """Return the metric name of one class's IoU; spaces stay."""
+    return sanitise(CLASS_IOU + class_name.strip().replace("/", "_").replace("..", "_"))
+
+
+def seed_metrics(scores: SeedFigures, *, miou_label_free: float | None = None) -> dict[str, float]:
+    """Return the figures of one system's seeds under their names.
+
+    Args:
+        scores: the scores, as fractions.
+        miou_label_free: mIoU at the label-free threshold, where one was chosen.
+    """
+    metrics = {
+        MIOU_FIXED: scores.miou_fixed,
+        MIOU_BEST: scores.miou_best,
+        THRESHOLD_BEST: scores.threshold_best,
+        FALSE_POSITIVE_RATE: scores.false_positive_rate,
+        FALSE_NEGATIVE_RATE: scores.false_negative_rate,
+    }
+    if miou_label_free is not None:
+        metrics[MIOU_LABEL_FREE] = miou_label_free
+    return metrics | {class_metric(name): value for name, value in scores.iou.items()}
+
+
+def headline_metrics(system: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the few figures that the parent run repeats per system, e.g. ``qa_clims/cam/miou_best``.
+
+    With them the list of pipeline runs already tells which run is better, and for which system.
+    """
+    headline = (MIOU_FIXED, MIOU_BEST, MIOU_LABEL_FREE, FALSE_POSITIVE_RATE)
+    return {sanitise(f"{system}/{name}"): metrics[name] for name in headline if name in metrics}

@@ -1,0 +1,409 @@
+"""MLflow behind the `Tracker` protocol: the only module that imports it, and only when a run is opened.
+
+Logging calls go into an `Outbox` and return at once; its thread sends them here, each with the time at which it was
+made, so that a call that is sent twice is stored once. A stage's run carries `KEY_TAG`, chosen here and not by the
+server: with it a stage begun while the server is away and a pipeline submitted again find their own run.
+"""
+
+import contextlib
+import json
+import logging
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+
+from qaclims_ray.config import TrackingConfig
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import fingerprint_of
+from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Entry, Outbox
+from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
+from qaclims_ray.tracking.store import (
+    SPOOL_NAME,
+    artifact_root,
+    one_at_a_time,
+    prepare_environment,
+    shown,
+    spool_folder,
+    tracking_uri,
+)
+from qaclims_ray.tracking.tracker import NullTracker, Tracker, TrackerHandle
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KEY_TAG = "qaclims.key"
+"""Tag by which a stage's run is found: the parent's id and the stage's name."""
+PARENT_TAG = "mlflow.parentRunId"
+RECORD_NAME = "tracking.json"
+"""File in the output folder that says which run tracks it."""
+_MAX_METRICS = 1000
+_MAX_PARAMS_TAGS = 100
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
+_log = logging.getLogger(__name__)
+
+
+def open_tracker(
+    config: TrackingConfig,
+    *,
+    run_name: str,
+    out_dir: str,
+    identity: str = "",
+    tags: Mapping[str, str] | None = None,
+    system_metrics: bool = True,
+    system_metrics_interval_s: float = 10.0,
+) -> Tracker:
+    """Open the run of a pipeline, or go on with it when the same outputs were begun before.
+
+    Args:
+        config: where and whether to track.
+        run_name: name of a new run in the UI.
+        out_dir: output folder or URI; remembers its run in `RECORD_NAME`.
+        identity: fingerprint of what decides the results; the run is continued only where it is the same, since a
+            run's parameters cannot change.
+        tags: tags of the run.
+        system_metrics: log CPU, memory, disk, network and GPU of this machine.
+        system_metrics_interval_s: seconds between two samples.
+
+    Raises:
+        ConfigError: when the address is none that MLflow takes, or the experiment was deleted.
+        ResourceError: when the server does not answer now, before any work is done.
+    """
+    uri = tracking_uri(config, out_dir) if config.enabled else ""
+    if not uri:
+        if config.enabled:
+            _log.warning("%s is not a local folder and tracking.uri is empty: this run is not tracked", out_dir)
+        return NullTracker()
+    try:
+        with one_at_a_time(uri):
+            client = _connect(uri)
+            experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
+        run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
+    except Exception as error:
+        raise _opening_failure(uri, error) from error
+    tracker = _tracker(
+        uri=uri,
+        experiment=config.experiment,
+        run=run.info.run_id,
+        spool_dir=storage.join(storage.absolute(out_dir), SPOOL_NAME),
+        started_ms=run.info.start_time,
+        resumed=resumed,
+    )
+    if system_metrics:
+        tracker.watch_system(_samplers(), node="", interval_s=system_metrics_interval_s)
+    return tracker
+
+
+def attach(
+    handle: TrackerHandle | None,
+    *,
+    system_metrics_node: str = "",
+    system_metrics_interval_s: float = 10.0,
+) -> Tracker:
+    """Go on with a run from another process; never waits for the server.
+
+    What the run already holds at a step is not logged again, so a restarted worker that repeats steps leaves one curve.
+
+    Args:
+        handle: from `Tracker.handle`; None gives a `NullTracker`.
+        system_metrics_node: log this machine's load as ``system/<node>/...``; empty logs none.
+        system_metrics_interval_s: seconds between two samples.
+    """
+    if handle is None:
+        return NullTracker()
+    tracker = _tracker(
+        uri=handle.uri,
+        experiment=handle.experiment,
+        run=handle.run_id,
+        spool_dir=handle.spool_dir,
+        started_ms=handle.started_ms,
+        resumed=True,
+    )
+    if system_metrics_node:
+        prepare_environment()
+        tracker.watch_system(_samplers(), node=system_metrics_node, interval_s=system_metrics_interval_s)
+    return tracker
+
+
+def replay(spool_dir: str, uri: str, *, timeout_s: float = 60.0) -> int:
+    """Send the calls that a run kept while its server was away.
+
+    Args:
+        spool_dir: folder or URI that the run named.
+        uri: tracking server or store that holds the run.
+        timeout_s: give up when nothing has moved for so long.
+
+    Returns:
+        The number of calls that were sent.
+
+    Raises:
+        DataError: when there is no such folder.
+        ResourceError: when the server does not answer; nothing is lost.
+    """
+    with storage.local_copy(spool_dir) as folder:
+        outbox = Outbox(Path(folder), Delivery(uri, Path(folder)), shown(uri))
+        num_calls = outbox.num_waiting
+        if num_left := outbox.close(timeout_s):
+            raise ResourceError(
+                f"{num_left} of {num_calls} calls in {spool_dir} could not be sent: {shown(uri)} does not answer. "
+                "They are still there; start the server and run the command again"
+            )
+    if storage.is_remote(spool_dir):
+        storage.remove_tree(spool_dir)
+    return num_calls
+
+
+class Delivery:
+    """Turns entries of the spool into MLflow calls; used by the thread of one `Outbox`.
+
+    Args:
+        uri: tracking server or store.
+        folder: local folder of the spool, where the copies of files lie.
+        resumed: id or name of a run that another process may have logged to before.
+    """
+
+    def __init__(self, uri: str, folder: Path, *, resumed: str | None = None) -> None:
+        self._uri = uri
+        self._folder = folder
+        self._client: MlflowClient | None = None
+        self._run_ids: dict[str, str] = {}
+        self._resumed = {resumed} if resumed else set()
+        self._steps: dict[tuple[str, str], set[int]] = {}
+
+    def __call__(self, entries: list[Entry]) -> None:
+        """Send calls of one kind and run.
+
+        Raises:
+            DeliveryPostponed: when the server does not answer.
+            DeliveryRefused: when it will never take one of them.
+        """
+        # Broad on purpose: this is the edge of a thread, and whatever a client library raises must end in one of two
+        # answers, or the calls behind it would never be sent.
+        try:
+            if self._client is None:
+                self._client = _connect(self._uri)
+            self._send(self._client, entries)
+        except (DeliveryPostponed, DeliveryRefused):
+            raise
+        except OSError as error:
+            raise DeliveryPostponed(_first_line(error)) from error
+        except Exception as error:
+            code = getattr(error, "error_code", "BAD_REQUEST")
+            raise (DeliveryRefused if code in _REFUSALS else DeliveryPostponed)(_first_line(error)) from error
+
+    def known_run_id(self, run: str) -> str | None:
+        """Return the id of a run, when the server has given it one."""
+        return self._run_ids.get(run) if run.startswith(PENDING) else run
+
+    def _send(self, client: "MlflowClient", entries: list[Entry]) -> None:
+        first = entries[0]
+        match first["kind"]:
+            case "create":
+                self._begin(client, first)
+            case "metrics":
+                self._send_metrics(client, entries)
+            case "params":
+                self._send_params(client, first)
+            case "tags":
+                self._send_tags(client, first)
+            case "artifact":
+                path = self._kept_file(first)
+                log = client.log_artifacts if path.is_dir() else client.log_artifact
+                # A folder keeps its own name, as a file does.
+                inside = posixpath.join(first["folder"], path.name) if path.is_dir() else first["folder"]
+                log(self._run_id(client, first["run"]), str(path), inside or None)
+            case "image":
+                run_id = self._run_id(client, first["run"])
+                with PIL.Image.open(self._kept_file(first)) as image:
+                    client.log_image(run_id, image, key=first["key"], step=first["step"], timestamp=first["time"])
+            case "status":
+                run_id = self._run_id(client, first["run"])
+                client.set_terminated(run_id, status=first["status"], end_time=first["time"])
+            case kind:
+                raise DeliveryRefused(f"there is no call {kind!r}; was the spool written by another version?")
+
+    def _begin(self, client: "MlflowClient", entry: Entry) -> None:
+        key = entry["run"].removeprefix(PENDING)
+        experiment_id = _experiment_id(client, entry["experiment"], None)
+        run = _find(client, experiment_id, key)
+        if run is None:
+            tags = {KEY_TAG: key, PARENT_TAG: self._run_id(client, entry["parent"])}
+            run = client.create_run(experiment_id, start_time=entry["time"], tags=tags, run_name=entry["name"])
+        else:
+            self._resumed.add(run.info.run_id)
+            client.update_run(run.info.run_id, status="RUNNING")
+        self._run_ids[entry["run"]] = run.info.run_id
+
+    def _run_id(self, client: "MlflowClient", run: str) -> str:
+        if not run.startswith(PENDING):
+            return run
+        if run not in self._run_ids:
+            key = run.removeprefix(PENDING)
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+            found = next((hit for experiment_id in experiments if (hit := _find(client, experiment_id, key))), None)
+            if found is None:
+                raise DeliveryPostponed(f"the run {key} is not begun yet")
+            self._run_ids[run] = found.info.run_id
+        return self._run_ids[run]
+
+    def _send_metrics(self, client: "MlflowClient", entries: list[Entry]) -> None:
+        from mlflow.entities import Metric
+
+        run_id = self._run_id(client, entries[0]["run"])
+        metrics = []
+        for entry in entries:
+            for name, value in entry["values"].items():
+                if not self._is_there(client, run_id, name, entry):
+                    metrics.append(Metric(name, value, entry["time"], entry["step"] or 0))
+        for start in range(0, len(metrics), _MAX_METRICS):
+            client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
+        for entry in entries:
+            if "adopted" in entry and entry["step"] is not None:
+                for name in entry["values"]:
+                    self._steps[run_id, name].add(entry["step"])
+
+    def _is_there(self, client: "MlflowClient", run_id: str, name: str, entry: Entry) -> bool:
+        """Whether another process logged this metric at this step before: a restart repeats steps."""
+        resumed = run_id in self._resumed or entry["run"] in self._resumed or "adopted" in entry
+        if entry["step"] is None or not resumed:
+            return False
+        if (run_id, name) not in self._steps:
+            self._steps[run_id, name] = {point.step for point in client.get_metric_history(run_id, name)}
+        return entry["step"] in self._steps[run_id, name]
+
+    def _send_params(self, client: "MlflowClient", entry: Entry) -> None:
+        from mlflow.entities import Param
+
+        run_id = self._run_id(client, entry["run"])
+        params = [Param(name, value) for name, value in entry["values"].items()]
+        for start in range(0, len(params), _MAX_PARAMS_TAGS):
+            client.log_batch(run_id, params=params[start : start + _MAX_PARAMS_TAGS])
+
+    def _send_tags(self, client: "MlflowClient", entry: Entry) -> None:
+        from mlflow.entities import RunTag
+
+        run_id = self._run_id(client, entry["run"])
+        tags = [RunTag(name, value) for name, value in entry["values"].items()]
+        for start in range(0, len(tags), _MAX_PARAMS_TAGS):
+            client.log_batch(run_id, tags=tags[start : start + _MAX_PARAMS_TAGS])
+
+    def _kept_file(self, entry: Entry) -> Path:
+        path = self._folder / entry["file"]
+        if not path.exists():
+            raise DeliveryRefused(f"its copy {path} is gone")
+        return path
+
+
+def _tracker(*, uri: str, experiment: str, run: str, spool_dir: str, started_ms: int, resumed: bool) -> SpooledTracker:
+    folder = spool_folder(spool_dir)
+    delivery = Delivery(uri, folder, resumed=run if resumed else None)
+    connection = Connection(
+        uri=uri,
+        experiment=experiment,
+        spool_dir=spool_dir,
+        outbox=Outbox(folder, delivery, shown(uri)),
+        known_run_id=delivery.known_run_id,
+    )
+    return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True)
+
+
+def _pipeline_run(
+    client: "MlflowClient",
+    uri: str,
+    experiment_id: str,
+    config: TrackingConfig,
+    run_name: str,
+    out_dir: str,
+    identity: str,
+    tags: Mapping[str, str],
+) -> tuple["Run", bool]:
+    """Return the run that tracks an output folder, and whether it was begun before."""
+    path = storage.join(out_dir, RECORD_NAME)
+    # The address itself is not written down: it may hold a password.
+    expected = {"store": fingerprint_of(uri), "experiment": config.experiment, "identity": identity}
+    record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
+    if {name: record.get(name) for name in expected} == expected:
+        run = _active_run(client, record.get("run_id", ""))
+        if run is not None:
+            client.update_run(run.info.run_id, status="RUNNING")
+            for name, value in tags.items():
+                client.set_tag(run.info.run_id, name, value)
+            return run, True
+    run = client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+    storage.write_bytes(path, json.dumps(expected | {"run_id": run.info.run_id}, indent=2).encode())
+    return run, False
+
+
+def _active_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in _REFUSALS:
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _find(client: "MlflowClient", experiment_id: str, key: str) -> "Run | None":
+    quoted = key.replace("'", "''")
+    runs = client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def _experiment_id(client: "MlflowClient", name: str, root: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=root)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)  # another process made it in between
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise ConfigError(
+            f"the MLflow experiment {name!r} was deleted; restore it or choose another: tracking.experiment"
+        )
+    return experiment.experiment_id
+
+
+def _connect(uri: str) -> "MlflowClient":
+    prepare_environment()
+    from mlflow import MlflowClient
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _opening_failure(uri: str, error: Exception) -> Exception:
+    if isinstance(error, ConfigError | ResourceError):
+        return error
+    return ResourceError(
+        f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}. Start or mend it, give another "
+        "tracking.uri, or run without: tracking.enabled=false"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+
+
+def _samplers() -> Sequence[Any]:
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    samplers: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    # ImportError: nvidia-ml-py is not installed; RuntimeError: there is no GPU.
+    with contextlib.suppress(ImportError, RuntimeError):
+        samplers.append(GPUMonitor())
+    return samplers

@@ -1,0 +1,190 @@
+"""The `Tracker` whose calls go through an `Outbox`: what a call becomes, and how a run is named before it exists."""
+
+import csv
+import json
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ResourceError
+from qaclims_ray.tracking import metric_names, spool
+from qaclims_ray.tracking.store import shown
+from qaclims_ray.tracking.system_metrics import SystemMetrics
+from qaclims_ray.tracking.tracker import RunStatus, Tracker, TrackerHandle, flatten_params
+
+PENDING = "pending:"
+"""Prefix of the name of a run that is known by its key until the server has given it an id."""
+REPLAY_COMMAND = "qaclims replay {spool} {uri}"
+_FLUSH_TIMEOUT_S = 15.0
+_HANDLE_TIMEOUT_S = 3.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What the trackers of one process share."""
+
+    uri: str
+    """Tracking server or store."""
+    experiment: str
+    """Experiment name."""
+    spool_dir: str
+    """Folder or URI of the spool."""
+    outbox: spool.Outbox
+    """Where calls go."""
+    known_run_id: Callable[[str], str | None]
+    """Name of a run -> its id, as soon as the server has given one."""
+
+
+class SpooledTracker:
+    """One run, by id or by ``pending:KEY``. `owns_connection` marks the one that was opened or attached."""
+
+    def __init__(self, connection: Connection, run: str, *, started_ms: int, owns_connection: bool) -> None:
+        self._connection = connection
+        self._run = run
+        self._started_ms = started_ms
+        self._owns_connection = owns_connection
+        self._system_metrics: SystemMetrics | None = None
+        self._closed = False
+
+    def watch_system(self, samplers: Sequence[Any], *, node: str, interval_s: float) -> None:
+        """Log this machine's CPU, memory, disk, network and GPU until the tracker is closed."""
+        self._system_metrics = SystemMetrics(
+            samplers, self.log_metrics, started_ms=self._started_ms, node=node, interval_s=interval_s
+        )
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """See `Tracker.log_params`."""
+        values = {metric_names.sanitise(name): text for name, text in flatten_params(params).items()}
+        self._put("params", values=values)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """See `Tracker.log_metrics`."""
+        values = {metric_names.sanitise(name): float(value) for name, value in metrics.items()}
+        self._put("metrics", values=values, step=step)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """See `Tracker.set_tags`."""
+        self._put("tags", values={name: str(value) for name, value in tags.items()})
+
+    def log_image(self, image: UInt8[np.ndarray, "height width 3"], key: str, step: int | None = None) -> None:
+        """See `Tracker.log_image`."""
+        key = re.sub(r"[^\w\-./ ]", "_", key, flags=re.ASCII).strip("/")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{key.rpartition('/')[2]}.png"
+            PIL.Image.fromarray(np.ascontiguousarray(image)).save(path)
+            if step is None:
+                self._put_file("artifact", str(path), folder=key.rpartition("/")[0])
+            else:
+                self._put_file("image", str(path), key=key, step=step)
+
+    def log_artifact(self, local_path: str, folder: str = "") -> None:
+        """See `Tracker.log_artifact`.
+
+        Raises:
+            FileNotFoundError: when there is nothing at `local_path`.
+        """
+        if not Path(local_path).exists():
+            raise FileNotFoundError(local_path)
+        self._put_file("artifact", local_path, folder=folder)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """See `Tracker.log_table`."""
+        # CSV: the UI shows it as a table, and a call that is sent twice leaves one (MLflow's own log_table appends).
+        folder, _, file_name = f"tables/{name}.csv".rpartition("/")
+        with tempfile.TemporaryDirectory() as local_dir:
+            path = Path(local_dir) / file_name
+            with path.open("w", newline="", encoding="utf-8") as handle:
+                writer = csv.writer(handle)
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
+            self._put_file("artifact", str(path), folder=folder)
+
+    def child(self, name: str) -> Tracker:
+        """See `Tracker.child`."""
+        # The key says which stage it is, so that the same stage, begun again, is the same run.
+        run = f"{PENDING}{self._run.removeprefix(PENDING)}/{name}"
+        tracker = SpooledTracker(self._connection, run, started_ms=_now_ms(), owns_connection=False)
+        tracker._put("create", parent=self._run, name=name, experiment=self._connection.experiment)
+        return tracker
+
+    def finish(self, status: RunStatus) -> None:
+        """See `Tracker.finish`."""
+        self._put("status", status=status)
+        self.close()
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        if self._system_metrics is not None:
+            self._system_metrics.stop()
+        if not self._owns_connection or self._closed:
+            return
+        self._closed = True
+        outbox = self._connection.outbox
+        outbox.adopt()
+        if num_left := outbox.close(_FLUSH_TIMEOUT_S):
+            self._tell_what_is_left(num_left, outbox.folder)
+
+    def handle(self) -> TrackerHandle | None:
+        """See `Tracker.handle`."""
+        deadline = time.monotonic() + _HANDLE_TIMEOUT_S
+        while (run_id := self._connection.known_run_id(self._run)) is None and time.monotonic() < deadline:
+            if self._connection.outbox.is_away:
+                break
+            time.sleep(0.02)
+        return TrackerHandle(
+            uri=self._connection.uri,
+            experiment=self._connection.experiment,
+            run_id=run_id or self._run,
+            spool_dir=self._connection.spool_dir,
+            started_ms=self._started_ms,
+        )
+
+    def _put(self, kind: str, **what: Any) -> None:
+        # The time goes with the call: sent later, or twice, it is the same point of the same curve.
+        self._connection.outbox.put({"kind": kind, "run": self._run, "time": _now_ms(), **what})
+
+    def _put_file(self, kind: str, local_path: str, **what: Any) -> None:
+        try:
+            kept = spool.keep_copy(self._connection.outbox.folder, local_path)
+        except OSError as error:
+            _log.warning("%s is not tracked: it cannot be copied (%s)", local_path, error)
+        else:
+            self._put(kind, file=kept, **what)
+
+    def _tell_what_is_left(self, num_left: int, folder: Path) -> None:
+        spool_dir = self._connection.spool_dir
+        if storage.is_remote(spool_dir):
+            try:
+                storage.upload_tree(str(folder), spool_dir)
+            except ResourceError as error:
+                _log.warning("%s", error)
+                spool_dir = str(folder)
+        uri = shown(self._connection.uri)
+        _log.warning(
+            "%d tracking calls could not be sent to %s; they are kept in %s. Send them when the server is back: %s",
+            num_left, uri, spool_dir, REPLAY_COMMAND.format(spool=spool_dir, uri=uri),
+        )  # fmt: skip
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def read_json(content: bytes) -> dict[str, Any]:
+    """Return a JSON object, or an empty one when the bytes are none."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

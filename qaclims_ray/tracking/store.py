@@ -1,0 +1,96 @@
+"""Where runs are kept when nothing else is said, and how tracking addresses are checked and shown."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from qaclims_ray.config import TrackingConfig
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import fingerprint_of
+from qaclims_ray.errors import ConfigError
+
+SPOOL_NAME = "tracking-spool"
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that is away costs the sending thread seconds, not the quarter of an hour of MLflow's defaults.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
+}
+_SERVER_SCHEMES = ("http", "https", "databricks")
+_DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def tracking_uri(config: TrackingConfig, out_dir: str) -> str:
+    """Return the store of a run; empty where there is none.
+
+    Without ``tracking.uri`` the runs of one folder share ``mlflow.db`` beside the output folders, so that the UI
+    compares them: outputs in ``runs/a`` and ``runs/b`` are both in ``runs/mlflow.db``. A bucket holds no database.
+
+    Raises:
+        ConfigError: when the address is one that MLflow does not take, or means another place in each process.
+    """
+    if not config.uri:
+        return "" if storage.is_remote(out_dir) else f"sqlite:///{Path(storage.absolute(out_dir)).parent / 'mlflow.db'}"
+    scheme = config.uri.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return f"sqlite:///{Path(config.uri.partition(':///')[2]).expanduser().absolute()}"
+    if scheme not in _SERVER_SCHEMES + _DATABASE_SCHEMES:
+        raise ConfigError(
+            f"tracking.uri is {config.uri!r}, expected http(s)://HOST:PORT, sqlite:///FILE or another database address "
+            "(MLflow no longer takes folders); empty keeps a SQLite store beside the outputs"
+        )
+    return config.uri
+
+
+def artifact_root(uri: str, experiment: str, out_dir: str) -> str | None:
+    """Return where a new experiment keeps its files; None where a server decides.
+
+    MLflow's own default is relative to the working directory, which differs in every Ray worker.
+    """
+    if uri.startswith(_SERVER_SCHEMES):
+        return None
+    beside = uri.removeprefix("sqlite:///") if uri.startswith("sqlite") else storage.absolute(out_dir)
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in experiment)
+    return storage.join(beside.rpartition("/")[0], "mlflow-artifacts", name)
+
+
+def shown(uri: str) -> str:
+    """Return an address without user name and password, for messages."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def spool_folder(spool_dir: str) -> Path:
+    """Return the local folder in which this machine keeps the calls of a spool; a bucket gets them at the end."""
+    if not storage.is_remote(spool_dir):
+        return Path(storage.absolute(spool_dir))
+    return Path(tempfile.gettempdir()) / f"qaclims-{SPOOL_NAME}-{os.getuid()}-{fingerprint_of(spool_dir)}"
+
+
+def prepare_environment() -> None:
+    """Set MLflow's environment for this process, before it is imported; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Otherwise the first use of a store prints a line per database migration.
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def one_at_a_time(uri: str) -> Iterator[None]:
+    """Keep other processes out while a SQLite store is made: parallel migrations of one file break it."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///") + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
