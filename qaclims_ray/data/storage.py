@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow.fs
+from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 
 from qaclims_ray.errors import DataError, ResourceError
@@ -27,12 +28,15 @@ def is_remote(uri: str) -> bool:
 
 def absolute(uri: str) -> str:
     """Return a URI that means the same in every process: local paths become absolute."""
-    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    if is_remote(uri):
+        return uri
+    return str(Path(uri.removeprefix("file://").removeprefix("local://")).expanduser().absolute())
 
 
 def join(uri: str, *parts: str) -> str:
     """Append path parts to a path or URI."""
-    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+    base = uri if uri.endswith("://") else uri.rstrip("/") + "/"
+    return base + "/".join(part.strip("/") for part in parts) if parts else uri
 
 
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -57,21 +61,45 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
 
 
+@contextlib.contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Say what to do when a store itself refuses or does not answer."""
+    try:
+        yield
+    except (BotoCoreError, PermissionError, ConnectionError, TimeoutError) as error:
+        raise ResourceError(
+            f"{uri} cannot be reached: {error}. Check the permissions, and for a remote store its credentials, "
+            "region and endpoint (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL)"
+        ) from None
+
+
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder is there.
+
+    Raises:
+        ResourceError: when the store refuses or does not answer.
+    """
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
-    return bool(filesystem.exists(path))
+    with _reaching(uri):
+        return bool(filesystem.exists(path))
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
-    """Return the URIs of the files directly inside a folder, sorted; an absent folder is empty."""
+    """Return the URIs of the files directly inside a folder, sorted; an absent folder is empty.
+
+    Raises:
+        ResourceError: when the store refuses or does not answer.
+    """
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
     try:
-        entries = filesystem.ls(path, detail=True)
-    except FileNotFoundError:
+        with _reaching(uri):
+            entries = filesystem.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    # A file lists itself, and S3 lists a folder's own marker.
+    entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
     names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
     return [join(uri, name) for name in sorted(names) if name.endswith(suffix)]
 
@@ -82,16 +110,18 @@ def open_input(uri: str) -> Iterator[BinaryIO]:
 
     Raises:
         DataError: when it is not there or may not be read.
+        ResourceError: when the store does not answer.
     """
     filesystem, path = resolve(uri)
-    try:
-        handle: Any = filesystem.open(path, "rb")
-    except FileNotFoundError:
-        raise DataError(f"there is no file {uri}") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise DataError(f"{uri} cannot be read: {error}") from None
-    with handle:
-        yield handle
+    with _reaching(uri):
+        try:
+            handle: Any = filesystem.open(path, "rb")
+        except FileNotFoundError:
+            raise DataError(f"there is no file {uri}") from None
+        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+            raise DataError(f"{uri} cannot be read: {error}") from None
+        with handle:
+            yield handle
 
 
 def read_bytes(uri: str) -> bytes:
@@ -127,7 +157,8 @@ def publishing(uri: str) -> Iterator[str]:
             with tempfile.TemporaryDirectory() as folder:
                 local_path = os.path.join(folder, "file")
                 yield local_path
-                filesystem.put_file(local_path, path)
+                with _reaching(uri):
+                    filesystem.put_file(local_path, path)
                 filesystem.invalidate_cache()
         else:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -173,7 +204,7 @@ def check_writable(uri: str, *, min_free_mib: int = 64) -> None:
 def local_copy(uri: str) -> Iterator[str]:
     """Yield a local path of a file or folder, downloading a remote one for the time of the context."""
     filesystem, path = resolve(uri)
-    if not filesystem.exists(path):
+    if not exists(uri):
         raise DataError(f"there is nothing at {uri}")
     if not is_remote(uri):
         yield path
