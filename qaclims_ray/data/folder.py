@@ -37,6 +37,8 @@ def read_folder(config: DataConfig, *, on_progress: Progress | None = None) -> M
         DataError: all faults of the data set in one report.
         ConfigError: when settings contradict each other.
     """
+    if not config.root:
+        raise ConfigError("data.root is empty: give the folder of the data set (--data-root)")
     root = storage.absolute(config.root)
     label_file = _choose_label_file(root, config)
     folder, files = _image_files(root)

@@ -85,6 +85,8 @@ def read_voc(
 
 
 def _check_settings(config: DataConfig, class_names: Sequence[str], file_names: Sequence[str]) -> None:
+    if not config.root:
+        raise ConfigError("data.root is empty: give the folder of the data set (--data-root)")
     if len(class_names) != len(file_names):
         raise ConfigError(f"{len(class_names)} class names but {len(file_names)} file names")
     if config.dataset == "voc12" and config.class_names:
