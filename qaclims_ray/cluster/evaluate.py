@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.cluster.masks import shard_name, shards_of
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.cluster.stage import Stage, current
 from qaclims_ray.config import CamConfig, EvaluationConfig
-from qaclims_ray.corpus.build import plan_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -60,7 +59,7 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> SeedScores:
         scores = read_scores(uri)
         stage.progress.finish(f"{_describe(scores)} (there already)")
     else:
-        shards = plan_shards(manifest, IMAGES_PER_SHARD)
+        shards = shards_of(manifest)
         summaries = run_shards(
             list(enumerate(shards)),
             decode=_decode_masks,

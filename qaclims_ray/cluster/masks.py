@@ -8,7 +8,6 @@ import torch
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.cluster.stage import Stage, current
 from qaclims_ray.config import CamConfig
-from qaclims_ray.corpus.build import plan_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.images import load_image
@@ -52,6 +51,12 @@ class CamActor:
         return {"images": len(good), "errors": errors}
 
 
+def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
+    """Cut a manifest into shards; an image without labels is scored too, as background."""
+    records = list(manifest.records)
+    return [records[start : start + IMAGES_PER_SHARD] for start in range(0, len(records), IMAGES_PER_SHARD)]
+
+
 def shard_name(index: int) -> str:
     """Return the file name of a shard of CAMs."""
     return f"part-{index:05d}.parquet"
@@ -72,7 +77,7 @@ def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, m
         stage.progress.finish(f"{meta.summary.get('images')} images (there already)")
         return meta
     fingerprint = artifacts.expected_fingerprint("cams", settings, inputs)
-    shards = plan_shards(manifest, IMAGES_PER_SHARD)
+    shards = shards_of(manifest)
     partial = storage.join(cams_uri, f"plan-{fingerprint}")
     if not storage.exists(partial):
         storage.remove_tree(cams_uri)

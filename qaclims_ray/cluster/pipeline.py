@@ -22,12 +22,12 @@ from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
 from qaclims_ray.cluster.train import run_classifier, run_ritc
 from qaclims_ray.config import RunConfig, to_dict
-from qaclims_ray.data import storage
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
-from qaclims_ray.tracking.mlflow_tracker import open_tracker, store_of
+from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -70,7 +70,10 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
     progress = ConsoleProgress(console)
     preflight(config, out)
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
-    tracker = open_tracker(config.tracking, run_name=out.rstrip("/").rsplit("/", 1)[-1], out_dir=out)
+    identity = artifacts.fingerprint_of(to_dict(config))
+    run_name = out.rstrip("/").rsplit("/", 1)[-1]
+    tracker = open_tracker(config.tracking, run_name=run_name, out_dir=out, identity=identity, tags=run_tags(config))
+    handle = tracker.handle()
     with _ending(tracker, progress), ray_session(config):
         tracker.log_params(to_dict(config))
         manifest = run_data(Stage(config, layout, _child(tracker, config, "data"), progress))
@@ -81,7 +84,7 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
         if run.reaches("report"):
             stage = Stage(config, layout, tracker, progress)
             report_uri = run_report(stage, manifest, scores, progress.seconds)
-    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=store_of(tracker))
+    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=handle.uri if handle else "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""A run small enough for tests: two dozen scenes, the real tiny models, one epoch."""
+
+from typing import Any
+
+from qaclims_ray.config import RunConfig, with_overrides
+from qaclims_ray.presets import miniature
+
+SMALL: dict[str, Any] = {
+    "data.num_images": 24,
+    "systems": ["baseline", "qa_clims"],
+    "corpus.images_per_shard": 4,
+    "corpus.num_beams": 1,
+    "classifier.optim.epochs": 1,
+    "classifier.optim.batch_size": 8,
+    "ritc.optim.epochs": 1,
+    "ritc.optim.batch_size": 8,
+    "ritc.optim.warmup_steps": 0,
+    "evaluation.sweep_step": 0.05,
+    "evaluation.sweep_min": 0.05,
+    "evaluation.fixed_threshold": 0.5,
+    "evaluation.contact_sheet_images": 2,
+    "cluster.num_workers": 1,
+    "tracking.enabled": False,
+}
+
+
+def small_config(**overrides: Any) -> RunConfig:
+    """Return the small run with further overrides; dots are written as double underscores."""
+    return with_overrides(miniature(), {**SMALL, **{k.replace("__", "."): v for k, v in overrides.items()}})
+
+
+def as_flags(overrides: dict[str, Any]) -> list[str]:
+    """Return overrides as command line arguments."""
+    flags = []
+    for name, value in overrides.items():
+        flags.append("--" + name.replace("_", "-"))
+        flags.extend(str(v) for v in value) if isinstance(value, list) else flags.append(str(value))
+    return flags

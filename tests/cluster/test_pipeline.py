@@ -1,0 +1,180 @@
+"""The pipeline on a real local Ray: complete, skipped when there, resumed after kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.predict import PredictArguments, run_predict
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.corpus.table import read_corpus
+from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.errors import ConfigError, DataError, ResourceError
+from tests.cluster.small_run import SMALL, as_flags, small_config
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> tuple[Path, object]:
+    out = tmp_path_factory.mktemp("run")
+    config = small_config(cluster__num_workers=2)
+    return out, run_pipeline(config, str(out))
+
+
+def test_whole_run_leaves_every_artefact(finished_run):
+    out, outcome = finished_run
+    layout = RunLayout(str(out))
+    kinds = [
+        layout.manifest,
+        layout.corpus,
+        layout.classifier,
+        layout.text_bank("qa_clims"),
+        layout.network("qa_clims"),
+    ]
+    kinds += [layout.cams("baseline"), layout.cams("qa_clims"), layout.evaluation("qa_clims")]
+    assert all(read_meta(uri) is not None for uri in kinds)
+    report = json.loads((out / "report" / "report.json").read_text())
+    seed = report["systems"]["qa_clims"]["seed"]
+    assert {"miou_fixed", "miou_best", "threshold_best", "false_positive_rate", "false_negative_rate"} <= seed.keys()
+    assert set(seed["iou"]) >= {"aeroplane", "train"}
+    assert 0 < seed["miou_best"] <= 1
+    assert seed["miou_best"] >= seed["miou_fixed"]
+    assert {"timings", "environment", "config"} <= report.keys()
+    assert "<html" in (out / "report" / "report.html").read_text()[:200].lower()
+    assert outcome.scores.keys() == {"baseline", "qa_clims"}
+
+
+def test_corpus_holds_each_question_once(finished_run):
+    out, _ = finished_run
+    frame = read_corpus(str(out / "corpus"))
+    assert not frame.duplicated(["image_id", "class_id", "question_index"]).any()
+    counts = frame.groupby(["image_id", "class_id"]).size()
+    assert (counts == 16).all()
+    assert frame["image_id"].nunique() == 24
+
+
+def test_second_run_does_nothing_again(finished_run):
+    out, first = finished_run
+    watched = [p for p in out.rglob("*") if p.suffix in (".parquet", ".safetensors") and "report" not in p.parts]
+    before = {path: path.stat().st_mtime_ns for path in watched}
+    second = run_pipeline(small_config(cluster__num_workers=2), str(out))
+    assert {path: path.stat().st_mtime_ns for path in watched} == before
+    assert second.scores["qa_clims"] == first.scores["qa_clims"]
+
+
+def test_changed_setting_makes_only_what_depends_on_it(finished_run):
+    out, _ = finished_run
+    layout = RunLayout(str(out))
+    corpus_before = read_meta(layout.corpus)
+    network_before = read_meta(layout.network("qa_clims"))
+    run_pipeline(small_config(cluster__num_workers=2, ritc__omega=0.3), str(out))
+    assert read_meta(layout.corpus) == corpus_before
+    assert read_meta(layout.network("qa_clims")).fingerprint != network_before.fingerprint
+
+
+def test_predict_writes_masks_and_overlays(finished_run, tmp_path):
+    out, _ = finished_run
+    images = sorted((out / "data" / "JPEGImages").iterdir())[:3]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:200])
+    target = tmp_path / "predicted"
+    run_predict(PredictArguments(run=str(out), images=(*map(str, images), str(broken)), out=str(target)))
+    index = json.loads((target / "predictions.json").read_text())
+    assert sum("error" in row for row in index["images"]) == 1
+    for image in images:
+        mask = np.asarray(Image.open(target / "masks" / image.name))
+        assert mask.shape == (64, 64)
+        assert mask.max() <= 8
+        assert (target / "overlays" / image.name).is_file()
+    with pytest.raises(DataError, match="no image"):
+        run_predict(PredictArguments(run=str(out), images=(str(tmp_path / "predicted"),), out=str(target)))
+
+
+def test_impossible_resources_are_refused_at_once(tmp_path):
+    started = time.monotonic()
+    config = small_config(cluster__use_gpu=True)
+    with pytest.raises(ResourceError, match="GPU"), ray_session(config):
+        pass
+    assert time.monotonic() - started < 60
+
+
+def test_more_workers_than_images_in_a_batch_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="num_workers"):
+        run_pipeline(small_config(cluster__num_workers=9), str(tmp_path))
+
+
+def _start(out: Path, until: str, extra: dict) -> subprocess.Popen:
+    flags = as_flags({**SMALL, **extra})
+    command = [sys.executable, "-m", "qaclims_ray", until, "miniature", "--out", str(out), *flags]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def _wait_for(condition, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def _kill_tree(process: subprocess.Popen) -> None:
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
+    extra = {"data.num_images": 120, "corpus.num_beams": 3}
+    process = _start(tmp_path, "corpus", extra)
+    corpus = tmp_path / "corpus"
+    _wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 120, "three shards")
+    _kill_tree(process)
+    done = {path: path.stat().st_mtime_ns for path in corpus.glob("*.parquet")}
+    assert 3 <= len(done) < 30
+    assert not (corpus / "meta.json").exists()
+    overrides = {name.replace(".", "__"): value for name, value in extra.items()}
+    run_pipeline(small_config(**overrides), str(tmp_path), until="corpus")
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    frame = read_corpus(str(corpus))
+    assert not frame.duplicated(["image_id", "class_id", "question_index"]).any()
+    assert frame["image_id"].nunique() == 120
+
+
+def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    config = small_config(
+        data__num_images=64, classifier__optim__epochs=30, systems=["baseline"], cluster__num_workers=2
+    )
+    runs = tmp_path / "training_runs"
+    victims: list[int] = []
+
+    def kill_one() -> None:
+        _wait_for(lambda: len(list(runs.glob("classifier-*/checkpoint_*"))) >= 1, 120, "a first checkpoint")
+        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+        victims.append(workers[-1].pid)
+        workers[-1].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    run_pipeline(config, str(tmp_path), until="train")
+    killer.join()
+    assert victims
+    meta = read_meta(RunLayout(str(tmp_path)).classifier)
+    assert meta is not None
+    undisturbed = tmp_path / "undisturbed"
+    run_pipeline(config, str(undisturbed), until="train")
+    again = read_meta(RunLayout(str(undisturbed)).classifier)
+    assert meta.summary["loss"] == pytest.approx(again.summary["loss"], rel=1e-3)
