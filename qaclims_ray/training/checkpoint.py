@@ -1,0 +1,92 @@
+"""What a training needs to go on after a stop: weights, optimiser state, position. Tensors and JSON, no pickle.
+
+Schedule and random state need no file of their own: the learning rate is a function of the step, and at the start
+of each epoch every generator is seeded from (seed, epoch, rank), so that a resumed training draws what the
+uninterrupted one draws, also with another number of workers.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from qaclims_ray.errors import ArtifactError
+from qaclims_ray.models.cam_net import WEIGHTS_NAME, CamNet, save_cam_net
+
+PROGRESS_NAME = "progress.json"
+OPTIMIZER_NAME = "optimizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands."""
+
+    seed: int
+    """Seed of order, crops and the network's own randomness."""
+    settings: str
+    """Fingerprint of what must not change on the way."""
+    epochs_done: int = 0
+    """Whole epochs done."""
+    steps_done: int = 0
+    """Optimiser steps done: the position in the schedule."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last epoch."""
+
+
+def save_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, progress: Progress) -> None:
+    """Write a checkpoint into a local folder."""
+    save_cam_net(network, folder)
+    tensors, numbers = {}, {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                # Copies: momentum buffers may share memory, which safetensors refuses.
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone()
+            else:
+                numbers[f"{index}.{name}"] = value
+    save_file(tensors, Path(folder, OPTIMIZER_NAME))
+    content = {**dataclasses.asdict(progress), "optimizer": numbers}
+    Path(folder, PROGRESS_NAME).write_text(json.dumps(content, indent=2))
+
+
+def restore_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, fresh: Progress) -> Progress:
+    """Bring network and optimiser to where a checkpoint was written.
+
+    Args:
+        folder: local folder.
+        network: receives the weights, in place.
+        optimizer: receives its state, in place; its rates stay as built.
+        fresh: seed and settings of this training.
+
+    Raises:
+        ArtifactError: when the checkpoint is broken, or was written by a training with other settings.
+    """
+    try:
+        content: dict[str, Any] = json.loads(Path(folder, PROGRESS_NAME).read_text())
+        numbers = content.pop("optimizer")
+        progress = Progress(**content)
+        weights = load_file(Path(folder, WEIGHTS_NAME))
+        tensors = load_file(Path(folder, OPTIMIZER_NAME))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ArtifactError(f"the checkpoint at {folder} is broken ({error}); remove it to start afresh") from None
+    if (progress.seed, progress.settings) != (fresh.seed, fresh.settings):
+        raise ArtifactError(
+            f"the checkpoint at {folder} belongs to a training with seed {progress.seed} and settings "
+            f"{progress.settings}, this one has seed {fresh.seed} and settings {fresh.settings}; use another output"
+        )
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *numbers.items()]:
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    try:
+        network.load_state_dict(weights)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactError(f"the checkpoint at {folder} does not fit the network: {error}") from None
+    return progress

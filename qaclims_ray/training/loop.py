@@ -1,0 +1,205 @@
+"""The only training loop: epochs of global batches, DDP, learning rate by the step, a checkpoint each epoch.
+
+A task brings the network and says what one step computes. Here is what all tasks share, so that neither the number
+of workers nor a stop in between changes what is learned. accelerate owns wrapping and precision; the sampler, the
+schedule and the reduction are ours.
+"""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from qaclims_ray.config import OptimConfig
+from qaclims_ray.data.artifacts import fingerprint_of
+from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
+from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.models.cam_net import CamNet
+from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.meter import Meter, OnStep, StepResult
+from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+
+
+@runtime_checkable
+class TrainingImages(Sized, Protocol):
+    """A map-style data set whose randomness depends on (seed, epoch, index) alone."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """Return one item: image, labels, index."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A training: what to train, on what, and what one step computes."""
+
+    network: CamNet
+    """The network; trained in place."""
+    step: Callable[[nn.Module, dict[str, Tensor]], StepResult]
+    """From the wrapped network and a batch (image on the device; labels and index on the CPU) to the loss."""
+    dataset: TrainingImages
+    """Training images."""
+    optim: OptimConfig
+    """Optimiser and schedule."""
+    freeze_batch_norm: bool
+    """Keep batch norm statistics fixed."""
+    finish: Callable[[str | None], None] | None = None
+    """Called on every worker before the last report; may add files to the folder, which only rank 0 is given."""
+
+
+# One piece: the order of restoring, wrapping, training, saving and reporting is what this function is about.
+def fit(
+    task: Task,
+    *,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+    log_every: int = 10,
+) -> dict[str, float]:
+    """Train until the last epoch, from the latest checkpoint if there is one; runs on every worker.
+
+    Args:
+        task: what to train.
+        precision: "fp32" or "bf16" (autocast of the network).
+        loader_workers: image loading processes of this worker.
+        seed: seed of the order of images and of the network's own randomness.
+        context: this worker.
+        on_step: called on rank 0 every `log_every` steps with the steps done and the figures since the last call.
+        log_every: steps between calls; figures leave the device only then.
+
+    Returns:
+        Metrics of the last epoch, equal on all workers. A finished training returns them at once.
+
+    Raises:
+        ConfigError: when the loss stops being a finite number.
+        ArtifactError: when the latest checkpoint is broken or of other settings.
+    """
+    optim, network = task.optim, task.network.to(context.device)
+    sampler = GlobalBatchSampler(
+        len(task.dataset), optim.batch_size, context.rank, context.world_size, seed, drop_last=True
+    )
+    sync_statistics = context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm
+    if sync_statistics:
+        network = convert_sync_batchnorm(network)
+    optimizer = build_optimizer(network.backbone.parameters(), network.classifier.parameters(), optim)
+    settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset)])
+    progress = Progress(seed=seed, settings=settings)
+    with context.latest_checkpoint() as folder:
+        if folder is not None:
+            progress = restore_checkpoint(folder, network, optimizer, progress)
+    if progress.epochs_done >= optim.epochs:
+        return progress.metrics
+    wrapped = wrap_network(network, precision, context)
+    total_steps = optim.epochs * len(sampler)
+    for epoch in range(progress.epochs_done, optim.epochs):
+        task.dataset.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        loader = DataLoader(
+            task.dataset,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            num_workers=loader_workers,
+            pin_memory=context.device.type == "cuda",
+        )
+        meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
+        with seeded(seed_of("training", seed, epoch, context.rank), context.device):
+            _set_training_mode(network, task.freeze_batch_norm)
+            for step, batch in enumerate(loader, start=epoch * len(sampler)):
+                set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
+                batch["image"] = batch["image"].to(context.device, non_blocking=True)
+                result = task.step(wrapped, batch)
+                _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
+                meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
+        metrics = meter.epoch_metrics()
+        _require_finite(metrics, epoch)
+        done = dataclasses.replace(
+            progress, epochs_done=epoch + 1, steps_done=(epoch + 1) * len(sampler), metrics=metrics
+        )
+        folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+        if folder is not None:
+            save_checkpoint(folder, network, optimizer, done)
+        if task.finish is not None and done.epochs_done == optim.epochs:
+            task.finish(folder)
+        context.report({**metrics, "epoch": float(epoch + 1)}, folder)
+        progress = done
+    return progress.metrics
+
+
+def images_per_step(optim: OptimConfig, num_images: int) -> int:
+    """Return the images of every step over all workers: incomplete batches are dropped, unless it is the only one."""
+    return min(optim.batch_size, num_images)
+
+
+def wrap_network(network: CamNet, precision: str, context: WorkerContext) -> nn.Module:
+    """Wrap a network for DDP and autocast; a single fp32 worker gets it back as it is.
+
+    Raises:
+        ResourceError: when accelerate sees other workers than the context.
+    """
+    # accelerate keeps one state per process; another precision (a second training here) would be refused.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=context.device.type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    if accelerator.num_processes != context.world_size or accelerator.device.type != context.device.type:
+        raise ResourceError(
+            f"accelerate sees {accelerator.num_processes} workers on {accelerator.device}, the training has "
+            f"{context.world_size} on {context.device}: RANK, WORLD_SIZE and LOCAL_RANK must be set, and the process "
+            "group initialised, before the training starts"
+        )
+    return accelerator.prepare_model(network, device_placement=False)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for the time of the context and give them back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _set_training_mode(network: nn.Module, freeze_batch_norm: bool) -> None:
+    network.train()
+    if freeze_batch_norm:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _update(
+    result: StepResult, network: nn.Module, optimizer: Optimizer, clip_grad_norm: float | None, world_size: int
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    # DDP averages gradients over workers; shares have to add up.
+    (result.loss * world_size).backward()
+    if clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], clip_grad_norm)
+    optimizer.step()
+
+
+def _require_finite(metrics: dict[str, float], epoch: int) -> None:
+    if not math.isfinite(metrics["loss"]):
+        raise ConfigError(
+            f"the loss became {metrics['loss']} in epoch {epoch + 1}: lower optim.lr, set optim.clip_grad_norm or add "
+            "optim.warmup_steps"
+        )

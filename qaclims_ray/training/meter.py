@@ -1,0 +1,79 @@
+"""Figures of a training: gathered on the device without waiting for it, added over workers when they are read."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+
+OnStep = Callable[[int, dict[str, float]], None]
+"""Receives the number of steps done and the figures since the last call."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a task's step gives back; everything is this worker's share, and the shares add up over workers."""
+
+    loss: Float[Tensor, ""]
+    """Share of the loss of the global batch; must depend on the network even where it is zero (R21)."""
+    means: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Detached shares of further figures; logged as means over steps."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Counts; logged as sums over the epoch."""
+
+
+class Meter:
+    """Figures of one epoch."""
+
+    def __init__(self, context: WorkerContext, on_step: OnStep | None, log_every: int, images_per_step: int) -> None:
+        self._context, self._on_step, self._log_every = context, on_step, log_every
+        self._images_per_step = images_per_step
+        self._window: dict[str, Any] = {}
+        self._totals: dict[str, float] = {}
+        self._counted: set[str] = set()
+        self._window_steps = self._steps = self._steps_done = 0
+        self._started = self._window_started = time.perf_counter()
+        self._lr = 0.0
+
+    def add(self, result: StepResult, steps_done: int, lr: float) -> None:
+        """Take in one step; every `log_every` steps of the training all workers add up and rank 0 logs."""
+        for name, value in {"loss": result.loss.detach(), **result.means, **result.counts}.items():
+            self._window[name] = self._window.get(name, 0) + value
+        self._counted.update(result.counts)
+        self._window_steps += 1
+        self._steps_done, self._lr = steps_done, lr
+        if steps_done % self._log_every == 0:
+            self._close_window()
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Return the figures of the whole epoch, equal on all workers."""
+        if self._window_steps:
+            self._close_window()
+        rate = self._steps * self._images_per_step / (time.perf_counter() - self._started)
+        # Rank 0's clock, so that all workers return the same.
+        shared = torch.tensor(rate if self._context.rank == 0 else 0.0, device=self._context.device)
+        return self._as_metrics(self._totals, self._steps, float(all_reduce_sum(shared)))
+
+    def _close_window(self) -> None:
+        """Add up the steps since the last call over all workers: the only place that waits for the device."""
+        values = [
+            torch.as_tensor(value, dtype=torch.float64, device=self._context.device) for value in self._window.values()
+        ]
+        figures = dict(zip(self._window, all_reduce_sum(torch.stack(values)).tolist(), strict=True))
+        for name, value in figures.items():
+            self._totals[name] = self._totals.get(name, 0.0) + value
+        now, steps = time.perf_counter(), self._window_steps
+        rate = steps * self._images_per_step / (now - self._window_started)
+        self._window, self._window_steps, self._window_started = {}, 0, now
+        self._steps += steps
+        if self._context.rank == 0 and self._on_step is not None:
+            self._on_step(self._steps_done, self._as_metrics(figures, steps, rate))
+
+    def _as_metrics(self, figures: Mapping[str, float], steps: int, images_per_s: float) -> dict[str, float]:
+        means = {name: value if name in self._counted else value / steps for name, value in figures.items()}
+        return {**means, "lr": self._lr, "images_per_s": images_per_s}

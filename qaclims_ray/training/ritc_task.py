@@ -1,0 +1,300 @@
+"""Region image-text contrastive training, RITC (QA-CLIMS 3.3): CAMs learn from a frozen CLIP.
+
+One row of everything below is a pair, an image and a class that it shows; absent classes are never computed. The
+CLIP is called once for the foreground and background regions of all pairs. It stays outside DDP and checkpoints:
+gradients flow through it, never into it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from qaclims_ray.config import AugmentConfig, CamNetConfig, RitcConfig
+from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.losses.area import activated_area
+from qaclims_ray.losses.matching import background_contrast, foreground_contrast
+from qaclims_ray.losses.regions import compose_regions, renormalise, resize_bilinear
+from qaclims_ray.losses.terms import LossTerms
+from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.models.cam_net import CamNet, load_cam_net
+from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.loop import Task, fit, images_per_step
+from qaclims_ray.training.meter import OnStep, StepResult
+
+PUBLISHED_RANKS = 2
+"""Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
+_PAIRS_PER_LOOKUP = 512
+
+
+@runtime_checkable
+class RegionEncoder(Protocol):
+    """The frozen CLIP, as far as training needs it (`models.clip.FrozenClip`)."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def is_mask_adapted(self) -> bool:
+        """Whether regions may carry a token mask."""
+        ...
+
+    def encode_regions(self, pixels: Any, token_mask: Any = None) -> Any:
+        """Embed regions, unit length, (region, dim)."""
+        ...
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """The texts of pairs (`text.bank.TextBank`)."""
+
+    def lookup(self, image_ids: list[str], class_ids: list[int]) -> Any:
+        """Return foreground, background, is_background and has_background of pairs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a batch that have background texts, with their texts; all on the training device."""
+
+    image: Int[Tensor, " pair"]
+    """Position of the image in the batch."""
+    class_id: Int[Tensor, " pair"]
+    """Class."""
+    foreground: Float[Tensor, "pair dim"]
+    """Mean foreground text."""
+    background: Float[Tensor, "pair answer dim"]
+    """Background texts, padded."""
+    is_background: Bool[Tensor, "pair answer"]
+    """Which rows of `background` are texts."""
+
+
+def train_ritc(
+    *,
+    manifest: Manifest,
+    bank: TextSource,
+    clip: RegionEncoder,
+    cam_net: CamNetConfig,
+    augment: AugmentConfig,
+    ritc: RitcConfig,
+    init_dir: str,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Train CAMs by contrasting their regions with texts; runs on every worker.
+
+    Args:
+        manifest: training images.
+        bank: texts of every pair of the manifest.
+        clip: frozen CLIP on the worker's device.
+        cam_net: architecture; must be that of `init_dir`.
+        augment: training crops.
+        ritc: losses, regions, optimiser.
+        init_dir: folder of the network to start from: the classifier, or its calibrated form.
+        precision: "fp32" or "bf16" (the network's autocast; losses compute in float32).
+        loader_workers: image loading processes of this worker.
+        seed: seed of order and crops.
+        context: this worker.
+        on_step: see `training.loop.fit`.
+
+    Returns:
+        Metrics of the last epoch: loss, loss/foreground, loss/background, loss/area (before weighting), pairs,
+        pairs_skipped (sums over the epoch), lr, images_per_s.
+
+    Raises:
+        ConfigError: when a region mode needs mask tokens that the CLIP lacks.
+        ArtifactError: when the network to start from or the texts do not belong to this training.
+    """
+    _require_mask_tokens(clip, ritc)
+    network = _initial_network(init_dir, cam_net, len(manifest.class_names))
+    _check_texts(bank, clip, manifest, context.device)
+    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+    image_ids = [record.image_id for record in manifest.records]
+    num_images = images_per_step(ritc.optim, len(dataset))
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        ids = [image_ids[index] for index in batch["index"].tolist()]
+        return ritc_step(
+            wrapped, batch, ids, bank=bank, clip=clip, ritc=ritc, cam_net=cam_net, images_per_step=num_images
+        )
+
+    task = Task(network=network, step=step, dataset=dataset, optim=ritc.optim, freeze_batch_norm=ritc.freeze_batch_norm)
+    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+
+
+def ritc_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    image_ids: list[str],
+    *,
+    bank: TextSource,
+    clip: RegionEncoder,
+    ritc: RitcConfig,
+    cam_net: CamNetConfig,
+    images_per_step: int,
+) -> StepResult:
+    """Compute one step of Eq. 1.
+
+    The loss is a share: over all workers it adds up to the loss of the global batch, whatever their number. It
+    depends on the network even where the batch shows no class at all (R20, R21).
+
+    Args:
+        network: wrapped network.
+        batch: image (on the device), labels (on the CPU).
+        image_ids: of the batch.
+        bank: texts.
+        clip: frozen CLIP.
+        ritc: losses and regions.
+        cam_net: normalisation of the images.
+        images_per_step: images of the step over all workers.
+    """
+    logits = network(batch["image"])
+    present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
+    pairs = pairs_with_texts(present, image_ids, bank, logits.device)
+    foreground, background = pair_contrast(logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net)
+    areas = activated_area(_sigmoid(logits))  # (batch, class)
+    num_pairs, num_present = len(pairs.image), len(present)
+    counts = torch.tensor([num_pairs, num_present], device=logits.device)
+    total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
+    per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
+    if ritc.area_over == "present":
+        image, class_id = present.to(logits.device).unbind(dim=1)
+        area = areas[image, class_id].sum() / total_present
+    else:
+        area = areas.sum() / (images_per_step * areas.shape[1])
+    terms = LossTerms(foreground=foreground.sum() / per_pair, background=background.sum() / per_pair, area=area)
+    loss = terms.weighted(
+        foreground_weight=ritc.foreground_weight,
+        background_weight=ritc.background_weight,
+        area_weight=ritc.area_weight,
+    )
+    return StepResult(
+        loss=loss,
+        means=terms.named(),
+        counts={"pairs": num_pairs, "pairs_skipped": num_present - num_pairs},
+    )
+
+
+def pairs_with_texts(
+    present: Int[Tensor, "present 2"], image_ids: list[str], bank: TextSource, device: torch.device
+) -> Pairs:
+    """Look up the texts of a batch's pairs; pairs without background text are left out (Q10).
+
+    Args:
+        present: position in the batch and class of every pair.
+        image_ids: of the batch.
+        bank: texts.
+        device: where the result goes.
+    """
+    positions, classes = present.unbind(dim=1)
+    texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
+    kept = texts.has_background
+
+    def moved(rows: Tensor) -> Tensor:
+        return rows[kept.to(rows.device)].to(device, non_blocking=True)
+
+    return Pairs(
+        image=moved(positions),
+        class_id=moved(classes),
+        foreground=moved(texts.foreground),
+        background=moved(texts.background),
+        is_background=moved(texts.is_background),
+    )
+
+
+def pair_contrast(
+    logits: Float[Tensor, "batch class cam_height cam_width"],
+    image: Float[Tensor, "batch 3 height width"],
+    pairs: Pairs,
+    *,
+    clip: RegionEncoder,
+    ritc: RitcConfig,
+    cam_net: CamNetConfig,
+) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+    """Return FRC and BRC of every pair, not reduced.
+
+    Args:
+        logits: of the network.
+        image: normalised training crops.
+        pairs: which maps to look at, and their texts.
+        clip: frozen CLIP.
+        ritc: FAT, region mode, temperature.
+        cam_net: normalisation of the images.
+    """
+    if not len(pairs.image):
+        nothing = logits[pairs.image, pairs.class_id].flatten(1).sum(dim=1)  # (0); keeps the gradient's path
+        return nothing, nothing
+    cam = _sigmoid(logits[pairs.image, pairs.class_id])  # (pair, cam_height, cam_width)
+    large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=ritc.antialias).squeeze(1)
+    maximum = cam_maximum(large_cam if ritc.max_at == "clip" else cam)
+    picture = resize_bilinear(image, clip.image_size, antialias=ritc.antialias)
+    if ritc.clip_normalisation == "clip":
+        picture = renormalise(
+            picture, from_mean=cam_net.image_mean, from_std=cam_net.image_std, to_mean=clip.mean, to_std=clip.std
+        )
+    regions = compose_regions(
+        picture[pairs.image],
+        large_cam,
+        foreground_mask(large_cam, maximum, omega=ritc.omega),
+        mode=ritc.region_mode,
+    )
+    foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
+    texts = (pairs.foreground, pairs.background, pairs.is_background)
+    return (
+        foreground_contrast(foreground, *texts, temperature=ritc.temperature),
+        background_contrast(background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
+    )
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+
+
+def _require_mask_tokens(clip: RegionEncoder, ritc: RitcConfig) -> None:
+    if ritc.region_mode in ("token_mask", "both") and not clip.is_mask_adapted:
+        raise ConfigError(
+            f"ritc.region_mode is {ritc.region_mode}, but this CLIP has no mask tokens: set ritc.region_mode to "
+            "pixel_mask, or use mask-adapted weights (OVSeg) with clip.mask_adapted"
+        )
+
+
+def _initial_network(init_dir: str, cam_net: CamNetConfig, num_classes: int) -> CamNet:
+    network = load_cam_net(init_dir)
+    if network.classifier.out_channels != num_classes:
+        raise ArtifactError(
+            f"the network at {init_dir} has {network.classifier.out_channels} classes, the data set {num_classes}; "
+            "train the classifier on this data set"
+        )
+    # Where pretrained weights came from no longer matters.
+    found, expected = (dataclasses.replace(config, weights="") for config in (network.config, cam_net))
+    if found != expected:
+        raise ArtifactError(
+            f"the network at {init_dir} was built with {found}, expected {expected}; train the classifier again"
+        )
+    return network
+
+
+def _check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, device: torch.device) -> None:
+    """Fail before the first step when a pair has no texts, or texts and regions come from different CLIPs."""
+    pairs = [(record.image_id, class_id) for record in manifest.records for class_id in record.labels]
+    for start in range(0, len(pairs), _PAIRS_PER_LOOKUP):
+        image_ids, class_ids = zip(*pairs[start : start + _PAIRS_PER_LOOKUP], strict=True)
+        texts = bank.lookup(list(image_ids), list(class_ids))
+        if start:
+            continue
+        with torch.no_grad():
+            probe = clip.encode_regions(torch.zeros(1, 3, clip.image_size, clip.image_size, device=device))
+        if probe.shape[1] != texts.foreground.shape[1]:
+            raise ArtifactError(
+                f"the text bank has {texts.foreground.shape[1]} dimensions, this CLIP's regions {probe.shape[1]}: it "
+                "was built with another CLIP. Rebuild it with `qaclims text`"
+            )
