@@ -33,6 +33,8 @@ from qaclims_ray.miniature.answers import NUM_ANSWERS, true_answers
 from qaclims_ray.miniature.canvas import IMAGE_SIZE
 from qaclims_ray.miniature.scenes import VQA_SET, Scene, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, world_words
+from qaclims_ray.miniature.vqa_card import VqaReport, measure_vqa, write_vqa_card
+from qaclims_ray.models.blip import load_vqa
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,9 @@ class VqaSettings:
     """Side of an image patch in pixels."""
     log_every: int = 100
     """Steps between two lines of the log."""
-    checkpoint_every: int = 500
+    num_held_out_images: int = 300
+    """Scenes of the card's measurement."""
+    checkpoint_every: int = 250
     """Steps between two checkpoints."""
 
 
@@ -226,28 +230,56 @@ def answer_loss(
     return total / lengths.numel()
 
 
-def train_vqa(settings: VqaSettings, *, seed: int, out_dir: str | Path) -> BlipForQuestionAnswering:
-    """Train the tiny VQA and save it; an interrupted training goes on from its last checkpoint.
+def train_vqa(settings: VqaSettings, *, seed: int, out_dir: str | Path) -> VqaReport:
+    """Train the tiny VQA, save it, measure what was saved and write its card beside the folder.
+
+    An interrupted training goes on from its last checkpoint.
 
     Args:
         settings: The recipe.
-        seed: Fixes scenes, start and order: the same seed on the same machine gives the same weights.
+        seed: Fixes scenes, start and order: the same seed, machine and number of threads give the same weights.
         out_dir: Folder for weights (safetensors, half precision), configuration and tokenizer.
 
     Returns:
-        The trained model in float32 on the CPU.
+        What the saved weights can do.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    model = build_model(settings, tokenizer, seed=seed).train()
+    model = build_model(settings, tokenizer, seed=seed)
+    seconds = _fit(model, tokenizer, settings, seed=seed, checkpoint=out_dir / _CHECKPOINT_NAME)
+    save_vqa(model, tokenizer, out_dir)
+    vqa = load_vqa(str(out_dir), image_size=IMAGE_SIZE, device="cpu")
+    report = measure_vqa(vqa, num_images=settings.num_held_out_images, seed=seed)
+    write_vqa_card(
+        out_dir.parent / "VQA_CARD.md",
+        report,
+        settings=asdict(settings),
+        seed=seed,
+        training_seconds=seconds,
+        threads=torch.get_num_threads(),
+        fingerprint=vqa.fingerprint(),
+    )
+    (out_dir / _CHECKPOINT_NAME).unlink(missing_ok=True)
+    return report
+
+
+def _fit(
+    model: BlipForQuestionAnswering,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: VqaSettings,
+    *,
+    seed: int,
+    checkpoint: Path,
+) -> float:
+    """Run the optimiser steps and return their wall-clock seconds, those before an interruption included."""
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(seed)
-    checkpoint = out_dir / _CHECKPOINT_NAME
-    first_step = _resume(checkpoint, settings, seed, model, optimizer, generator)
+    first_step, earlier_seconds = _resume(checkpoint, settings, seed, model, optimizer, generator)
     data = question_answers(scenes(settings.num_images, stream=TRAINING_STREAM, seed=seed, settings=VQA_SET), tokenizer)
     tokens, lengths = question_tokens(tokenizer)
-    started, recent = time.monotonic(), []
+    started, losses = time.monotonic() - earlier_seconds, []
     for step in range(first_step, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate(step, settings)
@@ -258,16 +290,15 @@ def train_vqa(settings: VqaSettings, *, seed: int, out_dir: str | Path) -> BlipF
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
         optimizer.step()
-        recent.append(loss.item())
-        if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-            seconds = time.monotonic() - started
-            logger.info("step %d loss %.4f after %.0f s", step + 1, sum(recent) / len(recent), seconds)
-            recent = []
-        if (step + 1) % settings.checkpoint_every == 0:
-            _save_checkpoint(checkpoint, settings, seed, step + 1, model, optimizer, generator)
-    save_vqa(model.eval(), tokenizer, out_dir)
-    checkpoint.unlink(missing_ok=True)
-    return model
+        losses.append(loss.item())
+        done, seconds = step + 1, time.monotonic() - started
+        if done % settings.log_every == 0 or done == settings.steps:
+            logger.info("step %d loss %.4f after %.0f s", done, sum(losses) / len(losses), seconds)
+            losses = []
+        if done % settings.checkpoint_every == 0:
+            _save_checkpoint(checkpoint, settings, seed, done, seconds, model, optimizer, generator)
+    model.eval()
+    return time.monotonic() - started
 
 
 def save_vqa(model: BlipForQuestionAnswering, tokenizer: PreTrainedTokenizerFast, out_dir: str | Path) -> None:
@@ -308,11 +339,12 @@ def _draw(
     return (images.float() / 255 - IMAGE_MEAN) / IMAGE_STD, data.class_of_pair[pairs], questions, answers
 
 
-def _save_checkpoint(path, settings, seed, step, model, optimizer, generator) -> None:
+def _save_checkpoint(path, settings, seed, step, seconds, model, optimizer, generator) -> None:
     state = {
         "settings": asdict(settings),
         "seed": seed,
         "step": step,
+        "seconds": seconds,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "generator": generator.get_state(),
@@ -322,10 +354,10 @@ def _save_checkpoint(path, settings, seed, step, model, optimizer, generator) ->
     os.replace(partial, path)
 
 
-def _resume(path, settings, seed, model, optimizer, generator) -> int:
-    """Restore a checkpoint, if there is one, and return the step to go on from."""
+def _resume(path, settings, seed, model, optimizer, generator) -> tuple[int, float]:
+    """Restore a checkpoint, if there is one; return the step to go on from and the seconds spent before it."""
     if not path.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True)
     if state["settings"] != asdict(settings) or state["seed"] != seed:
         raise ModelError(
@@ -335,4 +367,4 @@ def _resume(path, settings, seed, model, optimizer, generator) -> int:
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     generator.set_state(state["generator"])
-    return state["step"]
+    return state["step"], state["seconds"]
