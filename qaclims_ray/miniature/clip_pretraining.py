@@ -197,6 +197,15 @@ def _save(run: _Run, settings: ClipPretrainingSettings, seed: int, out_dir: Path
     torch.save(state, out_dir / _STATE_FILE)
 
 
+def _is_finished(settings: ClipPretrainingSettings, seed: int, out_dir: Path) -> bool:
+    """Whether the folder holds the finished run of these settings and this seed."""
+    path = out_dir / TRAINING_FILE
+    if not path.is_file():
+        return False
+    record = json.loads(path.read_text(encoding="ascii"))
+    return record["seed"] == seed and record["settings"] == asdict(settings)
+
+
 def training_step(
     run: _Run, batch: ClipBatch, tokenize: Callable[[list[str]], Tensor], settings: ClipPretrainingSettings
 ) -> float:
@@ -237,8 +246,11 @@ def train_clip(
         save_every: steps between usable weights with a state to resume from.
 
     Returns:
-        The loss of every step run in this call.
+        The loss of every step run in this call; none if the folder holds this very run, finished.
     """
+    if _is_finished(settings, seed, out_dir):
+        logger.info("%s holds this run, finished", out_dir)
+        return []
     write_skeleton(out_dir, settings.shape)
     tokenize = open_clip.get_tokenizer(f"local-dir:{out_dir}")
     run = _start(settings, seed, out_dir / _STATE_FILE)

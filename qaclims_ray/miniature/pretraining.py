@@ -2,8 +2,8 @@
 
 Usage: python -m qaclims_ray.miniature.pretraining --stage {clip,vqa,all} --seed 0 --out FOLDER
 
-Stages can be cut at any time: a second call takes up what the first one left. `--out` is the folder of the model
-(`clip/` or `vqa/`); with `--stage all` it is the folder that holds both.
+Stages can be cut at any time: a second call takes up what the first one left, or only measures again. `--out` is the
+folder of the model (`clip/` or `vqa/`); with `--stage all` it is the folder that holds both.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import logging
 from pathlib import Path
 
 import torch
+
+logger = logging.getLogger(__name__ if __name__ != "__main__" else "qaclims_ray.miniature.pretraining")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,9 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train_clip(seed: int, out_dir: Path) -> None:
+    from qaclims_ray.miniature.clip_card import write_clip_card
     from qaclims_ray.miniature.clip_pretraining import ClipPretrainingSettings, train_clip
 
     train_clip(ClipPretrainingSettings(), seed=seed, out_dir=out_dir)
+    rows = write_clip_card(out_dir)
+    logger.info("clip accuracy: %s", ", ".join(f"{name} {row.accuracy:.2f}" for name, row in rows.items()))
 
 
 def _train_vqa(seed: int, out_dir: Path) -> None:
