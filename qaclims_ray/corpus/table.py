@@ -1,0 +1,161 @@
+"""The corpus on disk: one row per (image, present class, question), in Parquet shards that pandas and DuckDB read.
+
+``plan.json`` beside the shards says which plan they belong to and how many there are, so that a killed build goes
+on where it stopped and shards of two plans are never mixed. A shard appears under its final name only when whole.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.errors import ArtifactError
+
+KIND = "corpus"
+"""Kind of the artefact."""
+PLAN_NAME = "plan.json"
+"""Name of the file that says which shards there must be."""
+NO_QUESTION = -1
+"""``question_index`` of the row that stands for an image that could not be read or answered."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("class_id", pa.int32(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("question_index", pa.int32(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("raw_answer", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+"""Columns of the corpus; ``status`` is "ok" or "error", ``answer`` is the cleaned ``raw_answer``."""
+
+_KEY = ["image_id", "class_id", "question_index"]
+_PLAN_KEY = b"plan"
+_AGAIN = "make it again with `qaclims corpus`"
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a shard."""
+    return f"part-{index:05d}.parquet"
+
+
+def write_shard(uri: str, rows: Iterable[Mapping[str, Any]], *, plan: str = "") -> None:
+    """Write one shard whole under its final name.
+
+    Args:
+        uri: the shard's own path or URI, ``shard_name`` in the corpus folder.
+        rows: rows of `SCHEMA`; there may be none.
+        plan: fingerprint of the plan; kept in the file, so that a straggler of an older build is found out.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    schema = SCHEMA.with_metadata({_PLAN_KEY: plan.encode()}) if plan else SCHEMA
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    with storage.publishing(uri) as local_path:
+        pq.write_table(table, local_path, compression="zstd")
+
+
+def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
+    """Prepare a corpus folder for a build and return the shards it still lacks.
+
+    A folder of the same plan keeps its whole shards; one of another plan is emptied of them first.
+
+    Args:
+        uri: the corpus folder; it need not exist.
+        num_shards: shards of the plan.
+        plan: fingerprint of the plan.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    wanted = {"fingerprint": plan, "num_shards": num_shards}
+    if _read_plan(uri) != wanted:
+        _remove(uri, storage.list_files(uri))
+        storage.write_bytes(storage.join(uri, PLAN_NAME), json.dumps(wanted, indent=2).encode())
+        return list(range(num_shards))
+    names = _names(storage.list_files(uri))
+    _remove(uri, [name for name in names if ".partial-" in name])
+    missing = [index for index in range(num_shards) if shard_name(index) not in names]
+    if missing:
+        _remove(uri, [artifacts.META_NAME])
+    return missing
+
+
+def read_corpus(uri: str) -> pd.DataFrame:
+    """Read a finished corpus, sorted as it was written.
+
+    Raises:
+        ArtifactError: when a shard is absent, broken or of another plan, or a row stands in it twice.
+    """
+    plan = _read_plan(uri)
+    if plan is None:
+        raise ArtifactError(f"there is no corpus at {uri} (no readable {PLAN_NAME}); {_AGAIN}")
+    expected = [shard_name(index) for index in range(plan["num_shards"])]
+    found = _names(storage.list_files(uri, ".parquet"))
+    if missing := sorted(set(expected) - set(found)):
+        raise ArtifactError(
+            f"the corpus at {uri} is not complete: {len(missing)} of {len(expected)} shards are missing, "
+            f"e.g. {missing[0]}; go on with `qaclims corpus`"
+        )
+    if foreign := sorted(set(found) - set(expected)):
+        raise ArtifactError(f"the corpus at {uri} holds files of something else, e.g. {foreign[0]}; {_AGAIN}")
+    tables = [_read_shard(storage.join(uri, name), plan["fingerprint"]) for name in expected]
+    corpus = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
+    repeated = corpus[corpus.duplicated(_KEY)]
+    if len(repeated):
+        example = tuple(repeated.iloc[0][_KEY])
+        raise ArtifactError(f"the corpus at {uri} has {len(repeated)} rows twice, e.g. {_KEY} = {example}; {_AGAIN}")
+    return corpus
+
+
+def _read_shard(uri: str, plan: str) -> pa.Table:
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+    except pa.ArrowException as error:
+        raise ArtifactError(f"{uri} cannot be read ({error}); remove it and go on with `qaclims corpus`") from None
+    written_for = (table.schema.metadata or {}).get(_PLAN_KEY, plan.encode()).decode()
+    if written_for != plan:
+        raise ArtifactError(
+            f"{uri} belongs to plan {written_for}, the corpus to plan {plan}; remove it and go on with `qaclims corpus`"
+        )
+    table = table.replace_schema_metadata(None)
+    if not table.schema.equals(SCHEMA):
+        raise ArtifactError(f"{uri} has columns {table.schema.names}, expected {SCHEMA.names}; {_AGAIN}")
+    return table
+
+
+def _read_plan(uri: str) -> dict[str, Any] | None:
+    """The plan beside the shards; None when there is none or it cannot be trusted."""
+    path = storage.join(uri, PLAN_NAME)
+    if not storage.exists(path):
+        return None
+    try:
+        plan = json.loads(storage.read_bytes(path))
+        return {"fingerprint": str(plan["fingerprint"]), "num_shards": int(plan["num_shards"])}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _names(uris: list[str]) -> list[str]:
+    return [uri.rsplit("/", 1)[-1] for uri in uris]
+
+
+def _remove(uri: str, files: list[str]) -> None:
+    """Remove files of a corpus, and no others that a person may keep in the folder."""
+    for name in _names(files):
+        is_ours = name.startswith("part-") or name in (PLAN_NAME, artifacts.META_NAME)
+        path = storage.join(uri, name)
+        if is_ours and storage.exists(path):
+            filesystem, inner_path = storage.resolve(path)
+            filesystem.rm(inner_path)
