@@ -8,12 +8,13 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed
 
 
+@runtime_checkable
 class WorkerContext(Protocol):
     """One training worker among ``world_size``; collectives use torch's default process group."""
 
