@@ -263,7 +263,7 @@ def _bank(texts: tuple[str, ...], features: Tensor, columns: Mapping[str, list],
     )
 
 
-def _padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+def _padded(rows: Sequence[Sequence[int | float]], dtype: torch.dtype) -> Tensor:
     width = max(1, max((len(row) for row in rows), default=1))
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(len(rows), width)
 
