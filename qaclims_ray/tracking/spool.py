@@ -124,6 +124,7 @@ class Outbox:
         self._entries: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._hurry = False
         self._away_since: float | None = None
         self._attempts = 0
         self._journal_broken = False
@@ -171,6 +172,7 @@ class Outbox:
         with self._changed:
             attempts, left = self._attempts, len(self._entries)
             deadline = time.monotonic() + timeout_s
+            self._hurry = True
             self._changed.notify_all()
             while self._entries and time.monotonic() < deadline:
                 self._changed.wait(0.1)
@@ -225,7 +227,8 @@ class Outbox:
                 with self._changed:
                     if self._closing:
                         return
-                    self._changed.wait_for(lambda: self._closing, timeout=wait_s)
+                    self._changed.wait_for(lambda: self._closing or self._hurry, timeout=wait_s)
+                    self._hurry = False
                 wait_s = min(2 * wait_s, _LAST_RETRY_S)
                 continue
             wait_s = _FIRST_RETRY_S
