@@ -125,13 +125,15 @@ def _raw_images(
         splits = _splits_of(image_id, table, config, taken)
         if not splits:
             continue
-        found = _faults_of(image_id, by_id[image_id], table, class_ids)
-        faults += found
-        if not found:
-            names = None if table is None else table.labels[image_id]
-            labels = None if names is None else tuple(sorted({class_ids[name] for name in names}))
-            raw_images.append(RawImage(image_id, by_id[image_id][0], labels, masks.get(image_id), None, splits))
+        faults += _faults_of(image_id, by_id[image_id], table, class_ids)
+        labels = None if table is None else _known_ids(table.labels.get(image_id, ()), class_ids)
+        raw_images.append(RawImage(image_id, by_id[image_id][0], labels, masks.get(image_id), None, splits))
     return raw_images, faults
+
+
+def _known_ids(names: Sequence[str], class_ids: Mapping[str, int]) -> tuple[int, ...]:
+    """Return class ids; unknown names are reported elsewhere and left out, so that the image is still inspected."""
+    return tuple(sorted({class_ids[name] for name in names if name in class_ids}))
 
 
 def _entries_without_image(table: LabelTable, by_id: Mapping[str, object]) -> list[Fault]:

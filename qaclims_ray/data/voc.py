@@ -212,23 +212,24 @@ def _raw_images(
         if image_id not in images:
             detail = f"listed in {', '.join(image_splits)}, but JPEGImages has no such file"
             faults.append(Fault("missing image", image_id, detail))
-        elif not found:
-            mask, stuff = masks.get(image_id), context.get(image_id)
-            raw_images.append(RawImage(image_id, images[image_id], labels, mask, stuff, tuple(image_splits)))
+            continue
+        mask, stuff = masks.get(image_id), context.get(image_id)
+        raw_images.append(RawImage(image_id, images[image_id], labels, mask, stuff, tuple(image_splits)))
     return raw_images, faults
 
 
 def _labels_of(
     image_id: str, names: Mapping[str, tuple[str, ...]] | None, class_ids: Mapping[str, int]
 ) -> tuple[tuple[int, ...] | None, list[Fault]]:
+    """Return an image's class ids (none where a fault is reported, so that its files are inspected all the same)."""
     if names is None:
         return None, []
     if image_id not in names:
-        return None, [Fault("missing labels", image_id, "the label source has no entry (an empty list is allowed)")]
+        return (), [Fault("missing labels", image_id, "the label source has no entry (an empty list is allowed)")]
     unknown = [name for name in names[image_id] if name not in class_ids]
     if unknown:
         detail = f"{', '.join(map(repr, unknown))}; the classes are {', '.join(dict.fromkeys(class_ids))}"
-        return None, [Fault("unknown label", image_id, detail)]
+        return (), [Fault("unknown label", image_id, detail)]
     return tuple(sorted({class_ids[name] for name in names[image_id]})), []
 
 

@@ -1,0 +1,203 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qaclims_ray.data import storage
+from qaclims_ray.data.folder import read_folder
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ConfigError, DataError
+from tests.unit.data.tiny_data_sets import folder_config, image_bytes
+
+MakeFolder = Callable[..., Path]
+CLASSES = ("cat", "dining table", "dog")
+EXPECTED = {"a": (0, 1), "b": (2,), "c": ()}
+
+
+def labels_of(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    return {record.image_id: record.labels for record in manifest.records}
+
+
+def report_of(root: object, **changes: object) -> str:
+    with pytest.raises(DataError) as caught:
+        read_folder(folder_config(root, **changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "image,labels\na.jpg,cat;dining table\nb.jpg,dog\nc.png,\n"),
+        ("labels.csv", 'image,labels\na,"cat, dining table"\nb,dog\nc,\n'),
+        ("labels.csv", "filename,note,labels\na.jpg,,dining table; cat;\nb.jpg,,dog\nc.png,,\n"),
+        ("labels.csv", "image,cat,dining table,dog\na.jpg,1,1,0\nb.jpg,0,0,1.0\nc.png,0,0,0\n"),
+        ("labels.csv", "image,dog,dining table,cat\na.jpg,false,true,True\nb.jpg,TRUE,0,0\nc.png,0,0,0\n"),
+        ("labels.csv", "\ufeffimage,labels\r\na.jpg,cat;dining table\r\nb.jpg,dog\r\n\r\nc.png,\r\n"),
+        ("labels.json", '{"a.jpg": ["cat", "dining table", "cat"], "b": ["dog"], "c.png": []}'),
+        ("image_labels.json", '{"a.jpg": ["dining table", "cat"], "b.jpg": ["dog"], "c": []}'),
+    ],
+)
+@pytest.mark.parametrize("class_names", [(), CLASSES])
+def test_every_form_of_label_file_gives_the_same(
+    make_folder: MakeFolder, name: str, text: str, class_names: tuple[str, ...]
+) -> None:
+    manifest = read_folder(folder_config(make_folder(name, text), class_names=class_names))
+    assert manifest.class_names == CLASSES
+    assert labels_of(manifest) == EXPECTED
+    assert all(record.splits == ("train",) for record in manifest.records)
+
+
+def test_a_column_that_is_always_0_is_a_class_too(make_folder: MakeFolder) -> None:
+    text = "image,cat,zebra\na.jpg,1,0\nb.jpg,0,0\nc.png,1,0\n"
+    assert read_folder(folder_config(make_folder(text=text))).class_names == ("cat", "zebra")
+
+
+def test_labels_separated_by_spaces_know_the_given_classes(make_folder: MakeFolder) -> None:
+    text = "image,labels\na.jpg,dining table\nb.jpg,cat dog\nc.png,dog\n"
+    manifest = read_folder(folder_config(make_folder(text=text), class_names=CLASSES))
+    assert labels_of(manifest) == {"a": (1,), "b": (0, 2), "c": (2,)}
+
+
+def test_the_order_of_given_classes_is_kept_and_taken_classes_are_noted(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    manifest = read_folder(folder_config(root, class_names=("dog", "cat", "dining table")))
+    assert labels_of(manifest) == {"a": (1, 2), "b": (0,), "c": ()}
+    assert any("1 cat, 2 dining table, 3 dog" in note for note in read_folder(folder_config(root)).notes)
+
+
+def test_images_may_lie_in_a_folder_of_their_own(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "images").mkdir()
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        (root / name).rename(root / "images" / name)
+    manifest = read_folder(folder_config(root))
+    assert labels_of(manifest) == EXPECTED
+    assert manifest.records[0].image_uri == f"{root}/images/a.jpg"
+
+
+def test_masks_are_found_and_checked(make_folder: MakeFolder) -> None:
+    root = make_folder(masks={"a": (0, 1), "b": (2,), "c": ()})
+    manifest = read_folder(folder_config(root))
+    assert all(record.mask_uri == f"{root}/masks/{record.image_id}.png" for record in manifest.records)
+    assert "b.png holds [3]; expected 0 to 2 and 255" in report_of(
+        root, class_names=("cat", "dining table"), labels="masks"
+    )
+
+
+def test_labels_may_come_from_masks(make_folder: MakeFolder) -> None:
+    root = make_folder(None, masks=EXPECTED)
+    manifest = read_folder(folder_config(root, class_names=CLASSES))
+    assert labels_of(manifest) == EXPECTED
+    with pytest.raises(ConfigError, match=r"data\.class_names is empty"):
+        read_folder(folder_config(root))
+
+
+def test_a_split_column_decides(make_folder: MakeFolder) -> None:
+    text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train;val\nc.png,dog,\n"
+    manifest = read_folder(folder_config(make_folder(text=text), eval_split="val"))
+    assert {r.image_id: r.splits for r in manifest.records} == {"a": ("train",), "b": ("train", "val")}
+    assert any(note.startswith("1 images belong to neither split") for note in manifest.notes)
+
+
+def test_limit_applies_to_each_split(make_folder: MakeFolder) -> None:
+    text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train\nc.png,dog,val\n"
+    manifest = read_folder(folder_config(make_folder(text=text), eval_split="val", limit=1))
+    assert {r.image_id: r.splits for r in manifest.records} == {"a": ("train",), "c": ("val",)}
+
+
+def test_the_label_file_may_lie_anywhere(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(None)
+    (tmp_path / "elsewhere.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog\nc.png,\n")
+    assert len(read_folder(folder_config(root, label_file=str(tmp_path / "elsewhere.csv"))).records) == 3
+
+
+def test_it_reads_an_fsspec_store(make_folder: MakeFolder) -> None:
+    storage.upload_tree(str(make_folder(masks=EXPECTED)), "memory://folder-test/photos")
+    manifest = read_folder(folder_config("memory://folder-test/photos"))
+    assert labels_of(manifest) == EXPECTED
+    assert manifest.records[0].image_uri == "memory://folder-test/photos/a.jpg"
+
+
+# --- misuse
+
+
+def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
+    text = "image,labels\na.jpg,cat;unicorn\na.png,cat\nghost.jpg,dog\nb.jpg,dog\n"
+    root = make_folder(text=text, masks={"b": (7,)})
+    (root / "b.jpg").write_bytes(b"")
+    (root / "d.jpg").write_bytes(image_bytes()[:200])
+    report = report_of(root, class_names=CLASSES)
+    for expected in (
+        "a: 'unicorn'; the classes are cat, dining table, dog",
+        "a: has more than one entry in the label file",
+        "ghost: has an entry in the label file, but no image file",
+        "c: the label file has no entry",
+        "d: the label file has no entry",
+        "b.jpg is empty (0 bytes)",
+        "b.png holds [8]; expected 0 to 3 and 255",
+    ):
+        assert expected in report
+    assert "7 faults" in report
+
+
+def test_two_images_of_one_name(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "a.png").write_bytes(image_bytes(suffix=".png"))
+    assert "duplicate id (1):\n  a: there are a.jpg, a.png" in report_of(root)
+
+
+def test_classes_that_differ_in_case_only(make_folder: MakeFolder) -> None:
+    text = "image,labels\na.jpg,Cat\nb.jpg,cat\nc.png,dog\n"
+    assert "Cat / cat: differ in case only" in report_of(make_folder(text=text))
+
+
+def test_a_root_that_is_absent_a_file_or_empty(make_folder: MakeFolder, tmp_path: Path) -> None:
+    assert "there is no folder" in report_of(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "has no image-level labels" in report_of(tmp_path / "empty")
+    assert "has no image-level labels" in report_of(make_folder() / "a.jpg")
+    with pytest.raises(ConfigError, match=r"data\.root is empty"):
+        read_folder(folder_config(""))
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,labels\na.jpg,cat\n")
+    assert "there is no image in" in report_of(tmp_path)
+
+
+def test_label_sources_that_do_not_fit(make_folder: MakeFolder) -> None:
+    root = make_folder(None)
+    assert "has no image-level labels" in report_of(root)
+    assert "there is no label file" in report_of(root, labels="file")
+    assert "there is no label file" in report_of(root, label_file="absent.csv")
+    with pytest.raises(ConfigError, match="annotations is for VOC"):
+        read_folder(folder_config(root, labels="annotations"))
+    with pytest.raises(ConfigError, match=r"data\.labels is masks"):
+        read_folder(folder_config(root, labels="masks", label_file="x.csv"))
+
+
+def test_an_empty_split(make_folder: MakeFolder) -> None:
+    text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train\nc.png,dog,train\n"
+    assert "empty split (1):\n  val: no image belongs to it" in report_of(make_folder(text=text), eval_split="val")
+
+
+@pytest.mark.parametrize(
+    ("class_names", "expected"),
+    [
+        (("cat", "cat"), "more than once"),
+        (("background", "cat"), "implied as label value 0"),
+        (("cat", " "), "a class name is empty"),
+        (tuple(f"c{n}" for n in range(255)), "at most 254"),
+    ],
+)
+def test_class_names_that_label_nothing(make_folder: MakeFolder, class_names: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_folder(folder_config(make_folder(), class_names=class_names))
+
+
+def test_labels_that_are_all_empty(make_folder: MakeFolder) -> None:
+    assert "names no class at all" in report_of(make_folder(text="image,labels\na.jpg,\nb.jpg,\nc.png,\n"))
+
+
+def test_some_scored_images_without_mask(make_folder: MakeFolder) -> None:
+    assert "missing mask (2):" in report_of(make_folder(masks={"a": (0,)}))

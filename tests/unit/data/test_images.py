@@ -1,0 +1,214 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data.images import image_size, load_image, load_mask, resize_square, training_crop
+from qaclims_ray.errors import ConfigError, DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> str:
+    picture = Image.fromarray(pixels)
+    (picture if mode is None else picture.convert(mode)).save(path, **options)
+    return str(path)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def test_load_image_keeps_the_pixels_of_a_png(tmp_path: Path, pixels: np.ndarray) -> None:
+    image = load_image(save(tmp_path / "a.png", pixels))
+    assert image.shape == (3, 6, 9)
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("L", "a.png"), ("RGBA", "a.png"), ("LA", "a.png"), ("P", "a.png"), ("1", "a.png"),
+                       ("CMYK", "a.jpg"), ("L", "a.jpg"), ("RGB", "a.webp"), ("RGB", "a.tif"), ("RGB", "a.bmp")]
+)  # fmt: skip
+def test_load_image_makes_rgb_of_every_mode(tmp_path: Path, pixels: np.ndarray, mode: str, name: str) -> None:
+    image = load_image(save(tmp_path / name, pixels, mode))
+    assert image.shape == (3, 6, 9) and image.dtype == torch.uint8
+
+
+def test_load_image_keeps_the_high_byte_of_16_bit_grey(tmp_path: Path) -> None:
+    image = load_image(save(tmp_path / "a.png", np.array([[0, 256, 65535]], np.uint16)))
+    assert image[:, 0].tolist() == [[0, 1, 255]] * 3
+
+
+def test_load_image_refuses_32_bit_pixels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="32-bit"):
+        load_image(save(tmp_path / "a.tif", np.ones((2, 2), np.float32)))
+
+
+def test_load_image_accepts_a_transparent_palette(tmp_path: Path, pixels: np.ndarray) -> None:
+    assert load_image(save(tmp_path / "a.png", pixels, "P", transparency=b"\0\1\2")).shape == (3, 6, 9)
+
+
+def test_exif_orientation_is_not_applied(tmp_path: Path, pixels: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load_image(save(tmp_path / "a.jpg", pixels, exif=exif)).shape == (3, 6, 9)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_a_truncated_image_is_refused_with_its_path(tmp_path: Path, suffix: str, kept: float) -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    path = tmp_path / f"whole{suffix}"
+    content = Path(save(path, noise)).read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(DataError, match=rf"whole\{suffix} is truncated or broken|not an image"):
+        load_image(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"<html>404</html>", b"\xff\xd8\xff\xe0" + b"\0" * 50])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for function in (load_image, load_mask, image_size):
+        with pytest.raises(DataError, match=r"a\.jpg is (empty|not an image|truncated)"):
+            function(str(path))
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    for function in (load_image, load_mask, image_size):
+        with pytest.raises(DataError, match="there is no file"):
+            function(str(tmp_path / "no.png"))
+        with pytest.raises(DataError, match="cannot be read"):
+            function(str(tmp_path))
+
+
+def test_an_image_of_absurd_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", np.zeros((40, 40), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match="decompression bomb"):
+        load_image(path)
+
+
+def test_image_size_is_width_and_height(tmp_path: Path, pixels: np.ndarray) -> None:
+    assert image_size(save(tmp_path / "a.png", pixels)) == (9, 6)
+
+
+def test_load_mask_returns_palette_indices_not_colours(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 20], [255, 7, 0]], np.uint8)
+    picture = Image.fromarray(values, "P")
+    picture.putpalette([255, 0, 0] * 256)
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(load_mask(str(tmp_path / "a.png")).numpy(), values)
+    assert np.array_equal(load_mask(save(tmp_path / "grey.png", values)).numpy(), values)
+
+
+def test_load_mask_reads_a_one_bit_mask_as_0_and_1(tmp_path: Path) -> None:
+    mask = load_mask(save(tmp_path / "a.png", np.array([[0, 255]], np.uint8), "1"))
+    assert mask.tolist() == [[0, 1]]
+
+
+def test_load_mask_refuses_colours_and_loss(tmp_path: Path, pixels: np.ndarray) -> None:
+    with pytest.raises(DataError, match="mode RGB"):
+        load_mask(save(tmp_path / "a.png", pixels))
+    with pytest.raises(DataError, match="changes label values"):
+        load_mask(save(tmp_path / "a.jpg", pixels, "L"))
+
+
+def test_resize_square_is_pils_bicubic(pixels: np.ndarray) -> None:
+    expected = np.asarray(Image.fromarray(pixels).resize((5, 5), Image.Resampling.BICUBIC))
+    resized = resize_square(torch.from_numpy(pixels).permute(2, 0, 1), 5)
+    assert np.array_equal(resized.permute(1, 2, 0).numpy(), expected)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def own_size(crop_px: int, *, flip: bool = False) -> AugmentConfig:
+    return AugmentConfig(min_long_side_px=0, max_long_side_px=0, crop_px=crop_px, flip=flip)
+
+
+def test_a_crop_of_the_images_own_size_is_the_normalised_image(pixels: np.ndarray) -> None:
+    square = torch.from_numpy(np.tile(pixels, (3, 2, 1))[:16, :16]).permute(2, 0, 1)
+    crop = training_crop(square, own_size(16), MEAN, STD, generator())
+    expected = (square / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(crop, expected)
+
+
+def test_a_small_image_lies_somewhere_in_zeros() -> None:
+    image = torch.full((3, 5, 7), 255, dtype=torch.uint8)
+    places = set()
+    for seed in range(60):
+        crop = training_crop(image, own_size(16), (0.0,) * 3, (1.0,) * 3, generator(seed))
+        assert crop.shape == (3, 16, 16) and crop.sum() == 3 * 5 * 7
+        rows, columns = torch.nonzero(crop[0], as_tuple=True)
+        assert (rows.max() - rows.min(), columns.max() - columns.min()) == (4, 6)
+        places.add((int(rows.min()), int(columns.min())))
+    assert len(places) > 30
+    assert {top for top, _ in places} == set(range(12))  # every offset, both ends included
+
+
+def test_a_large_image_is_cut_at_every_offset() -> None:
+    image = torch.arange(20, dtype=torch.uint8).expand(3, 20, 20).contiguous()
+    lefts = set()
+    for seed in range(60):
+        crop = training_crop(image, own_size(16), (0.0,) * 3, (1 / 255,) * 3, generator(seed))
+        lefts.add(round(float(crop[0, 0, 0])))
+        assert (crop[0, 0].diff() - 1).abs().max() < 1e-4
+    assert lefts == set(range(5))
+
+
+def test_the_long_side_takes_every_length_of_its_range_and_the_aspect_is_kept() -> None:
+    image = torch.full((3, 20, 40), 255, dtype=torch.uint8)
+    augment = AugmentConfig(min_long_side_px=20, max_long_side_px=24, crop_px=32, flip=False)
+    sizes = set()
+    for seed in range(60):
+        crop = training_crop(image, augment, (0.0,) * 3, (1.0,) * 3, generator(seed))
+        rows, columns = torch.nonzero(crop[0], as_tuple=True)
+        sizes.add((int(rows.max() - rows.min() + 1), int(columns.max() - columns.min() + 1)))
+    assert {width for _, width in sizes} == {20, 21, 22, 23, 24}
+    assert all(height == round(width / 2) for height, width in sizes)
+
+
+def test_half_of_the_crops_are_mirrored() -> None:
+    image = torch.arange(16, dtype=torch.uint8).expand(3, 16, 16).contiguous()
+    mirrored = 0
+    for seed in range(100):
+        row = training_crop(image, own_size(16, flip=True), (0.0,) * 3, (1.0,) * 3, generator(seed))[0, 0]
+        mirrored += int(row[0] > row[-1])
+        assert torch.equal(row.sort().values, image[0, 0] / 255)
+    assert 30 < mirrored < 70
+
+
+def test_a_very_flat_image_keeps_at_least_one_pixel() -> None:
+    augment = AugmentConfig(min_long_side_px=16, max_long_side_px=16, crop_px=16)
+    image = torch.full((3, 1, 400), 255, dtype=torch.uint8)
+    assert training_crop(image, augment, (0.0,) * 3, (1.0,) * 3, generator()).sum() == 3 * 16
+
+
+def test_equal_generators_give_equal_crops(pixels: np.ndarray) -> None:
+    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    crops = [training_crop(image, AugmentConfig(), MEAN, STD, generator(seed)) for seed in (3, 3, 4)]
+    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 640), (640, 320), (-1, 10), (-2, -1)])
+def test_a_long_side_range_that_makes_no_sense_is_refused(low: int, high: int) -> None:
+    with pytest.raises(ConfigError, match="min_long_side_px"):
+        AugmentConfig(min_long_side_px=low, max_long_side_px=high)
+
+
+def test_decoding_reads_memory_not_only_files(tmp_path: Path, pixels: np.ndarray) -> None:
+    import fsspec
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    fsspec.filesystem("memory").pipe("/pictures/a.png", buffer.getvalue())
+    assert load_image("memory://pictures/a.png").shape == (3, 6, 9)
+    assert image_size("memory://pictures/a.png") == (9, 6)
