@@ -1,0 +1,72 @@
+"""The report of a run: ``report.json`` for programs, ``report.html`` for people.
+
+The page is one file with everything inside (styles, charts, pictures), so it can be mailed and opened offline; the
+JSON holds the same figures as fractions. Which figures chose anything by pixel labels is said in both.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from qaclims_ray.data import storage
+from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.report_data import CHOSEN_BY_PIXEL_LABELS, ReportData
+from qaclims_ray.evaluation.report_html import render_page
+
+JSON_NAME = "report.json"
+HTML_NAME = "report.html"
+
+
+def write_report(uri: str, data: ReportData) -> str:
+    """Write ``report.json`` and ``report.html`` into a folder and return the page's URI.
+
+    Raises:
+        DataError: when there is no system to report on.
+        ResourceError: when the place cannot be written.
+    """
+    if not data.systems:
+        raise DataError("a report needs at least one system; run `qaclims train` and `qaclims evaluate` first")
+    content = json.dumps(report_json(data), indent=2, allow_nan=False, default=str)
+    storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())
+    page = storage.join(uri, HTML_NAME)
+    storage.write_bytes(page, render_page(data).encode())
+    return page
+
+
+def report_json(data: ReportData) -> dict[str, Any]:
+    """Return what ``report.json`` holds: plain values, fractions, null where a figure does not exist."""
+    systems = {}
+    for name, system in data.systems.items():
+        systems[name] = {
+            "label": system.label,
+            "description": system.description,
+            "seed": None if system.seed is None else dataclasses.asdict(system.seed),
+            "cooccurrence": None if system.cooccurrence is None else dataclasses.asdict(system.cooccurrence),
+            "curves": {quantity: [list(point) for point in points] for quantity, points in system.curves.items()},
+        }
+    return _plain(
+        {
+            "title": data.title,
+            "created": data.created,
+            "rank_by": data.rank_by,
+            "chosen_by_pixel_labels": list(CHOSEN_BY_PIXEL_LABELS),
+            "systems": systems,
+            "timings": dict(data.timings),
+            "dataset": dict(data.dataset),
+            "environment": dict(data.environment),
+            "config": dict(data.config),
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity have no place in JSON: a figure that does not exist is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

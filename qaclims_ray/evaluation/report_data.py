@@ -1,0 +1,67 @@
+"""What a report is made of: plain values that drivers gather and `report` and `report_html` show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
+from qaclims_ray.evaluation.figures import Curve
+from qaclims_ray.evaluation.sweep import SeedScores
+
+CHOSEN_BY_PIXEL_LABELS = (
+    "miou_best",
+    "threshold_best",
+    "false_positive_rate_best",
+    "false_negative_rate_best",
+    "iou_best",
+    "curve",
+)
+"""Fields of `SeedScores` whose threshold was chosen with the masks; all others only compare with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemReport:
+    """One compared system."""
+
+    label: str
+    """Short name, as tables and charts show it."""
+    seed: SeedScores | None
+    """Its scores; None where no image has a mask."""
+    description: str = ""
+    """One sentence: what it is."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """Name of a training quantity -> points (step, value)."""
+    contact_images: tuple[bytes, ...] = ()
+    """PNG pictures of this system alone."""
+    cooccurrence: CooccurrenceScores | None = None
+    """Where its false positives lie, in the miniature world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """Everything a report shows."""
+
+    title: str
+    """Name of the run."""
+    config: Mapping[str, Any]
+    """The resolved configuration."""
+    environment: Mapping[str, Any]
+    """Versions, hardware, source hash: what a reader needs to repeat the run."""
+    timings: Mapping[str, float]
+    """Stage -> seconds."""
+    dataset: Mapping[str, Any]
+    """Name, counts, fingerprint of the data."""
+    systems: Mapping[str, SystemReport]
+    """Name -> system; the first is what the others are compared with."""
+    contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
+    """Title -> PNG with the systems side by side."""
+    rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
+    """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
+    created: str = ""
+    """UTC time of the run, ISO 8601."""
+
+
+def winner(data: ReportData) -> str | None:
+    """Return the name of the system with the highest figure, or None where nothing was scored."""
+    scored = {name: getattr(system.seed, data.rank_by) for name, system in data.systems.items() if system.seed}
+    return max(scored, key=lambda name: scored[name]) if scored else None
