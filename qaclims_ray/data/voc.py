@@ -207,12 +207,12 @@ def _raw_images(
             members.setdefault(image_id, []).append(split)
     raw_images, faults = [], _twice(image_files, members)
     for image_id, image_splits in members.items():
-        labels, found = _labels_of(image_id, names, class_ids)
-        faults += found
         if image_id not in images:
             detail = f"listed in {', '.join(image_splits)}, but JPEGImages has no such file"
             faults.append(Fault("missing image", image_id, detail))
             continue
+        labels, found = _labels_of(image_id, names, class_ids)
+        faults += found
         mask, stuff = masks.get(image_id), context.get(image_id)
         raw_images.append(RawImage(image_id, images[image_id], labels, mask, stuff, tuple(image_splits)))
     return raw_images, faults
