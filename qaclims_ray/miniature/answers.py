@@ -56,7 +56,7 @@ def true_answers(scene: Scene, class_id: int) -> list[str]:
     own_value = NUM_STUFF + class_id
     things = np.where(scene.label_map > 0, NUM_STUFF + scene.label_map.astype(int) - 1, scene.stuff_map.astype(int))
     rows, columns = np.where(scene.label_map == class_id + 1)
-    top, bottom, left, right = rows.min(), rows.max(), columns.min(), columns.max()
+    top, bottom, left, right = (int(edge) for edge in (rows.min(), rows.max(), columns.min(), columns.max()))
     over = slice(max(0, top - 8), top)
     beside = slice(top, bottom + 1)
     width = slice(left, right + 1)

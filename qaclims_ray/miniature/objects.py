@@ -62,11 +62,11 @@ class DrawnObject:
 
 
 def _aeroplane(f: Frame) -> Shape:
-    near_wing = f.rows(0.1, 1) & (np.abs(f.x - 0.15 + 0.5 * f.y) < 0.22)
+    near_wing = f.rows(0.1, 1.0) & (np.abs(f.x - 0.15 + 0.5 * f.y) < 0.22)
     far_wing = f.rows(-0.7, 0.1) & (np.abs(f.x - 0.2 - 0.35 * f.y) < 0.15)
-    tail = f.rows(-1, 0.05) & (np.abs(f.x + 0.82 - 0.12 * f.y) < 0.17)
+    tail = f.rows(-1.0, 0.05) & (np.abs(f.x + 0.82 - 0.12 * f.y) < 0.17)
     rivets = (f.x_px % 4 < 1.3) & (f.y_px % 4 < 1.3)
-    body = f.ellipse(0, 0.1, 1, 0.34) | near_wing | far_wing | tail
+    body = f.ellipse(0.0, 0.1, 1.0, 0.34) | near_wing | far_wing | tail
     return Shape(body=body, part=tail, part_color=(0.05, 0.85, 0.85), texture=0.13 * rivets)
 
 
@@ -93,19 +93,19 @@ def _bus(f: Frame) -> Shape:
     panels = 0.12 * np.sign(np.sin(f.x_px * 1.25))
     panels[windows] = -0.35
     front = f.box(0.55, 1.0, -0.05, 0.42)
-    body = f.box(-1, 1, -0.9, 0.72) | wheels
+    body = f.box(-1.0, 1.0, -0.9, 0.72) | wheels
     return Shape(body=body, part=front, part_color=(1.0, 0.62, 0.0), texture=panels, dark=wheels)
 
 
 def _legs(f: Frame, spans: tuple[tuple[float, float], ...], top: float) -> np.ndarray:
-    return np.logical_or.reduce([f.box(left, right, top, 1) for left, right in spans])
+    return np.logical_or.reduce([f.box(left, right, top, 1.0) for left, right in spans])
 
 
 def _dog(f: Frame) -> Shape:
     legs = _legs(f, ((-0.6, -0.4), (-0.25, -0.08), (0.2, 0.36), (0.45, 0.6)), 0.2)
     tail = (f.x < -0.6) & (f.x > -1.05) & (np.abs(f.y + 0.1 - 0.6 * (f.x + 0.6)) < 0.14)
     muzzle = f.ellipse(0.84, -0.36, 0.2, 0.24)
-    body = f.ellipse(-0.05, 0, 0.72, 0.45) | f.ellipse(0.68, -0.42, 0.32, 0.36) | legs | tail | muzzle
+    body = f.ellipse(-0.05, 0.0, 0.72, 0.45) | f.ellipse(0.68, -0.42, 0.32, 0.36) | legs | tail | muzzle
     spots = -0.22 * (np.sin(f.x_px * 0.95) * np.sin(f.y_px * 0.95 + 1) > 0.35)
     return Shape(body=body, part=muzzle, part_color=(0.45, 1.0, 0.1), texture=spots)
 
@@ -114,8 +114,8 @@ def _horse(f: Frame) -> Shape:
     legs = _legs(f, ((-0.7, -0.54), (-0.38, -0.24), (0.22, 0.36), (0.46, 0.6)), 0.1)
     neck = f.rows(-0.85, 0.1) & (np.abs(f.x - 0.55 - 0.25 * (-f.y)) < 0.2)
     tail = (f.x < -0.7) & (f.x > -1) & (np.abs(f.y - 0.2) < 0.4) & (np.abs(f.x + 0.85) < 0.1)
-    mane = f.rows(-1, -0.1) & (np.abs(f.x - 0.40 - 0.25 * (-f.y)) < 0.12)
-    body = f.ellipse(-0.1, 0, 0.72, 0.36) | legs | neck | f.ellipse(0.88, -0.78, 0.26, 0.2) | tail | mane
+    mane = f.rows(-1.0, -0.1) & (np.abs(f.x - 0.40 - 0.25 * (-f.y)) < 0.12)
+    body = f.ellipse(-0.1, 0.0, 0.72, 0.36) | legs | neck | f.ellipse(0.88, -0.78, 0.26, 0.2) | tail | mane
     coat = 0.15 * np.sin(f.x_px * 0.45 + f.y_px * 0.25)
     return Shape(body=body, part=mane, part_color=(0.95, 0.95, 0.1), texture=coat)
 
@@ -130,9 +130,9 @@ def _sheep(f: Frame) -> Shape:
 
 
 def _train(f: Frame) -> Shape:
-    bogies = f.box(-0.85, -0.6, 0.6, 1) | f.box(-0.1, 0.15, 0.6, 1) | f.box(0.5, 0.75, 0.6, 1)
-    body = f.box(-1, 0.92, -0.85, 0.75) | bogies
-    dark = f.box(-1, 1, 0.75, 1) & body
+    bogies = f.box(-0.85, -0.6, 0.6, 1.0) | f.box(-0.1, 0.15, 0.6, 1.0) | f.box(0.5, 0.75, 0.6, 1.0)
+    body = f.box(-1.0, 0.92, -0.85, 0.75) | bogies
+    dark = f.box(-1.0, 1.0, 0.75, 1.0) & body
     windows = f.box(-0.92, 0.7, -0.55, -0.05) & (f.x_px % 5 > 1.4)
     front = f.box(0.76, 1.0, -0.6, 0.5)
     sides = 0.12 * np.sign(np.sin(f.y_px * 1.6))
@@ -141,14 +141,14 @@ def _train(f: Frame) -> Shape:
 
 
 _KINDS: dict[str, tuple[float, float, Callable[[Frame], Shape]]] = {
-    "aeroplane": (15, 10, _aeroplane),
-    "bird": (11, 9, _bird),
-    "boat": (12, 12, _boat),
-    "bus": (13, 9.5, _bus),
-    "dog": (12, 10, _dog),
-    "horse": (13, 12, _horse),
-    "sheep": (12, 10, _sheep),
-    "train": (16, 8, _train),
+    "aeroplane": (15.0, 10.0, _aeroplane),
+    "bird": (11.0, 9.0, _bird),
+    "boat": (12.0, 12.0, _boat),
+    "bus": (13.0, 9.5, _bus),
+    "dog": (12.0, 10.0, _dog),
+    "horse": (13.0, 12.0, _horse),
+    "sheep": (12.0, 10.0, _sheep),
+    "train": (16.0, 8.0, _train),
 }
 """Half width and half height in pixels at scale 1, and the shape."""
 
@@ -176,7 +176,7 @@ def draw_object(
     half_width = half_width * scale * rng.uniform(0.85, 1.2)
     half_height = half_height * scale * rng.uniform(0.85, 1.2)
     tilt = rng.uniform(-0.10, 0.10)
-    facing = 1 if rng.random() < 0.5 else -1
+    facing = 1.0 if rng.random() < 0.5 else -1.0
     right, down = COLUMNS - center[0], ROWS - center[1]
     x = facing * (np.cos(tilt) * right + np.sin(tilt) * down) / half_width
     y = (-np.sin(tilt) * right + np.cos(tilt) * down) / half_height

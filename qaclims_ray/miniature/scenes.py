@@ -206,8 +206,8 @@ def _add_props(
                 prop_id = int(rng.integers(len(PROPS)))
             side = 1 if rng.random() < 0.5 else -1
             column = placement.column + side * rng.uniform(11, 17) * placement.scale
-            column = np.clip(column, placement.left + 4, placement.right - 4)
-            row = np.clip(placement.row + rng.uniform(-7, 7), 8, IMAGE_SIZE - 8)
+            column = float(np.clip(column, placement.left + 4, placement.right - 4))
+            row = float(np.clip(placement.row + rng.uniform(-7, 7), 8, IMAGE_SIZE - 8))
             scale = rng.uniform(0.9, 1.3) * (0.8 if is_pair else 1)
             mask, colors = draw_prop(rng, prop_id, center=(column, row), scale=scale)
             mask &= label_map == 0
@@ -224,7 +224,7 @@ def scene(rng: np.random.Generator, settings: SceneSettings = WEAK_SET) -> Scene
     image = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3))
     for stuff_id in np.unique(stuff_map):
         zone = stuff_map == stuff_id
-        image[zone] = draw_stuff(rng, stuff_id)[zone]
+        image[zone] = draw_stuff(rng, int(stuff_id))[zone]
     label_map = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     spans = [(0.0, split), (split, float(IMAGE_SIZE))] if is_pair else [(0.0, float(IMAGE_SIZE))]
     placements_of = list(zip(class_ids, spans, strict=True))

@@ -18,14 +18,14 @@ _JITTER = 0.04
 
 def _sky(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.50, 0.70, 0.92), _JITTER)
-    shade(picture, 0.12 * np.clip(smooth_noise(rng, 5, 4), 0, 2), (1, 0.8, 0.4))
+    shade(picture, 0.12 * np.clip(smooth_noise(rng, 5, 4), 0, 2), (1.0, 0.8, 0.4))
     shade(picture, (ROWS / IMAGE_SIZE - 0.3) * 0.15)
     return picture
 
 
 def _tree(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.13, 0.36, 0.16), _JITTER)
-    shade(picture, 0.10 * smooth_noise(rng, 14), (0.7, 1, 0.6))
+    shade(picture, 0.10 * smooth_noise(rng, 14), (0.7, 1.0, 0.6))
     shade(picture, 0.06 * smooth_noise(rng, 32))
     return picture
 
@@ -47,7 +47,7 @@ def _road(rng: np.random.Generator, phase: float) -> np.ndarray:
 def _carpet(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.58, 0.22, 0.30), _JITTER)
     checks = np.sign(np.sin(COLUMNS * 0.8 + phase) * np.sin(ROWS * 0.8 + phase))
-    shade(picture, 0.10 * checks, (1, 0.6, 0.6))
+    shade(picture, 0.10 * checks, (1.0, 0.6, 0.6))
     return picture
 
 
@@ -60,7 +60,7 @@ def _sand(rng: np.random.Generator, phase: float) -> np.ndarray:
 
 def _grass(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.38, 0.66, 0.24), _JITTER)
-    shade(picture, 0.10 * smooth_noise(rng, 20, 64), (0.8, 1, 0.5))
+    shade(picture, 0.10 * smooth_noise(rng, 20, 64), (0.8, 1.0, 0.5))
     return picture
 
 
@@ -81,13 +81,13 @@ def _concrete(rng: np.random.Generator, phase: float) -> np.ndarray:
 
 def _field(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.74, 0.66, 0.20), _JITTER)
-    shade(picture, 0.09 * np.sin(COLUMNS + ROWS + phase), (1, 1, 0.3))
+    shade(picture, 0.09 * np.sin(COLUMNS + ROWS + phase), (1.0, 1.0, 0.3))
     return picture
 
 
 def _hill(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.36, 0.44, 0.36), _JITTER)
-    shade(picture, 0.09 * smooth_noise(rng, 7), (1, 0.8, 0.6))
+    shade(picture, 0.09 * smooth_noise(rng, 7), (1.0, 0.8, 0.6))
     shade(picture, 0.04 * np.sin((COLUMNS - ROWS) * 0.5 + 3 * smooth_noise(rng, 4)))
     return picture
 
@@ -102,7 +102,7 @@ def _brick(rng: np.random.Generator, phase: float) -> np.ndarray:
 
 def _wall(rng: np.random.Generator, phase: float) -> np.ndarray:
     picture = ground(rng, (0.80, 0.74, 0.62), _JITTER)
-    shade(picture, 0.06 * np.sign(np.sin(COLUMNS * 0.55 + phase)), (0.6, 0.8, 1))
+    shade(picture, 0.06 * np.sign(np.sin(COLUMNS * 0.55 + phase)), (0.6, 0.8, 1.0))
     return picture
 
 
