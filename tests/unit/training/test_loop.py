@@ -1,0 +1,209 @@
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from qaclims_ray.config import OptimConfig
+from qaclims_ray.errors import ArtifactError, ConfigError, ResourceError
+from qaclims_ray.models.cam_net import build_cam_net, load_cam_net
+from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.loop import Task, fit, seeded, wrap_network
+from qaclims_ray.training.meter import StepResult
+from tests.ritc_fakes import CAM_NET
+
+
+class NoisyImages:
+    """Ten random pictures that depend on the epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> dict:
+        generator = torch.Generator().manual_seed(100 * self.epoch + index)
+        image = torch.randn(3, 16, 16, generator=generator)
+        return {"image": image, "labels": (image.mean((1, 2)) > 0).float(), "index": index}
+
+
+class StoppedError(Exception):
+    pass
+
+
+class StoppingContext(LocalContext):
+    """A worker that dies after its first report."""
+
+    def report(self, metrics, checkpoint_dir) -> None:
+        super().report(metrics, checkpoint_dir)
+        raise StoppedError
+
+
+def _task(optim: OptimConfig, **changes) -> Task:
+    torch.manual_seed(0)
+    network = build_cam_net(CAM_NET, 3)
+    # Draws from the global generator in every step: resuming must restore it.
+    network.backbone.blocks.append(nn.Dropout(0.3))
+
+    def step(wrapped: nn.Module, batch: dict) -> StepResult:
+        scores = wrapped(batch["image"]).mean((2, 3))
+        loss = nn.functional.multilabel_soft_margin_loss(scores, batch["labels"])
+        return StepResult(loss=loss, means={"twice": 2 * loss.detach()}, counts={"images": len(scores)})
+
+    task = Task(network=network, step=step, dataset=NoisyImages(), optim=optim, freeze_batch_norm=False)
+    return dataclasses.replace(task, **changes)
+
+
+def _fit(task: Task, context, **options) -> dict:
+    return fit(task, precision="fp32", loader_workers=0, seed=5, context=context, **options)
+
+
+OPTIMS = [
+    OptimConfig(lr=0.05, epochs=3, batch_size=4, momentum=0.9),
+    OptimConfig(lr=0.05, epochs=3, batch_size=4),
+    OptimConfig(name="adamw", lr=0.01, epochs=3, batch_size=4, warmup_steps=4, clip_grad_norm=0.5, schedule="cosine"),
+]
+
+
+@pytest.mark.parametrize("optim", OPTIMS, ids=["momentum", "plain", "adamw"])
+def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path, optim) -> None:
+    whole = _task(optim)
+    whole_metrics = _fit(whole, LocalContext(str(tmp_path / "whole")))
+    for expected_epoch in (1, 2):
+        stopping = StoppingContext(str(tmp_path / "parts"))
+        with pytest.raises(StoppedError):
+            _fit(_task(optim), stopping)
+        assert stopping.reports[-1]["epoch"] == expected_epoch
+    resumed = _task(optim)
+    metrics = _fit(resumed, LocalContext(str(tmp_path / "parts")))
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    for name in ("loss", "twice", "images", "lr"):
+        assert metrics[name] == whole_metrics[name]
+
+
+def test_a_finished_training_returns_its_metrics_at_once(tmp_path) -> None:
+    context = LocalContext(str(tmp_path))
+    metrics = _fit(_task(OPTIMS[0]), context)
+
+    def fail(wrapped, batch):
+        raise AssertionError("must not train")
+
+    again = _task(OPTIMS[0], step=fail)
+    assert _fit(again, context) == metrics and len(context.reports) == 3
+
+
+def test_metrics_are_means_and_counts_and_steps_are_reported(tmp_path) -> None:
+    calls = []
+    context = LocalContext(str(tmp_path))
+    metrics = _fit(_task(OPTIMS[0]), context, on_step=lambda step, figures: calls.append((step, figures)), log_every=4)
+    assert metrics["images"] == 8 and metrics["twice"] == pytest.approx(2 * metrics["loss"])
+    # Two steps an epoch: the end of each epoch, and step 4 once only.
+    assert [step for step, _ in calls] == [2, 4, 6]
+    assert set(calls[0][1]) == {"loss", "twice", "images", "lr", "images_per_s"}
+    mean = sum(report["loss"] for report in context.reports) / 3
+    assert mean == pytest.approx(sum(figures["loss"] for _, figures in calls) / 3)
+
+
+def test_checkpoints_hold_a_loadable_network_and_no_pickle(tmp_path) -> None:
+    task = _task(OPTIMS[2])
+    task.network.backbone.blocks.pop(-1)
+    _fit(task, LocalContext(str(tmp_path)))
+    files = {path.name for path in (tmp_path / "latest").iterdir()}
+    assert files == {"network.json", "network.safetensors", "optimizer.safetensors", "progress.json"}
+    progress = json.loads((tmp_path / "latest/progress.json").read_text())
+    assert (progress["epochs_done"], progress["steps_done"], progress["seed"]) == (3, 6, 5)
+    loaded = load_cam_net(str(tmp_path / "latest"))
+    image = torch.randn(1, 3, 16, 16)
+    assert torch.equal(loaded(image), task.network.eval()(image))
+
+
+def test_finish_may_add_files_to_the_last_checkpoint_only(tmp_path) -> None:
+    folders = []
+
+    def finish(folder: str | None) -> None:
+        folders.append(folder)
+        Path(folder, "extra.txt").write_text("x")
+
+    _fit(_task(OPTIMS[0], finish=finish), LocalContext(str(tmp_path)))
+    assert len(folders) == 1 and (tmp_path / "latest/extra.txt").exists()
+
+
+def test_other_settings_and_broken_checkpoints_are_refused(tmp_path) -> None:
+    context = LocalContext(str(tmp_path))
+    _fit(_task(OPTIMS[0]), context)
+    with pytest.raises(ArtifactError, match="belongs to a training with seed"):
+        _fit(_task(dataclasses.replace(OPTIMS[0], epochs=9)), context)
+    (tmp_path / "latest/optimizer.safetensors").write_bytes(b"broken")
+    with pytest.raises(ArtifactError, match="is broken"):
+        _fit(_task(OPTIMS[0]), context)
+
+
+def test_a_diverging_loss_stops_the_training(tmp_path) -> None:
+    def step(wrapped: nn.Module, batch: dict) -> StepResult:
+        return StepResult(loss=wrapped(batch["image"]).sum() * float("inf"))
+
+    context = LocalContext(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"lower optim\.lr"):
+        _fit(_task(OPTIMS[0], step=step), context)
+    assert context.reports == []
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_batch_norm_statistics_move_only_when_they_may(tmp_path, freeze) -> None:
+    task = _task(OPTIMS[0], freeze_batch_norm=freeze)
+    norm = task.network.backbone.stem[1]
+    weight = norm.weight.detach().clone()
+    _fit(task, LocalContext(str(tmp_path)))
+    assert torch.equal(norm.running_mean, torch.zeros(24)) == freeze
+    assert not torch.equal(norm.weight, weight)
+
+
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path) -> None:
+    task = _task(OptimConfig(lr=0.05, epochs=1, batch_size=64))
+    assert _fit(task, LocalContext(str(tmp_path)))["images"] == 10
+
+
+def test_the_global_generator_is_given_back(tmp_path) -> None:
+    task = _task(OPTIMS[0])
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    _fit(task, LocalContext(str(tmp_path)))
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(3, torch.device("cpu")):
+        first = torch.rand(2)
+    with seeded(3, torch.device("cpu")):
+        assert torch.equal(torch.rand(2), first)
+
+
+def test_accelerate_must_see_the_same_workers() -> None:
+    class TwoWorkers(LocalContext):
+        def __init__(self) -> None:
+            self.rank, self.world_size, self.device = 0, 2, torch.device("cpu")
+
+        def report(self, metrics, checkpoint_dir) -> None: ...
+
+        def latest_checkpoint(self):
+            return contextlib.nullcontext(None)
+
+    with pytest.raises(ResourceError, match=r"accelerate sees 1 workers .* the training has 2"):
+        wrap_network(build_cam_net(CAM_NET, 3), "fp32", TwoWorkers())
+
+
+def test_precision_may_change_within_one_process() -> None:
+    context = LocalContext("unused")
+    image = torch.randn(1, 3, 16, 16)
+    networks = [wrap_network(build_cam_net(CAM_NET, 3).eval(), precision, context) for precision in ("fp32", "bf16")]
+    reference = build_cam_net(CAM_NET, 3).eval()
+    reference.load_state_dict(networks[1].state_dict())
+    half, full = networks[1](image), reference(image)
+    assert half.dtype == torch.float32 and not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0.1, atol=0.1)
