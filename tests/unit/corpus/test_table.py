@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qaclims_ray.corpus import table
+from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError
 
 
@@ -145,3 +146,15 @@ def test_a_row_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(pa.ArrowException):
         table.write_shard(str(tmp_path / "part-00000.parquet"), [row(class_id="none")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_lives_in_a_bucket_just_so():
+    uri = "memory://bucket/run/corpus"
+    storage.remove_tree(uri)
+    assert table.missing_shards(uri, 2, "p1") == [0, 1]
+    table.write_shard(f"{uri}/{table.shard_name(1)}", [row("b")], plan="p1")
+    assert table.missing_shards(uri, 2, "p1") == [0]
+    table.write_shard(f"{uri}/{table.shard_name(0)}", [row("a")], plan="p1")
+    assert table.read_corpus(uri)["image_id"].tolist() == ["a", "b"]
+    assert table.missing_shards(uri, 2, "p2") == [0, 1]
+    assert [path.rsplit("/", 1)[-1] for path in storage.list_files(uri)] == ["plan.json"]

@@ -1,3 +1,4 @@
+import open_clip
 import pytest
 import torch
 from hypothesis import given
@@ -67,3 +68,9 @@ def test_texts_that_fill_the_context_are_told(caplog):
 def test_texts_that_fit_are_not_logged(caplog):
     assert texts_at_limit(["one", "two"], tokenize) == ()
     assert caplog.text == ""
+
+
+def test_the_limit_of_the_real_clip_tokenizer():
+    real = open_clip.SimpleTokenizer()
+    fits, fills = "a photo of " + "dog " * 70 + ".", "a photo of " + "dog " * 71 + "."
+    assert texts_at_limit([fits, fills, fills + " cut", "a photo of dog."], real) == (fills, fills + " cut")
