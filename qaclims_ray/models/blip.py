@@ -291,6 +291,7 @@ def load_vqa(model: str, *, image_size: int, device: torch.device | str, dtype: 
             f"{model} has no complete processor (found {type(processor).__name__}). Expected tokenizer files and "
             "image statistics beside the weights. Save them with BlipProcessor.save_pretrained."
         )
+    _check_tokenizer(model, processor.tokenizer, config.text_config)
     blip, report = _read(
         model,
         "weights",
@@ -301,12 +302,26 @@ def load_vqa(model: str, *, image_size: int, device: torch.device | str, dtype: 
             f"{model} lacks {len(absent)} of the weights of a BLIP VQA model (first: {absent[0]}). Expected one saved "
             "as BlipForQuestionAnswering; a captioning or retrieval BLIP cannot answer questions."
         )
-    if len(processor.tokenizer) > config.text_config.vocab_size:
+    if surplus := sorted(key for key in report["unexpected_keys"] if ".layer" in key):
         raise ModelError(
-            f"{model} has a tokenizer of {len(processor.tokenizer)} words but weights for "
-            f"{config.text_config.vocab_size}. Expected the tokenizer the model was trained with."
+            f"{model} has weights of more layers than its config.json names (first: {surplus[0]}). Expected both from "
+            "one model. Copy config.json and weights again."
         )
     return BlipVqa(blip.to(device), processor, image_size=image_size)
+
+
+def _check_tokenizer(model: str, tokenizer: Any, text_config: Any) -> None:
+    """Refuse a tokenizer of another model; transformers makes up an almost empty one when its files are absent."""
+    known, expected = len(tokenizer), text_config.vocab_size
+    ids = (tokenizer.sep_token_id, tokenizer.pad_token_id)
+    expected_ids = (text_config.sep_token_id, text_config.pad_token_id)
+    # BLIP's weights have a few rows more than its tokenizer has words ([DEC], [ENC], padding to a round number).
+    if not expected // 2 < known <= expected or ids != expected_ids:
+        raise ModelError(
+            f"{model} has a tokenizer of {known} words with end and padding token {ids}, or none at all, but weights "
+            f"for {expected} words and {expected_ids}. Expected the tokenizer the model was trained with, saved in "
+            "the same folder (tokenizer.json or vocab.txt, tokenizer_config.json)."
+        )
 
 
 def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
@@ -314,10 +329,10 @@ def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300].rstrip(" .")
         place = "local folder" if Path(model).is_dir() else "no local folder, so looked up on the Hugging Face hub"
         raise ModelError(
-            f"{what} of the VQA model {model} ({place}) could not be read: {reason} Expected a folder written by "
+            f"{what} of the VQA model {model} ({place}) could not be read: {reason}. Expected a folder written by "
             "save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model. Check the "
             "path; without internet, download the model first and give its folder."
         ) from error
