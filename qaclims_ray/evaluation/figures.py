@@ -4,6 +4,7 @@ Matplotlib's object interface only: no pyplot, no global state, so charts can be
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -22,7 +23,7 @@ from qaclims_ray.evaluation.sweep import SeedScores
 Curve = Sequence[tuple[int, float]]
 """Points (step, value)."""
 
-_WIDTH_INCHES = 10.0
+_WIDTH_INCHES = 12.0
 
 
 def sweep_figure(systems: Mapping[str, SeedScores], *, colours: Mapping[str, str] | None = None) -> Figure:
@@ -139,6 +140,7 @@ def curves_figure(systems: Mapping[str, Mapping[str, Curve]], *, colours: Mappin
                 axes.plot(steps, values, color=colours[label], linewidth=1.6, marker="." if len(steps) < 3 else "")
         _dress(axes, name)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlabel("step", color=INK)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for label, curves in systems.items():
@@ -171,7 +173,7 @@ def figure_svg(figure: Figure, name: str) -> str:
 
     Args:
         figure: the chart.
-        name: unique on the page; the identifiers inside the element are made from it.
+        name: unique on the page; goes before every identifier inside the element.
     """
     figure.patch.set_alpha(0)
     for axes in figure.axes:
@@ -181,6 +183,7 @@ def figure_svg(figure: Figure, name: str) -> str:
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :].replace(INK, "currentColor")
+    markup = re.sub(r'(\sid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", markup)
     return markup.replace("<svg ", '<svg role="img" ', 1)
 
 

@@ -123,7 +123,7 @@ def _score_cell(seed: SeedScores, rank: str, colour: str, is_top: bool, first: S
     if first is not None and seed is not first:
         gain = 100 * (value - getattr(first, rank))
         delta = f' <span class="{"up" if gain >= 0 else "down"}">{gain:+.1f}</span>'
-    bar = f'<span class="bar" style="width:{100 * value:.1f}%;background:{colour}"></span>'
+    bar = f'<span class="bar" style="width:{110 * value:.0f}px;background:{colour}"></span>'
     top = ' class="top"' if is_top else ""
     return f"<td{top}>{100 * value:.1f}{bar}<small>at {threshold:g}{delta}</small></td>"
 

@@ -25,7 +25,8 @@ section > p { margin: 0 0 14px; color: var(--quiet); max-width: 95ch; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: middle; }
 th { font-weight: 600; font-size: 13px; color: var(--quiet); vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
+td:first-child, tr:first-child th:first-child { text-align: left; }
+th[colspan] { text-align: center; }
 tr:last-child td { border-bottom: 0; }
 tr.winner td { background: var(--win); }
 td small { display: block; color: var(--quiet); font-size: 12.5px; max-width: 44ch; }
@@ -33,7 +34,8 @@ td.top { font-weight: 700; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
 .crown { background: var(--accent); color: var(--card); border-radius: 999px; font-size: 11.5px; font-weight: 650;
   padding: 1px 9px; margin-left: 8px; white-space: nowrap; }
-.pixels { background: var(--mark); color: var(--mark-ink); border-radius: 999px; font-size: 11.5px; font-weight: 600;
+.pixels, .tile span.pixels { background: var(--mark); color: var(--mark-ink); border-radius: 999px; font-size: 11.5px;
+  font-weight: 600;
   padding: 1px 8px; white-space: nowrap; }
 .up { color: var(--good); } .down { color: var(--bad); }
 .bar { display: block; height: 5px; border-radius: 3px; margin-top: 3px; margin-left: auto; }
