@@ -10,22 +10,17 @@ from qaclims_ray.cluster.stage import Progress
 
 
 class ConsoleProgress(Progress):
-    """One bar for the stage at work, one line for each that ended; keeps the seconds of each."""
+    """One bar for the stage at work, one line for each that ended; keeps the seconds of each, of earlier calls too."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, seconds: dict[str, float] | None = None) -> None:
         self.console = console or Console()
-        self.seconds: dict[str, float] = {}
+        self.seconds = dict(seconds or {})
         self._name, self._started = "", 0.0
         self._bars: Bars | None = None
-        self._prefix = ""
-
-    def of_system(self, system: str) -> None:
-        """Name the system that the coming stages belong to; empty for none."""
-        self._prefix = f"{system}: " if system else ""
 
     def start(self, name: str) -> None:
         """See `Progress.start`."""
-        self._name, self._started = self._prefix + name, time.perf_counter()
+        self._name, self._started = time.perf_counter()
         self._close()
         if self.console.is_terminal:
             self._bars = Bars(
@@ -45,11 +40,12 @@ class ConsoleProgress(Progress):
         if self._bars is not None:
             self._bars.update(self._task, completed=done, total=total)
 
-    def finish(self, message: str) -> None:
+    def finish(self, message: str, *, is_new: bool = True) -> None:
         """See `Progress.finish`."""
         self._close()
         seconds = time.perf_counter() - self._started
-        self.seconds[self._name] = seconds
+        if is_new or self._name not in self.seconds:
+            self.seconds[self._name] = seconds
         self.console.print(
             f"[bold]{self._name:<28}[/bold] {seconds:6.1f} s  {message}", highlight=False, soft_wrap=True
         )

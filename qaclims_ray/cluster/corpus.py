@@ -65,7 +65,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         "vqa": weights_fingerprint(model),
     }
     if meta := current(uri, "corpus", settings, inputs):
-        stage.progress.finish(f"{meta.summary.get('rows')} answers (there already)")
+        stage.progress.finish(f"{meta.summary.get('rows')} answers (there already)", is_new=False)
         return meta
     plan = build.plan_shards(manifest, config.images_per_shard)
     todo = table.missing_shards(uri, len(plan), artifacts.expected_fingerprint("corpus", settings, inputs))

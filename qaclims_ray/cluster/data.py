@@ -26,7 +26,7 @@ def run_data(stage: Stage) -> Manifest:
     stage.progress.start("data")
     if current(uri, "manifest", settings, {}):
         manifest = read_manifest(uri)
-        stage.progress.finish(f"{_describe(manifest)} (there already)")
+        stage.progress.finish(f"{_describe(manifest)} (there already)", is_new=False)
     else:
         manifest = _read(stage, config.data)
         write_manifest(manifest, uri, settings)

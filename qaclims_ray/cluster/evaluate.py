@@ -15,6 +15,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.masks.cam_store import read_cam_shard
 
@@ -24,16 +25,21 @@ SCORES_NAME = "scores.json"
 class SweepActor:
     """Count one shard of CAMs against its masks."""
 
-    def __init__(self, thresholds: tuple[float, ...], num_classes: int, cams_uri: str) -> None:
-        self.thresholds, self.num_classes, self.cams_uri = thresholds, num_classes, cams_uri
+    def __init__(self, thresholds: tuple[float, ...], fixed_threshold: float, num_classes: int, cams_uri: str) -> None:
+        self.thresholds, self.fixed_threshold = thresholds, fixed_threshold
+        self.num_classes, self.cams_uri = num_classes, cams_uri
 
     def __call__(self, shard: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-        """Return the shard's counts as a flat list."""
+        """Return the shard's counts, and where its false positives lie when the data set knows."""
         index, masks = shard
         sweep = ThresholdSweep(self.thresholds, self.num_classes)
+        places = CooccurrenceSums((self.fixed_threshold,), range(self.num_classes))
         for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
-            sweep.update(cam, masks[cam.image_id])
-        return {"counts": sweep.to_array()}
+            mask, context = masks[cam.image_id]
+            sweep.update(cam, mask)
+            if mask is not None and context is not None:
+                places.update(cam, mask, context)
+        return {"counts": sweep.to_array(), "places": places}
 
 
 def can_score(manifest: Manifest) -> bool:
@@ -41,7 +47,17 @@ def can_score(manifest: Manifest) -> bool:
     return any(record.mask_uri for record in manifest.records)
 
 
-def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> SeedScores:
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A system's scores."""
+
+    seed: SeedScores
+    """Scores of its CAMs."""
+    cooccurrence: CooccurrenceScores | None
+    """Where its false positives lie at the fixed threshold; the miniature alone knows."""
+
+
+def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     """Score a system's CAMs over the manifest's images.
 
     Raises:
@@ -49,15 +65,15 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> SeedScores:
         DataError: when masks do not fit the images or the classes.
     """
     config, uri = stage.config, stage.layout.evaluation(system)
-    stage.progress.start("evaluate")
+    stage.progress.start(f"evaluate {system}")
     check_stores_full(config.cams)
     cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
     thresholds = sweep_thresholds(config.evaluation)
     settings = scoring_settings(config.evaluation)
     inputs = {"cams": cams.fingerprint, "manifest": manifest.fingerprint()}
     if current(uri, "evaluation", settings, inputs):
-        scores = read_scores(uri)
-        stage.progress.finish(f"{_describe(scores)} (there already)")
+        evaluation = read_evaluation(uri)
+        stage.progress.finish(f"{_describe(evaluation.seed)} (there already)", is_new=False)
     else:
         shards = shards_of(manifest)
         summaries = run_shards(
@@ -66,6 +82,7 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> SeedScores:
             actor=SweepActor,
             actor_kwargs={
                 "thresholds": thresholds,
+                "fixed_threshold": config.evaluation.fixed_threshold,
                 "num_classes": len(manifest.class_names),
                 "cams_uri": stage.layout.cams(system),
             },
@@ -77,18 +94,26 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> SeedScores:
             ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(manifest.class_names)) for s in summaries
         )
         sweep = functools.reduce(ThresholdSweep.merge, counts)
-        scores = seed_scores(sweep, config.evaluation.fixed_threshold, manifest.class_names)
-        storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(scores)).encode())
+        fixed = config.evaluation.fixed_threshold
+        scores, places = seed_scores(sweep, fixed, manifest.class_names), None
+        if any(record.context_uri for record in manifest.records):
+            sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
+            places = cooccurrence_scores(sums, fixed, manifest.class_names)
+        evaluation = Evaluation(scores, places)
+        storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
         artifacts.write_meta(uri, "evaluation", settings, inputs, {"miou_fixed": scores.miou_fixed})
         stage.progress.finish(_describe(scores))
-    return scores
+    return evaluation
 
 
-def read_scores(uri: str) -> SeedScores:
+def read_evaluation(uri: str) -> Evaluation:
     """Return the scores of a finished evaluation."""
     values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
-    curve = SweepCurve(**{name: tuple(points) for name, points in values.pop("curve").items()})
-    return SeedScores(**values, curve=curve)
+    seed, places = values["seed"], values["cooccurrence"]
+    curve = SweepCurve(**{name: tuple(points) for name, points in seed.pop("curve").items()})
+    if places is not None:
+        places["per_class"] = {name: tuple(figures) for name, figures in places["per_class"].items()}
+    return Evaluation(SeedScores(**seed, curve=curve), CooccurrenceScores(**places) if places else None)
 
 
 def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:
@@ -104,7 +129,10 @@ def check_stores_full(config: CamConfig) -> None:
 
 def _decode_masks(shard: tuple[int, list[ImageRecord]]) -> tuple[int, dict[str, Any]]:
     index, records = shard
-    return index, {record.image_id: load_mask(record.mask_uri) if record.mask_uri else None for record in records}
+    return index, {
+        record.image_id: tuple(load_mask(uri) if uri else None for uri in (record.mask_uri, record.context_uri))
+        for record in records
+    }
 
 
 def _describe(scores: SeedScores) -> str:

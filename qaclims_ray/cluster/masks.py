@@ -69,12 +69,12 @@ def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, m
         DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
     """
     config = stage.config.cams
-    stage.progress.start("CAMs")
+    stage.progress.start(f"CAMs of {cams_uri.rsplit('/', 1)[-1]}")
     network = artifacts.require(network_uri, network_kind, verb="train")
     settings = {k: v for k, v in artifacts.plain(config).items() if k not in RESOURCE_FIELDS}
     inputs = {"network": network.fingerprint, "manifest": manifest.fingerprint()}
     if meta := current(cams_uri, "cams", settings, inputs):
-        stage.progress.finish(f"{meta.summary.get('images')} images (there already)")
+        stage.progress.finish(f"{meta.summary.get('images')} images (there already)", is_new=False)
         return meta
     fingerprint = artifacts.expected_fingerprint("cams", settings, inputs)
     shards = shards_of(manifest)

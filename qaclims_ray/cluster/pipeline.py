@@ -12,11 +12,11 @@ from rich.table import Table
 from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.corpus import run_corpus
 from qaclims_ray.cluster.data import run_data, scored_manifest, training_manifest
-from qaclims_ray.cluster.evaluate import can_score, run_evaluate
+from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import run_cams
 from qaclims_ray.cluster.preflight import preflight
-from qaclims_ray.cluster.reporting import log_scores, run_report
+from qaclims_ray.cluster.reporting import log_scores, read_timings, run_report, write_timings
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
@@ -25,7 +25,6 @@ from qaclims_ray.config import RunConfig, to_dict
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
@@ -43,7 +42,7 @@ class Outcome:
 
     layout: RunLayout
     """Where its artefacts are."""
-    scores: dict[str, SeedScores] = field(default_factory=dict)
+    scores: dict[str, Evaluation] = field(default_factory=dict)
     """Seed scores by system, as far as there are masks."""
     report_uri: str = ""
     """The HTML report, when it was written."""
@@ -67,8 +66,8 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
         raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGES)}")
     out = storage.absolute(out)
     layout = RunLayout(out)
-    progress = ConsoleProgress(console)
     preflight(config, out)
+    progress = ConsoleProgress(console, read_timings(layout))
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
     run_name = out.rstrip("/").rsplit("/", 1)[-1]
@@ -84,6 +83,7 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
         if run.reaches("report"):
             stage = Stage(config, layout, tracker, progress)
             report_uri = run_report(stage, manifest, scores, progress.seconds)
+        write_timings(layout, progress.seconds)
     return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=handle.uri if handle else "")
 
 
@@ -99,7 +99,7 @@ class _Run:
     def reaches(self, stage: str) -> bool:
         return STAGES.index(stage) <= self.last
 
-    def stages(self) -> dict[str, SeedScores]:
+    def stages(self) -> dict[str, Evaluation]:
         trained, scored = training_manifest(self.manifest, self.config), scored_manifest(self.manifest, self.config)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
@@ -107,15 +107,13 @@ class _Run:
         if self.reaches("train"):
             with self.stage("classifier") as stage:
                 run_classifier(stage, self.manifest)
-        scores: dict[str, SeedScores] = {}
+        scores: dict[str, Evaluation] = {}
         for system in self.config.systems:
-            self.progress.of_system(system)
             if (found := self.system(system, trained, scored)) is not None:
                 scores[system] = found
-            self.progress.of_system("")
         return scores
 
-    def system(self, system: str, trained: Manifest, scored: Manifest) -> SeedScores | None:
+    def system(self, system: str, trained: Manifest, scored: Manifest) -> Evaluation | None:
         kind, network = SYSTEMS[system].kind, self.layout.classifier
         if kind == "ritc":
             network = self.layout.network(system)
@@ -131,9 +129,9 @@ class _Run:
         if not self.reaches("evaluate") or not can_score(scored):
             return None
         with self.stage("evaluate", system) as stage:
-            scores = run_evaluate(stage, system, scored)
-            log_scores(stage.tracker, self.tracker, system, scores)
-        return scores
+            evaluation = run_evaluate(stage, system, scored)
+            log_scores(stage.tracker, self.tracker, system, evaluation)
+        return evaluation
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
@@ -168,14 +166,17 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
 def print_results(outcome: Outcome, console: Console) -> None:
     """Print the table of systems and where report and tracking store are."""
     if outcome.scores:
-        table = Table(title="Seed mIoU (%), scored on the training images", title_justify="left")
-        for column in ("system", "fixed threshold", "label-free threshold", "best of sweep *", "FP rate", "FN rate"):
+        table = Table(
+            title="Seed mIoU (%) by background threshold, FP and FN rate (%) at the fixed one", title_justify="left"
+        )
+        for column in ("system", "fixed", "label-free", "best *", "FP", "FN"):
             table.add_column(column, justify="left" if column == "system" else "right")
-        for name, s in outcome.scores.items():
+        for name, evaluation in outcome.scores.items():
+            s = evaluation.seed
             figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
             table.add_row(SYSTEMS[name].label, *(f"{100 * figure:.1f}" for figure in figures))
         console.print(table)
-        console.print("* this threshold was chosen with pixel labels", highlight=False)
+        console.print("* the best threshold of the sweep, chosen with pixel labels", highlight=False)
     if outcome.report_uri:
         console.print(f"report   {outcome.report_uri}", highlight=False, soft_wrap=True)
         console.print(f"figures  {outcome.report_uri.replace('.html', '.json')}", highlight=False, soft_wrap=True)

@@ -74,7 +74,9 @@ class PredictActor:
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
         """Return one row per image: its labels, or its error."""
         net = self.config.cam_net
-        rows = [{"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)]
+        rows: list[dict[str, Any]] = [
+            {"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)
+        ]
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
         probabilities = [self._probabilities(image) for _, image in good]
         labels = [

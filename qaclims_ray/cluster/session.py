@@ -21,6 +21,8 @@ DEFAULTS = {
     # Reported checkpoints count only once the controller has polled them: poll faster than every 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Our own lines say what happens; Ray's full logs stay in its session folder.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -36,6 +38,8 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         check_resources(config)
         yield

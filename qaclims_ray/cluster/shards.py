@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray.data
+from ray.exceptions import RayError
 
 from qaclims_ray.errors import QaclimsError, ResourceError
 
@@ -72,7 +73,7 @@ def run_shards(
             summaries.append(outcome)
             if progress is not None:
                 progress(len(summaries), len(shards))
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise ResourceError(
             f"the stage stopped after {len(summaries)} of {len(shards)} shards: {_root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"

@@ -38,8 +38,8 @@ class Progress:
     def advance(self, done: int, total: int) -> None:
         """So many of so many steps are done."""
 
-    def finish(self, message: str) -> None:
-        """The stage ended; one line says what it did."""
+    def finish(self, message: str, *, is_new: bool = True) -> None:
+        """The stage ended; one line says what it did, or that there was nothing to do."""
 
 
 def current(uri: str, kind: str, settings: Any, inputs: Mapping[str, str]) -> ArtifactMeta | None:

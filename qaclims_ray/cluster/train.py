@@ -6,6 +6,7 @@ never from one made with other settings.
 
 import contextlib
 import dataclasses
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,15 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
@@ -35,6 +44,8 @@ from qaclims_ray.training.ritc_task import train_ritc
 
 CALIBRATED = "calibrated"
 """Folder of the calibrated classifier inside the classifier's artefact."""
+CURVES_NAME = "curves.json"
+Curves = dict[int, dict[str, float]]
 
 
 class RayContext:
@@ -128,7 +139,7 @@ def _run(
 ) -> ArtifactMeta:
     stage.progress.start(f"train {system or kind}")
     if meta := current(uri, kind, settings, inputs):
-        stage.progress.finish(f"{optim.epochs} epochs (there already)")
+        stage.progress.finish(f"{optim.epochs} epochs (there already)", is_new=False)
         return meta
     num_images = len(training_manifest(manifest, stage.config).records)
     total_steps = optim.epochs * max(num_images // optim.batch_size, 1)
@@ -136,29 +147,43 @@ def _run(
     storage.remove_tree(uri)
     run_name = f"{kind}-{artifacts.expected_fingerprint(kind, settings, inputs)}"
     if stage.config.cluster.num_workers == 0:
-        metrics = _fit_here(job, uri)
+        metrics, curves = _fit_here(job, uri)
     else:
-        metrics = _fit_on_ray(job, uri, stage, run_name)
+        metrics, curves = _fit_on_ray(job, uri, stage, run_name)
+    storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(curves).encode())
     meta = artifacts.write_meta(uri, kind, settings, inputs, metrics)
     storage.remove_tree(storage.join(stage.layout.training_runs, run_name))
     stage.progress.finish(f"{optim.epochs} epochs of {num_images} images, loss {metrics['loss']:.4f} -> {uri}")
     return meta
 
 
-def _fit_here(job: TrainingJob, uri: str) -> dict[str, float]:
+def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the training curves kept beside a network: figure -> points (step, value)."""
+    uri = storage.join(network_uri, CURVES_NAME)
+    if not storage.exists(uri):
+        return {}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for step, metrics in sorted((int(step), metrics) for step, metrics in json.loads(storage.read_bytes(uri)).items()):
+        for name, value in metrics.items():
+            curves.setdefault(name, []).append((step, value))
+    return curves
+
+
+def _fit_here(job: TrainingJob, uri: str) -> tuple[dict[str, float], Curves]:
+    curves: Curves = {}
     with tempfile.TemporaryDirectory() as folder:
         context = LocalContext(folder, device="cuda" if job.config.cluster.use_gpu else "cpu")
-        metrics = train_worker(job, context)
+        metrics = train_worker(job, context, on_progress=curves.__setitem__)
         with context.latest_checkpoint() as latest:
             assert latest is not None
             storage.upload_tree(latest, uri)
-    return metrics
+    return metrics, curves
 
 
-def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> dict[str, float]:
+def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> tuple[dict[str, float], Curves]:
     cluster = stage.config.cluster
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
-    board = _Board.remote()
+    board: Any = _Board.remote()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "board": board},
@@ -173,9 +198,10 @@ def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> dict
         ),
     )
     try:
-        with _watching(board, stage):
+        with _watching(board, stage, job.total_steps):
             result = trainer.fit()
-    except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        curves: Curves = ray.get(board.curves.remote())
+    except (TrainingFailedError, RayError) as error:
         raise _as_user_error(error, job.kind) from error
     finally:
         ray.kill(board)
@@ -186,7 +212,7 @@ def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> dict
         raise ResourceError(f"the {job.kind} training ended without a checkpoint; run the same command again")
     with result.checkpoint.as_directory() as folder:
         storage.upload_tree(folder, uri)
-    return outcome
+    return outcome, curves
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
@@ -197,14 +223,14 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 def _worker(loop_config: dict[str, Any]) -> Any:
     board, job = loop_config["board"], loop_config["job"]
     try:
-        return train_worker(job, RayContext(), on_progress=lambda step: board.set.remote(step, job.total_steps))
+        return train_worker(job, RayContext(), on_progress=lambda step, metrics: board.note.remote(step, metrics))
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.
         return error
 
 
 def train_worker(
-    job: TrainingJob, context: WorkerContext, on_progress: Callable[[int], None] | None = None
+    job: TrainingJob, context: WorkerContext, on_progress: Callable[[int, dict[str, float]], None] | None = None
 ) -> dict[str, float]:
     """Run one training on this worker and return its final metrics."""
     config = job.config
@@ -215,7 +241,7 @@ def train_worker(
         if tracker is not None:
             tracker.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step=step)
         if on_progress is not None:
-            on_progress(step)
+            on_progress(step, metrics)
 
     shared: dict[str, Any] = {
         "manifest": manifest,
@@ -242,27 +268,28 @@ def train_worker(
 
 @ray.remote(num_cpus=0)
 class _Board:
-    """How far the training is, for the driver to read."""
+    """What rank 0 says of the training, for the driver to read; outlives a restart of the workers."""
 
     def __init__(self) -> None:
-        self.state = (0, 0)
+        self._curves: Curves = {}
 
-    def set(self, done: int, total: int) -> None:
-        self.state = (done, total)
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        self._curves[step] = metrics
 
-    def get(self) -> tuple[int, int]:
-        return self.state
+    def steps_done(self) -> int:
+        return max(self._curves, default=0)
+
+    def curves(self) -> Curves:
+        return self._curves
 
 
 @contextlib.contextmanager
-def _watching(board: Any, stage: Stage) -> Iterator[None]:
+def _watching(board: Any, stage: Stage, total_steps: int) -> Iterator[None]:
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(1.0):
-            done, total = ray.get(board.get.remote())
-            if total:
-                stage.progress.advance(done, total)
+            stage.progress.advance(ray.get(board.steps_done.remote()), total_steps)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

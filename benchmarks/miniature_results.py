@@ -1,0 +1,207 @@
+"""Reproduce the papers' findings on the miniature world, without Ray.
+
+    python benchmarks/miniature_results.py --seeds 20 21 22 --cache runs/miniature_results.jsonl
+    python benchmarks/miniature_results.py --cache runs/miniature_results.jsonl --table docs/results/miniature.md
+
+For every seed it draws the data set, asks the VQA model, trains the classifier and every system in this process,
+scores the CAMs, and appends one JSON line per (seed, system) to the cache, so that a run that is cut off goes on.
+With ``--table`` it writes the tables from the cache and trains nothing.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from miniature_tables import write_tables
+
+from qaclims_ray.cluster.data import scored_manifest, training_manifest
+from qaclims_ray.cluster.stage import clip_model, vqa_model
+from qaclims_ray.config import RunConfig, with_overrides
+from qaclims_ray.corpus import build
+from qaclims_ray.corpus.questions import question_set
+from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.voc import read_voc
+from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
+from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.masks.cam import compute_cams
+from qaclims_ray.miniature import vocabulary
+from qaclims_ray.miniature.dataset import write_dataset
+from qaclims_ray.models.blip import load_vqa
+from qaclims_ray.models.cam_net import load_cam_net
+from qaclims_ray.models.clip import FrozenClip, load_clip
+from qaclims_ray.presets import SYSTEMS, miniature, system_config
+from qaclims_ray.text.bank import build_bank
+from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.ritc_task import train_ritc
+
+UNCALIBRATED = "uncalibrated"
+"""QA-CLIMS from the classifier as trained, to show what the calibrated start does."""
+
+
+def main() -> None:
+    """Parse the arguments; run or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22])
+    parser.add_argument("--systems", nargs="*", default=[*SYSTEMS, UNCALIBRATED])
+    parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
+    parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides, for choosing settings")
+    parser.add_argument("--table", type=Path, help="write the tables from the cache to this file and stop")
+    arguments = parser.parse_args()
+    if arguments.table:
+        write_tables(arguments.cache, arguments.table, arguments.seeds)
+        return
+    arguments.cache.parent.mkdir(parents=True, exist_ok=True)
+    overrides = dict(item.split("=", 1) for item in arguments.set)
+    config = with_overrides(miniature(), {name: _value(text) for name, text in overrides.items()})
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        jobs = [pool.submit(run_seed, config, seed, arguments.systems, arguments.cache) for seed in arguments.seeds]
+        for job in jobs:
+            job.result()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def run_seed(config: RunConfig, seed: int, systems: list[str], cache: Path) -> None:
+    """Run the systems of one seed that are not in the cache yet."""
+    done = {row["system"] for row in read_cache(cache) if row["seed"] == seed}
+    todo = [name for name in systems if name not in done]
+    if not todo:
+        return
+    torch.set_num_threads(1)
+    config = with_overrides(config, {"seed": seed})
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(f"{folder}/data", num_images=config.data.num_images, seed=seed)
+        data = dataclasses.replace(config.data, root=f"{folder}/data")
+        manifest = read_voc(data, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
+        trained, scored = training_manifest(manifest, config), scored_manifest(manifest, config)
+        corpus = _corpus(config, trained)
+        classifier = f"{folder}/classifier"
+        _train_classifier(config, trained, classifier)
+        model, weights = clip_model(config)
+        clip = load_clip(
+            model, weights, device=torch.device("cpu"), dtype=torch.float32, mask_adapted=config.clip.mask_adapted
+        )
+        for name in todo:
+            started = time.perf_counter()
+            network, resolved = classifier, system_config(config, "qa_clims" if name == UNCALIBRATED else name)
+            if name == UNCALIBRATED or SYSTEMS[name].kind == "ritc":
+                init = classifier if name == UNCALIBRATED else f"{classifier}/calibrated"
+                network = f"{folder}/{name}"
+                _train_ritc(resolved, trained, corpus, clip, init, network)
+            row = {"seed": seed, "system": name, **_score(resolved, scored, network)}
+            row["seconds"] = time.perf_counter() - started
+            with open(cache, "a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(f"seed {seed} {name:<28} best {row['miou_best']:.3f} fixed {row['miou_fixed']:.3f}", flush=True)
+
+
+def read_cache(cache: Path) -> list[dict[str, Any]]:
+    """Return the rows of the cache; an absent one is empty."""
+    return [json.loads(line) for line in cache.read_text().splitlines()] if cache.is_file() else []
+
+
+def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
+    settings, questions = config.corpus, question_set(config.corpus.questions)
+    vqa = load_vqa(vqa_model(config), image_size=settings.image_size, device=torch.device("cpu"), dtype=torch.float32)
+
+    def ask(images: torch.Tensor, asked: list[list[str]]) -> list[list[str]]:
+        return vqa.answer(
+            images,
+            asked,
+            num_beams=settings.num_beams,
+            max_length=settings.max_length,
+            min_length=settings.min_length,
+            max_question_tokens=settings.max_question_tokens,
+            questions_per_batch=settings.questions_per_batch,
+        )
+
+    rows: list[dict[str, Any]] = []
+    for shard in build.plan_shards(manifest, settings.images_per_shard):
+        decoded = build.decode_shard(shard, settings.image_size)
+        rows += build.answer_shard(decoded, ask, questions, manifest.class_names, settings)
+    return pd.DataFrame(rows)
+
+
+def _train_classifier(config: RunConfig, manifest: Manifest, folder: str) -> None:
+    train_classifier(
+        manifest=manifest,
+        cam_net=config.cam_net,
+        augment=config.augment,
+        classifier=config.classifier,
+        precision="fp32",
+        loader_workers=0,
+        seed=config.seed,
+        context=LocalContext(f"{folder}.checkpoints"),
+    )
+    Path(f"{folder}.checkpoints/latest").rename(folder)
+
+
+def _train_ritc(
+    config: RunConfig, manifest: Manifest, corpus: pd.DataFrame, clip: FrozenClip, init: str, folder: str
+) -> None:
+    bank = build_bank(corpus if config.text.source == "qape" else None, manifest, config.text, clip.encode_texts)
+    train_ritc(
+        manifest=manifest,
+        bank=bank,
+        clip=clip,
+        cam_net=config.cam_net,
+        augment=config.augment,
+        ritc=config.ritc,
+        init_dir=init,
+        precision="fp32",
+        loader_workers=0,
+        seed=config.seed,
+        context=LocalContext(f"{folder}.checkpoints"),
+    )
+    Path(f"{folder}.checkpoints/latest").rename(folder)
+
+
+def _score(config: RunConfig, manifest: Manifest, network: str) -> dict[str, Any]:
+    net = load_cam_net(network, torch.device("cpu")).eval()
+    thresholds = sweep_thresholds(config.evaluation)
+    sweep = ThresholdSweep(thresholds, len(manifest.class_names))
+    sums = CooccurrenceSums(thresholds, range(len(manifest.class_names)))
+    for start in range(0, len(manifest.records), 64):
+        records = manifest.records[start : start + 64]
+        cams = compute_cams(
+            net,
+            [load_image(record.image_uri) for record in records],
+            [record.labels for record in records],
+            [record.image_id for record in records],
+            config.cams,
+            config.cam_net.image_mean,
+            config.cam_net.image_std,
+        )
+        for record, cam in zip(records, cams, strict=True):
+            assert record.mask_uri and record.context_uri
+            mask = load_mask(record.mask_uri)
+            sweep.update(cam, mask)
+            sums.update(cam, mask, load_mask(record.context_uri))
+    scores = seed_scores(sweep, config.evaluation.fixed_threshold, manifest.class_names)
+    places = cooccurrence_scores(sums, scores.threshold_best, manifest.class_names)
+    row = {k: v for k, v in dataclasses.asdict(scores).items() if k != "curve"}
+    row["miou_by_threshold"] = dict(zip(scores.curve.thresholds[::5], scores.curve.miou[::5], strict=True))
+    return row | {
+        "coverage": places.coverage,
+        "false_positive_context": places.false_positive_context,
+        "false_positive_elsewhere": places.false_positive_elsewhere,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Stage 8: figures, contact sheets, the report, and the same figures in MLflow."""
+
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from qaclims_ray.cluster.data import scored_manifest
+from qaclims_ray.cluster.evaluate import Evaluation
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.cluster.stage import Stage
+from qaclims_ray.cluster.train import read_curves
+from qaclims_ray.config import to_dict
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.manifest import Manifest, summarise
+from qaclims_ray.evaluation.contact_sheet import SheetRow, contact_sheet
+from qaclims_ray.evaluation.report import write_report
+from qaclims_ray.evaluation.report_data import ReportData, SystemReport
+from qaclims_ray.masks.cam import ImageCam
+from qaclims_ray.masks.cam_store import read_cam_shard
+from qaclims_ray.masks.label_map import label_map
+from qaclims_ray.presets import SYSTEMS, system_config
+from qaclims_ray.tracking.metric_names import headline_metrics, seed_metrics
+from qaclims_ray.tracking.tracker import Tracker
+
+PACKAGES = ("ray", "torch", "timm", "transformers", "open_clip_torch", "accelerate", "mlflow", "numpy", "pyarrow")
+
+
+def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:
+    """Log a system's scores into its own run, and as its headline into the pipeline's."""
+    scores = evaluation.seed
+    metrics = seed_metrics(scores, miou_label_free=scores.miou_label_free)
+    stage.log_metrics(metrics)
+    parent.log_metrics(headline_metrics(system, metrics))
+    columns = {
+        "class": list(scores.iou),
+        "iou_fixed": list(scores.iou.values()),
+        "iou_best": [*scores.iou_best.values()],
+    }
+    stage.log_table(columns, "iou_per_class")
+
+
+def run_report(stage: Stage, manifest: Manifest, scores: Mapping[str, Evaluation], timings: Mapping[str, float]) -> str:
+    """Write report.html and report.json and return the page's URI."""
+    config, layout = stage.config, stage.layout
+    stage.progress.start("report")
+    systems = {}
+    for name in config.systems:
+        network = layout.classifier if SYSTEMS[name].kind == "classifier" else layout.network(name)
+        evaluation = scores.get(name)
+        systems[name] = SystemReport(
+            label=SYSTEMS[name].label,
+            description=SYSTEMS[name].description,
+            seed=evaluation.seed if evaluation else None,
+            cooccurrence=evaluation.cooccurrence if evaluation else None,
+            curves=read_curves(network),
+        )
+    sheet = _contact_sheet(stage, scored_manifest(manifest, config))
+    page = write_report(
+        layout.report,
+        ReportData(
+            title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
+            config=to_dict(config),
+            environment=environment(),
+            timings={name: round(seconds, 2) for name, seconds in timings.items()},
+            dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
+            systems=systems,
+            contact_sheets={"Chosen by class, not by result": _png(sheet)},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+    stage.tracker.log_image(sheet, "contact_sheet")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("report.html", "report.json"):
+            local = os.path.join(folder, name)
+            with open(local, "wb") as handle:
+                handle.write(storage.read_bytes(storage.join(layout.report, name)))
+            stage.tracker.log_artifact(local, "report")
+    stage.progress.finish(f"{len(systems)} systems -> {page}")
+    return page
+
+
+def environment() -> dict[str, object]:
+    """Return what a reader needs to know of the machine and the software."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "qaclims_ray": artifacts.package_version(),
+        "source_hash": artifacts.source_hash(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:
+    positions = choose_images(manifest, stage.config.evaluation.contact_sheet_images)
+    cams = {name: _cams_at(stage.layout, name, manifest, positions) for name in stage.config.systems}
+    thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in stage.config.systems}
+    rows = []
+    for position in positions:
+        record = manifest.records[position]
+        found = {name: cams[name][record.image_id] for name in cams if record.image_id in cams[name]}
+        if len(found) < len(cams):
+            continue
+        rows.append(
+            SheetRow(
+                image_id=record.image_id,
+                image=load_image(record.image_uri),
+                truth=load_mask(record.mask_uri) if record.mask_uri else None,
+                class_ids=record.labels,
+                heat={SYSTEMS[name].label: _heat(cam) for name, cam in found.items()},
+                masks={SYSTEMS[name].label: label_map(cam, thresholds[name]) for name, cam in found.items()},
+            )
+        )
+    return contact_sheet(rows, manifest.class_names)
+
+
+def choose_images(manifest: Manifest, count: int) -> list[int]:
+    """Return positions of images that show every class in turn; what they score plays no part."""
+    chosen: list[int] = []
+    for _ in range(count):
+        for class_id in range(len(manifest.class_names)):
+            fresh = (i for i, r in enumerate(manifest.records) if class_id in r.labels and i not in chosen)
+            position = next(fresh, None)
+            if position is not None and len(chosen) < count:
+                chosen.append(position)
+    return chosen
+
+
+def _cams_at(layout: RunLayout, system: str, manifest: Manifest, positions: list[int]) -> dict[str, ImageCam]:
+    shards = sorted({position // IMAGES_PER_SHARD for position in positions})
+    wanted = {manifest.records[position].image_id for position in positions}
+    cams = (cam for index in shards for cam in read_cam_shard(storage.join(layout.cams(system), shard_name(index))))
+    return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
+
+
+def _heat(cam: ImageCam) -> torch.Tensor:
+    assert cam.full is not None  # scoring refuses CAMs without them
+    return cam.full.float().amax(0) if cam.class_ids else torch.zeros(cam.height, cam.width)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def read_timings(layout: RunLayout) -> dict[str, float]:
+    """Return the seconds of stages that earlier calls ran."""
+    uri = storage.join(layout.out, "timings.json")
+    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+
+
+def write_timings(layout: RunLayout, seconds: Mapping[str, float]) -> None:
+    """Keep the seconds of each stage."""
+    storage.write_bytes(storage.join(layout.out, "timings.json"), json.dumps(dict(seconds), indent=2).encode())
