@@ -69,7 +69,8 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]], *, plan: str = "") 
 def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
     """Prepare a corpus folder for a build and return the shards it still lacks.
 
-    A folder of the same plan keeps its whole shards; one of another plan is emptied of them first.
+    A folder of the same plan keeps its whole shards; one of another plan is emptied of them first. A shard with a
+    failed image is asked again: the image may have been mended since, or the failure have been a passing one.
 
     Args:
         uri: the corpus folder; it need not exist.
@@ -86,7 +87,11 @@ def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
         return list(range(num_shards))
     names = _names(storage.list_files(uri))
     _remove(uri, [name for name in names if ".partial-" in name])
-    missing = [index for index in range(num_shards) if shard_name(index) not in names]
+    missing = [
+        index
+        for index in range(num_shards)
+        if shard_name(index) not in names or not _is_good(storage.join(uri, shard_name(index)), plan)
+    ]
     if missing:
         _remove(uri, [artifacts.META_NAME])
     return missing
@@ -119,15 +124,24 @@ def read_corpus(uri: str) -> pd.DataFrame:
     return corpus
 
 
+def _is_good(uri: str, plan: str) -> bool:
+    """Whether a shard can be read, belongs to the plan and has answers for all its images."""
+    try:
+        return "error" not in _read_shard(uri, plan)["status"].to_pylist()
+    except ArtifactError:
+        return False
+
+
 def _read_shard(uri: str, plan: str) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
     except pa.ArrowException as error:
-        raise ArtifactError(f"{uri} cannot be read ({error}); remove it and go on with `qaclims corpus`") from None
+        raise ArtifactError(f"{uri} cannot be read ({error}); go on with `qaclims corpus`: it makes it again") from None
     written_for = (table.schema.metadata or {}).get(_PLAN_KEY, plan.encode()).decode()
     if written_for != plan:
         raise ArtifactError(
-            f"{uri} belongs to plan {written_for}, the corpus to plan {plan}; remove it and go on with `qaclims corpus`"
+            f"{uri} belongs to plan {written_for}, the corpus to plan {plan}; "
+            "go on with `qaclims corpus`: it makes it again"
         )
     table = table.replace_schema_metadata(None)
     if not table.schema.equals(SCHEMA):

@@ -158,3 +158,19 @@ def test_a_corpus_lives_in_a_bucket_just_so():
     assert table.read_corpus(uri)["image_id"].tolist() == ["a", "b"]
     assert table.missing_shards(uri, 2, "p2") == [0, 1]
     assert [path.rsplit("/", 1)[-1] for path in storage.list_files(uri)] == ["plan.json"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: table.write_shard(str(path), [row("a"), row("bad", status="error", error="gone")], plan="p1"),
+        lambda path: table.write_shard(str(path), [row("a")], plan="older"),
+        lambda path: path.write_bytes(path.read_bytes()[:40]),
+        lambda path: pq.write_table(pa.table({"image_id": ["a"]}), path),
+    ],
+    ids=["failed image", "other plan", "cut off", "other columns"],
+)
+def test_a_shard_that_is_not_good_is_made_again(tmp_path, spoil):
+    uri = built(tmp_path, [[], [row("a")], [row("b")]])
+    spoil(tmp_path / "corpus" / "part-00001.parquet")
+    assert table.missing_shards(uri, 3, "p1") == [1]
