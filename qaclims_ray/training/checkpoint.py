@@ -83,7 +83,8 @@ def restore_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, fresh
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *numbers.items()]:
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        # A copy: the loaded tensor is the file itself, mapped into memory.
+        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
     try:
         network.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
