@@ -23,14 +23,25 @@ ALL_TEXT_GROUPS: tuple[TextGroup, ...] = ("fine_grained", "alias", "objects", "s
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def _settings(cls: type[_Config]) -> type[_Config]:
-    """A frozen, keyword-only dataclass in which pydantic refuses unknown keys."""
-    cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    """A frozen, keyword-only dataclass in which pydantic refuses unknown keys and infinite numbers."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
 def _require(claim: bool, message: str) -> None:
     if not claim:
         raise ConfigError(message)
+
+
+def _require_at_least(config: Any, section: str, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value >= least, f"{section}.{name} is {value}, expected at least {least}")
+
+
+def _require_text(config: Any, section: str, *names: str) -> None:
+    for name in names:
+        _require(bool(getattr(config, name).strip()), f"{section}.{name} is empty")
 
 
 @_settings
@@ -59,7 +70,9 @@ class DataConfig:
     """Decode every image and mask once before work starts, and report all faults together."""
 
     def __post_init__(self) -> None:
-        _require(self.num_images >= 8, f"data.num_images is {self.num_images}, expected at least 8")
+        _require_at_least(self, "data", 8, "num_images")
+        _require_text(self, "data", "train_split", "eval_split")
+        _require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
         _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
 
 
@@ -99,8 +112,12 @@ class CorpusConfig:
     """GPUs of one actor; fractions share a GPU; 0 runs on the CPU."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "num_beams", "max_length", "min_length", "images_per_shard", "num_actors"):
-            _require(getattr(self, name) >= 1, f"corpus.{name} is {getattr(self, name)}, expected at least 1")
+        _require_at_least(
+            self, "corpus", 1, "image_size", "num_beams", "max_length", "min_length", "max_question_tokens",
+            "images_per_shard", "questions_per_batch", "num_actors",
+        )  # fmt: skip
+        _require_at_least(self, "corpus", 0, "gpus_per_actor")
+        _require_text(self, "corpus", "model", "questions")
         _require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
         _require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
         _require(
@@ -119,6 +136,9 @@ class ClipConfig:
     """Weights: local file (OVSeg or open_clip checkpoint) or open_clip's pretrained tag; empty for a folder model."""
     mask_adapted: bool = True
     """Whether the weights hold mask tokens (OVSeg); False is plain CLIP, the strictly image-level setting."""
+
+    def __post_init__(self) -> None:
+        _require_text(self, "clip", "model")
 
 
 @_settings
@@ -161,6 +181,7 @@ class TextConfig:
             self.source != "fixed" or bool(self.fixed_background), "text.source is fixed: give text.fixed_background"
         )
         _require(len(set(self.groups)) == len(self.groups), "text.groups holds a group twice")
+        _require_at_least(self, "text", 0, "seed")
 
 
 @_settings
@@ -179,6 +200,14 @@ class CamNetConfig:
     """Normalisation of the training crop (0-1 scale)."""
     pad_same: bool = False
     """Build the backbone with TensorFlow's padding (timm pad_type="same")."""
+
+    def __post_init__(self) -> None:
+        _require_text(self, "cam_net", "backbone")
+        strides = (1, 2, 4, 8, 16, 32)
+        _require(
+            self.output_stride in strides, f"cam_net.output_stride is {self.output_stride}, expected one of {strides}"
+        )
+        _require(min(self.image_std) > 0, f"cam_net.image_std is {self.image_std}, expected positive numbers")
 
 
 @_settings
@@ -209,7 +238,10 @@ class OptimConfig:
     """Gradient norm limit; None does not clip."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"optim.lr is {self.lr}, expected a positive number")
+        for name in ("lr", "head_lr_factor"):
+            _require(getattr(self, name) > 0, f"optim.{name} is {getattr(self, name)}, expected a positive number")
+        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}, expected a number in [0, 1)")
+        _require_at_least(self, "optim", 0, "weight_decay", "poly_power", "warmup_steps")
         _require(self.epochs >= 1 and self.batch_size >= 1, "optim.epochs and optim.batch_size must be at least 1")
         _require(
             self.clip_grad_norm is None or self.clip_grad_norm > 0, "optim.clip_grad_norm must be positive or None"
@@ -288,8 +320,7 @@ class RitcConfig:
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")
         _require(0 <= self.omega <= 1, f"ritc.omega is {self.omega}, expected a number in [0, 1]")
-        for name in ("foreground_weight", "background_weight", "area_weight"):
-            _require(getattr(self, name) >= 0, f"ritc.{name} is {getattr(self, name)}, expected at least 0")
+        _require_at_least(self, "ritc", 0, "foreground_weight", "background_weight", "area_weight")
 
 
 @_settings

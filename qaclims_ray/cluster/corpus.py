@@ -10,7 +10,7 @@ from qaclims_ray.cluster.stage import Stage, current, vqa_model, weights_fingerp
 from qaclims_ray.config import CorpusConfig
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.questions import Question, question_set, questions_fingerprint
-from qaclims_ray.data import artifacts
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.blip import load_vqa
@@ -23,13 +23,20 @@ class CorpusActor:
     """Hold the VQA model; answer one decoded shard and publish its Parquet file."""
 
     def __init__(
-        self, model: str, config: CorpusConfig, questions: tuple[Question, ...], class_names: tuple[str, ...], uri: str
+        self,
+        model: str,
+        config: CorpusConfig,
+        questions: tuple[Question, ...],
+        class_names: tuple[str, ...],
+        uri: str,
+        plan: str,
     ) -> None:
         torch.set_num_threads(1)
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         self.vqa = load_vqa(model, image_size=config.image_size, device=device, dtype=dtype)
-        self.config, self.questions, self.class_names, self.uri = config, questions, class_names, uri
+        self.config, self.questions, self.class_names = config, questions, class_names
+        self.uri, self.plan = uri, plan
 
     def __call__(self, shard: tuple[int, Any]) -> dict[str, Any]:
         """Return counts of the shard's rows."""
@@ -43,7 +50,7 @@ class CorpusActor:
             questions_per_batch=self.config.questions_per_batch,
         )
         rows = build.answer_shard(decoded, ask, self.questions, self.class_names, self.config)
-        table.write_shard(f"{self.uri}/{table.shard_name(index)}", rows)
+        table.write_shard(storage.join(self.uri, table.shard_name(index)), rows, plan=self.plan)
         return {"rows": len(rows)}
 
 
@@ -68,7 +75,8 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         stage.progress.finish(f"{meta.summary.get('rows')} answers (there already)", is_new=False)
         return meta
     plan = build.plan_shards(manifest, config.images_per_shard)
-    todo = table.missing_shards(uri, len(plan), artifacts.expected_fingerprint("corpus", settings, inputs))
+    fingerprint = artifacts.expected_fingerprint("corpus", settings, inputs)
+    todo = table.missing_shards(uri, len(plan), fingerprint)
     done_before = len(plan) - len(todo)
     run_shards(
         [(index, plan[index]) for index in todo],
@@ -80,6 +88,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
             "questions": questions,
             "class_names": manifest.class_names,
             "uri": uri,
+            "plan": fingerprint,
         },
         num_actors=min(config.num_actors, max(len(todo), 1)),
         gpus_per_actor=config.gpus_per_actor,

@@ -59,7 +59,7 @@ def _build(
         device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
         clip = load_clip(model, weights, device=device, dtype=torch.float32, mask_adapted=config.clip.mask_adapted)
         corpus = table.read_corpus(corpus_uri) if corpus_uri else None
-        bank = build_bank(corpus, manifest, config.text, clip.encode_texts)
+        bank = build_bank(corpus, manifest, config.text, clip.encode_texts, tokenize=clip.tokenize)
         write_bank(bank, uri, settings, inputs)
     except QaclimsError as error:
         return error

@@ -57,7 +57,7 @@ def expected_fingerprint(kind: str, settings: Any, inputs: Mapping[str, str]) ->
         settings: a config dataclass or JSON-like value.
         inputs: name of each input -> its fingerprint.
     """
-    return fingerprint_of([kind, _plain(settings), dict(inputs)])
+    return fingerprint_of([kind, plain(settings), dict(inputs)])
 
 
 def write_meta(
@@ -67,7 +67,7 @@ def write_meta(
     meta = ArtifactMeta(
         kind=kind,
         fingerprint=expected_fingerprint(kind, settings, inputs),
-        settings=_plain(settings),
+        settings=plain(settings),
         inputs=dict(inputs),
         summary=dict(summary or {}),
         package_version=package_version(),
@@ -144,7 +144,12 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return config dataclasses, and containers of them, as plain JSON types."""
+    return json.loads(json.dumps(value, default=_encode))
+
+
+def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value, default=str))
+        return dataclasses.asdict(value)
+    return str(value)

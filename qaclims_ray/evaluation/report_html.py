@@ -223,8 +223,11 @@ def _timings_section(data: ReportData) -> str:
 def _pairs_section(heading: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= value if isinstance(value, Mapping) else {name: value}
     rows = "".join(
-        f"<div><dt>{escape(str(name))}</dt><dd>{escape(_short(value))}</dd></div>" for name, value in values.items()
+        f"<div><dt>{escape(str(name))}</dt><dd>{escape(_short(value))}</dd></div>" for name, value in flat.items()
     )
     return f'<section><h2>{heading}</h2><dl class="pairs">{rows}</dl></section>'
 
@@ -248,7 +251,7 @@ def _percent(value: float) -> str:
 
 
 def _short(value: Any) -> str:
-    return json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else str(value)
+    return (", ".join(str(item) for item in value) or "none") if isinstance(value, (list, tuple)) else str(value)
 
 
 def _duration(seconds: float) -> str:

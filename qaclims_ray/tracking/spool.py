@@ -46,15 +46,26 @@ class Journal:
         self._file: IO[str] = unborn.open("a", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         unborn.rename(self.path)
+        self._num_calls = 0
 
     def append(self, entry: Entry) -> None:
-        """Write one call."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        """Write one call, and number it."""
+        self._num_calls += 1
+        entry["number"] = self._num_calls
+        self._write(entry)
+
+    def note_delivered(self, entries: list[Entry]) -> None:
+        """Write down that calls need not be sent again."""
+        self._write({"delivered": [entry.get("number") for entry in entries]})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        # Closed: the process stopped waiting for a call that was still under way.
+        if not self._file.closed:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def clear(self) -> None:
         """Forget all calls: they are delivered."""
-        # Closed: the process stopped waiting for a call that was still under way.
         if not self._file.closed:
             self._file.truncate(0)
 
@@ -81,14 +92,15 @@ def take_over(folder: Path) -> list[tuple[Path, IO[str], list[Entry]]]:
 
 
 def _read_entries(handle: IO[str], path: Path) -> list[Entry]:
-    entries = []
-    for line in handle:
+    lines = []
+    for text in handle:
         try:
-            entries.append(json.loads(line))
+            lines.append(json.loads(text))
         except ValueError:
             # A process killed while it wrote leaves half a line, at the end.
             _log.warning("%s ends in an incomplete call, which is left out", path)
-    return entries
+    delivered = {number for line in lines for number in line.get("delivered", ())}
+    return [line for line in lines if "delivered" not in line and line.get("number") not in delivered]
 
 
 def keep_copy(folder: Path, local_path: str) -> str:
@@ -182,8 +194,13 @@ class Outbox:
                     break
             return len(self._entries)
 
-    def close(self, timeout_s: float) -> int:
+    def close(self, timeout_s: float, rescue: Callable[[list[Path]], bool] | None = None) -> int:
         """Try once more to deliver what waits, end the thread and keep the rest on disk.
+
+        Args:
+            timeout_s: stop waiting when nothing has moved for so long.
+            rescue: takes the journal and the files of what is left to a safer place and returns whether it could; they
+                are then removed here. Called while the journal is still locked, so that nobody else takes it over.
 
         Returns:
             The number of calls that were kept.
@@ -196,8 +213,12 @@ class Outbox:
             left = len(self._entries)
             self._changed.notify_all()
         self._thread.join(timeout=timeout_s)
-        self._journal.close(keep=left > 0)
-        if left == 0:
+        copies = [self.folder / entry["file"] for entry in self._entries if "file" in entry]
+        rescued = left > 0 and rescue is not None and rescue([self._journal.path, *copies])
+        self._journal.close(keep=left > 0 and not rescued)
+        if left == 0 or rescued:
+            for copy in copies:
+                shutil.rmtree(copy.parent, ignore_errors=True)
             _remove_if_empty(self.folder / "files")
             _remove_if_empty(self.folder)
         return left
@@ -210,6 +231,14 @@ class Outbox:
             if not self._journal_broken:
                 _log.warning("tracking calls cannot be kept on disk in %s (%s)", self.folder, error)
             self._journal_broken = True
+
+    def _store_delivered(self, batch: list[Entry]) -> None:
+        if not self._entries:
+            self._journal.clear()
+            return
+        # On a full disk the note is missing, and the calls are sent again after a crash: the receiver stores them once.
+        with contextlib.suppress(OSError):
+            self._journal.note_delivered(batch)
 
     def _run(self) -> None:
         wait_s = _FIRST_RETRY_S
@@ -274,8 +303,7 @@ class Outbox:
                 # By identity and from the left: adopted calls may have been put before this batch meanwhile.
                 index = next(i for i, waiting in enumerate(self._entries) if waiting is entry)
                 del self._entries[index]
-            if not self._entries:
-                self._journal.clear()
+            self._store_delivered(batch)
             self._changed.notify_all()
         for entry in batch:
             if "file" in entry and "refused" not in entry:

@@ -24,7 +24,7 @@ from qaclims_ray.tracking.tracker import RunStatus, Tracker, TrackerHandle, flat
 
 PENDING = "pending:"
 """Prefix of the name of a run that is known by its key until the server has given it an id."""
-REPLAY_COMMAND = "qaclims replay {spool} {uri}"
+REPLAY_COMMAND = "qaclims sync --spool {spool} --uri {uri}"
 _FLUSH_TIMEOUT_S = 15.0
 _HANDLE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
@@ -132,8 +132,21 @@ class SpooledTracker:
         self._closed = True
         outbox = self._connection.outbox
         outbox.adopt()
-        if num_left := outbox.close(_FLUSH_TIMEOUT_S):
-            self._tell_what_is_left(num_left, outbox.folder)
+        kept_in = [self._connection.spool_dir]
+
+        def rescue(paths: list[Path]) -> bool:
+            try:
+                for path in paths:
+                    _upload(path, storage.join(self._connection.spool_dir, path.relative_to(outbox.folder).as_posix()))
+            except ResourceError as error:
+                _log.warning("%s", error)
+                kept_in[0] = str(outbox.folder)
+                return False
+            return True
+
+        is_remote = storage.is_remote(self._connection.spool_dir)
+        if num_left := outbox.close(_FLUSH_TIMEOUT_S, rescue if is_remote else None):
+            self._tell_what_is_left(num_left, kept_in[0])
 
     def handle(self) -> TrackerHandle | None:
         """See `Tracker.handle`."""
@@ -162,19 +175,19 @@ class SpooledTracker:
         else:
             self._put(kind, file=kept, **what)
 
-    def _tell_what_is_left(self, num_left: int, folder: Path) -> None:
-        spool_dir = self._connection.spool_dir
-        if storage.is_remote(spool_dir):
-            try:
-                storage.upload_tree(str(folder), spool_dir)
-            except ResourceError as error:
-                _log.warning("%s", error)
-                spool_dir = str(folder)
+    def _tell_what_is_left(self, num_left: int, kept_in: str) -> None:
         uri = shown(self._connection.uri)
         _log.warning(
             "%d tracking calls could not be sent to %s; they are kept in %s. Send them when the server is back: %s",
-            num_left, uri, spool_dir, REPLAY_COMMAND.format(spool=spool_dir, uri=uri),
+            num_left, uri, kept_in, REPLAY_COMMAND.format(spool=kept_in, uri=uri),
         )  # fmt: skip
+
+
+def _upload(path: Path, uri: str) -> None:
+    if path.is_dir():
+        storage.upload_tree(str(path), uri)
+    else:
+        storage.write_bytes(uri, path.read_bytes())
 
 
 def _now_ms() -> int:

@@ -56,7 +56,7 @@ def report_data(**changes) -> ReportData:
     data = ReportData(
         title="miniature <1>",
         config={"seed": 0, "ritc": {"temperature": 0.7}},
-        environment={"torch": "2.15"},
+        environment={"packages": {"torch": "2.15"}, "gpus": []},
         timings={"corpus": 71.3, "train": 3700.0},
         dataset={"name": "miniature", "images": 600},
         systems=systems,
@@ -65,10 +65,15 @@ def report_data(**changes) -> ReportData:
     return dataclasses.replace(data, **changes)
 
 
-def written(tmp_path: Path, data: ReportData) -> tuple[dict, str]:
-    page = write_report(str(tmp_path / "report"), data)
-    assert page == str(tmp_path / "report" / "report.html")
-    return json.loads((tmp_path / "report" / "report.json").read_text()), Path(page).read_text()
+def written(folder: Path, data: ReportData) -> tuple[dict, str]:
+    page = write_report(str(folder / "report"), data)
+    assert page == str(folder / "report" / "report.html")
+    return json.loads((folder / "report" / "report.json").read_text()), Path(page).read_text()
+
+
+@pytest.fixture(scope="module")
+def full_report(tmp_path_factory) -> tuple[dict, str]:
+    return written(tmp_path_factory.mktemp("full"), report_data())
 
 
 class Balance(HTMLParser):
@@ -93,14 +98,16 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_json_holds_the_promised_figures(tmp_path: Path):
-    report, _ = written(tmp_path, report_data())
+def test_json_holds_the_promised_figures(full_report: tuple[dict, str]):
+    report, _ = full_report
     figures = report["systems"]["qa_clims"]["seed"]
     assert figures["miou_fixed"] == 0.31 and figures["miou_best"] == 0.63 and figures["threshold_best"] == 0.4
     assert figures["false_positive_rate"] == 0.3 and figures["false_negative_rate"] == 0.2
     assert figures["iou"] == {"background": 0.8, "bird": 0.31, "boat": None}
     assert report["timings"] == {"corpus": 71.3, "train": 3700.0}
-    assert report["environment"] == {"torch": "2.15"} and report["config"]["ritc"] == {"temperature": 0.7}
+    assert report["environment"] == {"packages": {"torch": "2.15"}, "gpus": []} and report["config"]["ritc"] == {
+        "temperature": 0.7
+    }
     assert report["systems"]["baseline"]["cooccurrence"]["false_positive_context"] == 0.3
     assert set(report["chosen_by_pixel_labels"]) <= set(figures)
 
@@ -110,8 +117,8 @@ def test_every_figure_chosen_by_pixel_labels_is_declared():
     assert chosen | {"curve"} == set(CHOSEN_BY_PIXEL_LABELS)
 
 
-def test_page_is_whole_and_asks_for_nothing_from_outside(tmp_path: Path):
-    _, page = written(tmp_path, report_data())
+def test_page_is_whole_and_asks_for_nothing_from_outside(full_report: tuple[dict, str]):
+    _, page = full_report
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
@@ -120,14 +127,15 @@ def test_page_is_whole_and_asks_for_nothing_from_outside(tmp_path: Path):
     assert not re.search(r"@import|url\((?!#)|<script|<link|<iframe", page)
 
 
-def test_page_shows_systems_winner_and_pixel_labels(tmp_path: Path):
-    _, page = written(tmp_path, report_data())
+def test_page_shows_systems_winner_and_pixel_labels(full_report: tuple[dict, str]):
+    _, page = full_report
     assert "miniature &lt;1&gt;" in page and "QA-CLIMS &lt;full&gt;" in page and "<full>" not in page
     assert page.count('<tr class="winner">') == 1 and page.count("chosen with pixel labels") >= 4
     winning_row = page[page.index('<tr class="winner">') :].split("</tr>")[0]
     assert "QA-CLIMS" in winning_row and "+23.0" in winning_row and "-7.0" in winning_row
     assert page.count("data:image/png;base64,") == 2
     assert page.count("<svg") == 4
+    assert "<dt>torch</dt><dd>2.15</dd>" in page and "<dt>gpus</dt><dd>none</dd>" in page
     assert "1 h 01 min" in page and "1 min 11 s" in page
 
 

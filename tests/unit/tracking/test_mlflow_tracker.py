@@ -284,7 +284,7 @@ def away_worker(runs, spool_dir):
 def test_what_was_kept_is_replayed(runs, caplog, where):
     spool_dir = str(runs / "spool") if where == "local" else f"memory://{runs.name}/spool"
     run_id = away_worker(runs, spool_dir)
-    assert f"kept in {spool_dir}" in caplog.text and f"qaclims replay {spool_dir}" in caplog.text
+    assert f"kept in {spool_dir}" in caplog.text and f"qaclims sync --spool {spool_dir}" in caplog.text
     assert replay(spool_dir, f"sqlite:///{runs}/mlflow.db") == 8
     assert curve(runs, run_id, "train/loss") == [(step, float(step)) for step in range(5)]
     late = runs_by_name(runs, "later")["late stage"]

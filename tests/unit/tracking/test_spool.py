@@ -114,7 +114,9 @@ def away(entries):
     raise DeliveryPostponed("no server")
 outbox = Outbox(Path(sys.argv[1]), away, "server")
 for value in range(20):
-    outbox.put({"kind": "metrics", "run": "r", "time": 0, "value": value})
+    kind = "metrics" if value < 5 else "tags"  # the first few may travel together
+    outbox.put({"kind": kind, "run": "r", "time": 0, "value": value})
+outbox.flush(5)
 os.kill(os.getpid(), 9)
 """
 
@@ -127,6 +129,26 @@ def test_a_killed_process_loses_nothing(tmp_path):
     receiver = Receiver()
     assert Outbox(tmp_path, receiver, "server").close(10) == 0
     assert receiver.values == list(range(20))
+
+
+def test_what_was_delivered_before_a_kill_is_not_sent_again(tmp_path):
+    killed = KILLED.replace('raise DeliveryPostponed("no server")', DELIVER_TEN)
+    result = subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert result.returncode == -9, result.stderr
+    receiver = Receiver()
+    assert Outbox(tmp_path, receiver, "server").close(10) == 0
+    sent = [int(line) for line in (tmp_path / "sent.txt").read_text().split()]
+    assert sent
+    assert sent + receiver.values == list(range(20))
+
+
+DELIVER_TEN = """
+    path = Path(sys.argv[1]) / "sent.txt"
+    if any(entry["value"] >= 10 for entry in entries):
+        raise DeliveryPostponed("no server")
+    with path.open("a") as handle:
+        handle.writelines(f"{entry['value']}\\n" for entry in entries)
+"""
 
 
 def test_a_living_process_keeps_its_journal(tmp_path):
@@ -199,6 +221,26 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
     assert outbox.close(10) == 0
     assert receiver.values == [0, 1]
     assert caplog.text.count("No space left") == 1
+
+
+@pytest.mark.parametrize("can_rescue", [False, True])
+def test_what_is_left_can_be_taken_to_a_safer_place(tmp_path, can_rescue):
+    receiver = Receiver()
+    receiver.away = True
+    spool = tmp_path / "spool"
+    source = tmp_path / "a.txt"
+    source.write_text("x")
+    outbox = Outbox(spool, receiver, "server")
+    outbox.put({"kind": "artifact", "run": "r", "time": 0, "file": keep_copy(spool, str(source))})
+    offered = []
+
+    def rescue(paths):
+        offered.extend((path.suffix, path.exists()) for path in paths)
+        return can_rescue
+
+    assert outbox.close(10, rescue) == 1
+    assert offered == [(".jsonl", True), (".txt", True)]
+    assert spool.exists() is not can_rescue
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

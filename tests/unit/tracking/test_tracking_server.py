@@ -110,7 +110,7 @@ def test_a_server_that_goes_away_and_comes_back(server, tmp_path, caplog):
     closing = time.monotonic()
     late_worker.close()
     closing_s = time.monotonic() - closing
-    assert "qaclims replay" in caplog.text
+    assert "qaclims sync" in caplog.text
 
     server.start()
     slowest_s = max(slowest_s, log_steps(worker, 200, 300))
