@@ -206,10 +206,8 @@ class Delivery:
                 self._begin(client, first)
             case "metrics":
                 self._send_metrics(client, entries)
-            case "params":
-                self._send_params(client, first)
-            case "tags":
-                self._send_tags(client, first)
+            case "params" | "tags":
+                self._send_names(client, first)
             case "artifact":
                 path = self._kept_file(first)
                 log = client.log_artifacts if path.is_dir() else client.log_artifact
@@ -275,21 +273,14 @@ class Delivery:
             self._steps[run_id, name] = {point.step for point in client.get_metric_history(run_id, name)}
         return entry["step"] in self._steps[run_id, name]
 
-    def _send_params(self, client: "MlflowClient", entry: Entry) -> None:
-        from mlflow.entities import Param
+    def _send_names(self, client: "MlflowClient", entry: Entry) -> None:
+        from mlflow.entities import Param, RunTag
 
         run_id = self._run_id(client, entry["run"])
-        params = [Param(name, value) for name, value in entry["values"].items()]
-        for start in range(0, len(params), _MAX_PARAMS_TAGS):
-            client.log_batch(run_id, params=params[start : start + _MAX_PARAMS_TAGS])
-
-    def _send_tags(self, client: "MlflowClient", entry: Entry) -> None:
-        from mlflow.entities import RunTag
-
-        run_id = self._run_id(client, entry["run"])
-        tags = [RunTag(name, value) for name, value in entry["values"].items()]
-        for start in range(0, len(tags), _MAX_PARAMS_TAGS):
-            client.log_batch(run_id, tags=tags[start : start + _MAX_PARAMS_TAGS])
+        make = Param if entry["kind"] == "params" else RunTag
+        values = [make(name, value) for name, value in entry["values"].items()]
+        for start in range(0, len(values), _MAX_PARAMS_TAGS):
+            client.log_batch(run_id, **{entry["kind"]: values[start : start + _MAX_PARAMS_TAGS]})
 
     def _kept_file(self, entry: Entry) -> Path:
         path = self._folder / entry["file"]
