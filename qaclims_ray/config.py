@@ -6,6 +6,7 @@ functions in ``presets.py``. Unknown keys and bad values fail here, before any w
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -352,8 +353,9 @@ class CamConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
-        for name in ("grid_stride", "batch_size", "num_actors"):
-            _require(getattr(self, name) >= 1, f"cams.{name} is {getattr(self, name)}, expected at least 1")
+        _require_at_least(self, "cams", 1, "grid_stride", "batch_size", "num_actors")
+        _require_at_least(self, "cams", 0, "gpus_per_actor")
+        _require(0 <= self.max_failed_fraction <= 1, "cams.max_failed_fraction must lie in [0, 1]")
 
 
 @_settings
@@ -378,6 +380,7 @@ class EvaluationConfig:
             0 < self.fixed_threshold < 1,
             f"evaluation.fixed_threshold is {self.fixed_threshold}, expected a number between 0 and 1",
         )
+        _require_at_least(self, "evaluation", 1, "contact_sheet_images")
 
 
 @_settings
@@ -402,7 +405,12 @@ class ClusterConfig:
     """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
 
     def __post_init__(self) -> None:
-        _require(self.num_workers >= 0, f"cluster.num_workers is {self.num_workers}, expected at least 0")
+        _require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
+        _require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
+        _require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
+        _require(
+            self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more"
+        )
         _require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")
 
 
@@ -416,6 +424,9 @@ class TrackingConfig:
     """Experiment name."""
     enabled: bool = True
     """Track at all."""
+
+    def __post_init__(self) -> None:
+        _require_text(self, "tracking", "experiment")
 
 
 @_settings
@@ -456,6 +467,8 @@ class RunConfig:
     """MLflow."""
 
     def __post_init__(self) -> None:
+        _require(bool(self.name.strip()), "name is empty")
+        _require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
         _require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
         _require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
 
@@ -465,6 +478,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+@functools.cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
     """Build a `RunConfig` from plain JSON types.
 
@@ -472,9 +490,12 @@ def from_dict(values: Mapping[str, Any]) -> RunConfig:
         ConfigError: for unknown keys, wrong types or values out of range, all of them in one message.
     """
     try:
-        return TypeAdapter(RunConfig).validate_python(dict(values))
+        return _adapter().validate_python(dict(values))
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            for e in error.errors()
+        ]
         raise ConfigError("the configuration cannot be used:\n  " + "\n  ".join(lines)) from None
 
 

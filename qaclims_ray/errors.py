@@ -8,8 +8,11 @@ class QaclimsError(Exception):
     """Base of all errors that a user can cause and mend."""
 
 
-class ConfigError(QaclimsError):
-    """A configuration is unknown, inconsistent or out of range."""
+class ConfigError(QaclimsError, ValueError):
+    """A configuration is unknown, inconsistent or out of range.
+
+    It is a `ValueError` too, so that pydantic goes on and reports all of them together.
+    """
 
 
 class DataError(QaclimsError):
