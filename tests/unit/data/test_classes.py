@@ -1,0 +1,35 @@
+from qaclims_ray.data.classes import (
+    BACKGROUND_VALUE,
+    IGNORE_VALUE,
+    VOC_CLASSES,
+    VOC_FILE_NAMES,
+    class_id,
+    label_value,
+    natural_name,
+    voc_palette,
+)
+
+
+def test_class_ids_and_label_values_are_one_apart_and_miss_background_and_void() -> None:
+    values = [label_value(index) for index in range(20)]
+    assert [class_id(value) for value in values] == list(range(20))
+    assert BACKGROUND_VALUE not in values and IGNORE_VALUE not in values
+
+
+def test_voc_has_twenty_classes_in_two_spellings() -> None:
+    assert len(VOC_CLASSES) == len(set(VOC_CLASSES)) == len(VOC_FILE_NAMES) == len(set(VOC_FILE_NAMES)) == 20
+    assert [natural_name(name) for name in VOC_FILE_NAMES] == list(VOC_CLASSES)
+    different = {(f, n) for f, n in zip(VOC_FILE_NAMES, VOC_CLASSES, strict=True) if f != n}
+    assert different == {
+        ("diningtable", "dining table"), ("pottedplant", "potted plant"), ("tvmonitor", "tv monitor")
+    }  # fmt: skip
+
+
+def test_the_palette_is_vocs() -> None:
+    palette = voc_palette()
+    colours = [tuple(palette[start : start + 3]) for start in range(0, len(palette), 3)]
+    assert len(colours) == len(set(colours)) == 256
+    # The published colours of background, aeroplane, cat, person, tv monitor and void.
+    assert [colours[value] for value in (0, 1, 8, 15, 20, 255)] == [
+        (0, 0, 0), (128, 0, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)
+    ]  # fmt: skip

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+from qaclims_ray.data.validation import (
+    MAX_LISTED_FAULTS,
+    Fault,
+    RawImage,
+    check_splits,
+    fail_on,
+    in_threads,
+    inspect_images,
+)
+from qaclims_ray.errors import DataError
+from tests.unit.data.tiny_data_sets import image_bytes, mask_bytes
+
+
+def faults_of(sort: str, count: int) -> list[Fault]:
+    return [Fault(sort, f"{sort}-{n}", "wrong") for n in range(count)]
+
+
+def report_of(faults: list[Fault]) -> str:
+    with pytest.raises(DataError) as caught:
+        fail_on(faults, "/data")
+    return str(caught.value)
+
+
+def test_without_faults_nothing_happens() -> None:
+    fail_on([], "/data")
+
+
+def test_faults_are_grouped_counted_and_told_once() -> None:
+    report = report_of([*faults_of("red", 2), *faults_of("blue", 1), *faults_of("red", 2)])
+    assert report.splitlines() == [
+        "the data set at /data has 3 faults; mend all of them before a run:",
+        "red (2):",
+        "  red-0: wrong",
+        "  red-1: wrong",
+        "blue (1):",
+        "  blue-0: wrong",
+    ]
+
+
+@pytest.mark.parametrize("counts", [(4000,), (4000, 3), (30, 30, 30), (1, 2, 49), tuple([2] * 80)])
+def test_a_long_report_is_cut_but_every_sort_is_shown(counts: tuple[int, ...]) -> None:
+    report = report_of([fault for sort, count in enumerate(counts) for fault in faults_of(f"sort{sort}", count)])
+    listed = [line for line in report.splitlines() if line.endswith(": wrong")]
+    assert f"has {sum(counts)} faults" in report
+    assert len(listed) <= max(MAX_LISTED_FAULTS, len(counts))
+    assert len(listed) >= min(MAX_LISTED_FAULTS - 2, sum(counts))
+    for sort, count in enumerate(counts):
+        assert f"sort{sort} ({count}):" in report and f"  sort{sort}-0: wrong" in report
+    assert ("more" in report) == (len(listed) < sum(counts))
+
+
+def test_a_rare_sort_is_shown_whole_beside_a_frequent_one() -> None:
+    report = report_of([*faults_of("frequent", 4000), *faults_of("rare", 5)])
+    assert report.count("rare-") == 5 and "... and 3955 more" in report
+
+
+def test_threads_keep_the_order() -> None:
+    assert in_threads(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
+
+
+def raw(folder: Path, image_id: str, **changes: object) -> RawImage:
+    values: dict = {"labels": (0,), "mask_uri": None, "context_uri": None, "splits": ("train",), **changes}
+    return RawImage(image_id, f"{folder}/{image_id}.jpg", **values)
+
+
+def test_sound_images_become_records_and_broken_ones_faults(tmp_path: Path) -> None:
+    (tmp_path / "good.jpg").write_bytes(image_bytes())
+    records, faults = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
+    assert [(r.image_id, r.width, r.height, r.labels) for r in records] == [("good", 24, 16, (0,))]
+    assert [(fault.sort, fault.subject) for fault in faults] == [("unreadable image", "gone")]
+
+
+def test_image_and_mask_are_judged_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "a.png").write_bytes(mask_bytes([3]))
+    images = [raw(tmp_path, "a", mask_uri=f"{tmp_path}/a.png", context_uri=f"{tmp_path}/absent.png")]
+    faults = inspect_images(images, 2, decode=True)[1]
+    assert {fault.sort for fault in faults} == {
+        "unreadable image",
+        "mask values beyond the classes",
+        "unreadable context map",
+    }
+
+
+@pytest.mark.parametrize(("class_id", "is_fault"), [(0, False), (1, False), (2, True), (253, True), (254, False)])
+def test_mask_values_go_up_to_the_last_class_and_255_is_void(tmp_path: Path, class_id: int, is_fault: bool) -> None:
+    (tmp_path / "a.jpg").write_bytes(image_bytes())
+    (tmp_path / "a.png").write_bytes(mask_bytes([class_id]))
+    faults = inspect_images([raw(tmp_path, "a", mask_uri=f"{tmp_path}/a.png")], 2, decode=True)[1]
+    assert bool(faults) == is_fault
+
+
+def test_labels_from_a_mask_leave_out_background_and_void(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(image_bytes())
+    (tmp_path / "a.png").write_bytes(mask_bytes([4, 1]))
+    for decode in (True, False):
+        images = [raw(tmp_path, "a", labels=None, mask_uri=f"{tmp_path}/a.png")]
+        assert inspect_images(images, 5, decode=decode)[0][0].labels == (1, 4)
+
+
+def test_splits_need_images_and_scored_ones_masks() -> None:
+    images = [
+        RawImage("a", "a.jpg", (), "a.png", None, ("train", "val")),
+        RawImage("b", "b.jpg", (), None, None, ("train",)),
+    ]
+    assert check_splits(["train", "val"], images, scored="val") == []
+    assert [f.sort for f in check_splits(["train", "test"], images, scored="val")] == ["empty split"]
+    assert [(f.sort, f.subject) for f in check_splits(["train"], images, scored="train")] == [("missing mask", "b")]
+    assert check_splits(["train"], images[1:], scored="train") == []
