@@ -18,7 +18,7 @@ import PIL.Image
 from qaclims_ray.config import TrackingConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
-from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
 from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Entry, Outbox
 from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
 from qaclims_ray.tracking.store import (
@@ -211,8 +211,7 @@ class Delivery:
             case "artifact":
                 path = self._kept_file(first)
                 log = client.log_artifacts if path.is_dir() else client.log_artifact
-                # A folder keeps its own name, as a file does.
-                inside = posixpath.join(first["folder"], path.name) if path.is_dir() else first["folder"]
+                    inside = posixpath.join(first["folder"], path.name) if path.is_dir() else first["folder"]
                 log(self._run_id(client, first["run"]), str(path), inside or None)
             case "image":
                 run_id = self._run_id(client, first["run"])
@@ -277,10 +276,13 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         run_id = self._run_id(client, entry["run"])
-        make = Param if entry["kind"] == "params" else RunTag
-        values = [make(name, value) for name, value in entry["values"].items()]
+        values = list(entry["values"].items())
         for start in range(0, len(values), _MAX_PARAMS_TAGS):
-            client.log_batch(run_id, **{entry["kind"]: values[start : start + _MAX_PARAMS_TAGS]})
+            chunk = values[start : start + _MAX_PARAMS_TAGS]
+            if entry["kind"] == "params":
+                client.log_batch(run_id, params=[Param(name, value) for name, value in chunk])
+            else:
+                client.log_batch(run_id, tags=[RunTag(name, value) for name, value in chunk])
 
     def _kept_file(self, entry: Entry) -> Path:
         path = self._folder / entry["file"]
@@ -374,8 +376,8 @@ def _connect(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
-def _opening_failure(uri: str, error: Exception) -> Exception:
-    if isinstance(error, ConfigError | ResourceError):
+def _opening_failure(uri: str, error: Exception) -> QaclimsError:
+    if isinstance(error, QaclimsError):
         return error
     return ResourceError(
         f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}. Start or mend it, give another "
