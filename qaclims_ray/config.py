@@ -206,7 +206,8 @@ class CamNetConfig:
         _require_text(self, "cam_net", "backbone")
         strides = (1, 2, 4, 8, 16, 32)
         _require(
-            self.output_stride in strides, f"cam_net.output_stride is {self.output_stride}, expected one of {strides}"
+            self.output_stride in strides,
+            f"output stride {self.output_stride} (cam_net.output_stride) is not one of {strides}",
         )
         _require(min(self.image_std) > 0, f"cam_net.image_std is {self.image_std}, expected positive numbers")
 
