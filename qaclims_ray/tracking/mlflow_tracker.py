@@ -209,10 +209,7 @@ class Delivery:
             case "params" | "tags":
                 self._send_names(client, first)
             case "artifact":
-                path = self._kept_file(first)
-                log = client.log_artifacts if path.is_dir() else client.log_artifact
-                    inside = posixpath.join(first["folder"], path.name) if path.is_dir() else first["folder"]
-                log(self._run_id(client, first["run"]), str(path), inside or None)
+                self._send_file(client, first)
             case "image":
                 run_id = self._run_id(client, first["run"])
                 with PIL.Image.open(self._kept_file(first)) as image:
@@ -283,6 +280,13 @@ class Delivery:
                 client.log_batch(run_id, params=[Param(name, value) for name, value in chunk])
             else:
                 client.log_batch(run_id, tags=[RunTag(name, value) for name, value in chunk])
+
+    def _send_file(self, client: "MlflowClient", entry: Entry) -> None:
+        run_id, path = self._run_id(client, entry["run"]), self._kept_file(entry)
+        if path.is_dir():  # keeps its own name, as a file does
+            client.log_artifacts(run_id, str(path), posixpath.join(entry["folder"], path.name))
+        else:
+            client.log_artifact(run_id, str(path), entry["folder"] or None)
 
     def _kept_file(self, entry: Entry) -> Path:
         path = self._folder / entry["file"]
