@@ -1,6 +1,5 @@
 """Stage 6: CAMs of the scored images, by an actor pool on Ray Data."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.cam_store import write_cam_shard
 from qaclims_ray.models.cam_net import load_cam_net
 
+Rgb = tuple[float, float, float]
 IMAGES_PER_SHARD = 64
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
 
@@ -24,14 +24,12 @@ RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fra
 class CamActor:
     """Hold a CAM network; compute one decoded shard and publish its file."""
 
-    def __init__(
-        self, network_uri: str, config: CamConfig, mean: Sequence[float], std: Sequence[float], uri: str
-    ) -> None:
+    def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb, uri: str) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         with storage.local_copy(network_uri) as folder:
             self.network = load_cam_net(folder, device).eval()
-        self.config, self.mean, self.std, self.uri = config, tuple(mean), tuple(std), uri
+        self.config, self.mean, self.std, self.uri = config, mean, std, uri
 
     def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> dict[str, Any]:
         """Return the shard's counts and the errors of its bad images."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id, label_value, voc_palette
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value, voc_palette
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label
 from qaclims_ray.evaluation.palette import INK, PAPER, QUIET_INK, system_colours
@@ -165,7 +165,11 @@ def _draw_header(
         left = lefts[len(plain) + 2 * position]
         right = left + 2 * tile_px + _GAP_PX
         draw.rectangle((left, 24, right, 26), fill=colours[system])
-        draw.text(((left + right) / 2, 13), system, font=_font(14, bold=True), fill=INK, anchor="mm")
+        font = _font(14, bold=True)
+        if draw.textlength(system, font=font) > right - left:
+            font = _font(11, bold=True)
+        text = _shortened(draw, system, font, right - left)
+        draw.text(((left + right) / 2, 13), text, font=font, fill=INK, anchor="mm")
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, row: SheetRow, class_names: Sequence[str], top: int) -> None:
@@ -174,9 +178,21 @@ def _draw_caption(draw: ImageDraw.ImageDraw, row: SheetRow, class_names: Sequenc
         line = top + 4 + 18 * position
         value = label_value(present)
         draw.rectangle((8, line + 2, 18, line + 12), fill=tuple(palette[3 * value : 3 * value + 3]))
-        draw.text((24, line), class_names[class_id(value)], font=_font(12, bold=True), fill=INK)
+        font = _font(12, bold=True)
+        name = _shortened(draw, class_names[present], font, _CAPTION_PX - 28)
+        draw.text((24, line), name, font=font, fill=INK)
     line = top + 4 + 18 * min(len(row.class_ids), 5)
-    draw.text((8, line), row.image_id, font=_font(10), fill=QUIET_INK)
+    text = _shortened(draw, row.image_id, _font(10), _CAPTION_PX - 12)
+    draw.text((8, line), text, font=_font(10), fill=QUIET_INK)
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
+    """Cut a text that would run into its neighbour."""
+    if draw.textlength(text, font=font) <= width_px:
+        return text
+    while text and draw.textlength(f"{text}..", font=font) > width_px:
+        text = text[:-1]
+    return f"{text}.."
 
 
 def _font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:

@@ -18,13 +18,15 @@ import PIL.Image
 from qaclims_ray.config import TrackingConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
-from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
+from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Entry, Outbox
 from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
 from qaclims_ray.tracking.store import (
     SPOOL_NAME,
     artifact_root,
+    first_line,
     one_at_a_time,
+    opening_failure,
     prepare_environment,
     shown,
     spool_folder,
@@ -84,7 +86,7 @@ def open_tracker(
             experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
         run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
     except Exception as error:
-        raise _opening_failure(uri, error) from error
+        raise opening_failure(uri, error) from error
     tracker = _tracker(
         uri=uri,
         experiment=config.experiment,
@@ -190,10 +192,10 @@ class Delivery:
         except (DeliveryPostponed, DeliveryRefused):
             raise
         except OSError as error:
-            raise DeliveryPostponed(_first_line(error)) from error
+            raise DeliveryPostponed(first_line(error)) from error
         except Exception as error:
             code = getattr(error, "error_code", "BAD_REQUEST")
-            raise (DeliveryRefused if code in _REFUSALS else DeliveryPostponed)(_first_line(error)) from error
+            raise (DeliveryRefused if code in _REFUSALS else DeliveryPostponed)(first_line(error)) from error
 
     def known_run_id(self, run: str) -> str | None:
         """Return the id of a run, when the server has given it one."""
@@ -378,19 +380,6 @@ def _connect(uri: str) -> "MlflowClient":
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
-
-
-def _opening_failure(uri: str, error: Exception) -> QaclimsError:
-    if isinstance(error, QaclimsError):
-        return error
-    return ResourceError(
-        f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}. Start or mend it, give another "
-        "tracking.uri, or run without: tracking.enabled=false"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
 
 
 def _samplers() -> Sequence[Any]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from qaclims_ray.config import TrackingConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
 
 SPOOL_NAME = "tracking-spool"
 _ENVIRONMENT = {
@@ -94,3 +94,18 @@ def one_at_a_time(uri: str) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def opening_failure(uri: str, error: Exception) -> QaclimsError:
+    """Return the mistake a user is told of when a run cannot be opened."""
+    if isinstance(error, QaclimsError):
+        return error
+    return ResourceError(
+        f"the tracking store {shown(uri)} cannot be used: {first_line(error)}. Start or mend it, give another "
+        "tracking.uri, or run without: tracking.enabled=false"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's kind and the beginning of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"

@@ -64,7 +64,7 @@ def affine_from_quantiles(
     for class_id in classes.unique().tolist():
         # numpy: torch.quantile refuses more than 2^24 values.
         low, high = np.quantile(values[classes == class_id].double().numpy(), [LOW_QUANTILE, HIGH_QUANTILE])
-        scale[class_id] = HIGH_LOGIT / (high - low + _MIN_SPREAD)
+        scale[class_id] = HIGH_LOGIT / max(high - low, _MIN_SPREAD)
         shift[class_id] = -low * scale[class_id]
     return scale, shift
 

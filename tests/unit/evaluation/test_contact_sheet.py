@@ -45,6 +45,14 @@ def test_pictures_keep_their_aspect_and_pixels():
     assert len(found) == 1
 
 
+def test_long_names_do_not_run_into_their_neighbours():
+    short, long = row(systems=("A", "B")), row(systems=("A" * 90, "B"))
+    ends = [contact_sheet([one], ("bird" * 20, "boat"), tile_px=64)[:, 120 + 2 * 70 + 160 :] for one in (short, long)]
+    captions = contact_sheet([row()], ("bird" * 20, "boat"), tile_px=64)[50:, 117:120]
+    assert np.array_equal(ends[0][:20], ends[1][:20])
+    assert int(captions.min()) == 255
+
+
 def test_rows_must_agree_on_the_systems():
     with pytest.raises(DataError, match="at least one image"):
         contact_sheet([], NAMES)

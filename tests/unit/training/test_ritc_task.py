@@ -1,0 +1,153 @@
+import dataclasses
+
+import pytest
+import torch
+
+from qaclims_ray.config import TextConfig
+from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.text.bank import build_bank
+from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.ritc_task import ritc_step, train_ritc
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+
+
+@pytest.fixture
+def init_dir(tmp_path) -> str:
+    torch.manual_seed(0)
+    save_cam_net(build_cam_net(CAM_NET, 3, classifier_bias=True), str(tmp_path / "init"))
+    return str(tmp_path / "init")
+
+
+def _train(tmp_path, init_dir, **changes) -> dict[str, float]:
+    options = {
+        "manifest": write_pictures(tmp_path),
+        "bank": TinyTexts(12),
+        "clip": TinyClip(),
+        "cam_net": CAM_NET,
+        "augment": AUGMENT,
+        "ritc": ritc_config(),
+        "init_dir": init_dir,
+        "precision": "fp32",
+        "loader_workers": 0,
+        "seed": 0,
+        "context": LocalContext(str(tmp_path / "run")),
+    }
+    return train_ritc(**{**options, **changes})
+
+
+def test_training_lowers_the_loss_and_reports_its_parts(tmp_path, init_dir) -> None:
+    config = ritc_config(pair_reduction="mean_pairs", area_over="present", temperature=0.1)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8, lr=0.002))
+    context = LocalContext(str(tmp_path / "run"))
+    metrics = _train(tmp_path, init_dir, ritc=config, context=context)
+    assert set(metrics) == {
+        "loss", "loss/foreground", "loss/background", "loss/area", "pairs", "pairs_skipped", "lr", "images_per_s"
+    }  # fmt: skip
+    assert context.reports[-1]["loss"] < context.reports[0]["loss"] - 0.1
+    manifest = write_pictures(tmp_path)
+    skipped = sum((int(r.image_id) + label) % 4 == 0 for r in manifest.records for label in r.labels)
+    assert metrics["pairs_skipped"] == skipped > 0
+    assert metrics["pairs"] == sum(len(r.labels) for r in manifest.records) - skipped
+    total = 10 * metrics["loss/foreground"] + 8 * metrics["loss/background"] + 0.2 * metrics["loss/area"]
+    assert metrics["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_checkpoints_hold_the_network_alone(tmp_path, init_dir) -> None:
+    from safetensors.torch import load_file
+
+    _train(tmp_path, init_dir)
+    names = set(load_file(tmp_path / "run/latest/network.safetensors"))
+    assert names == set(build_cam_net(CAM_NET, 3, classifier_bias=True).state_dict())
+
+
+def test_a_real_text_bank_fits(tmp_path, init_dir) -> None:
+    def encode(texts: list[str]) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(len(texts))
+        return torch.nn.functional.normalize(torch.randn(len(texts), 6, generator=generator), dim=-1)
+
+    manifest = write_pictures(tmp_path)
+    bank = build_bank(None, manifest, TextConfig(source="class_names"), encode)
+    assert _train(tmp_path, init_dir, manifest=manifest, bank=bank)["pairs_skipped"] == 0
+
+
+@pytest.mark.parametrize("mode", ["token_mask", "both"])
+def test_token_masks_need_mask_tokens(tmp_path, init_dir, mode) -> None:
+    plain = TinyClip(is_mask_adapted=False)
+    with pytest.raises(ConfigError, match=f"ritc.region_mode is {mode}, but this CLIP has no mask tokens"):
+        _train(tmp_path, init_dir, clip=plain, ritc=ritc_config(region_mode=mode))
+    assert plain.num_calls == 0
+
+
+def test_what_does_not_belong_together_is_refused_before_training(tmp_path, init_dir) -> None:
+    with pytest.raises(ArtifactError, match="another CLIP"):
+        _train(tmp_path, init_dir, clip=TinyClip(dim=9))
+    with pytest.raises(ArtifactError, match="no trained network"):
+        _train(tmp_path, str(tmp_path / "nowhere"))
+    with pytest.raises(ArtifactError, match="train the classifier again"):
+        _train(tmp_path, init_dir, cam_net=dataclasses.replace(CAM_NET, image_mean=(0.1, 0.1, 0.1)))
+    manifest = dataclasses.replace(write_pictures(tmp_path), class_names=("a", "b", "c", "d"))
+    with pytest.raises(ArtifactError, match="3 classes, the data set 4"):
+        _train(tmp_path, init_dir, manifest=manifest)
+    assert not (tmp_path / "run/latest").exists()
+
+
+def test_missing_texts_are_found_before_the_first_step(tmp_path, init_dir) -> None:
+    class Holes(TinyTexts):
+        def lookup(self, image_ids, class_ids):
+            if "7" in image_ids:
+                raise ArtifactError("the text bank has no texts for 7")
+            return super().lookup(image_ids, class_ids)
+
+    clip = TinyClip()
+    with pytest.raises(ArtifactError, match="no texts for 7"):
+        _train(tmp_path, init_dir, bank=Holes(12), clip=clip)
+    assert clip.num_calls == 0
+
+
+def _step(labels, clip=None, network=None, **changes):
+    torch.manual_seed(0)
+    network = network or build_cam_net(CAM_NET, 3).eval()
+    labels = torch.tensor(labels, dtype=torch.float32)
+    batch = {"image": torch.randn(len(labels), 3, 32, 32), "labels": labels}
+    ids = [str(index + 1) for index in range(len(labels))]
+    options = {"bank": TinyTexts(8), "clip": clip or TinyClip(), "ritc": ritc_config(**changes), "cam_net": CAM_NET}
+    result = ritc_step(network, batch, ids, images_per_step=len(labels), **options)
+    result.loss.backward()
+    return result, network
+
+
+def test_gradients_flow_through_clip_but_not_into_it() -> None:
+    clip = TinyClip()
+    result, network = _step([[1, 0, 1], [1, 1, 0]], clip, area_weight=0.0)
+    assert all(p.grad is None for p in clip.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert clip.num_calls == 1 and result.counts["pairs"] == 4
+
+
+@pytest.mark.parametrize("area_over", ["all", "present"])
+@pytest.mark.parametrize("reduction", ["official", "mean_pairs"])
+def test_a_batch_without_labels_still_depends_on_the_network(area_over, reduction) -> None:
+    result, network = _step([[0, 0, 0]], area_over=area_over, pair_reduction=reduction)
+    assert all(p.grad is not None for p in network.parameters())
+    assert result.counts == {"pairs": 0, "pairs_skipped": 0}
+    assert (result.loss.item() > 0) == (area_over == "all")
+    assert result.means["loss/foreground"] == 0
+
+
+def test_one_label_in_one_image_and_pairs_without_texts() -> None:
+    assert _step([[0, 1, 0]])[0].counts == {"pairs": 1, "pairs_skipped": 0}
+    # Images 2 and 3, classes 2 and 1: (2 + 2) % 4 == (3 + 1) % 4 == 0 texts.
+    clip = TinyClip()
+    result, network = _step([[0, 0, 0], [0, 0, 1], [0, 1, 0]], clip)
+    assert result.counts == {"pairs": 0, "pairs_skipped": 2} and clip.num_calls == 0
+    assert result.loss.item() == pytest.approx(0.2 * result.means["loss/area"].item())
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_each_weight_switches_its_term_off() -> None:
+    reference = _step([[1, 0, 1], [1, 1, 0]])[0]
+    for name, weight in (("foreground_weight", 10.0), ("background_weight", 8.0), ("area_weight", 0.2)):
+        without = _step([[1, 0, 1], [1, 1, 0]], **{name: 0.0})[0]
+        term = reference.means[f"loss/{name.removesuffix('_weight')}"].item()
+        assert (reference.loss - without.loss).item() == pytest.approx(weight * term, rel=1e-4)
