@@ -96,8 +96,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     )
     frame = table.read_corpus(uri)
     summary = build.summarise(frame)
-    failed = frame[frame["status"] == "error"]
-    build.check_failures(failed, len(manifest.records), config.max_failed_fraction)
+    build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
     meta = artifacts.write_meta(uri, "corpus", settings, inputs, summary)
     stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
     stage.progress.finish(
