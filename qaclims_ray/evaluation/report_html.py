@@ -16,6 +16,7 @@ from qaclims_ray.evaluation.report_style import STYLE
 from qaclims_ray.evaluation.sweep import SeedScores
 
 _PIXELS = '<span class="pixels">chosen with pixel labels</span>'
+_WIDE_PX = 1700
 _RANK_WORDS = {
     "miou_best": "best threshold",
     "miou_fixed": "fixed threshold",
@@ -134,7 +135,7 @@ def _pictures_section(data: ReportData) -> str:
     if not sheets:
         return ""
     pictures = "".join(
-        f'<figure><figcaption>{escape(title)}</figcaption><div class="picture">'
+        f'<figure><figcaption>{escape(title)}</figcaption><div class="picture{_wide(picture)}">'
         f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
         "</div></figure>"
         for title, picture in sheets
@@ -144,6 +145,11 @@ def _pictures_section(data: ReportData) -> str:
         "The number in a mask's corner is the mean IoU of that image's classes, in percent.</p>"
         f"{pictures}</section>"
     )
+
+
+def _wide(png: bytes) -> str:
+    """Sheets of many systems scroll sideways, rather than shrink until nothing is to be seen."""
+    return " wide" if int.from_bytes(png[16:20]) > _WIDE_PX else ""
 
 
 def _sweep_section(data: ReportData) -> str:

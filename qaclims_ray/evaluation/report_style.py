@@ -43,6 +43,7 @@ figure { margin: 0 0 4px; } figure svg { width: 100%; height: auto; display: blo
 figcaption { color: var(--quiet); font-size: 13px; margin: 0 0 6px; }
 .picture { background: #fff; border-radius: 8px; padding: 8px; overflow-x: auto; margin-bottom: 10px; }
 .picture img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
+.picture.wide img { max-width: none; }
 .time { display: grid; grid-template-columns: minmax(160px, max-content) 1fr max-content; gap: 6px 14px;
   align-items: center; }
 .time i { display: block; height: 12px; border-radius: 4px; background: var(--accent); min-width: 2px; }

@@ -29,9 +29,9 @@ def seed(best: float, fixed: float) -> SeedScores:
     )  # fmt: skip
 
 
-def png() -> bytes:
+def png(width: int = 4) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(np.zeros((4, width, 3), dtype=np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -149,6 +149,11 @@ def test_a_run_without_masks_still_has_a_report(tmp_path: Path):
     report, page = written(tmp_path, report_data(systems=systems))
     assert report["systems"]["baseline"]["seed"] is None
     assert "no image has a mask" in page and "<svg" not in page
+
+
+def test_sheets_of_many_systems_scroll(tmp_path: Path):
+    _, page = written(tmp_path, report_data(contact_sheets={"all": png(2400)}))
+    assert page.count('class="picture wide"') == 1 and page.count('class="picture"') == 1
 
 
 def test_no_system_no_report(tmp_path: Path):
