@@ -20,7 +20,7 @@ class ConsoleProgress(Progress):
 
     def start(self, name: str) -> None:
         """See `Progress.start`."""
-        self._name, self._started = time.perf_counter()
+        self._name, self._started = name, time.perf_counter()
         self._close()
         if self.console.is_terminal:
             self._bars = Bars(

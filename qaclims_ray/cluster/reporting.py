@@ -76,7 +76,7 @@ def run_report(stage: Stage, manifest: Manifest, scores: Mapping[str, Evaluation
             timings={name: round(seconds, 2) for name, seconds in timings.items()},
             dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
             systems=systems,
-            contact_sheets={"Chosen by class, not by result": _png(sheet)},
+            contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )

@@ -141,7 +141,7 @@ def test_missing_weights(own_folder):
 
 def test_other_kinds_of_model(own_folder):
     edit_config(own_folder, lambda config: config.update(model_type="bert"))
-    with pytest.raises(ModelError, match="'bert'. Expected a BLIP VQA model"):
+    with pytest.raises(ModelError, match="'bert'\\. Expected a BLIP VQA model"):
         load_vqa(str(own_folder), image_size=64, device="cpu")
 
 

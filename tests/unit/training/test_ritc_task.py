@@ -37,14 +37,15 @@ def _train(tmp_path, init_dir, **changes) -> dict[str, float]:
 
 
 def test_training_lowers_the_loss_and_reports_its_parts(tmp_path, init_dir) -> None:
-    config = ritc_config(pair_reduction="mean_pairs", area_over="present", temperature=0.1)
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8, lr=0.002))
+    config = ritc_config(pair_reduction="mean_pairs", area_over="present", temperature=0.1, region_mode="none")
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, name="adamw", epochs=10, lr=1e-3))
     context = LocalContext(str(tmp_path / "run"))
-    metrics = _train(tmp_path, init_dir, ritc=config, context=context)
+    still = dataclasses.replace(AUGMENT, flip=False)
+    metrics = _train(tmp_path, init_dir, ritc=config, context=context, augment=still)
     assert set(metrics) == {
         "loss", "loss/foreground", "loss/background", "loss/area", "pairs", "pairs_skipped", "lr", "images_per_s"
     }  # fmt: skip
-    assert context.reports[-1]["loss"] < context.reports[0]["loss"] - 0.1
+    assert context.reports[-1]["loss"] < 0.7 * context.reports[0]["loss"]
     manifest = write_pictures(tmp_path)
     skipped = sum((int(r.image_id) + label) % 4 == 0 for r in manifest.records for label in r.labels)
     assert metrics["pairs_skipped"] == skipped > 0
