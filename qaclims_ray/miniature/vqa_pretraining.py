@@ -43,7 +43,7 @@ IMAGE_MEAN, IMAGE_STD = 0.5, 0.25
 TRAINING_STREAM = 40
 """Stream of scenes the VQA learns from; the held-out ones of its card are another."""
 
-_CHECKPOINT_NAME = "training.pt"
+_CHECKPOINT_NAME = "training_state.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
