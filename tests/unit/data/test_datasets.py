@@ -55,9 +55,11 @@ def test_loading_does_not_disturb_the_callers_randomness(manifest: Manifest) -> 
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_loading_processes_that_stay_see_the_next_epoch(manifest: Manifest, method: str) -> None:
+@pytest.mark.parametrize(("method", "is_sent"), [("fork", False), ("fork", True), ("spawn", False)])
+def test_loading_processes_that_stay_see_the_next_epoch(manifest: Manifest, method: str, is_sent: bool) -> None:
     dataset = dataset_of(manifest)
+    if is_sent:  # as Ray hands it to a worker
+        dataset = pickle.loads(pickle.dumps(dataset))
     loader = DataLoader(dataset, batch_size=2, num_workers=1, persistent_workers=True, multiprocessing_context=method)
     for epoch in (0, 1, 0):
         dataset.set_epoch(epoch)
@@ -102,6 +104,12 @@ def test_any_number_of_workers_sees_the_same_global_batches(world_size: int, epo
     assert batches(world_size, epoch=epoch) == alone
     seen = [index for batch in alone for index in batch]
     assert len(alone) == 3 and len(set(seen)) == len(seen) == 18
+
+
+def test_a_rank_takes_every_so_manyth_position() -> None:
+    alone = list(GlobalBatchSampler(23, 6, 0, 1, 9))
+    for rank in range(4):
+        assert list(GlobalBatchSampler(23, 6, rank, 4, 9)) == [batch[rank::4] for batch in alone]
 
 
 def test_the_order_follows_epoch_and_seed() -> None:

@@ -85,6 +85,8 @@ def test_a_bad_entry_is_one_fault_and_the_rest_is_read(tmp_path: Path, name: str
 def test_the_separator_is_one_for_the_whole_file(tmp_path: Path) -> None:
     table = read_label_file(write(tmp_path, "a.csv", "image,labels\na,dining table\nb,cat;dog\n"))
     assert table.labels == {"a": ("dining table",), "b": ("cat", "dog")}
+    table = read_label_file(write(tmp_path, "b.csv", 'image,labels\na,"saw, small"\nb,"saw, small;dog"\n'))
+    assert table.labels == {"a": ("saw, small",), "b": ("saw, small", "dog")}
 
 
 def test_splits_are_read_in_either_form(tmp_path: Path) -> None:
