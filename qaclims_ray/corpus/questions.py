@@ -17,7 +17,7 @@ from qaclims_ray.errors import ConfigError
 Kind = Literal["foreground", "background"]
 Group = Literal["objects", "scene", "fine_grained", "alias"]
 
-KIND_OF_GROUP: dict[Group, Kind] = {
+KIND_OF_GROUP: dict[str, Kind] = {
     "objects": "background",
     "scene": "background",
     "fine_grained": "foreground",
@@ -142,8 +142,9 @@ def _entry_faults(entry: object) -> list[str]:
     if "template" in entry:
         faults += _template_faults(entry["template"])
     group, kind = entry.get("group"), entry.get("kind")
-    if group in get_args(Group) and kind in get_args(Kind) and KIND_OF_GROUP[group] != kind:
-        faults.append(f"group {group} asks for the {KIND_OF_GROUP[group]}, but kind is {kind}")
+    expected_kind = KIND_OF_GROUP.get(group) if isinstance(group, str) else None
+    if expected_kind is not None and kind in get_args(Kind) and kind != expected_kind:
+        faults.append(f"group {group} asks for the {expected_kind}, but kind is {kind}")
     return faults
 
 

@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ def answer_loss(
         lengths: Number of tokens of each question.
         answers: Token of each one-word answer.
     """
-    config = model.config.text_config
+    config: Any = model.config.text_config
     image_states = model.vision_model(pixel_values=pixels).last_hidden_state
     total = image_states.new_zeros(())
     for length in lengths.unique().tolist():

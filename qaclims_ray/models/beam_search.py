@@ -120,7 +120,7 @@ def beam_search(
         if length < min_length:
             log_probabilities[:, end_token] = -torch.inf
         log_probabilities = log_probabilities.view(len(asked), -1, log_probabilities.shape[-1])
-        parents, all_ended = beams.extend(log_probabilities, length, end_token, length_penalty, early_stopping)
+        parents, all_ended = beams.extend(log_probabilities, length, end_token, length_penalty)
         done = all_ended | beams.cannot_improve(length + 1, length_penalty, early_stopping)
         answers[asked] = beams.finished[:, 0]
         kept = (~done).nonzero()[:, 0]
@@ -171,7 +171,6 @@ class _Beams:
         length: int,
         end_token: int,
         length_penalty: float,
-        early_stopping: EarlyStopping,
     ) -> tuple[Int[Tensor, "question beam"], Bool[Tensor, " question"]]:
         """Add one token to every running hypothesis.
 
@@ -187,8 +186,6 @@ class _Beams:
             ended = torch.ones_like(ended)
 
         new_scores = scores / float(length) ** length_penalty
-        if early_stopping is True:
-            new_scores = new_scores + self.is_finished.all(1, keepdim=True) * UNREACHABLE
         # Only candidates among the best num_beams may finish; the rest exist so that num_beams remain to run.
         finishes = ended & (torch.arange(ended.shape[1], device=ended.device) < self.num_beams)
         new_scores = new_scores + (~finishes) * UNREACHABLE

@@ -41,7 +41,7 @@ class BlipVqa:
             image_size: Side of the square images, in pixels; position embeddings are interpolated to it.
         """
         model = model.eval().requires_grad_(False)
-        config = model.config.text_config
+        config: Any = model.config.text_config
         self.image_size = image_size
         self.device, self.dtype = model.device, model.dtype
         self.tokenizer = processor.tokenizer

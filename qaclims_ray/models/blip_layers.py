@@ -5,6 +5,8 @@ Three things differ from the layers of transformers: the true question mask reac
 its questions, and those of a question serve all of its beams.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 class ImageEncoder(nn.Module):
     """The ViT of BLIP at a fixed image size."""
 
-    def __init__(self, vision_model: nn.Module, image_size: int):
+    def __init__(self, vision_model: Any, image_size: int):
         super().__init__()
         embeddings = vision_model.embeddings
         self.patch_embedding = embeddings.patch_embedding
@@ -45,7 +47,7 @@ class ImageEncoder(nn.Module):
 class TextLayer(nn.Module):
     """One layer of the question encoder or the answer decoder."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: Any):
         super().__init__()
         own, cross = layer.attention, layer.crossattention
         self.num_heads = own.self.num_attention_heads
@@ -71,7 +73,8 @@ class TextLayer(nn.Module):
     ]:
         """Return queries, keys and values of the layer's self-attention."""
         queries, keys, values = self.own_qkv(states).chunk(3, dim=-1)
-        return tuple(split_heads(part, self.num_heads) for part in (queries, keys, values))
+        heads = self.num_heads
+        return split_heads(queries, heads), split_heads(keys, heads), split_heads(values, heads)
 
     def forward(
         self,
@@ -106,7 +109,7 @@ class TextLayer(nn.Module):
 class TextEmbedding(nn.Module):
     """Word plus position embedding, normalised."""
 
-    def __init__(self, embeddings: nn.Module):
+    def __init__(self, embeddings: Any):
         super().__init__()
         self.words, self.positions = embeddings.word_embeddings, embeddings.position_embeddings
         self.norm = embeddings.LayerNorm
@@ -120,7 +123,7 @@ class TextEmbedding(nn.Module):
 class AnswerHead(nn.Module):
     """Scores of the next answer token."""
 
-    def __init__(self, predictions: nn.Module):
+    def __init__(self, predictions: Any):
         super().__init__()
         transform = predictions.transform
         self.dense, self.activation, self.norm = transform.dense, transform.transform_act_fn, transform.LayerNorm

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,7 +11,7 @@ from qaclims_ray.miniature import vqa_pretraining
 from qaclims_ray.miniature.answers import LEFT_ANSWER, RIGHT_ANSWER, true_answers
 from qaclims_ray.miniature.scenes import VQA_SET, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, STUFF
-from qaclims_ray.miniature.vqa_card import present_names
+from qaclims_ray.miniature.vqa_card import measure_vqa, present_names
 from qaclims_ray.miniature.vqa_pretraining import (
     VqaSettings,
     answer_loss,
@@ -20,6 +22,7 @@ from qaclims_ray.miniature.vqa_pretraining import (
     question_tokens,
     train_vqa,
 )
+from qaclims_ray.models.blip import load_vqa
 
 SHORT = VqaSettings(
     steps=4,
@@ -147,3 +150,13 @@ def test_present_names_are_visible():
     names = present_names(scene)
     assert {CLASSES[class_id] for class_id in scene.class_ids} <= names
     assert names <= set(STUFF) | set(CLASSES)
+
+
+def test_the_shipped_weights_do_what_their_card_says():
+    folder = Path(vqa_pretraining.__file__).parent / "weights" / "vqa"
+    vqa = load_vqa(str(folder), image_size=64, device="cpu")
+    report = measure_vqa(vqa, num_images=40, seed=1)
+    assert vqa.fingerprint() in (folder.parent / "VQA_CARD.md").read_text()
+    assert report.named_present > 0.8
+    assert report.accuracy["alias"] > 0.97
+    assert report.accuracy["scene"] > 0.85
