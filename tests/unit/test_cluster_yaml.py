@@ -74,11 +74,11 @@ def test_images_are_the_pinned_ray(config):
     assert docker["worker_image"] == f"rayproject/ray:{pinned[1]}-py311-gpu"
 
 
-def test_instance_types_are_real_and_hold_what_is_declared(config, aws):
+def test_instance_types_are_real_and_hold_what_is_declared(config):
+    from moto.ec2.models.instance_types import INSTANCE_TYPES as known  # EC2's catalogue, as moto ships it
+
     kinds = config["available_node_types"]
-    names = sorted({kind["node_config"]["InstanceType"] for kind in kinds.values()})
-    known = {item["InstanceType"]: item for item in aws.describe_instance_types(InstanceTypes=names)["InstanceTypes"]}
-    assert sorted(known) == names
+    assert "m5.xlarg" not in known
     for name, kind in kinds.items():
         machine = known[kind["node_config"]["InstanceType"]]
         gpus = sum(gpu["Count"] for gpu in machine.get("GpuInfo", {}).get("Gpus", []))

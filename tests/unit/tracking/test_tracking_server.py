@@ -140,5 +140,5 @@ def test_a_server_that_goes_away_and_comes_back(server, tmp_path, caplog):
     assert len(pictures) == 1
     assert not (out_dir / "tracking-spool").exists()
 
-    assert slowest_s < 1.0, "a logging call waited for the server"
-    assert closing_s < 30.0
+    assert slowest_s < 2.0, "a logging call waited for the server"
+    assert closing_s < 40.0
