@@ -20,6 +20,7 @@ from qaclims_ray.data.validation import (
     check_splits,
     fail_on,
     inspect_images,
+    unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -173,8 +174,7 @@ def _faults_of(
         detail = "the label file has no entry; add one (its label list may be empty) or remove the image"
         return [*faults, Fault("missing labels", image_id, detail)]
     if unknown := [name for name in table.labels[image_id] if name not in class_ids]:
-        detail = f"{', '.join(map(repr, unknown))}; the classes are {', '.join(class_ids)}"
-        faults.append(Fault("unknown label", image_id, detail))
+        faults.append(unknown_label(image_id, unknown, class_ids))
     return faults
 
 

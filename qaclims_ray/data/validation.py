@@ -4,6 +4,7 @@ The readers (``voc.py``, ``folder.py``) collect `Fault`s while they read lists a
 the images and masks; `fail_on` turns all faults into one message.
 """
 
+import difflib
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -86,6 +87,15 @@ def fail_on(faults: Sequence[Fault], place: str) -> None:
         f"the data set at {place} has {total} fault{'s' * (total != 1)}; mend all of them before a run:\n"
         + "\n".join(lines)
     )
+
+
+def unknown_label(image_id: str, unknown: Sequence[str], known: Iterable[str]) -> Fault:
+    """Return the fault of an image that carries names of no class, with the likely spelling of the first."""
+    names = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(unknown[0], names, n=1)
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    hint = f"did you mean {close[0]!r}?" if close else f"the classes are {listed}"
+    return Fault("unknown label", image_id, f"{', '.join(map(repr, unknown))}; {hint}")
 
 
 def check_class_names(class_names: Sequence[str]) -> None:

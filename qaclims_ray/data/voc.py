@@ -26,6 +26,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     inspect_images,
+    unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -228,8 +229,7 @@ def _labels_of(
         return (), [Fault("missing labels", image_id, "the label source has no entry (an empty list is allowed)")]
     unknown = [name for name in names[image_id] if name not in class_ids]
     if unknown:
-        detail = f"{', '.join(map(repr, unknown))}; the classes are {', '.join(dict.fromkeys(class_ids))}"
-        return (), [Fault("unknown label", image_id, detail)]
+        return (), [unknown_label(image_id, unknown, class_ids)]
     return tuple(sorted({class_ids[name] for name in names[image_id]})), []
 
 

@@ -186,7 +186,7 @@ def test_an_empty_split(make_folder: MakeFolder) -> None:
 @pytest.mark.parametrize(
     ("class_names", "expected"),
     [
-        (("cat", "cat"), "more than once"),
+        (("cat", "cat"), "holds a class twice"),
         (("background", "cat"), "implied as label value 0"),
         (("cat", " "), "a class name is empty"),
         (tuple(f"c{n}" for n in range(255)), "at most 254"),

@@ -10,6 +10,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     inspect_images,
+    unknown_label,
 )
 from qaclims_ray.errors import DataError
 from tests.unit.data.tiny_data_sets import image_bytes, mask_bytes
@@ -56,6 +57,15 @@ def test_a_long_report_is_cut_but_every_sort_is_shown(counts: tuple[int, ...]) -
 def test_a_rare_sort_is_shown_whole_beside_a_frequent_one() -> None:
     report = report_of([*faults_of("frequent", 4000), *faults_of("rare", 5)])
     assert report.count("rare-") == 5 and "... and 3955 more" in report
+
+
+def test_an_unknown_label_comes_with_its_likely_spelling() -> None:
+    known = [f"class{n}" for n in range(30)] + ["dining table"]
+    assert unknown_label("a", ["dinning table", "x"], known).detail == (
+        "'dinning table', 'x'; did you mean 'dining table'?"
+    )
+    assert unknown_label("a", ["zzz"], known[:9]).detail.endswith("the classes are " + ", ".join(known[:8]) + ", ...")
+    assert unknown_label("a", ["zzz"], known[:2]).detail.endswith("the classes are class0, class1")
 
 
 def test_threads_keep_the_order() -> None:
