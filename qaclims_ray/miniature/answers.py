@@ -72,7 +72,8 @@ def true_answers(scene: Scene, class_id: int) -> list[str]:
         _majority_prop_first(things[beside, right + 1 : right + 11], own_value),
     ]
     names = (*STUFF, *CLASSES)
-    objects = [names[value if value is not None else around] for value in found]
+    fallback = around if around is not None else class_id
+    objects = [names[value if value is not None else fallback] for value in found]
     target = next(item for item in scene.objects if item.class_id == class_id)
     return [
         *objects,

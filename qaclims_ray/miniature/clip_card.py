@@ -33,12 +33,13 @@ def write_clip_card(folder: Path) -> dict[str, ProbeRow]:
 
 def _card(clip: FrozenClip, rows: Mapping[str, ProbeRow], record: Mapping) -> str:
     columns = [field.name.replace("_", " ") for field in fields(ProbeRow)]
+    depth = 0 if clip.mask_embedding is None else len(clip.mask_embedding)
     num_parameters = sum(parameter.numel() for parameter in clip.parameters())
     lines = [
         "# Tiny CLIP of the miniature world",
         "",
         f"A CLIP of open_clip's own code with {num_parameters / 1e6:.2f} M parameters, and mask tokens of depth",
-        f"{len(clip.mask_embedding)} for regions with a token mask. It knows the 64 x 64 scenes of the miniature",
+        f"{depth} for regions with a token mask. It knows the 64 x 64 scenes of the miniature",
         "world, and nothing else. It is made by `python -m qaclims_ray.miniature.pretraining --stage clip`. Weights",
         "are stored in half precision and used in float32. On purpose a class name also matches the class's own stuff",
         "a little, as in a CLIP trained on photographs: that co-occurrence bias is what the methods of this package",

@@ -18,6 +18,7 @@ import numpy as np
 import open_clip
 import torch
 from jaxtyping import Float, Int, UInt8
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from qaclims_ray.miniature.captions import Caption, MatchSettings, draw_captions, match_degrees
@@ -120,10 +121,10 @@ def draw_batch(data: SceneTensors, settings: ClipPretrainingSettings, *, seed: i
         pixels, things = pixels.flip(3), things.flip(2)
     mask = random_regions(things, settings.regions, generator)
     token_mask = random_token_mask(mask, settings.regions, generator)
-    is_on = patches_on(token_mask, (settings.shape.patch_size,) * 2)  # (region, patch, 1)
-    side = things.shape[-1] // settings.shape.patch_size
-    is_on = is_on.view(-1, 1, side, side).repeat_interleave(settings.shape.patch_size, 2)
-    is_on = is_on.repeat_interleave(settings.shape.patch_size, 3)  # (region, 1, height, width)
+    patch_px = settings.shape.patch_size
+    side = things.shape[-1] // patch_px
+    is_on = patches_on(token_mask, (patch_px, patch_px)).view(-1, 1, side, side)
+    is_on = is_on.repeat_interleave(patch_px, 2).repeat_interleave(patch_px, 3)  # (region, 1, height, width)
     visible = visible_area(things, mask * is_on, NUM_STUFF + NUM_CLASSES)
     captions = draw_captions(np.random.default_rng((STREAM, seed, step)))
     degrees = match_degrees(visible, data.colors[index], data.patterns[index], captions, settings.match)
@@ -157,6 +158,8 @@ class _Run:
     """What changes while training."""
 
     model: open_clip.CLIP
+    visual: VisionTransformer
+    """Its image tower."""
     mask_embedding: nn.Parameter
     optimizer: torch.optim.Optimizer
     step: int = 0
@@ -168,7 +171,8 @@ def _start(settings: ClipPretrainingSettings, seed: int, state_path: Path) -> _R
     model, mask_embedding = build_clip(settings.shape, seed=seed)
     parameters = [*model.parameters(), mask_embedding]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    run = _Run(model=model, mask_embedding=mask_embedding, optimizer=optimizer)
+    assert isinstance(model.visual, VisionTransformer)
+    run = _Run(model=model, visual=model.visual, mask_embedding=mask_embedding, optimizer=optimizer)
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         if state["settings"] != asdict(settings) or state["seed"] != seed:
@@ -213,7 +217,7 @@ def training_step(
     for group in run.optimizer.param_groups:
         group["lr"] = settings.learning_rate * learning_rate_factor(run.step, settings)
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.use_bfloat16):
-        regions = encode_masked_image(run.model.visual, run.mask_embedding, batch.pixels, batch.token_mask)
+        regions = encode_masked_image(run.visual, run.mask_embedding, batch.pixels, batch.token_mask)
     regions = nn.functional.normalize(regions.float(), dim=-1)
     texts = run.model.encode_text(tokenize([caption.text for caption in batch.captions]), normalize=True)
     scale = run.model.logit_scale.exp().clamp(max=settings.max_logit_scale)

@@ -86,7 +86,7 @@ def random_regions(
         settings: shares.
         generator: source of all choices (CPU).
     """
-    num_regions, size = len(things), tuple(things.shape[1:])
+    num_regions, size = len(things), (things.shape[1], things.shape[2])
     is_object = (things >= NUM_STUFF).float()
     one = _one_object(things, generator)
     blob = _blobs(num_regions, size, generator)

@@ -13,11 +13,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 
 from qaclims_ray.errors import ModelError
@@ -46,9 +48,14 @@ _BPE_VOCABULARY = 49408
 class FrozenClip(nn.Module):
     """A CLIP whose weights never change; stays in evaluation mode."""
 
+    model: Any
+    """The open_clip model: CLIP or one of its kin, which share no base class."""
+    mask_embedding: Tensor | None
+    """Mask tokens (depth, patch, width) of a mask-adapted model."""
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenize: Callable[[list[str]], Tensor],
         *,
         mask_embedding: Tensor | None = None,
@@ -69,7 +76,7 @@ class FrozenClip(nn.Module):
         self.model = model
         self.register_buffer("mask_embedding", mask_embedding)
         self.tokenize = tokenize
-        preprocessing = open_clip.model.get_model_preprocess_cfg(model)
+        preprocessing = get_model_preprocess_cfg(model)
         self.mean = tuple(float(value) for value in preprocessing["mean"])
         self.std = tuple(float(value) for value in preprocessing["std"])
         size = model.visual.image_size
@@ -207,12 +214,12 @@ def load_clip(
             f"{source} holds no mask tokens, but a mask-adapted CLIP was asked for. Give weights that have them "
             "(OVSeg's), or set mask_adapted to false."
         )
-    frozen = FrozenClip(network, tokenize, mask_embedding=mask_embedding.float() if mask_adapted else None)
-    return frozen.to(device=torch.device(device), dtype=dtype)
+    used_tokens = mask_embedding.float() if mask_adapted and mask_embedding is not None else None
+    return FrozenClip(network, tokenize, mask_embedding=used_tokens).to(device=torch.device(device), dtype=dtype)
 
 
-def _build(model: str, **arguments: bool) -> nn.Module:
-    """Build a model that is filled afterwards, without open_clip's warning that it is random."""
+def _build(model: str, *, load_weights: bool = True) -> nn.Module:
+    """Build a model that is filled afterwards: no warning that it is random, no draw from the global generator."""
 
     def is_about_other_things(record: logging.LogRecord) -> bool:
         return "No pretrained weights loaded" not in record.getMessage()
@@ -220,7 +227,8 @@ def _build(model: str, **arguments: bool) -> nn.Module:
     root = logging.getLogger()
     root.addFilter(is_about_other_things)
     try:
-        return open_clip.create_model(model, pretrained_text=False, **arguments)
+        with torch.random.fork_rng(devices=[]):
+            return open_clip.create_model(model, load_weights=load_weights, pretrained_text=False)
     finally:
         root.removeFilter(is_about_other_things)
 
@@ -262,13 +270,15 @@ def _read_folder_config(folder: Path) -> dict:
             raise ModelError(f"the CLIP folder {folder} has no {name}; found {found}.")
     try:
         config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-        config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]
+        towers = [config["model_cfg"][tower] for tower in ("vision_cfg", "text_cfg")]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / _CONFIG_FILE} is no JSON: {error}.") from error
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"{folder / _CONFIG_FILE} lacks {error}; expected model_cfg with vision_cfg and text_cfg."
         ) from error
+    if not all(isinstance(tower, dict) for tower in towers):
+        raise ModelError(f"{folder / _CONFIG_FILE}: vision_cfg and text_cfg must be objects.")
     return config
 
 

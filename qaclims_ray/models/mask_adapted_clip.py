@@ -47,13 +47,13 @@ def check_mask_adaptable(visual: nn.Module, mask_embedding: Tensor) -> None:
         )
     if not isinstance(visual.patch_dropout, nn.Identity):
         raise ModelError("this model drops patches at random, so mask tokens have no fixed place; set patch_dropout: 0")
-    num_patches = visual.grid_size[0] * visual.grid_size[1]
+    num_patches = len(visual.positional_embedding) - 1
     width, num_blocks = visual.class_embedding.shape[0], len(visual.transformer.resblocks)
     shape = tuple(mask_embedding.shape)
     if len(shape) != 3 or shape[0] < 1 or shape[0] > num_blocks or shape[1:] != (num_patches, width):
         raise ModelError(
             f"mask tokens have shape {shape}, expected (depth, {num_patches}, {width}) with depth 1..{num_blocks} for "
-            f"this image tower ({visual.image_size[0]}x{visual.image_size[1]} pixels). Take tokens and tower from the "
+            f"this image tower ({visual.image_size} pixels). Take tokens and tower from the "
             "same model."
         )
 
@@ -76,7 +76,7 @@ def encode_masked_image(
         Embeddings, not normalised.
     """
     tokens = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (region, patch, width)
-    is_on = patches_on(token_mask.detach(), visual.patch_size).to(tokens.dtype)
+    is_on = patches_on(token_mask.detach(), _patch_size(visual)).to(tokens.dtype)
     tokens = tokens * is_on + mask_embedding[0].to(tokens.dtype) * (1 - is_on)
     class_token = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
     tokens = torch.cat([class_token, tokens], dim=1) + visual.positional_embedding.to(tokens.dtype)
@@ -89,6 +89,11 @@ def encode_masked_image(
             tokens = torch.cat([tokens[:, :1], patches], dim=1)
     pooled, _ = visual._pool(tokens)
     return pooled @ visual.proj.to(pooled.dtype) if visual.proj is not None else pooled
+
+
+def _patch_size(visual: VisionTransformer) -> tuple[int, int]:
+    height, width = visual.conv1.kernel_size
+    return height, width
 
 
 def _run_block(visual: VisionTransformer, block: nn.Module, tokens: Tensor) -> Tensor:
