@@ -1,0 +1,79 @@
+"""Twenty steps of each training on synthetic data against recorded loss curves.
+
+Re-record after a deliberate change, in its own commit with the reason: ``python -m tests.numerics.test_golden_curves``.
+"""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from qaclims_ray.config import ClassifierConfig, OptimConfig
+from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.ritc_task import train_ritc
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curves.json"
+STILL = dataclasses.replace(AUGMENT, flip=False)
+# Every step sees all images.
+OPTIM = OptimConfig(lr=0.02, head_lr_factor=10.0, momentum=0.0, epochs=20, batch_size=12)
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    """Train and return the loss of each of the twenty steps."""
+    found: dict[str, list[float]] = {}
+    torch.manual_seed(0)
+    save_cam_net(build_cam_net(CAM_NET, 3, classifier_bias=True), str(folder / "init"))
+    shared = {
+        "manifest": write_pictures(folder),
+        "cam_net": CAM_NET,
+        "augment": STILL,
+        "precision": "fp32",
+        "loader_workers": 0,
+        "seed": 0,
+    }
+
+    def recorder(name: str) -> dict:
+        found[name] = []
+        return {"context": LocalContext(str(folder / name)), "on_step": lambda _, m: found[name].append(m["loss"])}
+
+    classifier = ClassifierConfig(optim=OPTIM, freeze_batch_norm=False)
+    train_classifier(classifier=classifier, **shared, **recorder("classifier"))
+    for name, changes in {
+        "ritc_official": {},
+        "ritc_paper": {
+            "optim": dataclasses.replace(OPTIM, lr=0.006),
+            "region_mode": "pixel_mask",
+            "background_pool": "exp_mean",
+            "clip_normalisation": "clip",
+            "pair_reduction": "mean_pairs",
+            "area_over": "present",
+        },
+    }.items():
+        config = ritc_config(
+            **{"optim": dataclasses.replace(OPTIM, lr=0.002), "omega": 0.7, "temperature": 0.1, **changes}
+        )
+        texts = {"bank": TinyTexts(12), "clip": TinyClip(), "init_dir": str(folder / "init")}
+        train_ritc(ritc=config, **texts, **shared, **recorder(name))
+    return found
+
+
+def test_loss_curves_are_the_recorded_ones(tmp_path) -> None:
+    expected = json.loads(GOLDEN.read_text())
+    found = curves(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert len(values) == 20 and max(values) - min(values) > 0.02 * values[0], name
+        # Machines round differently; a wrong gradient shows in the shape of the curve, not in its level.
+        tolerance = 0.02 * (max(values) - min(values))
+        assert found[name] == pytest.approx(values, abs=tolerance), name
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        GOLDEN.write_text(json.dumps(curves(Path(folder)), indent=2) + "\n")
