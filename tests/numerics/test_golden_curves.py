@@ -68,7 +68,7 @@ def test_loss_curves_are_the_recorded_ones(tmp_path) -> None:
     found = curves(tmp_path)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        assert len(values) == 20 and max(values) - min(values) > 0.02 * values[0], name
+        assert len(values) == 20 and max(values) - min(values) > 0.015 * values[0], name
         # Machines round differently; a wrong gradient shows in the shape of the curve, not in its level.
         tolerance = 0.02 * (max(values) - min(values))
         assert found[name] == pytest.approx(values, abs=tolerance), name
