@@ -281,7 +281,7 @@ class ClassifierConfig:
     )
     """Optimiser and schedule."""
     freeze_batch_norm: bool = True
-    """Keep batch norm statistics and affine fixed (IRN's fixed-BN ResNet)."""
+    """Keep batch norm statistics fixed; scale and shift still learn (IRN's fixed-BN ResNet)."""
     calibrate: bool = False
     """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before RITC starts."""
 
@@ -317,7 +317,7 @@ class RitcConfig:
     area_over: Literal["all", "present"] = "all"
     """REG averages over all classes (official) or present ones (R13)."""
     freeze_batch_norm: bool = False
-    """Keep batch norm fixed (R8: trains by default)."""
+    """Keep batch norm statistics fixed; scale and shift still learn (R8: statistics move by default)."""
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")
