@@ -28,6 +28,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
+from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
             stage = Stage(config, layout, tracker, progress)
             report_uri = run_report(stage, manifest, scores, progress.seconds)
         write_timings(layout, progress.seconds)
-    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=handle.uri if handle else "")
+    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=shown(handle.uri) if handle else "")
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def train_worker(
     """Run one training on this worker and return its final metrics."""
     config = job.config
     manifest = training_manifest(read_manifest(job.manifest_uri), config)
-    tracker = attach(job.tracker) if context.rank == 0 and job.tracker is not None else None
+    tracker = attach(job.tracker, system_metrics_node="rank-0") if context.rank == 0 and job.tracker is not None else None
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         if tracker is not None:
