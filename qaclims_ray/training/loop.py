@@ -97,9 +97,8 @@ def fit(
     sampler = GlobalBatchSampler(
         len(task.dataset), optim.batch_size, context.rank, context.world_size, seed, drop_last=True
     )
-    sync_statistics = context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm
-    if sync_statistics:
-        network = convert_sync_batchnorm(network)
+    if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
+        network.backbone = convert_sync_batchnorm(network.backbone)
     optimizer = build_optimizer(network.backbone.parameters(), network.classifier.parameters(), optim)
     settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset)])
     progress = Progress(seed=seed, settings=settings)

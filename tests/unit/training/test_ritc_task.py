@@ -1,11 +1,13 @@
 import dataclasses
 
+import open_clip
 import pytest
 import torch
 
 from qaclims_ray.config import TextConfig
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.ritc_task import ritc_step, train_ritc
@@ -152,3 +154,50 @@ def test_each_weight_switches_its_term_off() -> None:
         without = _step([[1, 0, 1], [1, 1, 0]], **{name: 0.0})[0]
         term = reference.means[f"loss/{name.removesuffix('_weight')}"].item()
         assert (reference.loss - without.loss).item() == pytest.approx(weight * term, rel=1e-4)
+
+
+def _open_clip(dim: int = 6) -> FrozenClip:
+    torch.manual_seed(0)
+    vision = {"image_size": 24, "layers": 4, "width": 32, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+    model = open_clip.CLIP(dim, vision, text)
+    open_clip.model.set_model_preprocess_cfg(model, {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)})
+    return FrozenClip(model, open_clip.get_tokenizer("ViT-B-32"), mask_embedding=torch.randn(3, 9, 32))
+
+
+def test_the_real_frozen_clip_supervises_and_stays_as_it_is(tmp_path, init_dir) -> None:
+    clip = _open_clip()
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    result, network = _step([[1, 0, 1], [1, 1, 0]], clip, area_weight=0.0, temperature=0.1)
+    assert result.counts["pairs"] == 4
+    assert all(p.grad is None and not p.requires_grad for p in clip.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters())
+    _train(tmp_path, init_dir, clip=clip)
+    assert all(torch.equal(value, before[name]) for name, value in clip.state_dict().items())
+
+
+def test_every_switch_changes_the_loss() -> None:
+    """No option may do nothing."""
+    labels = [[1, 0, 1], [1, 1, 0]]
+
+    def loss(**changes) -> float:
+        torch.manual_seed(3)
+        network = build_cam_net(CAM_NET, 3).eval()
+        network.classifier.weight.data *= 100  # maps with structure
+        return _step(labels, _open_clip(), network, **{"omega": 0.97, **changes})[0].loss.item()
+
+    reference = loss()
+    for changes in (
+        {"region_mode": "pixel_mask"},
+        {"region_mode": "both"},
+        {"region_mode": "none"},
+        {"omega": 0.8},
+        {"max_at": "cam"},
+        {"clip_normalisation": "clip"},
+        {"antialias": True},
+        {"background_pool": "exp_mean"},
+        {"pair_reduction": "mean_pairs"},
+        {"area_over": "present"},
+        {"temperature": 0.6},
+    ):
+        assert loss(**changes) != reference, changes
