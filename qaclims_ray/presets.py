@@ -188,7 +188,7 @@ def miniature() -> RunConfig:
             freeze_batch_norm=True,
         ),
         cams=CamConfig(scales=(1.0,), activation="sigmoid", batch_size=64),
-        evaluation=EvaluationConfig(fixed_threshold=0.5),
+        evaluation=EvaluationConfig(fixed_threshold=0.1),
         cluster=ClusterConfig(num_workers=2),
     )
 
