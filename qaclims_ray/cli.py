@@ -13,7 +13,7 @@ VERBS = {
     "train": "train the classifier and every system's network",
     "cams": "compute the CAMs of every system",
     "evaluate": "score the CAMs of every system",
-    "report": "write the report of what has been scored",
+    "report": "write the report; what is missing is computed first",
     "predict": "masks and overlays of any images, by a trained run",
     "sync": "send what could not be sent while the tracking server was away",
 }

@@ -389,7 +389,7 @@ class ClusterConfig:
     """Resources of the trainings, and how Ray is reached."""
 
     num_workers: int = 1
-    """Training workers (DDP ranks); 0 trains in this process without starting Ray."""
+    """Training workers (DDP ranks); 0 trains in the driver's own process."""
     use_gpu: bool = False
     """One GPU per training worker."""
     cpus_per_worker: float = 1.0

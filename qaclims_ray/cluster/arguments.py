@@ -3,16 +3,28 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.config import RunConfig, from_dict
+from qaclims_ray.config import RunConfig, from_dict, to_dict, with_overrides
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS, preset
+
+PATH_FIELDS = (
+    "data.root",
+    "data.label_file",
+    "corpus.model",
+    "corpus.questions",
+    "clip.model",
+    "clip.weights",
+    "cam_net.weights",
+)
+"""Settings that are paths, or names that may also be paths."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +71,20 @@ def parse_run(argv: Sequence[str], *, prog: str, description: str, default_prese
     )
     config = arguments.config
     if arguments.data_root:
-        config = replace(config, data=replace(config.data, root=storage.absolute(arguments.data_root)))
-    elif config.data.root:
-        config = replace(config, data=replace(config.data, root=storage.absolute(config.data.root)))
-    return config, storage.absolute(arguments.out)
+        config = with_overrides(config, {"data.root": arguments.data_root})
+    return with_absolute_paths(config), storage.absolute(arguments.out)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Make every local path mean the same in worker processes, which run in folders of their own."""
+    values = to_dict(config)
+    overrides = {}
+    for name in PATH_FIELDS:
+        stage, key = name.split(".")
+        value = values[stage][key]
+        if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
+            overrides[name] = storage.absolute(value)
+    return with_overrides(config, overrides)
 
 
 def _take_preset(argv: list[str]) -> tuple[str, list[str]]:

@@ -76,7 +76,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         return meta
     plan = build.plan_shards(manifest, config.images_per_shard)
     fingerprint = artifacts.expected_fingerprint("corpus", settings, inputs)
-    todo = table.missing_shards(uri, len(plan), fingerprint)
+    todo = table.missing_shards(stage.layout.corpus_table, len(plan), fingerprint)
     done_before = len(plan) - len(todo)
     run_shards(
         [(index, plan[index]) for index in todo],
@@ -87,14 +87,14 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
             "config": config,
             "questions": questions,
             "class_names": manifest.class_names,
-            "uri": uri,
+            "uri": stage.layout.corpus_table,
             "plan": fingerprint,
         },
         num_actors=min(config.num_actors, max(len(todo), 1)),
         gpus_per_actor=config.gpus_per_actor,
         progress=lambda done, _: stage.progress.advance(done_before + done, len(plan)),
     )
-    frame = table.read_corpus(uri)
+    frame = table.read_corpus(stage.layout.corpus_table)
     summary = build.summarise(frame)
     build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
     meta = artifacts.write_meta(uri, "corpus", settings, inputs, summary)

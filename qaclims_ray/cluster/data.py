@@ -23,13 +23,14 @@ def run_data(stage: Stage) -> Manifest:
     config, uri = stage.config, stage.layout.manifest
     settings = {"data": config.data, "seed": config.seed if config.data.dataset == "miniature" else None}
     settings = artifacts.plain(settings)
+    inputs = {} if config.data.dataset == "miniature" else {"files": storage.listing_fingerprint(config.data.root)}
     stage.progress.start("data")
-    if current(uri, "manifest", settings, {}):
+    if current(uri, "manifest", settings, inputs):
         manifest = read_manifest(uri)
         stage.progress.finish(f"{_describe(manifest)} (there already)", is_new=False)
     else:
         manifest = _read(stage, config.data)
-        write_manifest(manifest, uri, settings)
+        write_manifest(manifest, uri, settings, inputs)
         stage.progress.finish(f"{_describe(manifest)} -> {uri}")
     stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
     return manifest

@@ -32,6 +32,11 @@ class RunLayout:
         return storage.join(self.out, "corpus")
 
     @property
+    def corpus_table(self) -> str:
+        """The corpus's shards, a folder that pandas and DuckDB read as one table."""
+        return storage.join(self.corpus, "answers")
+
+    @property
     def classifier(self) -> str:
         """The baseline network, and its calibrated twin where asked for."""
         return storage.join(self.out, "classifier")

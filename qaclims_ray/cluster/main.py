@@ -34,7 +34,14 @@ def predict_main(argv: Sequence[str], prog: str = "qaclims predict") -> int:
     """Predict masks of any images with a trained run; return the exit code."""
 
     def work() -> None:
-        run_predict(tyro.cli(PredictArguments, args=list(argv), prog=prog, description=run_predict.__doc__))
+        run_predict(
+            tyro.cli(
+                PredictArguments,
+                args=list(argv),
+                prog=prog,
+                description="Write masks and overlays of files, folders or buckets with a trained run.",
+            )
+        )
 
     return _guarded(prog, work)
 

@@ -76,14 +76,15 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
     handle = tracker.handle()
     with _ending(tracker, progress), ray_session(config):
         tracker.log_params(to_dict(config))
-        manifest = run_data(Stage(config, layout, _child(tracker, config, "data"), progress))
+        run = _Run(config, layout, tracker, progress, STAGES.index(until))
+        with run.stage("data") as stage:
+            manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-        run = _Run(config, layout, manifest, tracker, progress, STAGES.index(until))
-        scores = run.stages()
+        scores = run.stages(manifest)
         report_uri = ""
         if run.reaches("report"):
-            stage = Stage(config, layout, tracker, progress)
-            report_uri = run_report(stage, manifest, scores, progress.seconds)
+            with run.stage("report") as stage:
+                report_uri = run_report(stage, tracker, manifest, scores, progress.seconds)
         write_timings(layout, progress.seconds)
     return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=shown(handle.uri) if handle else "")
 
@@ -92,7 +93,6 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
 class _Run:
     config: RunConfig
     layout: RunLayout
-    manifest: Manifest
     tracker: Tracker
     progress: ConsoleProgress
     last: int
@@ -100,21 +100,21 @@ class _Run:
     def reaches(self, stage: str) -> bool:
         return STAGES.index(stage) <= self.last
 
-    def stages(self) -> dict[str, Evaluation]:
-        trained, scored = training_manifest(self.manifest, self.config), scored_manifest(self.manifest, self.config)
+    def stages(self, manifest: Manifest) -> dict[str, Evaluation]:
+        trained, scored = training_manifest(manifest, self.config), scored_manifest(manifest, self.config)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, trained)
         if self.reaches("train"):
             with self.stage("classifier") as stage:
-                run_classifier(stage, self.manifest)
+                run_classifier(stage, manifest)
         scores: dict[str, Evaluation] = {}
         for system in self.config.systems:
-            if (found := self.system(system, trained, scored)) is not None:
+            if (found := self.system(system, manifest, trained, scored)) is not None:
                 scores[system] = found
         return scores
 
-    def system(self, system: str, trained: Manifest, scored: Manifest) -> Evaluation | None:
+    def system(self, system: str, manifest: Manifest, trained: Manifest, scored: Manifest) -> Evaluation | None:
         kind, network = SYSTEMS[system].kind, self.layout.classifier
         if kind == "ritc":
             network = self.layout.network(system)
@@ -123,7 +123,7 @@ class _Run:
                     run_text(stage, system, trained)
             if self.reaches("train"):
                 with self.stage("train", system) as stage:
-                    run_ritc(stage, system, self.manifest)
+                    run_ritc(stage, system, manifest)
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
                 run_cams(stage, network, kind, self.layout.cams(system), scored)

@@ -26,8 +26,8 @@ def preflight(config: RunConfig, out: str) -> None:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
     storage.check_writable(out)
     weights = config.cam_net.weights
-    if weights not in ("", "timm") and not Path(weights).is_file():
-        raise ModelError(f"cam_net.weights: there is no file {weights}; give a local file, or timm for its own weights")
+    if weights not in ("", "timm") and not storage.exists(weights):
+        raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
     if any(SYSTEMS[name].kind == "ritc" for name in config.systems):
         model, clip_weights = clip_model(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]

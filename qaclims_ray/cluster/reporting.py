@@ -20,7 +20,7 @@ from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.train import read_curves
-from qaclims_ray.config import to_dict
+from qaclims_ray.config import RunConfig, to_dict
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
@@ -51,8 +51,10 @@ def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluat
     stage.log_table(columns, "iou_per_class")
 
 
-def run_report(stage: Stage, manifest: Manifest, scores: Mapping[str, Evaluation], timings: Mapping[str, float]) -> str:
-    """Write report.html and report.json and return the page's URI."""
+def run_report(
+    stage: Stage, parent: Tracker, manifest: Manifest, scores: Mapping[str, Evaluation], timings: Mapping[str, float]
+) -> str:
+    """Write report.html and report.json, also into the pipeline's run, and return the page's URI."""
     config, layout = stage.config, stage.layout
     stage.progress.start("report")
     systems = {}
@@ -72,7 +74,7 @@ def run_report(stage: Stage, manifest: Manifest, scores: Mapping[str, Evaluation
         ReportData(
             title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
             config=to_dict(config),
-            environment=environment(),
+            environment={**environment(), "supervision": supervision(config)},
             timings={name: round(seconds, 2) for name, seconds in timings.items()},
             dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
             systems=systems,
@@ -80,13 +82,13 @@ def run_report(stage: Stage, manifest: Manifest, scores: Mapping[str, Evaluation
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
-    stage.tracker.log_image(sheet, "contact_sheet")
+    parent.log_image(sheet, "contact_sheet")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("report.html", "report.json"):
             local = os.path.join(folder, name)
             with open(local, "wb") as handle:
                 handle.write(storage.read_bytes(storage.join(layout.report, name)))
-            stage.tracker.log_artifact(local, "report")
+            parent.log_artifact(local, "report")
     stage.progress.finish(f"{len(systems)} systems -> {page}")
     return page
 
@@ -104,6 +106,15 @@ def environment() -> dict[str, object]:
         "source_hash": artifacts.source_hash(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def supervision(config: RunConfig) -> str:
+    """Say which labels stand behind the figures: OVSeg's CLIP has seen masks, plain CLIP has not."""
+    if config.data.dataset == "miniature" or all(SYSTEMS[name].kind == "classifier" for name in config.systems):
+        return "image-level labels"
+    if config.clip.mask_adapted:
+        return "image-level labels; a CLIP adapted on mask proposals of COCO (OVSeg)"
+    return "image-level labels; a CLIP trained on pairs of image and text"
 
 
 def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import ray
 
 from qaclims_ray.config import RunConfig
-from qaclims_ray.errors import ResourceError
+from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
             yield
         return
     temp_dir = tempfile.mkdtemp(prefix="qaclims-ray-")
+    keeps_logs = False
     try:
         ray.init(
             address="local",
@@ -63,9 +64,16 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         )
         check_resources(config)
         yield
+    except Exception as error:
+        # A mistake that names itself needs no logs; anything else does.
+        keeps_logs = isinstance(error, ResourceError) or not isinstance(error, QaclimsError)
+        raise
     finally:
         ray.shutdown()
-        shutil.rmtree(temp_dir, ignore_errors=True)
+        if keeps_logs:
+            logger.warning("Ray's logs of this run are kept in %s", temp_dir)
+        else:
+            shutil.rmtree(temp_dir, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ never from one made with other settings.
 import contextlib
 import dataclasses
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
-from qaclims_ray.cluster.stage import Stage, clip_model, current
+from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
 from qaclims_ray.cluster.text import bank_identity
 from qaclims_ray.config import ClusterConfig, OptimConfig, RunConfig
 from qaclims_ray.data import artifacts, storage
@@ -38,12 +37,10 @@ from qaclims_ray.models.clip import load_clip
 from qaclims_ray.text.bank import read_bank
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import TrackerHandle
-from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.training.classifier_task import CALIBRATED_DIR, train_classifier
 from qaclims_ray.training.context import LocalContext, WorkerContext
 from qaclims_ray.training.ritc_task import train_ritc
 
-CALIBRATED = "calibrated"
-"""Folder of the calibrated classifier inside the classifier's artefact."""
 CURVES_NAME = "curves.json"
 Curves = dict[int, dict[str, float]]
 
@@ -97,9 +94,12 @@ def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     """Train the image-level classifier: the baseline CAM and RITC's starting point."""
     config = stage.config
     settings = artifacts.plain(
-        {"cam_net": config.cam_net, "augment": config.augment, "classifier": config.classifier, "seed": config.seed}
+        {"cam_net": config.cam_net, "augment": config.augment, "classifier": config.classifier, **_numerics(config)}
     )
-    inputs = {"manifest": manifest.fingerprint(), "split": config.data.train_split}
+    inputs = {
+        "manifest": training_manifest(manifest, config).fingerprint(),
+        "weights": weights_fingerprint(config.cam_net.weights),
+    }
     job = TrainingJob(kind="classifier", config=config, manifest_uri=stage.layout.manifest)
     return _run(stage, job, "classifier", stage.layout.classifier, settings, inputs, manifest, config.classifier.optim)
 
@@ -116,14 +116,18 @@ def run_ritc(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         fingerprint=artifacts.expected_fingerprint("text_bank", bank_settings, bank_inputs),
     )
     settings = artifacts.plain(
-        {"cam_net": config.cam_net, "augment": config.augment, "ritc": config.ritc, "seed": config.seed}
+        {"cam_net": config.cam_net, "augment": config.augment, "ritc": config.ritc, **_numerics(config)}
     )
     inputs = {"classifier": classifier.fingerprint, "text_bank": bank.fingerprint, "clip": bank_inputs["clip"]}
-    init = storage.join(layout.classifier, CALIBRATED) if config.classifier.calibrate else layout.classifier
+    init = storage.join(layout.classifier, CALIBRATED_DIR) if config.classifier.calibrate else layout.classifier
     job = TrainingJob(
         kind="ritc", config=config, manifest_uri=layout.manifest, bank_uri=layout.text_bank(system), init_uri=init
     )
     return _run(stage, job, "ritc", layout.network(system), settings, inputs, manifest, config.ritc.optim, system)
+
+
+def _numerics(config: RunConfig) -> dict[str, Any]:
+    return {"seed": config.seed, "precision": config.cluster.precision}
 
 
 def _run(
@@ -147,7 +151,7 @@ def _run(
     storage.remove_tree(uri)
     run_name = f"{kind}-{artifacts.expected_fingerprint(kind, settings, inputs)}"
     if stage.config.cluster.num_workers == 0:
-        metrics, curves = _fit_here(job, uri)
+        metrics, curves = _fit_here(job, uri, storage.join(stage.layout.training_runs, run_name))
     else:
         metrics, curves = _fit_on_ray(job, uri, stage, run_name)
     storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(curves).encode())
@@ -169,14 +173,13 @@ def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _fit_here(job: TrainingJob, uri: str) -> tuple[dict[str, float], Curves]:
+def _fit_here(job: TrainingJob, uri: str, checkpoint_root: str) -> tuple[dict[str, float], Curves]:
     curves: Curves = {}
-    with tempfile.TemporaryDirectory() as folder:
-        context = LocalContext(folder, device="cuda" if job.config.cluster.use_gpu else "cpu")
-        metrics = train_worker(job, context, on_progress=curves.__setitem__)
-        with context.latest_checkpoint() as latest:
-            assert latest is not None
-            storage.upload_tree(latest, uri)
+    context = LocalContext(checkpoint_root, device="cuda" if job.config.cluster.use_gpu else "cpu")
+    metrics = train_worker(job, context, on_progress=curves.__setitem__)
+    with context.latest_checkpoint() as latest:
+        assert latest is not None
+        storage.upload_tree(latest, uri)
     return metrics, curves
 
 
@@ -235,7 +238,9 @@ def train_worker(
     """Run one training on this worker and return its final metrics."""
     config = job.config
     manifest = training_manifest(read_manifest(job.manifest_uri), config)
-    tracker = attach(job.tracker, system_metrics_node="rank-0") if context.rank == 0 and job.tracker is not None else None
+    tracker = (
+        attach(job.tracker, system_metrics_node="rank-0") if context.rank == 0 and job.tracker is not None else None
+    )
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         if tracker is not None:

@@ -1,6 +1,6 @@
 """The corpus on disk: one row per (image, present class, question), in Parquet shards that pandas and DuckDB read.
 
-``plan.json`` beside the shards says which plan they belong to and how many there are, so that a killed build goes
+``_plan.json`` beside the shards says which plan they belong to and how many there are, so that a killed build goes
 on where it stopped and shards of two plans are never mixed. A shard appears under its final name only when whole.
 """
 
@@ -17,7 +17,8 @@ from qaclims_ray.errors import ArtifactError
 
 KIND = "corpus"
 """Kind of the artefact."""
-PLAN_NAME = "plan.json"
+PLAN_NAME = "_plan.json"
+"""The underscore hides it from readers that take a folder of Parquet files as one table."""
 """Name of the file that says which shards there must be."""
 NO_QUESTION = -1
 """``question_index`` of the row that stands for an image that could not be read or answered."""

@@ -5,6 +5,7 @@ it. A file appears under its final name only when it is whole.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -102,6 +103,24 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
     names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
     return [join(uri, name) for name in sorted(names) if name.endswith(suffix)]
+
+
+def listing_fingerprint(uri: str) -> str:
+    """Return a hash over names, sizes and times of all files below a folder: it changes when any of them does.
+
+    Raises:
+        DataError: when the folder is not there.
+    """
+    filesystem, path = resolve(uri)
+    filesystem.invalidate_cache()
+    found: Any = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    if not found:
+        raise DataError(f"there is no file below {uri}; give the folder of the data set")
+    digest = hashlib.sha256()
+    for name, info in sorted(found.items()):
+        time = info.get("mtime") or info.get("ETag") or info.get("LastModified") or info.get("updated")
+        digest.update(f"{name} {info.get('size')} {time}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def test_whole_run_leaves_every_artefact(finished_run):
 
 def test_corpus_holds_each_question_once(finished_run):
     out, _ = finished_run
-    frame = read_corpus(str(out / "corpus"))
+    frame = read_corpus(str(out / "corpus" / "answers"))
     assert not frame.duplicated(["image_id", "class_id", "question_index"]).any()
     counts = frame.groupby(["image_id", "class_id"]).size()
     assert (counts == 16).all()
@@ -140,12 +140,12 @@ def _kill_tree(process: subprocess.Popen) -> None:
 def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
     extra = {"data.num_images": 120, "corpus.num_beams": 3}
     process = _start(tmp_path, "corpus", extra)
-    corpus = tmp_path / "corpus"
+    corpus = tmp_path / "corpus" / "answers"
     _wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 120, "three shards")
     _kill_tree(process)
     done = {path: path.stat().st_mtime_ns for path in corpus.glob("*.parquet")}
     assert 3 <= len(done) < 30
-    assert not (corpus / "meta.json").exists()
+    assert not (corpus.parent / "meta.json").exists()
     overrides = {name.replace(".", "__"): value for name, value in extra.items()}
     run_pipeline(small_config(**overrides), str(tmp_path), until="corpus")
     assert {path: path.stat().st_mtime_ns for path in done} == done

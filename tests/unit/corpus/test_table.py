@@ -68,7 +68,7 @@ def test_a_build_goes_on_where_it_stopped(tmp_path):
     (tmp_path / "corpus" / "part-00000.parquet.partial-1234").write_bytes(b"cut off")
     (tmp_path / "corpus" / "meta.json").write_text("{}")
     assert table.missing_shards(uri, 3, "p1") == [0, 2]
-    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["part-00001.parquet", "plan.json"]
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["_plan.json", "part-00001.parquet"]
 
 
 def test_a_finished_build_lacks_nothing_and_keeps_its_meta(tmp_path):
@@ -84,15 +84,15 @@ def test_another_plan_empties_the_folder_of_shards_only(tmp_path, num_shards, pl
     (tmp_path / "corpus" / "meta.json").write_text("{}")
     (tmp_path / "corpus" / "notes.txt").write_text("mine")
     assert table.missing_shards(uri, num_shards, plan) == list(range(num_shards))
-    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["notes.txt", "plan.json"]
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["_plan.json", "notes.txt"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"fingerprint": "p1", "num_shards": "many"}'])
 def test_a_broken_plan_starts_over(tmp_path, content):
     uri = built(tmp_path, [[row()]])
-    (tmp_path / "corpus" / "plan.json").write_text(content)
+    (tmp_path / "corpus" / "_plan.json").write_text(content)
     assert table.missing_shards(uri, 1, "p1") == [0]
-    assert json.loads((tmp_path / "corpus" / "plan.json").read_text()) == {"fingerprint": "p1", "num_shards": 1}
+    assert json.loads((tmp_path / "corpus" / "_plan.json").read_text()) == {"fingerprint": "p1", "num_shards": 1}
 
 
 def test_reading_refuses_an_absent_corpus(tmp_path):
@@ -157,7 +157,7 @@ def test_a_corpus_lives_in_a_bucket_just_so():
     table.write_shard(f"{uri}/{table.shard_name(0)}", [row("a")], plan="p1")
     assert table.read_corpus(uri)["image_id"].tolist() == ["a", "b"]
     assert table.missing_shards(uri, 2, "p2") == [0, 1]
-    assert [path.rsplit("/", 1)[-1] for path in storage.list_files(uri)] == ["plan.json"]
+    assert [path.rsplit("/", 1)[-1] for path in storage.list_files(uri)] == ["_plan.json"]
 
 
 @pytest.mark.parametrize(
