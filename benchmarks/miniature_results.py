@@ -23,7 +23,6 @@ from miniature_tables import write_tables
 
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
 from qaclims_ray.cluster.stage import clip_model, vqa_model
-from qaclims_ray.config import RunConfig, with_overrides
 from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data.images import load_image, load_mask
@@ -38,6 +37,7 @@ from qaclims_ray.models.blip import load_vqa
 from qaclims_ray.models.cam_net import load_cam_net
 from qaclims_ray.models.clip import FrozenClip, load_clip
 from qaclims_ray.presets import SYSTEMS, miniature, system_config
+from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.classifier_task import train_classifier
 from qaclims_ray.training.context import LocalContext

@@ -1,18 +1,14 @@
-"""Every setting of the service: one frozen dataclass per stage, nested in ``RunConfig``.
+"""Every setting of the service: one frozen dataclass per stage; ``run_config.py`` nests them in ``RunConfig``.
 
 Field docstrings give the unit and the source; letters and numbers such as "R12" name rows of the table in
 ``docs/method.md`` in which the papers and the authors' released code are compared. Complete, named runs are
 functions in ``presets.py``. Unknown keys and bad values fail here, before any work starts.
 """
 
-import dataclasses
-import functools
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from qaclims_ray.errors import ConfigError
 
@@ -23,29 +19,32 @@ ALL_TEXT_GROUPS: tuple[TextGroup, ...] = ("fine_grained", "alias", "objects", "s
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def _settings(cls: type[_Config]) -> type[_Config]:
+def settings(cls: type[_Config]) -> type[_Config]:
     """A frozen, keyword-only dataclass in which pydantic refuses unknown keys and infinite numbers."""
     cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
-def _require(claim: bool, message: str) -> None:
+def require(claim: bool, message: str) -> None:
+    """Raise a `ConfigError` unless the claim holds."""
     if not claim:
         raise ConfigError(message)
 
 
-def _require_at_least(config: Any, section: str, least: float, *names: str) -> None:
+def require_at_least(config: Any, section: str, least: float, *names: str) -> None:
+    """Raise a `ConfigError` naming the first field that is below `least`."""
     for name in names:
         value = getattr(config, name)
-        _require(value >= least, f"{section}.{name} is {value}, expected at least {least}")
+        require(value >= least, f"{section}.{name} is {value}, expected at least {least}")
 
 
-def _require_text(config: Any, section: str, *names: str) -> None:
+def require_text(config: Any, section: str, *names: str) -> None:
+    """Raise a `ConfigError` naming the first field that is empty."""
     for name in names:
-        _require(bool(getattr(config, name).strip()), f"{section}.{name} is empty")
+        require(bool(getattr(config, name).strip()), f"{section}.{name} is empty")
 
 
-@_settings
+@settings
 class DataConfig:
     """Which images, labels and masks."""
 
@@ -71,13 +70,13 @@ class DataConfig:
     """Decode every image and mask once before work starts, and report all faults together."""
 
     def __post_init__(self) -> None:
-        _require_at_least(self, "data", 8, "num_images")
-        _require_text(self, "data", "train_split", "eval_split")
-        _require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
-        _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
+        require_at_least(self, "data", 8, "num_images")
+        require_text(self, "data", "train_split", "eval_split")
+        require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
+        require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
 
 
-@_settings
+@settings
 class CorpusConfig:
     """QAPE: asking the VQA model (QA-CLIMS 3.2, rows Q1-Q5, Q13)."""
 
@@ -113,21 +112,21 @@ class CorpusConfig:
     """GPUs of one actor; fractions share a GPU; 0 runs on the CPU."""
 
     def __post_init__(self) -> None:
-        _require_at_least(
+        require_at_least(
             self, "corpus", 1, "image_size", "num_beams", "max_length", "min_length", "max_question_tokens",
             "images_per_shard", "questions_per_batch", "num_actors",
         )  # fmt: skip
-        _require_at_least(self, "corpus", 0, "gpus_per_actor")
-        _require_text(self, "corpus", "model", "questions")
-        _require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
-        _require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
-        _require(
+        require_at_least(self, "corpus", 0, "gpus_per_actor")
+        require_text(self, "corpus", "model", "questions")
+        require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
+        require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
+        require(
             self.precision == "fp32" or self.gpus_per_actor > 0,
             "corpus.precision bf16 needs a GPU: set corpus.gpus_per_actor",
         )
 
 
-@_settings
+@settings
 class ClipConfig:
     """The frozen CLIP that supervises (rows R1, R5, R6, Q12)."""
 
@@ -139,10 +138,10 @@ class ClipConfig:
     """Whether the weights hold mask tokens (OVSeg); False is plain CLIP, the strictly image-level setting."""
 
     def __post_init__(self) -> None:
-        _require_text(self, "clip", "model")
+        require_text(self, "clip", "model")
 
 
-@_settings
+@settings
 class TextConfig:
     """From answers to the texts a pair is contrasted with (rows Q4-Q11, Q14; QA-CLIMS Table 5)."""
 
@@ -177,15 +176,15 @@ class TextConfig:
     """Seed of `shuffle_answers`."""
 
     def __post_init__(self) -> None:
-        _require(self.template.count("{}") == 1, f"text.template {self.template!r} must hold exactly one {{}}")
-        _require(
+        require(self.template.count("{}") == 1, f"text.template {self.template!r} must hold exactly one {{}}")
+        require(
             self.source != "fixed" or bool(self.fixed_background), "text.source is fixed: give text.fixed_background"
         )
-        _require(len(set(self.groups)) == len(self.groups), "text.groups holds a group twice")
-        _require_at_least(self, "text", 0, "seed")
+        require(len(set(self.groups)) == len(self.groups), "text.groups holds a group twice")
+        require_at_least(self, "text", 0, "seed")
 
 
-@_settings
+@settings
 class CamNetConfig:
     """The CAM network (rows R7-R9)."""
 
@@ -203,16 +202,16 @@ class CamNetConfig:
     """Build the backbone with TensorFlow's padding (timm pad_type="same")."""
 
     def __post_init__(self) -> None:
-        _require_text(self, "cam_net", "backbone")
+        require_text(self, "cam_net", "backbone")
         strides = (1, 2, 4, 8, 16, 32)
-        _require(
+        require(
             self.output_stride in strides,
             f"output stride {self.output_stride} (cam_net.output_stride) is not one of {strides}",
         )
-        _require(min(self.image_std) > 0, f"cam_net.image_std is {self.image_std}, expected positive numbers")
+        require(min(self.image_std) > 0, f"cam_net.image_std is {self.image_std}, expected positive numbers")
 
 
-@_settings
+@settings
 class OptimConfig:
     """Optimiser and schedule (rows R14, R15, R17)."""
 
@@ -241,16 +240,14 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "head_lr_factor"):
-            _require(getattr(self, name) > 0, f"optim.{name} is {getattr(self, name)}, expected a positive number")
-        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}, expected a number in [0, 1)")
-        _require_at_least(self, "optim", 0, "weight_decay", "poly_power", "warmup_steps")
-        _require(self.epochs >= 1 and self.batch_size >= 1, "optim.epochs and optim.batch_size must be at least 1")
-        _require(
-            self.clip_grad_norm is None or self.clip_grad_norm > 0, "optim.clip_grad_norm must be positive or None"
-        )
+            require(getattr(self, name) > 0, f"optim.{name} is {getattr(self, name)}, expected a positive number")
+        require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}, expected a number in [0, 1)")
+        require_at_least(self, "optim", 0, "weight_decay", "poly_power", "warmup_steps")
+        require(self.epochs >= 1 and self.batch_size >= 1, "optim.epochs and optim.batch_size must be at least 1")
+        require(self.clip_grad_norm is None or self.clip_grad_norm > 0, "optim.clip_grad_norm must be positive or None")
 
 
-@_settings
+@settings
 class AugmentConfig:
     """Training crops (row R18)."""
 
@@ -264,15 +261,15 @@ class AugmentConfig:
     """Mirror half of the images."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.min_long_side_px <= self.max_long_side_px or self.min_long_side_px == self.max_long_side_px == 0,
             f"augment: 0 < min_long_side_px ({self.min_long_side_px}) <= max_long_side_px ({self.max_long_side_px}) "
             "is required; 0 for both keeps the image's own size",
         )
-        _require(self.crop_px >= 16, f"augment.crop_px is {self.crop_px}, expected at least 16")
+        require(self.crop_px >= 16, f"augment.crop_px is {self.crop_px}, expected at least 16")
 
 
-@_settings
+@settings
 class ClassifierConfig:
     """The image-level classifier: the baseline CAM and RITC's starting point (row R9)."""
 
@@ -286,7 +283,7 @@ class ClassifierConfig:
     """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before RITC starts."""
 
 
-@_settings
+@settings
 class RitcConfig:
     """Region image-text contrast (QA-CLIMS 3.3, rows R1-R21)."""
 
@@ -320,12 +317,12 @@ class RitcConfig:
     """Keep batch norm statistics fixed; scale and shift still learn (R8: statistics move by default)."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")
-        _require(0 <= self.omega <= 1, f"ritc.omega is {self.omega}, expected a number in [0, 1]")
-        _require_at_least(self, "ritc", 0, "foreground_weight", "background_weight", "area_weight")
+        require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")
+        require(0 <= self.omega <= 1, f"ritc.omega is {self.omega}, expected a number in [0, 1]")
+        require_at_least(self, "ritc", 0, "foreground_weight", "background_weight", "area_weight")
 
 
-@_settings
+@settings
 class CamConfig:
     """CAM inference (rows E1, E2)."""
 
@@ -353,13 +350,13 @@ class CamConfig:
     """Fail when more than this share of images cannot be read."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
-        _require_at_least(self, "cams", 1, "grid_stride", "batch_size", "num_actors")
-        _require_at_least(self, "cams", 0, "gpus_per_actor")
-        _require(0 <= self.max_failed_fraction <= 1, "cams.max_failed_fraction must lie in [0, 1]")
+        require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
+        require_at_least(self, "cams", 1, "grid_stride", "batch_size", "num_actors")
+        require_at_least(self, "cams", 0, "gpus_per_actor")
+        require(0 <= self.max_failed_fraction <= 1, "cams.max_failed_fraction must lie in [0, 1]")
 
 
-@_settings
+@settings
 class EvaluationConfig:
     """Scoring of seeds (row E3)."""
 
@@ -375,146 +372,10 @@ class EvaluationConfig:
     """Images in the contact sheet."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.sweep_min < self.sweep_max < 1, "evaluation: 0 < sweep_min < sweep_max < 1 is required")
-        _require(self.sweep_step >= 1e-4, f"evaluation.sweep_step is {self.sweep_step}, expected at least 0.0001")
-        _require(
+        require(0 < self.sweep_min < self.sweep_max < 1, "evaluation: 0 < sweep_min < sweep_max < 1 is required")
+        require(self.sweep_step >= 1e-4, f"evaluation.sweep_step is {self.sweep_step}, expected at least 0.0001")
+        require(
             0 < self.fixed_threshold < 1,
             f"evaluation.fixed_threshold is {self.fixed_threshold}, expected a number between 0 and 1",
         )
-        _require_at_least(self, "evaluation", 1, "contact_sheet_images")
-
-
-@_settings
-class ClusterConfig:
-    """Resources of the trainings, and how Ray is reached."""
-
-    num_workers: int = 1
-    """Training workers (DDP ranks); 0 trains in the driver's own process."""
-    use_gpu: bool = False
-    """One GPU per training worker."""
-    cpus_per_worker: float = 1.0
-    """Logical CPUs of a training worker."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
-    max_failures: int = 2
-    """Restarts of a training after worker failures."""
-    loader_workers: int = 0
-    """Image loading processes per training worker."""
-    object_store_mib: int = 200
-    """Object store of a Ray started by this run; ignored when joining a cluster."""
-    num_cpus: int | None = None
-    """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
-
-    def __post_init__(self) -> None:
-        _require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
-        _require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
-        _require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
-        _require(
-            self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more"
-        )
-        _require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")
-
-
-@_settings
-class TrackingConfig:
-    """MLflow."""
-
-    uri: str = ""
-    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote)."""
-    experiment: str = "qaclims"
-    """Experiment name."""
-    enabled: bool = True
-    """Track at all."""
-
-    def __post_init__(self) -> None:
-        _require_text(self, "tracking", "experiment")
-
-
-@_settings
-class RunConfig:
-    """One complete run: the data, the shared stages, and the systems that are compared."""
-
-    name: str
-    """Name of the preset the run started from."""
-    profile: Profile = "official"
-    """Which of the two coherent sets of switches the preset took; the fields below are what counts."""
-    systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
-    """Systems to train and compare; `presets.SYSTEMS` lists them."""
-    seed: int = 0
-    """Seed of data generation, initial weights, order and augmentation."""
-    data: DataConfig
-    """Data set."""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    """Questions and answers."""
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    """The frozen CLIP."""
-    text: TextConfig = field(default_factory=TextConfig)
-    """Texts of the pairs."""
-    cam_net: CamNetConfig = field(default_factory=CamNetConfig)
-    """The trained network."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Training crops."""
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    """Baseline."""
-    ritc: RitcConfig = field(default_factory=RitcConfig)
-    """RITC."""
-    cams: CamConfig = field(default_factory=CamConfig)
-    """CAM inference."""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Scoring."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Resources."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """MLflow."""
-
-    def __post_init__(self) -> None:
-        _require(bool(self.name.strip()), "name is empty")
-        _require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
-        _require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
-        _require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config dataclass as plain JSON types."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[RunConfig]:
-    return TypeAdapter(RunConfig)
-
-
-def from_dict(values: Mapping[str, Any]) -> RunConfig:
-    """Build a `RunConfig` from plain JSON types.
-
-    Raises:
-        ConfigError: for unknown keys, wrong types or values out of range, all of them in one message.
-    """
-    try:
-        return _adapter().validate_python(dict(values))
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-            for e in error.errors()
-        ]
-        raise ConfigError("the configuration cannot be used:\n  " + "\n  ".join(lines)) from None
-
-
-def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """Return a copy with dotted fields replaced, e.g. ``{"ritc.optim.lr": 1e-3}``.
-
-    Files, the command line, named systems and searches all come through here.
-
-    Raises:
-        ConfigError: for a path that does not exist or a value that does not fit.
-    """
-    values = to_dict(config)
-    for path, value in overrides.items():
-        *parents, last = path.split(".")
-        node: Any = values
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ConfigError(f"there is no setting {path!r}; `qaclims run PRESET --help` lists them all")
-        node[last] = value
-    return from_dict(values)
+        require_at_least(self, "evaluation", 1, "contact_sheet_images")

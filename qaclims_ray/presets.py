@@ -14,17 +14,15 @@ from qaclims_ray.config import (
     CamNetConfig,
     ClassifierConfig,
     ClipConfig,
-    ClusterConfig,
     CorpusConfig,
     DataConfig,
     EvaluationConfig,
     OptimConfig,
     RitcConfig,
-    RunConfig,
-    with_overrides,
 )
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.miniature import vocabulary
+from qaclims_ray.run_config import ClusterConfig, RunConfig, with_overrides
 
 
 @dataclass(frozen=True, kw_only=True)

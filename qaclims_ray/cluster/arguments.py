@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.config import RunConfig, from_dict, to_dict, with_overrides
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS, preset
+from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
 
 PATH_FIELDS = (
     "data.root",

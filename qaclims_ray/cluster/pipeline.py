@@ -21,11 +21,11 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
 from qaclims_ray.cluster.train import run_classifier, run_ritc
-from qaclims_ray.config import RunConfig, to_dict
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
+from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import shown

@@ -15,7 +15,6 @@ from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.config import RunConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image
 from qaclims_ray.data.label_files import image_id_of, read_label_file
@@ -26,6 +25,7 @@ from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
 from qaclims_ray.models.cam_net import load_cam_net
 from qaclims_ray.presets import SYSTEMS, system_config
+from qaclims_ray.run_config import RunConfig
 
 IMAGES_PER_SHARD = 16
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
-from qaclims_ray.config import RunConfig
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.presets import SYSTEMS, check_run, needs_corpus
+from qaclims_ray.run_config import RunConfig
 
 
 def preflight(config: RunConfig, out: str) -> None:

@@ -20,7 +20,6 @@ from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.train import read_curves
-from qaclims_ray.config import RunConfig, to_dict
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
@@ -31,6 +30,7 @@ from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.presets import SYSTEMS, system_config
+from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.tracking.metric_names import headline_metrics, seed_metrics
 from qaclims_ray.tracking.tracker import Tracker
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import ray
 
-from qaclims_ray.config import RunConfig
 from qaclims_ray.errors import QaclimsError, ResourceError
+from qaclims_ray.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.config import RunConfig
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.errors import ModelError
 from qaclims_ray.miniature.shipped import clip_dir, vqa_dir
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.tracking.tracker import NullTracker, Tracker
 
 

@@ -6,13 +6,13 @@ import ray
 import torch
 
 from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
-from qaclims_ray.config import RunConfig
 from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.models.clip import load_clip
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.text.bank import build_bank, write_bank
 
 

@@ -28,12 +28,13 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from qaclims_ray.cluster.data import training_manifest
 from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
 from qaclims_ray.cluster.text import bank_identity
-from qaclims_ray.config import ClusterConfig, OptimConfig, RunConfig
+from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.models.clip import load_clip
+from qaclims_ray.run_config import ClusterConfig, RunConfig
 from qaclims_ray.text.bank import read_bank
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import TrackerHandle

@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from qaclims_ray.config import RunConfig
 from qaclims_ray.data.artifacts import package_version, source_hash
+from qaclims_ray.run_config import RunConfig
 
 DESCRIPTION = "mlflow.note.content"
 """Tag whose Markdown the UI shows at the top of a run's page."""

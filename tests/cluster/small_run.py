@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from qaclims_ray.config import RunConfig, with_overrides
 from qaclims_ray.presets import miniature
+from qaclims_ray.run_config import RunConfig, with_overrides
 
 SMALL: dict[str, Any] = {
     "data.num_images": 24,

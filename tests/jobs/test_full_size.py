@@ -35,7 +35,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qaclims_ray.config import with_overrides
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.data.classes import VOC_CLASSES
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -44,6 +43,7 @@ from qaclims_ray.models.blip import load_vqa
 from qaclims_ray.models.cam_net import CamNet, build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.models.clip import FrozenClip, load_clip
 from qaclims_ray.presets import voc12
+from qaclims_ray.run_config import with_overrides
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.ritc_task import train_ritc

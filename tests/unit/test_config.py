@@ -13,19 +13,15 @@ from qaclims_ray import config as config_module
 from qaclims_ray.config import (
     AugmentConfig,
     CamConfig,
-    ClusterConfig,
     CorpusConfig,
     DataConfig,
     EvaluationConfig,
     OptimConfig,
     RitcConfig,
-    RunConfig,
     TextConfig,
-    from_dict,
-    to_dict,
-    with_overrides,
 )
 from qaclims_ray.errors import ConfigError, QaclimsError
+from qaclims_ray.run_config import ClusterConfig, RunConfig, from_dict, to_dict, with_overrides
 
 BASE = RunConfig(name="test", data=DataConfig(dataset="voc12", root="/data"))
 

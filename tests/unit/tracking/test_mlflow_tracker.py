@@ -10,8 +10,8 @@ import numpy as np
 import pandas
 import pytest
 
-from qaclims_ray.config import TrackingConfig
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
+from qaclims_ray.run_config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import attach, open_tracker, replay
 from qaclims_ray.tracking.store import prepare_environment
 from qaclims_ray.tracking.tracker import NullTracker, TrackerHandle

@@ -1,0 +1,163 @@
+"""One complete run: every stage's settings in one value, to and from files, with overrides by dotted name."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from qaclims_ray.config import (
+    AugmentConfig,
+    CamConfig,
+    CamNetConfig,
+    ClassifierConfig,
+    ClipConfig,
+    CorpusConfig,
+    DataConfig,
+    EvaluationConfig,
+    Profile,
+    RitcConfig,
+    TextConfig,
+    require,
+    require_at_least,
+    require_text,
+    settings,
+)
+from qaclims_ray.errors import ConfigError
+
+
+@settings
+class ClusterConfig:
+    """Resources of the trainings, and how Ray is reached."""
+
+    num_workers: int = 1
+    """Training workers (DDP ranks); 0 trains in the driver's own process."""
+    use_gpu: bool = False
+    """One GPU per training worker."""
+    cpus_per_worker: float = 1.0
+    """Logical CPUs of a training worker."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
+    max_failures: int = 2
+    """Restarts of a training after worker failures."""
+    loader_workers: int = 0
+    """Image loading processes per training worker."""
+    object_store_mib: int = 200
+    """Object store of a Ray started by this run; ignored when joining a cluster."""
+    num_cpus: int | None = None
+    """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
+        require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
+        require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
+        require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
+        require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")
+
+
+@settings
+class TrackingConfig:
+    """MLflow."""
+
+    uri: str = ""
+    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote)."""
+    experiment: str = "qaclims"
+    """Experiment name."""
+    enabled: bool = True
+    """Track at all."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "tracking", "experiment")
+
+
+@settings
+class RunConfig:
+    """One complete run: the data, the shared stages, and the systems that are compared."""
+
+    name: str
+    """Name of the preset the run started from."""
+    profile: Profile = "official"
+    """Which of the two coherent sets of switches the preset took; the fields below are what counts."""
+    systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
+    """Systems to train and compare; `presets.SYSTEMS` lists them."""
+    seed: int = 0
+    """Seed of data generation, initial weights, order and augmentation."""
+    data: DataConfig
+    """Data set."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Questions and answers."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """The frozen CLIP."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """Texts of the pairs."""
+    cam_net: CamNetConfig = field(default_factory=CamNetConfig)
+    """The trained network."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Training crops."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """Baseline."""
+    ritc: RitcConfig = field(default_factory=RitcConfig)
+    """RITC."""
+    cams: CamConfig = field(default_factory=CamConfig)
+    """CAM inference."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Scoring."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Resources."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """MLflow."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name.strip()), "name is empty")
+        require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
+        require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
+        require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as plain JSON types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
+def from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """Build a `RunConfig` from plain JSON types.
+
+    Raises:
+        ConfigError: for unknown keys, wrong types or values out of range, all of them in one message.
+    """
+    try:
+        return _adapter().validate_python(dict(values))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            for e in error.errors()
+        ]
+        raise ConfigError("the configuration cannot be used:\n  " + "\n  ".join(lines)) from None
+
+
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """Return a copy with dotted fields replaced, e.g. ``{"ritc.optim.lr": 1e-3}``.
+
+    Files, the command line, named systems and searches all come through here.
+
+    Raises:
+        ConfigError: for a path that does not exist or a value that does not fit.
+    """
+    values = to_dict(config)
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        node: Any = values
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(f"there is no setting {path!r}; `qaclims run PRESET --help` lists them all")
+        node[last] = value
+    return from_dict(values)
