@@ -261,7 +261,7 @@ def voc12_mobilenet() -> RunConfig:
         ),
         augment=AugmentConfig(min_long_side_px=256, max_long_side_px=416, crop_px=320),
         classifier=ClassifierConfig(
-            optim=OptimConfig(lr=0.01, batch_size=8, epochs=8, momentum=0.9, weight_decay=1e-4), freeze_batch_norm=True
+            optim=OptimConfig(name="adamw", lr=2e-4, batch_size=8, epochs=8, weight_decay=1e-4), freeze_batch_norm=True
         ),
         cams=CamConfig(scales=(1.0, 0.5, 1.5), batch_size=4),
     )

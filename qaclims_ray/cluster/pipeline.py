@@ -167,9 +167,7 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
 def print_results(outcome: Outcome, console: Console) -> None:
     """Print the table of systems and where report and tracking store are."""
     if outcome.scores:
-        table = Table(
-            title="Seed mIoU, %, by choice of threshold", title_justify="left"
-        )
+        table = Table(title="Seed mIoU, %, by choice of threshold", title_justify="left")
         for column in ("system", "fixed", "label-free", "best *", "FP", "FN"):
             table.add_column(column, justify="left" if column == "system" else "right")
         for name, evaluation in outcome.scores.items():
@@ -177,7 +175,9 @@ def print_results(outcome: Outcome, console: Console) -> None:
             figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
             table.add_row(SYSTEMS[name].label, *(f"{100 * figure:.1f}" for figure in figures))
         console.print(table)
-        console.print("FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False)
+        console.print(
+            "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False
+        )
     if outcome.report_uri:
         console.print(f"report   {outcome.report_uri}", highlight=False, soft_wrap=True)
         console.print(f"figures  {outcome.report_uri.replace('.html', '.json')}", highlight=False, soft_wrap=True)
