@@ -61,7 +61,10 @@ def contact_sheet(
     if not rows or any(list(row.heat) != systems or list(row.masks) != systems for row in rows):
         raise DataError("a contact sheet needs at least one image, and the same systems for each")
     scale = [tile_px / max(row.image.shape[1:]) for row in rows]
-    heights = [max(round(row.image.shape[1] * s), 40) for row, s in zip(rows, scale, strict=True)]
+    heights = [
+        max(round(row.image.shape[1] * s), 24 + 18 * min(len(row.class_ids), 5))
+        for row, s in zip(rows, scale, strict=True)
+    ]
     has_truth = any(row.truth is not None for row in rows)
     lefts = _column_lefts(1 + has_truth, len(systems), tile_px)
     canvas = Image.new("RGB", (lefts[-1] + tile_px + _GAP_PX, _HEADER_PX + sum(heights) + _GAP_PX * len(rows)), PAPER)
