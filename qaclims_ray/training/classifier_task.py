@@ -62,13 +62,8 @@ def train_classifier(
         return classifier_step(wrapped, batch, images_per_step=num_images)
 
     def save_calibrated(folder: str | None) -> None:
-        calibrated = calibrate(
-            network,
-            dataset,
-            batch_size=max(1, num_images // context.world_size),
-            loader_workers=loader_workers,
-            context=context,
-        )
+        size = max(1, num_images // context.world_size)
+        calibrated = calibrate(network, dataset, batch_size=size, loader_workers=loader_workers, context=context)
         if folder is not None:
             save_cam_net(calibrated, str(Path(folder, CALIBRATED_DIR)))
 
