@@ -23,7 +23,7 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
 from tests.cluster.small_run import SMALL, as_flags, small_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -138,20 +138,20 @@ def _kill_tree(process: subprocess.Popen) -> None:
 
 
 def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
-    extra = {"data.num_images": 120, "corpus.num_beams": 3}
+    extra = {"data.num_images": 160, "corpus.num_beams": 3}
     process = _start(tmp_path, "corpus", extra)
     corpus = tmp_path / "corpus" / "answers"
-    _wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 120, "three shards")
+    _wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 600, "three shards")
     _kill_tree(process)
     done = {path: path.stat().st_mtime_ns for path in corpus.glob("*.parquet")}
-    assert 3 <= len(done) < 30
+    assert 3 <= len(done) < 40
     assert not (corpus.parent / "meta.json").exists()
     overrides = {name.replace(".", "__"): value for name, value in extra.items()}
     run_pipeline(small_config(**overrides), str(tmp_path), until="corpus")
     assert {path: path.stat().st_mtime_ns for path in done} == done
     frame = read_corpus(str(corpus))
     assert not frame.duplicated(["image_id", "class_id", "question_index"]).any()
-    assert frame["image_id"].nunique() == 120
+    assert frame["image_id"].nunique() == 160
 
 
 def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatc
     victims: list[int] = []
 
     def kill_one() -> None:
-        _wait_for(lambda: len(list(runs.glob("classifier-*/checkpoint_*"))) >= 1, 120, "a first checkpoint")
+        _wait_for(lambda: len(list(runs.glob("classifier-*/checkpoint_*"))) >= 1, 600, "a first checkpoint")
         workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
         victims.append(workers[-1].pid)
         workers[-1].kill()

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.small_run import SMALL, as_flags
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -64,14 +64,14 @@ def head(tmp_path_factory):
 
 
 def _wait_until_answering(env, process, log) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while _job(env, "list").returncode != 0:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(1)
 
 
-def _job(env, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess:
+def _job(env, *arguments: str, timeout: float = 800) -> subprocess.CompletedProcess:
     return subprocess.run([RAY, "job", *arguments], env=env, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
 
 
