@@ -207,12 +207,10 @@ class Outbox:
         """
         with self._changed:
             self._closing = True
-        self.flush(timeout_s)
-        with self._changed:
-            self._closing = True
-            left = len(self._entries)
             self._changed.notify_all()
+        self.flush(timeout_s)
         self._thread.join(timeout=timeout_s)
+        left = len(self._entries)
         copies = [self.folder / entry["file"] for entry in self._entries if "file" in entry]
         rescued = left > 0 and rescue is not None and rescue([self._journal.path, *copies])
         self._journal.close(keep=left > 0 and not rescued)
@@ -249,12 +247,14 @@ class Outbox:
                 if not self._entries:
                     return
                 batch = _next_batch(self._entries)
+                is_last_try = self._closing
             try:
                 self._send(batch)
             except DeliveryPostponed as error:
                 self._note_away(error)
                 with self._changed:
-                    if self._closing:
+                    # An attempt that was under way when closing began is not the last one that was promised.
+                    if is_last_try:
                         return
                     self._changed.wait_for(lambda: self._closing or self._hurry, timeout=wait_s)
                     self._hurry = False
