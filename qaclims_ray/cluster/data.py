@@ -6,7 +6,6 @@ from typing import Any
 from qaclims_ray.cluster.stage import Stage, current
 from qaclims_ray.config import DataConfig
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
@@ -84,8 +83,3 @@ def training_manifest(manifest: Manifest, config: Any) -> Manifest:
 def scored_manifest(manifest: Manifest, config: Any) -> Manifest:
     """Return the images whose CAMs are scored."""
     return manifest.subset(config.data.eval_split)
-
-
-def meta_of(stage: Stage) -> ArtifactMeta:
-    """Return the manifest's meta, or say how to make it."""
-    return artifacts.require(stage.layout.manifest, "manifest", verb="data")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from qaclims_ray.cluster.data import scored_manifest
-from qaclims_ray.cluster.evaluate import Evaluation
+from qaclims_ray.cluster.evaluate import Evaluation, check_stores_full
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.stage import Stage
@@ -57,6 +57,7 @@ def run_report(
     """Write report.html and report.json, also into the pipeline's run, and return the page's URI."""
     config, layout = stage.config, stage.layout
     stage.progress.start("report")
+    check_stores_full(config.cams)
     systems = {}
     for name in config.systems:
         network = layout.classifier if SYSTEMS[name].kind == "classifier" else layout.network(name)
