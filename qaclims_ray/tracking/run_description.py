@@ -9,8 +9,6 @@ from pathlib import Path
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig
 
-DESCRIPTION = "mlflow.note.content"
-"""Tag whose Markdown the UI shows at the top of a run's page."""
 _PACKAGES = ("ray", "torch", "transformers", "open_clip_torch", "timm", "mlflow")
 
 
