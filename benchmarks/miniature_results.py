@@ -36,8 +36,9 @@ from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.blip import load_vqa
 from qaclims_ray.models.cam_net import load_cam_net
 from qaclims_ray.models.clip import FrozenClip, load_clip
-from qaclims_ray.presets import SYSTEMS, miniature, system_config
+from qaclims_ray.presets import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.systems import SYSTEMS, system_config
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.classifier_task import train_classifier
 from qaclims_ray.training.context import LocalContext

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from qaclims_ray.config import CamNetConfig, RitcConfig
+from qaclims_ray.config import CamNetConfig
 from qaclims_ray.losses.regions import resize_bilinear
+from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.models.cam_net import CamNet, build_cam_net
 from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.text.bank import PairTexts

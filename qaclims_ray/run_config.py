@@ -19,7 +19,6 @@ from qaclims_ray.config import (
     DataConfig,
     EvaluationConfig,
     Profile,
-    RitcConfig,
     TextConfig,
     require,
     require_at_least,
@@ -27,6 +26,7 @@ from qaclims_ray.config import (
     settings,
 )
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.method_config import ClimsConfig, RitcConfig, SemplesConfig
 
 
 @settings
@@ -74,6 +74,26 @@ class TrackingConfig:
 
 
 @settings
+class Variant:
+    """A system of this run alone: a known one with other settings, e.g. a row of an ablation."""
+
+    name: str
+    """Its name in `systems` and in every table."""
+    system: str
+    """The known system it departs from."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings on top of that system's, by dotted name."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "variants", "name", "system")
+        letters = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+        require(
+            set(self.name) <= letters,
+            f"variant {self.name!r} names folders: expected only letters, digits, underscore, point and hyphen",
+        )
+
+
+@settings
 class RunConfig:
     """One complete run: the data, the shared stages, and the systems that are compared."""
 
@@ -82,7 +102,9 @@ class RunConfig:
     profile: Profile = "official"
     """Which of the two coherent sets of switches the preset took; the fields below are what counts."""
     systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
-    """Systems to train and compare; `presets.SYSTEMS` lists them."""
+    """Systems to train and compare; `systems.SYSTEMS` lists them."""
+    variants: tuple[Variant, ...] = ()
+    """Further systems that exist in this run alone."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig
@@ -101,6 +123,10 @@ class RunConfig:
     """Baseline."""
     ritc: RitcConfig = field(default_factory=RitcConfig)
     """RITC."""
+    clims: ClimsConfig = field(default_factory=ClimsConfig)
+    """CLIMS."""
+    semples: SemplesConfig = field(default_factory=SemplesConfig)
+    """SemPLeS."""
     cams: CamConfig = field(default_factory=CamConfig)
     """CAM inference."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -115,6 +141,8 @@ class RunConfig:
         require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
         require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
         require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
+        names = [variant.name for variant in self.variants]
+        require(len(set(names)) == len(names), "variants holds one name twice")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig, RitcConfig
+from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.text.bank import PairTexts
 
 CLASSES = ("red", "green", "blue")

@@ -24,8 +24,8 @@ from qaclims_ray.cluster.train import run_classifier, run_ritc
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets import SYSTEMS, needs_corpus, system_config
 from qaclims_ray.run_config import RunConfig, to_dict
+from qaclims_ray.systems import needs_corpus, system_config, system_of
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import shown
@@ -45,6 +45,8 @@ class Outcome:
     """Where its artefacts are."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
     """Seed scores by system, as far as there are masks."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Short names of the systems, for tables."""
     report_uri: str = ""
     """The HTML report, when it was written."""
     tracking: str = ""
@@ -86,7 +88,13 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
             with run.stage("report") as stage:
                 report_uri = run_report(stage, tracker, manifest, scores, progress.seconds)
         write_timings(layout, progress.seconds)
-    return Outcome(layout=layout, scores=scores, report_uri=report_uri, tracking=shown(handle.uri) if handle else "")
+    return Outcome(
+        layout=layout,
+        scores=scores,
+        labels={name: system_of(config, name).label for name in config.systems},
+        report_uri=report_uri,
+        tracking=shown(handle.uri) if handle else "",
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class _Run:
         return scores
 
     def system(self, system: str, manifest: Manifest, trained: Manifest, scored: Manifest) -> Evaluation | None:
-        kind, network = SYSTEMS[system].kind, self.layout.classifier
+        kind, network = system_of(self.config, system).kind, self.layout.classifier
         if kind == "ritc":
             network = self.layout.network(system)
             if self.reaches("text"):
@@ -173,7 +181,7 @@ def print_results(outcome: Outcome, console: Console) -> None:
         for name, evaluation in outcome.scores.items():
             s = evaluation.seed
             figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
-            table.add_row(SYSTEMS[name].label, *(f"{100 * figure:.1f}" for figure in figures))
+            table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
         console.print(table)
         console.print(
             "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False

@@ -24,8 +24,8 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
 from qaclims_ray.models.cam_net import load_cam_net
-from qaclims_ray.presets import SYSTEMS, system_config
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.systems import system_config, system_of
 
 IMAGES_PER_SHARD = 16
 
@@ -130,7 +130,7 @@ def run_predict(arguments: PredictArguments) -> None:
     config, layout = load_config(run), RunLayout(run)
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)
-    kind = SYSTEMS[system].kind
+    kind = system_of(config, system).kind
     network = layout.classifier if kind == "classifier" else layout.network(system)
     artifacts.require(layout.classifier, "classifier", verb="train")
     artifacts.require(network, kind, verb="train")

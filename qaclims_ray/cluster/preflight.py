@@ -6,8 +6,9 @@ from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
-from qaclims_ray.presets import SYSTEMS, check_run, needs_corpus
+from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.systems import needs_clip, needs_corpus
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -28,7 +29,7 @@ def preflight(config: RunConfig, out: str) -> None:
     weights = config.cam_net.weights
     if weights not in ("", "timm") and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
-    if any(SYSTEMS[name].kind == "ritc" for name in config.systems):
+    if needs_clip(config):
         model, clip_weights = clip_model(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
         weights_fingerprint(*names)

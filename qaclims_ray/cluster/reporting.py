@@ -29,8 +29,8 @@ from qaclims_ray.evaluation.report_data import ReportData, SystemReport
 from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
-from qaclims_ray.presets import SYSTEMS, system_config
 from qaclims_ray.run_config import RunConfig, to_dict
+from qaclims_ray.systems import needs_clip, system_config, system_of
 from qaclims_ray.tracking.metric_names import headline_metrics, seed_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -60,11 +60,12 @@ def run_report(
     check_stores_full(config.cams)
     systems = {}
     for name in config.systems:
-        network = layout.classifier if SYSTEMS[name].kind == "classifier" else layout.network(name)
+        system = system_of(config, name)
+        network = layout.classifier if system.kind == "classifier" else layout.network(name)
         evaluation = scores.get(name)
         systems[name] = SystemReport(
-            label=SYSTEMS[name].label,
-            description=SYSTEMS[name].description,
+            label=system.label,
+            description=system.description,
             seed=evaluation.seed if evaluation else None,
             cooccurrence=evaluation.cooccurrence if evaluation else None,
             curves=read_curves(network),
@@ -111,7 +112,7 @@ def environment() -> dict[str, object]:
 
 def supervision(config: RunConfig) -> str:
     """Say which labels stand behind the figures: OVSeg's CLIP has seen masks, plain CLIP has not."""
-    if config.data.dataset == "miniature" or all(SYSTEMS[name].kind == "classifier" for name in config.systems):
+    if config.data.dataset == "miniature" or not needs_clip(config):
         return "image-level labels"
     if config.clip.mask_adapted:
         return "image-level labels; a CLIP adapted on mask proposals of COCO (OVSeg)"
@@ -122,6 +123,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:
     positions = choose_images(manifest, stage.config.evaluation.contact_sheet_images)
     cams = {name: _cams_at(stage.layout, name, manifest, positions) for name in stage.config.systems}
     thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in stage.config.systems}
+    labels = {name: system_of(stage.config, name).label for name in stage.config.systems}
     rows = []
     for position in positions:
         record = manifest.records[position]
@@ -134,8 +136,8 @@ def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:
                 image=load_image(record.image_uri),
                 truth=load_mask(record.mask_uri) if record.mask_uri else None,
                 class_ids=record.labels,
-                heat={SYSTEMS[name].label: _heat(cam) for name, cam in found.items()},
-                masks={SYSTEMS[name].label: label_map(cam, thresholds[name]) for name, cam in found.items()},
+                heat={labels[name]: _heat(cam) for name, cam in found.items()},
+                masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
             )
         )
     return contact_sheet(rows, manifest.class_names)

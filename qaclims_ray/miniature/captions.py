@@ -66,17 +66,23 @@ class Caption:
 class MatchSettings:
     """How well a caption matches what is visible; areas are fractions of the visible area.
 
-    The defaults are variant D of the measured recipe.
+    The defaults are variant D of the measured recipe; `CONTEXT_BIASED` is variant C.
     """
 
     object_gain: float = 6.0
-    """A class name matches `object_gain` times the visible area of its objects."""
+    """A class name matches `object_gain` times the visible area of its objects, as a share of `object_saturation`."""
+    object_saturation: float = 1.0
+    """Visible area of an object from which on it matches fully; 1 never saturates."""
     stuff_bias: float = 0.5
     """A class name also matches this times the visible area of the class's own primary stuff."""
     prop_bias: float = 0.15
     """A class name also matches this times the (weighted) visible area of the class's own prop."""
     prop_weight: float = 4.0
     """Props are small: their area counts this many times."""
+
+
+CONTEXT_BIASED = MatchSettings(object_gain=3.0, object_saturation=0.2, stuff_bias=1.0, prop_bias=0.3)
+"""Variant C: an object counts fully from a fifth of the area on, and its own stuff as much as a third of it."""
 
 
 def draw_captions(rng: np.random.Generator) -> list[Caption]:
@@ -144,7 +150,7 @@ def match_degrees(
     """
     stuff = visible[:, :NUM_STUFF].clone()
     stuff[:, NUM_ZONE_STUFF:] *= settings.prop_weight
-    objects = settings.object_gain * visible[:, NUM_STUFF:]
+    objects = settings.object_gain * (visible[:, NUM_STUFF:] / settings.object_saturation).clamp(max=1)
     named = (
         objects
         + settings.stuff_bias * stuff[:, :NUM_CLASSES]

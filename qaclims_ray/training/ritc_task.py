@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig, RitcConfig
+from qaclims_ray.config import AugmentConfig, CamNetConfig
 from qaclims_ray.data.datasets import ImageLabelDataset
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
@@ -22,6 +22,7 @@ from qaclims_ray.losses.matching import background_contrast, foreground_contrast
 from qaclims_ray.losses.regions import compose_regions, renormalise, resize_bilinear
 from qaclims_ray.losses.terms import LossTerms
 from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.models.cam_net import CamNet, load_cam_net
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.loop import Task, fit, images_per_step

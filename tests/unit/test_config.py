@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaclims_ray import config as config_module
+from qaclims_ray import method_config as method_config_module
+from qaclims_ray import run_config as run_config_module
 from qaclims_ray.config import (
     AugmentConfig,
     CamConfig,
@@ -17,10 +19,10 @@ from qaclims_ray.config import (
     DataConfig,
     EvaluationConfig,
     OptimConfig,
-    RitcConfig,
     TextConfig,
 )
 from qaclims_ray.errors import ConfigError, QaclimsError
+from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.run_config import ClusterConfig, RunConfig, from_dict, to_dict, with_overrides
 
 BASE = RunConfig(name="test", data=DataConfig(dataset="voc12", root="/data"))
@@ -54,6 +56,9 @@ def values_of(hint: Any) -> st.SearchStrategy:
         if arguments[-1] is Ellipsis:
             return st.lists(values_of(arguments[0]), max_size=3)
         return st.tuples(*map(values_of, arguments)).map(list)
+    if dataclasses.is_dataclass(hint):
+        names = st.text("ab_-/", max_size=4)
+        return st.fixed_dictionaries({"name": names, "system": names, "overrides": st.just({"seed": 1})})
     if arguments:
         return st.one_of(*map(values_of, arguments))
     return {
@@ -260,8 +265,9 @@ def test_settings_are_frozen_and_keyword_only() -> None:
         CamConfig(scale=(1.0,))  # type: ignore[call-arg]
 
 
-def test_every_setting_says_what_it_is() -> None:
-    tree = ast.parse(Path(config_module.__file__).read_text())
+@pytest.mark.parametrize("module", [config_module, method_config_module, run_config_module])
+def test_every_setting_says_what_it_is(module: Any) -> None:
+    tree = ast.parse(Path(module.__file__).read_text())
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             for statement, following in zip(node.body, [*node.body[1:], None], strict=True):

@@ -1,0 +1,291 @@
+"""The systems a run compares: a name for a way of training, and a few settings on top of the run's.
+
+One run trains several of them on the same data, corpus and starting point; ablations and controls are systems too.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.miniature import vocabulary
+from qaclims_ray.run_config import RunConfig, with_overrides
+
+Kind = Literal["classifier", "ritc", "clims", "semples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One row of the table of systems."""
+
+    label: str
+    """Short name for tables and figures."""
+    description: str
+    """One sentence for the report."""
+    kind: Kind = "ritc"
+    """How the network whose CAMs are scored is trained."""
+    base: str = ""
+    """System whose trained network this one starts from (SemPLeS) or learns prompts from (RITC)."""
+    miniature_only: bool = False
+    """Whether its texts name things of the miniature world."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings on top of the run's, by dotted name."""
+
+
+CLIMS_BACKGROUND = ("tree", "river", "sea", "lake", "water", "railway", "railroad", "track", "stone", "rock")
+"""CLIMS's ten background texts for VOC, shared by all classes (row C4)."""
+
+
+def _groups(*names: str) -> dict[str, Any]:
+    """Overrides for a row of QA-CLIMS Table 5: no background answers means the text "no {class}"."""
+    return {"text.groups": list(names), "text.empty_background": "no_class"}
+
+
+def _fixed(lists: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    return {"text.source": "fixed", "text.fixed_background": [[name, list(texts)] for name, texts in lists.items()]}
+
+
+def _miniature_fixed(*, with_secondary: bool) -> dict[str, Any]:
+    generic = ("tree", "sky", "wall")
+    lists = {}
+    for class_id, name in enumerate(vocabulary.CLASSES):
+        own = (vocabulary.PRIMARY_STUFF[class_id],)
+        if with_secondary:
+            own += (vocabulary.SECONDARY_STUFF[class_id],)
+        lists[name] = tuple(dict.fromkeys(own + generic))
+    return _fixed(lists)
+
+
+SYSTEMS: dict[str, System] = {
+    "baseline": System(
+        label="baseline CAM",
+        description="The image-level classifier's own CAM (multi-label soft margin).",
+        kind="classifier",
+        overrides={"cams.activation": "relu"},
+    ),
+    "ritc_class_names": System(
+        label="RITC, class names only",
+        description='RITC without answers: the class against "no {class}" (QA-CLIMS Table 5, row 1).',
+        overrides={"text.source": "class_names"},
+    ),
+    "qa_clims": System(label="QA-CLIMS", description="RITC with all adapted answers: the full method."),
+    "fine_grained": System(
+        label="+ fine-grained names", description="Table 5, row 2.", overrides=_groups("fine_grained")
+    ),
+    "alias": System(label="+ object aliases", description="Table 5, row 3.", overrides=_groups("alias")),
+    "objects": System(label="+ surrounding objects", description="Table 5, row 4.", overrides=_groups("objects")),
+    "scene": System(label="+ scene", description="Table 5, row 5.", overrides=_groups("scene")),
+    "fine_grained_alias": System(
+        label="fine + alias", description="Table 5, row 6.", overrides=_groups("fine_grained", "alias")
+    ),
+    "fine_grained_alias_objects": System(
+        label="fine + alias + objects",
+        description="Table 5, row 7.",
+        overrides=_groups("fine_grained", "alias", "objects"),
+    ),
+    "background_only": System(
+        label="background answers only",
+        description="Control: the foreground text is the class name, the background texts are adapted.",
+        overrides=_groups("objects", "scene"),
+    ),
+    "shuffled": System(
+        label="shuffled answers",
+        description="Control: every image gets the answers of another image of the same class.",
+        overrides={"text.shuffle_answers": True},
+    ),
+    "frc_only": System(
+        label="FRC", description="Table 4, row 1.", overrides={"ritc.background_weight": 0.0, "ritc.area_weight": 0.0}
+    ),
+    "brc_only": System(
+        label="BRC", description="Table 4, row 2.", overrides={"ritc.foreground_weight": 0.0, "ritc.area_weight": 0.0}
+    ),
+    "frc_brc": System(label="FRC + BRC", description="Table 4, row 3.", overrides={"ritc.area_weight": 0.0}),
+    "no_fat": System(
+        label="QA-CLIMS, FAT off",
+        description="Regions weighted by the CAM alone, without the adaptive threshold.",
+        overrides={"ritc.region_mode": "none"},
+    ),
+    "pixel_mask": System(
+        label="QA-CLIMS, pixel masks",
+        description="The binary map acts on pixels, as the paper's formula prints it (row R2).",
+        overrides={"ritc.region_mode": "pixel_mask"},
+    ),
+    "fixed_clims": System(
+        label="fixed list: CLIMS's ten",
+        description="The same losses with CLIMS's ten fixed background texts.",
+        overrides=_fixed({"*": CLIMS_BACKGROUND}),
+    ),
+    "fixed_primary": System(
+        label="fixed list: primary + 3 common",
+        description="Miniature only: each class's most frequent background and three common ones.",
+        miniature_only=True,
+        overrides=_miniature_fixed(with_secondary=False),
+    ),
+    "fixed_secondary": System(
+        label="fixed list: primary + secondary + 3",
+        description="Miniature only: the same and one of the class's secondary backgrounds.",
+        miniature_only=True,
+        overrides=_miniature_fixed(with_secondary=True),
+    ),
+    "clims": System(
+        label="CLIMS",
+        description="The predecessor's losses with fixed background texts, no answers.",
+        kind="clims",
+        overrides=_fixed({"*": CLIMS_BACKGROUND}),
+    ),
+    "semples_match": System(
+        label="SemPLeS, matching only",
+        description="Segment-label matching (SemPLeS Eq. 1; Table 4, row 1).",
+        kind="semples",
+        overrides={"semples.rounds": 0},
+    ),
+    "semples_match_longer": System(
+        label="SemPLeS, matching continued",
+        description="Control: matching for as long as SemPLeS's matching and refinement together.",
+        kind="semples",
+        overrides={"semples.refine_weight": 0.0, "semples.refine_init": "matched"},
+    ),
+    "semples_random_prompts": System(
+        label="SemPLeS, random prompts",
+        description="Control: refinement with random frozen prompts (Table 4, row 2).",
+        kind="semples",
+        overrides={"semples.prompt.epochs": 0},
+    ),
+    "semples_text_only": System(
+        label="SemPLeS, L_T only",
+        description="Prompts learned away from the class text alone (Table 4, row 3).",
+        kind="semples",
+        overrides={"semples.prompt.image_weight": 0.0},
+    ),
+    "semples_image_only": System(
+        label="SemPLeS, L_I only",
+        description="Prompts learned towards background regions alone (Table 4, row 4).",
+        kind="semples",
+        overrides={"semples.prompt.text_weight": 0.0},
+    ),
+    "semples": System(
+        label="SemPLeS", description="Matching, prompt learning, prompt-guided refinement.", kind="semples"
+    ),
+    "semples_joint": System(
+        label="SemPLeS, joint",
+        description="Prompts and masks trained together (Table 6).",
+        kind="semples",
+        overrides={"semples.schedule": "joint"},
+    ),
+    "semples_2_rounds": System(
+        label="SemPLeS, 2 rounds",
+        description="Prompt learning and refinement twice (Table 6).",
+        kind="semples",
+        overrides={"semples.rounds": 2},
+    ),
+    "semples_3_rounds": System(
+        label="SemPLeS, 3 rounds",
+        description="Prompt learning and refinement three times (Table 6).",
+        kind="semples",
+        overrides={"semples.rounds": 3},
+    ),
+    "semples_on_qa_clims": System(
+        label="SemPLeS on QA-CLIMS",
+        description="SemPLeS starting from QA-CLIMS's network.",
+        kind="semples",
+        base="qa_clims",
+    ),
+    "qa_clims_prompts": System(
+        label="QA-CLIMS + learned prompts",
+        description="RITC with all answers and SemPLeS's learned prompts, which neither paper has.",
+        base="qa_clims",
+        overrides={"ritc.prompt_weight": 0.3},
+    ),
+}
+"""All systems by name."""
+
+
+def system_of(config: RunConfig, name: str) -> System:
+    """Return a system by name: one of the run's variants, or a known one.
+
+    Raises:
+        ConfigError: when there is no such system.
+    """
+    for variant in config.variants:
+        if variant.name == name:
+            known = _known(variant.system)
+            label = f"{known.label}, {variant.name}"
+            return replace(known, label=label, overrides={**known.overrides, **variant.overrides})
+    return _known(name)
+
+
+def _known(name: str) -> System:
+    if name not in SYSTEMS:
+        raise ConfigError(f"there is no system {name!r}; known: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def system_config(config: RunConfig, name: str) -> RunConfig:
+    """Return the run's configuration with one system's settings on top.
+
+    Raises:
+        ConfigError: when there is no such system, or its settings do not fit.
+    """
+    return with_overrides(config, system_of(config, name).overrides)
+
+
+def training_order(config: RunConfig) -> list[str]:
+    """Return the run's systems with those they start from, each after its own base.
+
+    Raises:
+        ConfigError: when there is no such system.
+    """
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if base := system_of(config, name).base:
+            visit(base)
+        if name not in order:
+            order.append(name)
+
+    for name in config.systems:
+        visit(name)
+    return order
+
+
+def needs_clip(config: RunConfig) -> bool:
+    """Whether any system of the run learns from CLIP."""
+    return any(system_of(config, name).kind != "classifier" for name in training_order(config))
+
+
+def needs_corpus(config: RunConfig) -> bool:
+    """Whether any system of the run reads the VQA corpus."""
+    return any(
+        system_of(config, name).kind in ("ritc", "clims") and system_config(config, name).text.source == "qape"
+        for name in training_order(config)
+    )
+
+
+def check_systems(config: RunConfig) -> None:
+    """Resolve every system of a run once, so that a bad name or combination fails before any work starts.
+
+    Raises:
+        ConfigError: naming the setting or system that cannot be used and why.
+    """
+    for name in training_order(config):
+        system, resolved = system_of(config, name), system_config(config, name)
+        if system.miniature_only and config.data.dataset != "miniature":
+            raise ConfigError(
+                f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
+            )
+        if system.kind == "ritc":
+            _check_ritc(name, resolved, system)
+        if system.kind == "clims" and resolved.text.source != "fixed":
+            raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
+
+
+def _check_ritc(name: str, resolved: RunConfig, system: System) -> None:
+    if resolved.ritc.region_mode in ("token_mask", "both") and not resolved.clip.mask_adapted:
+        raise ConfigError(
+            f"system {name}: ritc.region_mode is {resolved.ritc.region_mode}, but a plain CLIP has no mask "
+            "tokens; set ritc.region_mode to pixel_mask, or clip.mask_adapted with an OVSeg checkpoint"
+        )
+    if (resolved.ritc.prompt_weight > 0) != bool(system.base):
+        raise ConfigError(
+            f"system {name}: ritc.prompt_weight is {resolved.ritc.prompt_weight:g}; learned prompts come from another "
+            "system's network, so it is positive in the system qa_clims_prompts and 0 in all others"
+        )
