@@ -188,23 +188,46 @@ class TextConfig:
 
 @settings
 class CamNetConfig:
-    """The CAM network (rows R7-R9)."""
+    """The mask generator: a convolutional CAM network (rows R7-R9), or WeakTr (rows S2, S3)."""
 
+    generator: Literal["cnn", "weaktr"] = "cnn"
+    """cnn: backbone and 1x1 classifier; weaktr: a plain ViT with class tokens and fused attention."""
     backbone: str = "resnet50"
-    """timm model name, or "miniature" for the small stride-4 network of the miniature world."""
+    """timm model name (weaktr: deit_small_patch16_224), or one of the miniature world's: "miniature", a small stride-4
+    network, or for weaktr "miniature_vit" (patch 8)."""
     weights: str = ""
     """Local safetensors/pth file, or "timm" for the model's default pretrained weights; empty starts at random."""
     output_stride: int = 16
-    """Stride of the CAM in pixels."""
+    """Stride of the CAM in pixels; for weaktr the side of a patch."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Normalisation of the training crop (0-1 scale); official feeds the same pixels to CLIP (R5)."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Normalisation of the training crop (0-1 scale)."""
     pad_same: bool = False
-    """Build the backbone with TensorFlow's padding (timm pad_type="same")."""
+    """cnn: build the backbone with TensorFlow's padding (timm pad_type="same")."""
+    image_size: int = 224
+    """weaktr: side in pixels for which position embeddings are stored; other sizes interpolate them."""
+    fusion_pool: Literal["max", "mean"] = "max"
+    """weaktr: pooling over tokens of what weighs the attention maps; max for VOC, mean for COCO."""
+    fusion_reduction: int = 8
+    """weaktr: attention maps per hidden unit of the fusion's MLP; 8 for VOC, 4 for COCO."""
+    drop_path: float = 0.1
+    """weaktr: highest rate of stochastic depth, of the last block; on in training, even with a frozen backbone (S3)."""
+    detach_attention: bool = True
+    """weaktr: no gradient through attention maps into the backbone, as WeakTr and SemPLeS have it (S3)."""
+    extra_tokens: int = 0
+    """weaktr: class tokens that belong to no class; 10 after conversion of the 90-way COCO network (S18)."""
 
     def __post_init__(self) -> None:
         require_text(self, "cam_net", "backbone")
+        require_at_least(self, "cam_net", 0, "extra_tokens")
+        require_at_least(self, "cam_net", 1, "fusion_reduction")
+        require(
+            self.image_size >= self.output_stride and self.image_size % self.output_stride == 0,
+            f"cam_net.image_size {self.image_size} is not a multiple of cam_net.output_stride {self.output_stride}",
+        )
+        require(0 <= self.drop_path < 1, f"cam_net.drop_path is {self.drop_path}, expected a number in [0, 1)")
+        require(self.generator == "cnn" or not self.pad_same, "cam_net.pad_same is for generator cnn; set it to false")
         strides = (1, 2, 4, 8, 16, 32)
         require(
             self.output_stride in strides,
@@ -251,18 +274,32 @@ class OptimConfig:
 
 @settings
 class AugmentConfig:
-    """Training crops (row R18)."""
+    """Training crops (QA-CLIMS: row R18; WeakTr and SemPLeS: row S10)."""
 
+    kind: Literal["resize_crop", "random_resized_crop"] = "resize_crop"
+    """resize_crop: a random long side, then a padded crop (R18); random_resized_crop: a random part of the image,
+    enlarged or shrunk to the crop (S10)."""
     min_long_side_px: int = 320
-    """Shortest random length of the long side after resizing; 0 keeps the image's own size."""
+    """resize_crop: shortest random length of the long side after resizing; 0 keeps the image's own size."""
     max_long_side_px: int = 640
-    """Longest random length of the long side."""
+    """resize_crop: longest random length of the long side."""
+    min_crop_scale: float = 0.08
+    """random_resized_crop: smallest share of the image's area that is cut out; the labelled object may be outside."""
     crop_px: int = 512
-    """Side of the random square crop, zero padded after normalisation."""
+    """Side of the random square crop; resize_crop pads it with zeros after normalisation."""
     flip: bool = True
     """Mirror half of the images."""
+    rand_augment_magnitude: int = 0
+    """Strength of RandAugment from 0 (off) to 10, as in timm's "m9"."""
+    erasing_probability: float = 0.0
+    """Share of crops in which a random box is filled with noise."""
 
     def __post_init__(self) -> None:
+        for name, low, high in (("rand_augment_magnitude", 0, 10), ("erasing_probability", 0, 1)):
+            value = getattr(self, name)
+            require(low <= value <= high, f"augment.{name} is {value}, expected a number in [{low}, {high}]")
+        scale = self.min_crop_scale
+        require(0 < scale <= 1, f"augment.min_crop_scale is {scale}, expected a number in (0, 1]")
         require(
             0 < self.min_long_side_px <= self.max_long_side_px or self.min_long_side_px == self.max_long_side_px == 0,
             f"augment: 0 < min_long_side_px ({self.min_long_side_px}) <= max_long_side_px ({self.max_long_side_px}) "
