@@ -222,16 +222,16 @@ class CamNetConfig:
         require_text(self, "cam_net", "backbone")
         require_at_least(self, "cam_net", 0, "extra_tokens")
         require_at_least(self, "cam_net", 1, "fusion_reduction")
-        require(
-            self.image_size >= self.output_stride and self.image_size % self.output_stride == 0,
-            f"cam_net.image_size {self.image_size} is not a multiple of cam_net.output_stride {self.output_stride}",
-        )
         require(0 <= self.drop_path < 1, f"cam_net.drop_path is {self.drop_path}, expected a number in [0, 1)")
         require(self.generator == "cnn" or not self.pad_same, "cam_net.pad_same is for generator cnn; set it to false")
         strides = (1, 2, 4, 8, 16, 32)
         require(
             self.output_stride in strides,
             f"output stride {self.output_stride} (cam_net.output_stride) is not one of {strides}",
+        )
+        require(
+            self.image_size >= self.output_stride and self.image_size % self.output_stride == 0,
+            f"cam_net.image_size {self.image_size} is not a multiple of cam_net.output_stride {self.output_stride}",
         )
         require(min(self.image_std) > 0, f"cam_net.image_std is {self.image_std}, expected positive numbers")
 

@@ -1,30 +1,25 @@
-"""The network that is trained: a convolutional backbone and a 1x1 classifier whose maps are the CAMs (Eq. 2).
+"""The convolutional mask generator: a backbone and a 1x1 classifier whose maps are the CAMs (QA-CLIMS Eq. 2).
 
-Both trainings share it: the image-level classifier averages its logits over the image, the text-contrast stage takes
-their sigmoid as CAMs. Stored as ``network.json`` (settings) and ``network.safetensors`` (weights).
+All trainings share it: the image-level classifier averages its logits over the image, the text-contrast stage takes
+their sigmoid as CAMs. `models/mask_generator.py` chooses between this and WeakTr.
 """
 
-import dataclasses
-import json
-import pickle
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qaclims_ray.config import CamNetConfig
-from qaclims_ray.data import storage
-from qaclims_ray.errors import ArtifactError, ConfigError, ModelError
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
+from qaclims_ray.models.network_folder import WEIGHTS_NAME, load_network, save_network
 
-CONFIG_NAME = "network.json"
-WEIGHTS_NAME = "network.safetensors"
+__all__ = ["WEIGHTS_NAME", "CamNet", "build_cam_net", "load_cam_net", "rebuild_cam_net", "save_cam_net"]
+
 MINIATURE = "miniature"
 """Backbone name of the miniature world's small network."""
 MINIATURE_STRIDE = 4
@@ -39,11 +34,25 @@ class CamNet(nn.Module):
         self.classifier = classifier
         self.config = config
 
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.classifier.out_channels
+
     def forward(
-        self, image: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch class cam_height cam_width"]:
-        """Return the logits of every class at the network's stride."""
-        return self.classifier(self.backbone(image))
+        self, image: Float[Tensor, "batch 3 height width"], *, want: Literal["maps", "scores"] = "maps"
+    ) -> Float[Tensor, "batch class cam_height cam_width"] | tuple[Float[Tensor, "batch class"], ...]:
+        """Return the logits of every class at the network's stride, or one score: their mean over the image."""
+        logits = self.classifier(self.backbone(image))
+        return logits if want == "maps" else (logits.float().mean(dim=(2, 3)),)
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what is new in this network: the classifier's parameters."""
+        return self.classifier.parameters()
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what may come pretrained."""
+        return self.backbone.parameters()
 
 
 class MiniatureBackbone(nn.Module):
@@ -90,21 +99,19 @@ def build_cam_net(config: CamNetConfig, num_classes: int, *, classifier_bias: bo
     backbone = _miniature_backbone(config) if config.backbone == MINIATURE else _timm_backbone(config)
     width = _check_features(backbone, config)
     if config.weights and config.weights != "timm":
-        _load_backbone_weights(backbone, config.weights)
+        load_backbone_weights(backbone, config.weights)
     return CamNet(backbone, nn.Conv2d(width, num_classes, 1, bias=classifier_bias), config)
 
 
 def save_cam_net(net: CamNet, folder: str) -> None:
     """Write settings and weights into a local folder, which is made if it is not there."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    description = {
-        "config": dataclasses.asdict(net.config),
-        "num_classes": net.classifier.out_channels,
-        "classifier_bias": net.classifier.bias is not None,
-    }
-    Path(folder, CONFIG_NAME).write_text(json.dumps(description, indent=2))
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, Path(folder, WEIGHTS_NAME))
+    save_network(
+        net,
+        net.config,
+        folder,
+        num_classes=net.num_classes,
+        classifier_bias=net.classifier.bias is not None,
+    )
 
 
 def load_cam_net(folder: str, device: torch.device | str = "cpu") -> CamNet:
@@ -117,23 +124,12 @@ def load_cam_net(folder: str, device: torch.device | str = "cpu") -> CamNet:
     Raises:
         ArtifactError: when the folder holds no network, or a broken one.
     """
-    if not storage.exists(storage.join(folder, CONFIG_NAME)):
-        raise ArtifactError(f"there is no trained network at {folder} (no {CONFIG_NAME}); make it with `qaclims train`")
-    try:
-        description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG_NAME)))
-        config = TypeAdapter(CamNetConfig).validate_python(description["config"])
-        # The stored weights replace pretrained ones, which may be gone by now.
-        net = build_cam_net(
-            dataclasses.replace(config, weights=""),
-            description["num_classes"],
-            classifier_bias=description["classifier_bias"],
-        )
-        net.config = config
-        with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
-            net.load_state_dict(load_file(path))
-    except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None
-    return net.to(device).eval()
+    return load_network(folder, rebuild_cam_net, device)
+
+
+def rebuild_cam_net(config: CamNetConfig, description: dict[str, Any]) -> CamNet:
+    """Make the network that ``network.json`` describes, with fresh weights."""
+    return build_cam_net(config, description["num_classes"], classifier_bias=description["classifier_bias"])
 
 
 def _miniature_backbone(config: CamNetConfig) -> nn.Module:
@@ -146,27 +142,15 @@ def _miniature_backbone(config: CamNetConfig) -> nn.Module:
 
 
 def _timm_backbone(config: CamNetConfig) -> nn.Module:
-    if not timm.is_model(config.backbone):
-        similar = timm.list_models(f"*{config.backbone}*")[:5]
-        raise ConfigError(
-            f"timm has no model {config.backbone!r}"
-            + (f"; did you mean one of {similar}?" if similar else "; `timm.list_models()` lists them")
-        )
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", "output_stride": config.output_stride}
+    options: dict[str, Any] = {"global_pool": "", "output_stride": config.output_stride}
     if config.pad_same:
         options["pad_type"] = "same"
-    try:
-        backbone = timm.create_model(config.backbone, pretrained=config.weights == "timm", **options)
-    except (TypeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"timm's {config.backbone} cannot be built with output stride {config.output_stride}"
-            f"{' and pad_same' if config.pad_same else ''} ({error or type(error).__name__}); it must be a "
-            "convolutional network with that option, e.g. resnet50, mobilenetv2_100, convnext_tiny"
-        ) from None
-    except (RuntimeError, OSError) as error:
-        raise ModelError(
-            f"timm's weights for {config.backbone} cannot be had: {error}. Give a local file in cam_net.weights"
-        ) from None
+    backbone = create_backbone(
+        config,
+        chosen=f"output stride {config.output_stride}{' and pad_same' if config.pad_same else ''}",
+        expected="a convolutional network with that option, e.g. resnet50, mobilenetv2_100, convnext_tiny",
+        **options,
+    )
     if isinstance(backbone, timm.models.ResNet):
         _follow_irn(backbone)
     return backbone
@@ -197,39 +181,3 @@ def _check_features(backbone: nn.Module, config: CamNetConfig) -> int:
             "or stride"
         )
     return features.shape[1]
-
-
-def _load_backbone_weights(backbone: nn.Module, uri: str) -> None:
-    """Load pretrained weights; all must fit, save those of a classifier head."""
-    try:
-        with storage.local_copy(uri) as path:
-            weights = _read_weights(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"cam_net.weights {uri} cannot be read as weights: {error}") from None
-    own = backbone.state_dict()
-    heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()
-    head = {"fc", "classifier"} | set([heads] if isinstance(heads, str) else heads)
-    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in weights if name not in own and name.rsplit(".", 1)[0] not in head]
-    misshapen = [
-        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-        for name, value in weights.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    if missing or surplus or misshapen:
-        raise ModelError(
-            f"cam_net.weights {uri} do not fit the backbone: {len(missing)} missing {missing[:3]}, {len(surplus)} "
-            f"unknown {surplus[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
-        )
-    fitting = {name: value.to(own[name].dtype) for name, value in weights.items() if name in own}
-    backbone.load_state_dict(own | fitting)
-
-
-def _read_weights(path: str) -> dict[str, Tensor]:
-    if path.endswith(".safetensors"):
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"expected names and tensors, found {type(content).__name__}")
-    return content

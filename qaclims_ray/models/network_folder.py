@@ -1,0 +1,62 @@
+"""A trained network as a folder: ``network.json`` (settings) and ``network.safetensors`` (weights).
+
+Every mask generator is stored so; which one a folder holds is the field ``generator`` of its settings.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from qaclims_ray.config import CamNetConfig
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ArtifactError
+
+CONFIG_NAME = "network.json"
+WEIGHTS_NAME = "network.safetensors"
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def save_network(net: nn.Module, config: CamNetConfig, folder: str, **description: int | bool) -> None:
+    """Write settings, description and weights into a local folder, which is made if it is not there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    content = {"config": dataclasses.asdict(config), **description}
+    Path(folder, CONFIG_NAME).write_text(json.dumps(content, indent=2))
+    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    save_file(weights, Path(folder, WEIGHTS_NAME))
+
+
+def load_network(
+    folder: str, build: Callable[[CamNetConfig, dict[str, Any]], _Network], device: torch.device | str
+) -> _Network:
+    """Read a network back, in evaluation mode.
+
+    Args:
+        folder: local path or URI.
+        build: makes the network of the stored settings (without pretrained weights) and the rest of ``network.json``.
+        device: where it goes.
+
+    Raises:
+        ArtifactError: when the folder holds no network, or a broken one.
+    """
+    if not storage.exists(storage.join(folder, CONFIG_NAME)):
+        raise ArtifactError(f"there is no trained network at {folder} (no {CONFIG_NAME}); make it with `qaclims train`")
+    try:
+        description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG_NAME)))
+        config = TypeAdapter(CamNetConfig).validate_python(description["config"])
+        # The stored weights replace pretrained ones, which may be gone by now.
+        net = build(dataclasses.replace(config, weights=""), description)
+        net.config = config
+        with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
+            net.load_state_dict(load_file(path))
+    except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None
+    return net.to(device).eval()
