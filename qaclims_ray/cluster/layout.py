@@ -10,11 +10,18 @@ class RunLayout:
     """Paths of one run, below its output folder (a path or fsspec URI)."""
 
     out: str
+    trial: str = ""
+    """Name of a run at work beside others in one folder: it shares their artefacts and keeps records of its own."""
+
+    @property
+    def records(self) -> str:
+        """What belongs to one run and not to its artefacts: configuration, timings, tracking."""
+        return storage.join(self.out, "trials", self.trial) if self.trial else self.out
 
     @property
     def config(self) -> str:
         """The resolved configuration."""
-        return storage.join(self.out, "config.json")
+        return storage.join(self.records, "config.json")
 
     @property
     def data(self) -> str:

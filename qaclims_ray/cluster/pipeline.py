@@ -53,7 +53,9 @@ class Outcome:
     """Tracking server or store."""
 
 
-def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Console | None = None) -> Outcome:
+def run_pipeline(
+    config: RunConfig, out: str, *, until: str = "run", console: Console | None = None, trial: str = ""
+) -> Outcome:
     """Run the pipeline up to a stage.
 
     Args:
@@ -61,6 +63,7 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
         out: output folder, a path or fsspec URI.
         until: last stage, one of `STAGES`.
         console: where the lines go.
+        trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
 
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
@@ -68,13 +71,15 @@ def run_pipeline(config: RunConfig, out: str, *, until: str = "run", console: Co
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGES)}")
     out = storage.absolute(out)
-    layout = RunLayout(out)
+    layout = RunLayout(out, trial)
     preflight(config, out)
     progress = ConsoleProgress(console, read_timings(layout))
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
-    run_name = out.rstrip("/").rsplit("/", 1)[-1]
-    tracker = open_tracker(config.tracking, run_name=run_name, out_dir=out, identity=identity, tags=run_tags(config))
+    run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
+    tracker = open_tracker(
+        config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
+    )
     handle = tracker.handle()
     with _ending(tracker, progress), ray_session(config):
         tracker.log_params(to_dict(config))

@@ -175,10 +175,10 @@ def _png(picture: np.ndarray) -> bytes:
 
 def read_timings(layout: RunLayout) -> dict[str, float]:
     """Return the seconds of stages that earlier calls ran."""
-    uri = storage.join(layout.out, "timings.json")
+    uri = storage.join(layout.records, "timings.json")
     return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
 
 
 def write_timings(layout: RunLayout, seconds: Mapping[str, float]) -> None:
     """Keep the seconds of each stage."""
-    storage.write_bytes(storage.join(layout.out, "timings.json"), json.dumps(dict(seconds), indent=2).encode())
+    storage.write_bytes(storage.join(layout.records, "timings.json"), json.dumps(dict(seconds), indent=2).encode())
