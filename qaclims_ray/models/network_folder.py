@@ -54,7 +54,7 @@ def load_network(
         config = TypeAdapter(CamNetConfig).validate_python(description["config"])
         # The stored weights replace pretrained ones, which may be gone by now.
         net = build(dataclasses.replace(config, weights=""), description)
-        net.config = config
+        net.config = config  # type: ignore[assignment]
         with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
             net.load_state_dict(load_file(path))
     except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, SafetensorError) as error:
