@@ -1,0 +1,38 @@
+"""Cosine similarities on their way into a logarithm, as CLIMS and SemPLeS use them (rows C5, S6)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LOWEST, HIGHEST = 1e-4, 0.9999
+"""What a cosine is clamped to, so that neither log(s) nor log(1 - s) runs away."""
+
+
+def cosine(left: Float[Tensor, "*rows dim"], right: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Return the dot product of each row with its partner, in at least float32; L2-normalised rows make it a cosine."""
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return (left.to(dtype) * right.to(dtype)).sum(dim=-1)
+
+
+def clamped(similarity: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
+    """Clamp to [1e-4, 0.9999]; the gradient is zero outside and exactly on a bound.
+
+    `torch.clamp` alone passes the gradient on a bound; the released code of CLIMS does not.
+    """
+    is_inside = (similarity > LOWEST) & (similarity < HIGHEST)
+    return torch.where(is_inside, similarity, similarity.detach().clamp(LOWEST, HIGHEST))
+
+
+def clamped_cosine(left: Float[Tensor, "*rows dim"], right: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Return the `clamped` cosine of each row with its partner, both L2-normalised."""
+    return clamped(cosine(left, right))
+
+
+def attraction(left: Float[Tensor, "pair dim"], right: Float[Tensor, "pair dim"]) -> Float[Tensor, " pair"]:
+    """Return -log s, s the `clamped_cosine`: small where two vectors agree."""
+    return -clamped_cosine(left, right).log()
+
+
+def repulsion(left: Float[Tensor, "pair dim"], right: Float[Tensor, "pair dim"]) -> Float[Tensor, " pair"]:
+    """Return -log(1 - s), s the `clamped_cosine`: small where two vectors do not agree."""
+    return -torch.log1p(-clamped_cosine(left, right))
