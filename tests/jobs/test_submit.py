@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,8 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from qaclims_ray.corpus.table import read_corpus
 from tests.cluster.small_run import SMALL, as_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -89,16 +93,68 @@ def test_without_token_the_head_refuses(head):
     assert "auth" in (outcome.stdout + outcome.stderr).lower()
 
 
-def test_training_job_runs_and_resubmission_resumes(head, tmp_path):
-    settings = {**SMALL, "systems": ["baseline", "ritc_class_names"]}
-    arguments = ["--preset", "miniature", "--out", str(tmp_path / "run"), *as_flags(settings)]
-    first = _submit(head, "jobs/train_voc.py", *arguments)
-    assert first.returncode == 0, first.stdout + first.stderr
-    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
-    assert set(report["systems"]) == {"baseline", "ritc_class_names"}
-    again = _submit(head, "jobs/train_voc.py", *arguments)
-    assert again.returncode == 0
-    assert again.stdout.count("there already") >= 6
+@pytest.fixture(scope="module")
+def run_dir(head, tmp_path_factory) -> Path:
+    """Output folder of a run that the first two jobs made: the corpus, then everything else."""
+    out = tmp_path_factory.mktemp("jobs") / "run"
+    arguments = ["--preset", "miniature", "--out", str(out), *as_flags(SMALL)]
+    built = _submit(head, "jobs/build_corpus.py", *arguments)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert not (out / "classifier").exists(), "the corpus job stops at the corpus"
+    corpus = read_corpus(str(out / "corpus" / "answers"))
+    assert corpus["image_id"].nunique() == SMALL["data.num_images"]
+    assert set(corpus["status"]) == {"ok"}
+    trained = _submit(head, "jobs/train_voc.py", *arguments)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert _line(trained, "corpus").endswith("(there already)")
+    return out
+
+
+def _line(outcome: subprocess.CompletedProcess, stage: str) -> str:
+    return next(line.rstrip() for line in outcome.stdout.splitlines() if line.startswith(stage + " "))
+
+
+def test_corpus_and_training_jobs_leave_a_whole_run(run_dir):
+    report = json.loads((run_dir / "report" / "report.json").read_text())
+    assert set(report["systems"]) == {"baseline", "qa_clims"}
+    assert (run_dir / "report" / "report.html").stat().st_size > 10_000
+    for artefact in ("manifest", "corpus", "classifier", "text_banks/qa_clims", "networks/qa_clims", "cams/qa_clims"):
+        assert (run_dir / artefact / "meta.json").is_file()
+
+
+def test_resubmission_finds_everything_there(head, run_dir):
+    again = _submit(head, "jobs/train_voc.py", "--preset", "miniature", "--out", str(run_dir), *as_flags(SMALL))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("there already") >= 9
+
+
+def test_evaluation_job_scores_a_run_by_its_own_settings(head, run_dir):
+    scores = run_dir / "evaluations" / "qa_clims" / "scores.json"
+    before, report = json.loads(scores.read_text()), run_dir / "report" / "report.json"
+    shutil.rmtree(scores.parent)
+    report.unlink()
+    outcome = _submit(head, "jobs/evaluate.py", "--out", str(run_dir))
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert json.loads(scores.read_text()) == before
+    seed = json.loads(report.read_text())["systems"]["qa_clims"]["seed"]
+    assert seed["miou_best"] == pytest.approx(before["seed"]["miou_best"])
+    assert _line(outcome, "train qa_clims").endswith("(there already)")
+    assert not _line(outcome, "evaluate qa_clims").endswith("(there already)")
+
+
+def test_prediction_job_writes_masks_and_overlays(head, run_dir, tmp_path):
+    images = sorted((run_dir / "data" / "JPEGImages").iterdir())[:3]
+    out = tmp_path / "predicted"
+    outcome = _submit(head, "jobs/predict.py", "--run", str(run_dir), "--images", *map(str, images), "--out", str(out))
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    index = json.loads((out / "predictions.json").read_text())
+    assert index["system"] == "qa_clims"
+    assert [row["labels_from"] for row in index["images"]] == ["classifier"] * 3
+    for image in images:
+        mask = Image.open(out / "masks" / image.name)
+        assert mask.mode == "P" and mask.size == Image.open(image).size
+        assert np.asarray(mask).max() <= 8
+        assert Image.open(out / "overlays" / image.name).mode == "RGB"
 
 
 def test_user_mistake_ends_the_job_with_one_line(head, tmp_path):
