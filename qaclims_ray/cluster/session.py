@@ -129,6 +129,28 @@ def check_resources(config: RunConfig) -> None:
             )
 
 
+def runs_at_once(config: RunConfig, asked: int | None = None) -> int:
+    """Return how many runs like this one may be at work together without waiting for one another's CPUs and GPUs.
+
+    Args:
+        config: what one of them needs; `check_resources` has found that one fits.
+        asked: so many and no other number.
+
+    Raises:
+        ResourceError: when more are asked for than this Ray can ever hold.
+    """
+    there, needs = ray.cluster_resources(), {"CPU": required_cpus(config), "GPU": required_gpus(config)}
+    fitting = min(int(there.get(name, 0.0) // needed) for name, needed in needs.items() if needed)
+    if asked is None:
+        return max(fitting, 1)
+    if asked > fitting and not _autoscales():
+        raise ResourceError(
+            f"{asked} runs at once need {asked * needs['CPU']:g} CPU and {asked * needs['GPU']:g} GPU; this Ray has "
+            f"{there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}, enough for {fitting}"
+        )
+    return asked
+
+
 def _autoscales() -> bool:
     # `ray up` leaves this file on the head node of a cluster that can grow.
     return os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))
