@@ -173,7 +173,9 @@ class TextConfig:
     empty_background: Literal["skip", "no_class"] = "skip"
     """A pair without background text: skipped in both losses (official) or given "no {class}" (Q10)."""
     template: str = "a photo of {}."
-    """Prompt template (Q11)."""
+    """Prompt template (Q11, S14)."""
+    class_words: tuple[tuple[str, str], ...] = ()
+    """Pairs (class name, words used for it in texts), e.g. (("person", "player"),) as in CLIMS and SemPLeS (C6)."""
     seed: int = 0
     """Seed of `shuffle_answers`."""
 

@@ -182,8 +182,6 @@ class SemplesConfig:
     """Added to the range of a map before it is divided by it (S4)."""
     omega: float = 0.0
     """Share of its maximum below which a mask counts as background, as in QA-CLIMS's FAT; 0 is off."""
-    class_template: str = "a photo of {}."
-    """Text of a class (S14)."""
     clip_normalisation: ClipNormalisation = "image"
     """Pixels CLIP sees: the training crop's own normalisation (official) or CLIP's (S11)."""
     antialias: bool = False
@@ -195,10 +193,6 @@ class SemplesConfig:
         require_at_least(self, "semples", 0, "rounds", "background_weight", "refine_weight", "area_weight")
         require(0 <= self.omega <= 1, f"semples.omega is {self.omega}, expected a number in [0, 1]")
         require(self.mask_epsilon > 0, "semples.mask_epsilon must be positive")
-        require(
-            self.class_template.count("{}") == 1,
-            f"semples.class_template {self.class_template!r} must hold exactly one {{}}",
-        )
         require(
             self.schedule == "sequential" or self.rounds == 1,
             f"semples.rounds is {self.rounds}: joint training has no rounds, set it to 1",

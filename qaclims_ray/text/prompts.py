@@ -67,6 +67,27 @@ def foreground_weights(num_texts: int, mix: Literal["half", "uniform"]) -> tuple
     return (1.0 / num_texts,) * num_texts
 
 
+def class_words(class_names: Sequence[str], text: TextConfig) -> tuple[str, ...]:
+    """Return the words that stand for each class in texts: its name, unless `text.class_words` says otherwise (C6).
+
+    Raises:
+        ConfigError: when `text.class_words` names something that is no class.
+    """
+    words = dict(text.class_words)
+    if unknown := sorted(set(words) - set(class_names)):
+        raise ConfigError(f"text.class_words names {unknown}; expected classes: {', '.join(class_names)}")
+    return tuple(words.get(name, name) for name in class_names)
+
+
+def class_prompts(class_names: Sequence[str], text: TextConfig) -> list[str]:
+    """Return the text of every class, "a photo of {class}." (SemPLeS u_f, CLIMS).
+
+    Raises:
+        ConfigError: see `class_words`.
+    """
+    return [text.template.replace("{}", words) for words in class_words(class_names, text)]
+
+
 def pair_prompts(corpus: pd.DataFrame | None, manifest: Manifest, text: TextConfig) -> list[PairPrompts]:
     """Make the prompts of every pair of a manifest.
 
@@ -84,38 +105,40 @@ def pair_prompts(corpus: pd.DataFrame | None, manifest: Manifest, text: TextConf
     """
     answers = _answers(corpus, manifest, text)
     fixed = _fixed_background(manifest.class_names, text) if text.source == "fixed" else {}
+    words = class_words(manifest.class_names, text)
     prompts = []
     for record in manifest.records:
         for class_id in record.labels:
             found = answers.get((record.image_id, class_id), PairAnswers())
-            prompts.append(_prompts_of(record, class_id, found, fixed.get(class_id, ()), manifest.class_names, text))
+            own = fixed.get(class_id, ())
+            prompts.append(_prompts_of(record, class_id, words[class_id], found, own, manifest.class_names, text))
     return prompts
 
 
 def _prompts_of(
     record: ImageRecord,
     class_id: int,
+    words: str,
     answers: PairAnswers,
     fixed: Sequence[str],
     class_names: Sequence[str],
     text: TextConfig,
 ) -> PairPrompts:
-    name = class_names[class_id]
-    short_forms = short_forms_of(name, text.class_synonyms)
-    foreground = [class_text(a, name, short_forms=short_forms, rule=text.suffix_rule) for a in answers.foreground]
+    short_forms = short_forms_of(class_names[class_id], text.class_synonyms)
+    foreground = [class_text(a, words, short_forms=short_forms, rule=text.suffix_rule) for a in answers.foreground]
     match text.source:
         case "fixed":
             background = _kept(fixed, record, class_id, class_names, text)
         case "qape" if _uses(text, "background"):
             background = _kept(answers.background, record, class_id, class_names, text)
         case _:
-            background = [f"no {name}"]
+            background = [f"no {words}"]
     if not background and text.empty_background == "no_class":
-        background = [f"no {name}"]
+        background = [f"no {words}"]
     return PairPrompts(
         image_id=record.image_id,
         class_id=class_id,
-        foreground=tuple(text.template.replace("{}", words) for words in (name, *foreground)),
+        foreground=tuple(text.template.replace("{}", words) for words in (words, *foreground)),
         background=tuple(text.template.replace("{}", words) for words in background),
     )
 

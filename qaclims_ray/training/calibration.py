@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.models.cam_net import CamNet
-from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.context import WorkerContext, gather_rows
 from qaclims_ray.training.loop import TrainingImages
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.75, 0.95
@@ -45,7 +45,8 @@ def calibrate(
     share = Subset(dataset, range(context.rank, len(dataset), context.world_size))  # type: ignore[arg-type]
     loader = DataLoader(share, batch_size=batch_size, num_workers=loader_workers)
     classes, values = _present_logits(network, loader, context.device)
-    classes, values = _gather(classes, values, context)
+    table = gather_rows(torch.cat([classes[:, None].float(), values], dim=1), context)
+    classes, values = table[:, 0].long(), table[:, 1:]
     scale, shift = affine_from_quantiles(classes, values, network.classifier.out_channels)
     return _with_affine(network, scale, shift)
 
@@ -85,21 +86,6 @@ def _present_logits(network: CamNet, loader: DataLoader, device: torch.device) -
     if not classes:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0)
     return torch.cat(classes), torch.cat(values)
-
-
-def _gather(classes: Tensor, values: Tensor, context: WorkerContext) -> tuple[Tensor, Tensor]:
-    """Put the pairs of all workers together: each fills its own rows of one table, and the tables are added."""
-    sizes = torch.zeros(context.world_size + 1, dtype=torch.int64)
-    sizes[context.rank] = len(classes)
-    # Every worker has at least one image, hence the same number of pixels; one without pairs learns it here.
-    sizes[-1] = values.shape[1] if context.rank == 0 else 0
-    sizes = all_reduce_sum(sizes.to(context.device)).cpu()
-    start = int(sizes[: context.rank].sum())
-    table = torch.zeros(int(sizes[:-1].sum()), int(sizes[-1]) + 1, dtype=torch.float64)
-    table[start : start + len(classes), 0] = classes.double()
-    table[start : start + len(classes), 1:] = values.double()
-    table = all_reduce_sum(table.to(context.device)).cpu()
-    return table[:, 0].long(), table[:, 1:].float()
 
 
 def _with_affine(network: CamNet, scale: Tensor, shift: Tensor) -> CamNet:

@@ -7,6 +7,7 @@ uninterrupted one draws, also with another number of workers.
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.models.cam_net import WEIGHTS_NAME, CamNet, save_cam_net
 
 PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -39,9 +39,16 @@ class Progress:
     """Metrics of the last epoch."""
 
 
-def save_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, progress: Progress) -> None:
-    """Write a checkpoint into a local folder."""
-    save_cam_net(network, folder)
+def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimizer, progress: Progress) -> None:
+    """Write a checkpoint into a local folder.
+
+    Args:
+        folder: local folder.
+        save: writes the network.
+        optimizer: whose state is kept.
+        progress: where the training stands.
+    """
+    save(folder)
     tensors, numbers = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -55,12 +62,12 @@ def save_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, progress
     Path(folder, PROGRESS_NAME).write_text(json.dumps(content, indent=2))
 
 
-def restore_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, fresh: Progress) -> Progress:
+def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Optimizer, fresh: Progress) -> Progress:
     """Bring network and optimiser to where a checkpoint was written.
 
     Args:
         folder: local folder.
-        network: receives the weights, in place.
+        load: brings the network to what the checkpoint holds.
         optimizer: receives its state, in place; its rates stay as built.
         fresh: seed and settings of this training.
 
@@ -71,7 +78,6 @@ def restore_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, fresh
         content: dict[str, Any] = json.loads(Path(folder, PROGRESS_NAME).read_text())
         numbers = content.pop("optimizer")
         progress = Progress(**content)
-        weights = load_file(Path(folder, WEIGHTS_NAME))
         tensors = load_file(Path(folder, OPTIMIZER_NAME))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"the checkpoint at {folder} is broken ({error}); remove it to start afresh") from None
@@ -85,9 +91,9 @@ def restore_checkpoint(folder: str, network: CamNet, optimizer: Optimizer, fresh
         index, name = key.split(".", 1)
         # A copy: the loaded tensor is the file itself, mapped into memory.
         state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
+    load(folder)
     try:
-        network.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
-        raise ArtifactError(f"the checkpoint at {folder} does not fit the network: {error}") from None
+        raise ArtifactError(f"the checkpoint at {folder} does not fit the optimiser: {error}") from None
     return progress

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from qaclims_ray.config import AugmentConfig, CamNetConfig, ClassifierConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.cam_net import CamNet
+from qaclims_ray.models.mask_generator import build_mask_generator, save_mask_generator
 from qaclims_ray.training.calibration import calibrate
 from qaclims_ray.training.context import WorkerContext
-from qaclims_ray.training.loop import Task, fit, images_per_step, seeded
+from qaclims_ray.training.generator_task import generator_task
+from qaclims_ray.training.loop import fit, images_per_step, seeded
 from qaclims_ray.training.meter import OnStep, StepResult
 
 CALIBRATED_DIR = "calibrated"
@@ -53,8 +56,13 @@ def train_classifier(
     Raises:
         ConfigError, DataError, ModelError: for settings, images or weights that cannot be used.
     """
+    if classifier.calibrate and cam_net.generator != "cnn":
+        raise ConfigError(
+            f"classifier.calibrate maps the logits of a CNN, but cam_net.generator is {cam_net.generator}, whose maps "
+            "are not logits; set classifier.calibrate to false"
+        )
     with seeded(seed_of("network", seed), torch.device("cpu")):
-        network = build_cam_net(cam_net, len(manifest.class_names))
+        network = build_mask_generator(cam_net, len(manifest.class_names))
     dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
     num_images = images_per_step(classifier.optim, len(dataset))
 
@@ -62,16 +70,17 @@ def train_classifier(
         return classifier_step(wrapped, batch, images_per_step=num_images)
 
     def save_calibrated(folder: str | None) -> None:
+        assert isinstance(network, CamNet)
         size = max(1, num_images // context.world_size)
         calibrated = calibrate(network, dataset, batch_size=size, loader_workers=loader_workers, context=context)
         if folder is not None:
-            save_cam_net(calibrated, str(Path(folder, CALIBRATED_DIR)))
+            save_mask_generator(calibrated, str(Path(folder, CALIBRATED_DIR)))
 
-    task = Task(
-        network=network,
-        step=step,
-        dataset=dataset,
-        optim=classifier.optim,
+    task = generator_task(
+        network,
+        step,
+        dataset,
+        classifier.optim,
         freeze_batch_norm=classifier.freeze_batch_norm,
         finish=save_calibrated if classifier.calibrate else None,
     )
@@ -79,9 +88,10 @@ def train_classifier(
 
 
 def classifier_step(network: nn.Module, batch: dict[str, Tensor], *, images_per_step: int) -> StepResult:
-    """Compute one step: multi-label soft margin loss of the logits averaged over the image.
+    """Compute one step: multi-label soft margin loss of the network's image-level scores.
 
-    The loss is the mean over the images of all workers and over classes.
+    The loss is the mean over the images of all workers and over classes; of a network with several scores (WeakTr)
+    it is the sum of theirs. The accuracy is that of the first.
 
     Args:
         network: wrapped network.
@@ -89,7 +99,8 @@ def classifier_step(network: nn.Module, batch: dict[str, Tensor], *, images_per_
         images_per_step: images of the step over all workers.
     """
     labels = batch["labels"].to(batch["image"].device, non_blocking=True)
-    scores = network(batch["image"]).float().mean(dim=(2, 3))  # (batch, class)
-    per_image = F.multilabel_soft_margin_loss(scores, labels, reduction="none")
-    right = ((scores.detach() > 0) == (labels > 0)).float().mean(dim=1)
+    scores = [score.float() for score in network(batch["image"], want="scores")]  # each (batch, class)
+    per_image = sum(F.multilabel_soft_margin_loss(score, labels, reduction="none") for score in scores)
+    assert isinstance(per_image, Tensor)
+    right = ((scores[0].detach() > 0) == (labels > 0)).float().mean(dim=1)
     return StepResult(loss=per_image.sum() / images_per_step, means={"accuracy": right.sum() / images_per_step})

@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed
+from jaxtyping import Float
+from torch import Tensor
 
 
 @runtime_checkable
@@ -67,6 +69,25 @@ class LocalContext:
     def latest_checkpoint(self) -> Iterator[str | None]:
         """See `WorkerContext.latest_checkpoint`."""
         yield str(self._latest) if self._latest.is_dir() else None
+
+
+def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Float[Tensor, "all_row column"]:
+    """Put the rows of all workers together, those of rank 0 first: each fills its part of a table, and tables add up.
+
+    Args:
+        rows: this worker's rows, on the CPU; a worker may have none, but then not even their width needs to be right.
+        context: this worker.
+    """
+    sizes = torch.zeros(context.world_size, dtype=torch.int64)
+    sizes[context.rank] = len(rows)
+    widths = torch.zeros(context.world_size, dtype=torch.int64)
+    widths[context.rank] = rows.shape[1] if len(rows) else 0
+    sizes, widths = all_reduce_sum(torch.stack([sizes, widths]).to(context.device)).cpu()
+    start, width = int(sizes[: context.rank].sum()), int(widths.max())
+    table = torch.zeros(int(sizes.sum()), width, dtype=rows.dtype)
+    if len(rows):
+        table[start : start + len(rows)] = rows
+    return all_reduce_sum(table.to(context.device)).cpu()
 
 
 def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +26,6 @@ from qaclims_ray.config import OptimConfig
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.models.cam_net import CamNet
 from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
@@ -35,14 +34,14 @@ from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, se
 
 @runtime_checkable
 class TrainingImages(Sized, Protocol):
-    """A map-style data set whose randomness depends on (seed, epoch, index) alone."""
+    """A map-style data set, of images or of features, whose randomness depends on (seed, epoch, index) alone."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
         ...
 
     def __getitem__(self, index: int) -> Any:
-        """Return one item: image, labels, index."""
+        """Return one item, e.g. image, labels, index."""
         ...
 
 
@@ -50,16 +49,26 @@ class TrainingImages(Sized, Protocol):
 class Task:
     """A training: what to train, on what, and what one step computes."""
 
-    network: CamNet
+    network: nn.Module
     """The network; trained in place."""
+    groups: Sequence[tuple[Iterable[nn.Parameter], float]]
+    """Its parameters, and what multiple of the learning rate they learn at; frozen ones are left out."""
+    save: Callable[[str], None]
+    """Write the network into a local folder."""
+    load: Callable[[str], None]
+    """Bring the network to what `save` wrote; raises an `ArtifactError` when that does not fit."""
     step: Callable[[nn.Module, dict[str, Tensor]], StepResult]
-    """From the wrapped network and a batch (image on the device; labels and index on the CPU) to the loss."""
+    """From the wrapped network and a batch to the loss."""
     dataset: TrainingImages
-    """Training images."""
+    """What is trained on."""
+    on_device: tuple[str, ...] = ("image",)
+    """Entries of a batch that `step` finds on the device; the others stay on the CPU."""
     optim: OptimConfig
     """Optimiser and schedule."""
     freeze_batch_norm: bool
     """Keep batch norm statistics fixed."""
+    identity: Any = None
+    """What else must not change between a checkpoint and going on from it, as JSON types."""
     finish: Callable[[str | None], None] | None = None
     """Called on every worker before the last report; may add files to the folder, which only rank 0 is given."""
 
@@ -98,13 +107,13 @@ def fit(
         len(task.dataset), optim.batch_size, context.rank, context.world_size, seed, drop_last=True
     )
     if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
-        network.backbone = convert_sync_batchnorm(network.backbone)
-    optimizer = build_optimizer(network.backbone.parameters(), network.classifier.parameters(), optim)
-    settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset)])
+        convert_sync_batchnorm(network)
+    optimizer = build_optimizer(task.groups, optim)
+    settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset), task.identity])
     progress = Progress(seed=seed, settings=settings)
     with context.latest_checkpoint() as folder:
         if folder is not None:
-            progress = restore_checkpoint(folder, network, optimizer, progress)
+            progress = restore_checkpoint(folder, task.load, optimizer, progress)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
     wrapped = wrap_network(network, precision, context)
@@ -123,8 +132,8 @@ def fit(
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler)):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
-                batch["image"] = batch["image"].to(context.device, non_blocking=True)
-                result = task.step(wrapped, batch)
+                moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
+                result = task.step(wrapped, {**batch, **moved})
                 _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
         metrics = meter.epoch_metrics()
@@ -134,7 +143,7 @@ def fit(
         )
         folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
         if folder is not None:
-            save_checkpoint(folder, network, optimizer, done)
+            save_checkpoint(folder, task.save, optimizer, done)
         if task.finish is not None and done.epochs_done == optim.epochs:
             task.finish(folder)
         context.report({**metrics, "epoch": float(epoch + 1)}, folder)
@@ -147,7 +156,7 @@ def images_per_step(optim: OptimConfig, num_images: int) -> int:
     return min(optim.batch_size, num_images)
 
 
-def wrap_network(network: CamNet, precision: str, context: WorkerContext) -> nn.Module:
+def wrap_network(network: nn.Module, precision: str, context: WorkerContext) -> nn.Module:
     """Wrap a network for DDP and autocast; a single fp32 worker gets it back as it is.
 
     Raises:

@@ -5,7 +5,7 @@ calls momentum is the power of the poly schedule. Here every number carries its 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -34,19 +34,26 @@ def learning_rate_factor(step: int, total_steps: int, optim: OptimConfig) -> flo
     return factor * min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else factor
 
 
-def build_optimizer(backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter], optim: OptimConfig) -> Optimizer:
-    """Make the optimiser, the head learning at a multiple of the base rate; frozen parameters are left out.
+def build_optimizer(groups: Sequence[tuple[Iterable[nn.Parameter], float]], optim: OptimConfig) -> Optimizer:
+    """Make the optimiser; frozen parameters are left out.
 
     Each group remembers its rate at the start as ``initial_lr``.
+
+    Args:
+        groups: parameters, and what multiple of the base rate they learn at.
+        optim: kind, rate, momentum, weight decay.
     """
-    rates = ((backbone, optim.lr), (head, optim.lr * optim.head_lr_factor))
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": rate, "initial_lr": rate}
-        for parameters, rate in rates
+    rated = [
+        {
+            "params": [parameter for parameter in parameters if parameter.requires_grad],
+            "lr": optim.lr * factor,
+            "initial_lr": optim.lr * factor,
+        }
+        for parameters, factor in groups
     ]
     if optim.name == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=optim.weight_decay)
-    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return torch.optim.AdamW(rated, weight_decay=optim.weight_decay)
+    return torch.optim.SGD(rated, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:

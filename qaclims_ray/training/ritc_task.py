@@ -1,11 +1,9 @@
 """Region image-text contrastive training, RITC (QA-CLIMS 3.3): CAMs learn from a frozen CLIP.
 
-One row of everything below is a pair, an image and a class that it shows; absent classes are never computed. The
-CLIP is called once for the foreground and background regions of all pairs. It stays outside DDP and checkpoints:
-gradients flow through it, never into it.
+One row of everything below is a pair, an image and a class that it shows; absent classes are never computed. What
+CLIP makes of a pair's regions is in ``region_features.py``.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,36 +17,18 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.losses.area import activated_area
 from qaclims_ray.losses.matching import background_contrast, foreground_contrast
-from qaclims_ray.losses.regions import compose_regions, renormalise, resize_bilinear
+from qaclims_ray.losses.semples import prompt_refinement
 from qaclims_ray.losses.terms import LossTerms
-from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
 from qaclims_ray.method_config import RitcConfig
-from qaclims_ray.models.cam_net import CamNet, load_cam_net
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
-from qaclims_ray.training.loop import Task, fit, images_per_step
+from qaclims_ray.training.generator_task import generator_task, initial_generator
+from qaclims_ray.training.loop import fit, images_per_step
 from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
 
 PUBLISHED_RANKS = 2
 """Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
 _PAIRS_PER_LOOKUP = 512
-
-
-@runtime_checkable
-class RegionEncoder(Protocol):
-    """The frozen CLIP, as far as training needs it (`models.clip.FrozenClip`)."""
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def is_mask_adapted(self) -> bool:
-        """Whether regions may carry a token mask."""
-        ...
-
-    def encode_regions(self, pixels: Any, token_mask: Any = None) -> Any:
-        """Embed regions, unit length, (region, dim)."""
-        ...
 
 
 @runtime_checkable
@@ -89,6 +69,7 @@ def train_ritc(
     loader_workers: int,
     seed: int,
     context: WorkerContext,
+    prompts: Float[Tensor, "class dim"] | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train CAMs by contrasting their regions with texts; runs on every worker.
@@ -105,6 +86,7 @@ def train_ritc(
         loader_workers: image loading processes of this worker.
         seed: seed of order and crops.
         context: this worker.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_weight`.
         on_step: see `training.loop.fit`.
 
     Returns:
@@ -116,8 +98,8 @@ def train_ritc(
         ArtifactError: when the network to start from or the texts do not belong to this training.
     """
     _require_mask_tokens(clip, ritc)
-    network = _initial_network(init_dir, cam_net, len(manifest.class_names))
-    _check_texts(bank, clip, manifest, context.device)
+    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
+    check_texts(bank, clip, manifest, context.device)
     dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
     image_ids = [record.image_id for record in manifest.records]
     num_images = images_per_step(ritc.optim, len(dataset))
@@ -125,10 +107,18 @@ def train_ritc(
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         ids = [image_ids[index] for index in batch["index"].tolist()]
         return ritc_step(
-            wrapped, batch, ids, bank=bank, clip=clip, ritc=ritc, cam_net=cam_net, images_per_step=num_images
+            wrapped,
+            batch,
+            ids,
+            bank=bank,
+            clip=clip,
+            ritc=ritc,
+            cam_net=cam_net,
+            images_per_step=num_images,
+            prompts=prompts,
         )
 
-    task = Task(network=network, step=step, dataset=dataset, optim=ritc.optim, freeze_batch_norm=ritc.freeze_batch_norm)
+    task = generator_task(network, step, dataset, ritc.optim, freeze_batch_norm=ritc.freeze_batch_norm)
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
 
@@ -142,6 +132,7 @@ def ritc_step(
     ritc: RitcConfig,
     cam_net: CamNetConfig,
     images_per_step: int,
+    prompts: Float[Tensor, "class dim"] | None = None,
 ) -> StepResult:
     """Compute one step of Eq. 1.
 
@@ -157,11 +148,14 @@ def ritc_step(
         ritc: losses and regions.
         cam_net: normalisation of the images.
         images_per_step: images of the step over all workers.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_weight`.
     """
     logits = network(batch["image"])
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     pairs = pairs_with_texts(present, image_ids, bank, logits.device)
-    foreground, background = pair_contrast(logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net)
+    foreground, background, refinement = pair_contrast(
+        logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=prompts
+    )
     areas = activated_area(_sigmoid(logits))  # (batch, class)
     num_pairs, num_present = len(pairs.image), len(present)
     counts = torch.tensor([num_pairs, num_present], device=logits.device)
@@ -178,9 +172,13 @@ def ritc_step(
         background_weight=ritc.background_weight,
         area_weight=ritc.area_weight,
     )
+    means = terms.named()
+    if prompts is not None:
+        loss = loss + ritc.prompt_weight * refinement.sum() / per_pair
+        means["loss/prompts"] = refinement.detach().sum() / per_pair
     return StepResult(
         loss=loss,
-        means=terms.named(),
+        means=means,
         counts={"pairs": num_pairs, "pairs_skipped": num_present - num_pairs},
     )
 
@@ -220,8 +218,9 @@ def pair_contrast(
     clip: RegionEncoder,
     ritc: RitcConfig,
     cam_net: CamNetConfig,
-) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """Return FRC and BRC of every pair, not reduced.
+    prompts: Float[Tensor, "class dim"] | None = None,
+) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+    """Return FRC, BRC and the refinement by learned prompts (zero without them) of every pair, not reduced.
 
     Args:
         logits: of the network.
@@ -230,29 +229,26 @@ def pair_contrast(
         clip: frozen CLIP.
         ritc: FAT, region mode, temperature.
         cam_net: normalisation of the images.
+        prompts: encoded learned prompts of every class.
     """
     if not len(pairs.image):
         nothing = logits[pairs.image, pairs.class_id].flatten(1).sum(dim=1)  # (0); keeps the gradient's path
-        return nothing, nothing
-    cam = _sigmoid(logits[pairs.image, pairs.class_id])  # (pair, cam_height, cam_width)
-    large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=ritc.antialias).squeeze(1)
-    maximum = cam_maximum(large_cam if ritc.max_at == "clip" else cam)
-    picture = resize_bilinear(image, clip.image_size, antialias=ritc.antialias)
-    if ritc.clip_normalisation == "clip":
-        picture = renormalise(
-            picture, from_mean=cam_net.image_mean, from_std=cam_net.image_std, to_mean=clip.mean, to_std=clip.std
-        )
-    regions = compose_regions(
-        picture[pairs.image],
-        large_cam,
-        foreground_mask(large_cam, maximum, omega=ritc.omega),
+        return nothing, nothing, nothing
+    options = RegionOptions(
+        omega=ritc.omega,
         mode=ritc.region_mode,
+        max_at=ritc.max_at,
+        normalisation=ritc.clip_normalisation,
+        antialias=ritc.antialias,
     )
-    foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
+    regions = region_features(logits, image, pairs.image, pairs.class_id, clip=clip, options=options, cam_net=cam_net)
     texts = (pairs.foreground, pairs.background, pairs.is_background)
     return (
-        foreground_contrast(foreground, *texts, temperature=ritc.temperature),
-        background_contrast(background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
+        foreground_contrast(regions.foreground, *texts, temperature=ritc.temperature),
+        background_contrast(regions.background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
+        torch.zeros_like(regions.area)
+        if prompts is None
+        else prompt_refinement(regions.foreground, prompts[pairs.class_id]),
     )
 
 
@@ -268,23 +264,7 @@ def _require_mask_tokens(clip: RegionEncoder, ritc: RitcConfig) -> None:
         )
 
 
-def _initial_network(init_dir: str, cam_net: CamNetConfig, num_classes: int) -> CamNet:
-    network = load_cam_net(init_dir)
-    if network.classifier.out_channels != num_classes:
-        raise ArtifactError(
-            f"the network at {init_dir} has {network.classifier.out_channels} classes, the data set {num_classes}; "
-            "train the classifier on this data set"
-        )
-    # Where pretrained weights came from no longer matters.
-    found, expected = (dataclasses.replace(config, weights="") for config in (network.config, cam_net))
-    if found != expected:
-        raise ArtifactError(
-            f"the network at {init_dir} was built with {found}, expected {expected}; train the classifier again"
-        )
-    return network
-
-
-def _check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, device: torch.device) -> None:
+def check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, device: torch.device) -> None:
     """Fail before the first step when a pair has no texts, or texts and regions come from different CLIPs."""
     pairs = [(record.image_id, class_id) for record in manifest.records for class_id in record.labels]
     for start in range(0, len(pairs), _PAIRS_PER_LOOKUP):

@@ -142,20 +142,29 @@ def test_a_constant_class_stays_finite() -> None:
 
 
 class _Given(nn.Module):
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image
+    """Several scores, as WeakTr has them: each a multiple of the given one."""
+
+    def __init__(self, *factors: float) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, image: torch.Tensor, *, want: str) -> tuple[torch.Tensor, ...]:
+        assert want == "scores"
+        return tuple(factor * image for factor in self.factors)
 
 
-def test_step_is_the_soft_margin_loss_of_pooled_logits() -> None:
-    logits = torch.tensor([[[[2.0, 0.0]], [[-3.0, 1.0]]], [[[0.5, 0.5]], [[4.0, 0.0]]]])
+@pytest.mark.parametrize("factors", [(1.0,), (1.0, 0.5, -2.0)])
+def test_step_is_the_soft_margin_loss_of_every_score(factors: tuple[float, ...]) -> None:
+    scores = torch.tensor([[1.0, -1.0], [0.5, 2.0]])
     labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     pooled = [[1.0, -1.0], [0.5, 2.0]]
     expected = sum(
-        torch.nn.functional.softplus(torch.tensor(-score if labels[i][k] else score)).item() / 2
+        torch.nn.functional.softplus(torch.tensor(-f * score if labels[i][k] else f * score)).item() / 2
+        for f in factors
         for i, row in enumerate(pooled)
         for k, score in enumerate(row)
     )
     # Eight images over all workers, of which these are two.
-    result = classifier_step(_Given(), {"image": logits, "labels": labels}, images_per_step=8)
+    result = classifier_step(_Given(*factors), {"image": scores, "labels": labels}, images_per_step=8)
     assert result.loss.item() == pytest.approx(expected / 8)
     assert result.means["accuracy"].item() == pytest.approx(1.5 / 8)

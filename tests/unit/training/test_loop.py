@@ -11,6 +11,7 @@ from qaclims_ray.config import OptimConfig
 from qaclims_ray.errors import ArtifactError, ConfigError, ResourceError
 from qaclims_ray.models.cam_net import build_cam_net, load_cam_net
 from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.generator_task import generator_task
 from qaclims_ray.training.loop import Task, fit, seeded, wrap_network
 from qaclims_ray.training.meter import StepResult
 from tests.ritc_fakes import CAM_NET
@@ -57,7 +58,7 @@ def _task(optim: OptimConfig, **changes) -> Task:
         loss = nn.functional.multilabel_soft_margin_loss(scores, batch["labels"])
         return StepResult(loss=loss, means={"twice": 2 * loss.detach()}, counts={"images": len(scores)})
 
-    task = Task(network=network, step=step, dataset=NoisyImages(), optim=optim, freeze_batch_norm=False)
+    task = generator_task(network, step, NoisyImages(), optim, freeze_batch_norm=False)
     return dataclasses.replace(task, **changes)
 
 

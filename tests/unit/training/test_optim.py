@@ -26,7 +26,7 @@ def test_cosine_constant_and_warm_up() -> None:
 def test_head_learns_faster_and_frozen_parameters_stay_out() -> None:
     backbone, head = nn.Linear(2, 2), nn.Linear(2, 1)
     backbone.bias.requires_grad_(False)
-    optimizer = build_optimizer(backbone.parameters(), head.parameters(), OptimConfig(lr=0.1, head_lr_factor=10.0))
+    optimizer = build_optimizer([(backbone.parameters(), 1.0), (head.parameters(), 10.0)], OptimConfig(lr=0.1))
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.5])
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 2]
@@ -38,7 +38,7 @@ def test_head_learns_faster_and_frozen_parameters_stay_out() -> None:
 def test_sgd_update_is_the_formula(momentum) -> None:
     weight = nn.Parameter(torch.tensor([1.0]))
     optim = OptimConfig(lr=0.1, momentum=momentum, weight_decay=0.01)
-    optimizer = build_optimizer([weight], [], optim)
+    optimizer = build_optimizer([([weight], 1.0)], optim)
     expected, velocity = 1.0, 0.0
     for _ in range(3):
         optimizer.zero_grad()
@@ -50,5 +50,5 @@ def test_sgd_update_is_the_formula(momentum) -> None:
 
 
 def test_adamw_is_chosen_by_name() -> None:
-    optimizer = build_optimizer([nn.Parameter(torch.ones(1))], [], OptimConfig(name="adamw", weight_decay=0.3))
+    optimizer = build_optimizer([([nn.Parameter(torch.ones(1))], 1.0)], OptimConfig(name="adamw", weight_decay=0.3))
     assert isinstance(optimizer, torch.optim.AdamW) and optimizer.param_groups[0]["weight_decay"] == 0.3

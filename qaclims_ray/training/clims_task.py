@@ -1,0 +1,129 @@
+"""CLIMS training: regions against class names and fixed background texts (rows C1-C7)."""
+
+import torch
+from torch import Tensor, nn
+
+from qaclims_ray.config import AugmentConfig, CamNetConfig
+from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.losses.area import activated_area
+from qaclims_ray.losses.clims import background_suppression, background_text_matching, object_text_matching
+from qaclims_ray.method_config import ClimsConfig
+from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.generator_task import generator_task, initial_generator
+from qaclims_ray.training.loop import fit, images_per_step
+from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
+from qaclims_ray.training.ritc_task import TextSource, check_texts
+
+
+def train_clims(
+    *,
+    manifest: Manifest,
+    bank: TextSource,
+    clip: RegionEncoder,
+    cam_net: CamNetConfig,
+    augment: AugmentConfig,
+    clims: ClimsConfig,
+    init_dir: str,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Train CAMs with the losses of CLIMS; runs on every worker. Arguments and errors as in `train_ritc`.
+
+    Returns:
+        Metrics of the last epoch: loss, loss/matching, loss/background, loss/suppression, loss/area (before
+        weighting), pairs (sum over the epoch), lr, images_per_s.
+    """
+    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
+    check_texts(bank, clip, manifest, context.device)
+    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+    image_ids = [record.image_id for record in manifest.records]
+    num_images = images_per_step(clims.optim, len(dataset))
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        ids = [image_ids[index] for index in batch["index"].tolist()]
+        return clims_step(
+            wrapped, batch, ids, bank=bank, clip=clip, clims=clims, cam_net=cam_net, images_per_step=num_images
+        )
+
+    task = generator_task(network, step, dataset, clims.optim, freeze_batch_norm=clims.freeze_batch_norm)
+    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+
+
+def clims_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    image_ids: list[str],
+    *,
+    bank: TextSource,
+    clip: RegionEncoder,
+    clims: ClimsConfig,
+    cam_net: CamNetConfig,
+    images_per_step: int,
+) -> StepResult:
+    """Compute one step of CLIMS; the loss is this worker's share, as in `ritc_step`.
+
+    A pair without background texts (most classes of the camera-ready lists, C4) still takes part in the matching.
+    """
+    maps = network(batch["image"])
+    present = batch["labels"].nonzero()  # (pair, 2)
+    counts = all_reduce_sum(torch.tensor([len(present)], device=maps.device)).clamp(min=1)
+    matching, background, suppression = _pair_terms(
+        maps, batch["image"], present, image_ids, bank, clip, clims, cam_net
+    )
+    per_pair = counts[0]
+    areas = activated_area(maps.float().sigmoid())  # (batch, class)
+    if clims.area_over == "present":
+        image, class_id = present.to(maps.device).unbind(dim=1)
+        area = areas[image, class_id].sum() / per_pair
+    else:
+        area = areas.sum() / (images_per_step * areas.shape[1])
+    suppressed = suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / per_pair
+    terms = {
+        "loss/matching": (clims.matching_weight, matching.sum() / per_pair),
+        "loss/background": (clims.background_weight, background.sum() / per_pair),
+        "loss/suppression": (clims.suppression_weight, suppressed),
+        "loss/area": (clims.area_weight, area),
+    }
+    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+    return StepResult(
+        loss=loss,
+        means={name: value.detach() for name, (_, value) in terms.items()},
+        counts={"pairs": len(present)},
+    )
+
+
+def _pair_terms(
+    maps: Tensor,
+    image: Tensor,
+    present: Tensor,
+    image_ids: list[str],
+    bank: TextSource,
+    clip: RegionEncoder,
+    clims: ClimsConfig,
+    cam_net: CamNetConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    positions, classes = present.unbind(dim=1)
+    if not len(present):
+        nothing = maps.flatten(1).sum(dim=1)[:0]
+        return nothing, nothing, nothing
+    texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
+    class_texts = texts.foreground.to(maps.device)
+    options = RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
+    regions = region_features(
+        maps, image, positions.to(maps.device), classes.to(maps.device), clip=clip, options=options, cam_net=cam_net
+    )
+    return (
+        object_text_matching(regions.foreground, class_texts),
+        background_text_matching(regions.background, class_texts),
+        background_suppression(
+            regions.foreground,
+            texts.background.to(maps.device),
+            texts.is_background.to(maps.device),
+            threshold=clims.suppression_threshold,
+        ),
+    )

@@ -1,0 +1,289 @@
+"""Contrastive prompt learning (SemPLeS Eq. 2): the mask generator is fixed, so its background features are kept.
+
+The features of a few random views of every image are computed once, shared out among the workers; every step then
+only runs the text tower on one prompt per class. Steps cost the same however large the images and the generator are.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from qaclims_ray.config import AugmentConfig, CamNetConfig
+from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.losses.semples import prompt_contrast
+from qaclims_ray.method_config import PromptConfig, SemplesConfig
+from qaclims_ray.models.clip import FrozenClip
+from qaclims_ray.models.mask_generator import MaskNetwork
+from qaclims_ray.models.prompted_text import (
+    LearnedPrompts,
+    PromptTemplate,
+    encode_prompts,
+    initial_prompts,
+    load_prompts,
+    prompt_template,
+    save_prompts,
+)
+from qaclims_ray.training.context import WorkerContext, gather_rows
+from qaclims_ray.training.generator_task import initial_generator
+from qaclims_ray.training.loop import Task, fit
+from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
+
+PROMPTS_DIR = "prompts"
+"""Folder of the prompts in a joint training's checkpoint."""
+_IMAGES_PER_PASS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BackgroundFeatures:
+    """What CLIP says of the background regions of all pairs and views, equal on all workers."""
+
+    features: Float[Tensor, "row dim"]
+    """v_b, unit length, on the CPU."""
+    class_ids: Int[Tensor, " row"]
+    """Class of each pair."""
+
+
+def train_prompts(
+    *,
+    manifest: Manifest,
+    clip: FrozenClip,
+    class_texts: Float[Tensor, "class dim"],
+    cam_net: CamNetConfig,
+    augment: AugmentConfig,
+    semples: SemplesConfig,
+    options: RegionOptions,
+    init_dir: str,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Learn the prompts of a fixed mask generator; runs on every worker.
+
+    Args:
+        manifest: training images.
+        clip: frozen CLIP on the worker's device.
+        class_texts: u_f, text of every class.
+        cam_net: architecture; must be that of `init_dir`.
+        augment: training crops; heavy augmentation is left out (S10).
+        semples: prompt settings.
+        options: how maps become regions.
+        init_dir: folder of the mask generator.
+        precision: "fp32" or "bf16".
+        loader_workers: image loading processes of this worker, for the features.
+        seed: seed of views, start and order.
+        context: this worker.
+        on_step: see `training.loop.fit`.
+
+    Returns:
+        Metrics of the last epoch: loss, loss/image, loss/text (before weighting), lr, images_per_s (features a
+        second); with `epochs = 0` a loss of 0, the prompts being random.
+
+    Raises:
+        ArtifactError: when the mask generator does not belong to this training.
+        DataError: when no image of the manifest shows a class.
+    """
+    settings = semples.prompt
+    vectors, template = start_of_prompts(clip, settings, len(manifest.class_names), seed)
+    prompts = LearnedPrompts(vectors)
+    fingerprint = clip.fingerprint()
+
+    def save(folder: str) -> None:
+        save_prompts(
+            folder,
+            prompts.vectors,
+            template=template,
+            class_names=manifest.class_names,
+            clip_fingerprint=fingerprint,
+        )
+
+    if settings.epochs == 0:
+        return _report_start(save, context)
+    network = initial_generator(init_dir, cam_net, len(manifest.class_names)).to(context.device)
+    cached = background_features(
+        network,
+        ImageLabelDataset(manifest, light(augment), cam_net.image_mean, cam_net.image_std, seed),
+        clip=clip,
+        options=options,
+        cam_net=cam_net,
+        num_views=settings.num_views,
+        loader_workers=loader_workers,
+        context=context,
+    )
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        return prompt_step(wrapped, batch, clip=clip, template=template, class_texts=class_texts, settings=settings)
+
+    task = Task(
+        network=prompts,
+        groups=((prompts.parameters(), 1.0),),
+        save=save,
+        load=lambda folder: load_vectors(prompts, folder),
+        step=step,
+        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.batch_size, seed=seed),
+        on_device=("feature", "class_id"),
+        optim=settings.optim(),
+        freeze_batch_norm=True,
+        identity=[settings.image_weight, settings.text_weight, settings.similarity],
+    )
+    return fit(task, precision=precision, loader_workers=0, seed=seed, context=context, on_step=on_step)
+
+
+def prompt_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    *,
+    clip: FrozenClip,
+    template: PromptTemplate,
+    class_texts: Float[Tensor, "class dim"],
+    settings: PromptConfig,
+) -> StepResult:
+    """Compute one step of Eq. 2; the loss is this worker's share of the mean over the global batch.
+
+    Args:
+        network: wrapped prompts.
+        batch: feature (pair, dim) and class_id (pair).
+        clip: frozen CLIP; runs once for every class of the batch.
+        template: sentence of the prompts.
+        class_texts: u_f, text of every class.
+        settings: weights, similarity, batch size.
+    """
+    class_id = batch["class_id"]
+    classes, row = class_id.unique(return_inverse=True)
+    encoded = encode_prompts(clip, network()[classes], template)[row]  # (pair, dim)
+    image, text = prompt_contrast(encoded, batch["feature"], class_texts[class_id], similarity=settings.similarity)
+    terms = {"loss/image": image.sum() / settings.batch_size, "loss/text": text.sum() / settings.batch_size}
+    loss = settings.image_weight * terms["loss/image"] + settings.text_weight * terms["loss/text"]
+    return StepResult(loss=loss, means={name: value.detach() for name, value in terms.items()})
+
+
+class FeatureDraws:
+    """Cached features, drawn with replacement; the draws of an epoch depend on (seed, epoch) alone."""
+
+    def __init__(self, cached: BackgroundFeatures, *, num_draws: int, seed: int) -> None:
+        self._cached, self._num_draws, self._seed = cached, num_draws, seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        generator = torch.Generator().manual_seed(seed_of("features", self._seed, epoch))
+        self._rows = torch.randint(len(self._cached.class_ids), (self._num_draws,), generator=generator)
+
+    def __len__(self) -> int:
+        return self._num_draws
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return one feature and its class."""
+        row = self._rows[index]
+        return {"feature": self._cached.features[row], "class_id": self._cached.class_ids[row]}
+
+
+def background_features(
+    network: MaskNetwork,
+    dataset: ImageLabelDataset,
+    *,
+    clip: RegionEncoder,
+    options: RegionOptions,
+    cam_net: CamNetConfig,
+    num_views: int,
+    loader_workers: int,
+    context: WorkerContext,
+) -> BackgroundFeatures:
+    """Compute v_b for every pair of every view; view v of an image is its crop of epoch v.
+
+    Args:
+        network: fixed mask generator on the worker's device.
+        dataset: training images.
+        clip: frozen CLIP.
+        options: how maps become regions.
+        cam_net: normalisation of the images.
+        num_views: crops of every image.
+        loader_workers: image loading processes.
+        context: this worker; each computes a share of the images, and all get everything.
+
+    Raises:
+        DataError: when no image shows a class.
+    """
+    share = Subset(dataset, range(context.rank, len(dataset), context.world_size))
+    rows = [torch.zeros(0, 0)]
+    with torch.no_grad(), _evaluating(network):
+        for view in range(num_views):
+            dataset.set_epoch(view)
+            for batch in DataLoader(share, batch_size=_IMAGES_PER_PASS, num_workers=loader_workers):
+                present = batch["labels"].nonzero()  # (pair, 2)
+                if not len(present):
+                    continue
+                image = batch["image"].to(context.device)
+                position, class_id = present.to(context.device).unbind(dim=1)
+                found = region_features(
+                    network(image), image, position, class_id, clip=clip, options=options, cam_net=cam_net
+                )
+                keys = torch.stack(
+                    [torch.full_like(class_id, view).cpu(), batch["index"][present[:, 0]], present[:, 1]]
+                )
+                rows.append(torch.cat([keys.T.float(), found.background.float().cpu()], dim=1))
+    mine = torch.cat(rows[1:]) if len(rows) > 1 else rows[0]
+    table = gather_rows(mine, context)
+    if not len(table):
+        raise DataError("no training image shows a class, so there is no background to learn prompts from")
+    # The order in which workers finished must not matter: by view, image, class.
+    order = sorted(range(len(table)), key=lambda row: tuple(table[row, :3].tolist()))
+    table = table[order]
+    return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=table[:, 2].long())
+
+
+def light(augment: AugmentConfig) -> AugmentConfig:
+    """Return the crops of prompt learning: no RandAugment, no erasing (S10)."""
+    return dataclasses.replace(augment, rand_augment_magnitude=0, erasing_probability=0.0)
+
+
+def start_of_prompts(
+    clip: FrozenClip, settings: PromptConfig, num_classes: int, seed: int
+) -> tuple[Float[Tensor, "class token width"], PromptTemplate]:
+    """Return random prompts and the sentence around them.
+
+    Raises:
+        ConfigError, ModelError: when they do not fit the text tower.
+    """
+    template = prompt_template(clip, prefix=settings.prefix, length=settings.length, full_stop=settings.full_stop)
+    generator = torch.Generator().manual_seed(seed_of("prompts", seed))
+    return initial_prompts(clip, num_classes, settings.length, init=settings.init, generator=generator), template
+
+
+def load_vectors(prompts: LearnedPrompts, folder: str) -> None:
+    """Bring prompts to what a folder holds.
+
+    Raises:
+        ArtifactError: when it holds none.
+    """
+    with torch.no_grad():
+        prompts.vectors.copy_(load_prompts(folder).vectors)
+
+
+def _report_start(save: Callable[[str], None], context: WorkerContext) -> dict[str, float]:
+    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    if folder is not None:
+        save(folder)
+    metrics = {"loss": 0.0}
+    context.report(metrics, folder)
+    return metrics
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,280 @@
+"""The training phases of SemPLeS that change the mask generator (SemPLeS 3.2; rows S2-S11).
+
+Segment-label matching (Eq. 1) and prompt-guided refinement (Eq. 3) differ in whether there are prompts; joint training
+(Table 6) also learns the prompts, each loss reaching only its own side. Prompt learning proper is in
+``prompt_task.py``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig
+from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.losses.semples import prompt_contrast, prompt_refinement, segment_label_matching
+from qaclims_ray.method_config import SemplesConfig
+from qaclims_ray.models.clip import FrozenClip
+from qaclims_ray.models.mask_generator import MaskNetwork, save_mask_generator
+from qaclims_ray.models.prompted_text import LearnedPrompts, PromptTemplate, encode_prompts, save_prompts
+from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.generator_task import generator_task, initial_generator, load_weights
+from qaclims_ray.training.loop import Task, fit
+from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.prompt_task import PROMPTS_DIR, load_vectors, start_of_prompts
+from qaclims_ray.training.region_features import RegionEncoder, RegionFeatures, RegionOptions, region_features
+
+
+def train_matching(
+    *,
+    manifest: Manifest,
+    clip: RegionEncoder,
+    class_texts: Float[Tensor, "class dim"],
+    prompts: Float[Tensor, "class dim"] | None,
+    cam_net: CamNetConfig,
+    augment: AugmentConfig,
+    semples: SemplesConfig,
+    optim: OptimConfig,
+    init_dir: str,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Train the mask generator by matching, and by refinement where there are prompts; runs on every worker.
+
+    Args:
+        manifest: training images.
+        clip: frozen CLIP on the worker's device.
+        class_texts: u_f, text of every class.
+        prompts: u_b, encoded prompts of every class for Eq. 3; None for Eq. 1.
+        cam_net: architecture; must be that of `init_dir`.
+        augment: training crops.
+        semples: masks, weights, what learns.
+        optim: optimiser and schedule of this phase.
+        init_dir: folder of the network to start from.
+        precision: "fp32" or "bf16".
+        loader_workers: image loading processes of this worker.
+        seed: seed of order and crops.
+        context: this worker.
+        on_step: see `training.loop.fit`.
+
+    Returns:
+        Metrics of the last epoch: loss, loss/foreground, loss/background, loss/area and, with prompts, loss/prompts
+        (before weighting), pairs (sum over the epoch), lr, images_per_s.
+
+    Raises:
+        ArtifactError: when the network to start from does not belong to this training.
+    """
+    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
+    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        maps = wrapped(batch["image"])
+        pairs = _Pairs.of(maps, batch, clip, semples, cam_net)
+        terms = matching_terms(pairs, class_texts, prompts)
+        return _result(maps, pairs, terms, semples)
+
+    task = generator_task(
+        network,
+        step,
+        dataset,
+        optim,
+        freeze_batch_norm=semples.freeze_batch_norm,
+        scope=semples.train_scope,
+        identity=_identity(semples),
+    )
+    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+
+
+def region_options(semples: SemplesConfig, *, epsilon: float) -> RegionOptions:
+    """Return how SemPLeS makes regions of maps; epsilon differs between phases (S4)."""
+    return RegionOptions(
+        mask=semples.mask,
+        epsilon=epsilon,
+        omega=semples.omega,
+        mode="pixel_mask" if semples.omega > 0 else "none",
+        normalisation=semples.clip_normalisation,
+        antialias=semples.antialias,
+    )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of a batch."""
+
+    class_id: Tensor
+    """Class of each, (pair)."""
+    regions: RegionFeatures | None
+    """What CLIP says of them; None where this worker's images show no class."""
+    total: Tensor
+    """Pairs of the step over all workers, at least 1."""
+
+    @staticmethod
+    def of(
+        maps: Tensor, batch: dict[str, Tensor], clip: RegionEncoder, semples: SemplesConfig, cam_net: CamNetConfig
+    ) -> "_Pairs":
+        present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
+        total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
+        image, class_id = present.to(maps.device).unbind(dim=1)
+        if not len(present):
+            return _Pairs(class_id, None, total)
+        options = region_options(semples, epsilon=semples.mask_epsilon)
+        regions = region_features(maps, batch["image"], image, class_id, clip=clip, options=options, cam_net=cam_net)
+        return _Pairs(class_id, regions, total)
+
+
+def matching_terms(
+    pairs: _Pairs, class_texts: Float[Tensor, "class dim"], prompts: Float[Tensor, "class dim"] | None
+) -> dict[str, Tensor]:
+    """Return the terms of Eq. 1, and of Eq. 3 where there are prompts, as this worker's shares of means over pairs."""
+    if pairs.regions is None:
+        return {}
+    regions = pairs.regions
+    foreground, background = segment_label_matching(regions.foreground, regions.background, class_texts[pairs.class_id])
+    terms = {"foreground": foreground, "background": background, "area": regions.area}
+    if prompts is not None:
+        terms["prompts"] = prompt_refinement(regions.foreground, prompts[pairs.class_id])
+    return {name: value.sum() / pairs.total for name, value in terms.items()}
+
+
+def _result(
+    maps: Tensor, pairs: _Pairs, terms: dict[str, Tensor], semples: SemplesConfig, extra: Tensor | None = None
+) -> StepResult:
+    weights = {
+        "foreground": 1.0,
+        "background": semples.background_weight,
+        "area": semples.area_weight,
+        "prompts": semples.refine_weight,
+    }
+    # A batch without any class must still depend on the network (R21).
+    loss = sum((weights[name] * value for name, value in terms.items()), start=maps.sum() * 0)
+    return StepResult(
+        loss=loss if extra is None else loss + extra,
+        means={f"loss/{name}": value.detach() for name, value in terms.items()},
+        counts={"pairs": len(pairs.class_id)},
+    )
+
+
+def _identity(semples: SemplesConfig) -> list[Any]:
+    return [semples.background_weight, semples.refine_weight, semples.area_weight, semples.train_scope]
+
+
+class _Joint(nn.Module):
+    """Mask generator and prompts under one roof, so that one optimiser and one DDP see both."""
+
+    def __init__(self, generator: MaskNetwork, prompts: LearnedPrompts) -> None:
+        super().__init__()
+        self.generator = generator
+        self.prompts = prompts
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.generator(image), self.prompts()
+
+
+class _PromptSource(Protocol):
+    """What joint training needs of CLIP besides regions."""
+
+    model: Any
+
+
+def train_jointly(
+    *,
+    manifest: Manifest,
+    clip: FrozenClip,
+    class_texts: Float[Tensor, "class dim"],
+    cam_net: CamNetConfig,
+    augment: AugmentConfig,
+    semples: SemplesConfig,
+    optim: OptimConfig,
+    init_dir: str,
+    precision: str,
+    loader_workers: int,
+    seed: int,
+    context: WorkerContext,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Train masks and prompts together (Table 6, joint): masks by Eq. 1 and 3, prompts by Eq. 2; on every worker.
+
+    Masks see the prompts as they are, and prompts the regions: each loss reaches only its own side. The checkpoint
+    holds the generator and, in `PROMPTS_DIR`, the prompts. Arguments, metrics and errors as in `train_matching`.
+    """
+    generator = initial_generator(init_dir, cam_net, len(manifest.class_names))
+    vectors, template = start_of_prompts(clip, semples.prompt, len(manifest.class_names), seed)
+    network = _Joint(generator, LearnedPrompts(vectors))
+    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        maps, vectors = wrapped(batch["image"])
+        prompts = encode_prompts(clip, vectors, template)
+        pairs = _Pairs.of(maps, batch, clip, semples, cam_net)
+        terms = matching_terms(pairs, class_texts, prompts.detach())
+        return _result(maps, pairs, terms, semples, extra=_prompt_loss(pairs, prompts, class_texts, semples))
+
+    base = generator_task(
+        generator,
+        step,
+        dataset,
+        optim,
+        freeze_batch_norm=semples.freeze_batch_norm,
+        scope=semples.train_scope,
+        identity=[*_identity(semples), semples.prompt.image_weight, semples.prompt.text_weight],
+    )
+    names = manifest.class_names
+    task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.lr / optim.lr)
+    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+
+
+def _prompt_loss(pairs: _Pairs, prompts: Tensor, class_texts: Tensor, semples: SemplesConfig) -> Tensor:
+    if pairs.regions is None:
+        return prompts.sum() * 0
+    image, text = prompt_contrast(
+        prompts[pairs.class_id],
+        pairs.regions.background.detach(),
+        class_texts[pairs.class_id],
+        similarity=semples.prompt.similarity,
+    )
+    weighted = semples.prompt.image_weight * image + semples.prompt.text_weight * text
+    return weighted.sum() / pairs.total
+
+
+def _with_prompts(
+    base: Task,
+    network: _Joint,
+    template: PromptTemplate,
+    class_names: tuple[str, ...],
+    clip_fingerprint: str,
+    rate_factor: float,
+) -> Task:
+    """Turn a generator's task into one that trains and keeps the prompts too, at their own rate."""
+
+    def save(folder: str) -> None:
+        save_mask_generator(network.generator, folder)
+        save_prompts(
+            str(Path(folder, PROMPTS_DIR)),
+            network.prompts.vectors,
+            template=template,
+            class_names=class_names,
+            clip_fingerprint=clip_fingerprint,
+        )
+
+    def load(folder: str) -> None:
+        load_weights(network.generator, folder)
+        load_vectors(network.prompts, str(Path(folder, PROMPTS_DIR)))
+
+    return Task(
+        network=network,
+        groups=(*base.groups, (network.prompts.parameters(), rate_factor)),
+        save=save,
+        load=load,
+        step=base.step,
+        dataset=base.dataset,
+        optim=base.optim,
+        freeze_batch_norm=base.freeze_batch_norm,
+        identity=base.identity,
+    )
