@@ -1,9 +1,9 @@
-"""The ``qaclims`` command: the whole pipeline, one verb per stage, and prediction."""
+"""The ``qaclims`` command: the whole pipeline, one verb per stage, ablations and prediction."""
 
 import sys
 from collections.abc import Callable
 
-from qaclims_ray.cluster.main import predict_main, run_main, sync_main
+from qaclims_ray.cluster.main import ablate_main, predict_main, run_main, sync_main
 
 VERBS = {
     "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, report",
@@ -14,6 +14,7 @@ VERBS = {
     "cams": "compute the CAMs of every system",
     "evaluate": "score the CAMs of every system",
     "report": "write the report; what is missing is computed first",
+    "ablate": "run a table of either paper over seeds, and write it with our column beside it",
     "predict": "masks and overlays of any images, by a trained run",
     "sync": "send what could not be sent while the tracking server was away",
 }
@@ -31,7 +32,11 @@ def main() -> None:
     if verb not in VERBS:
         print(f"qaclims: there is no verb {verb!r}; known: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
-    others: dict[str, Callable[[list[str]], int]] = {"predict": predict_main, "sync": sync_main}
+    others: dict[str, Callable[[list[str]], int]] = {
+        "ablate": ablate_main,
+        "predict": predict_main,
+        "sync": sync_main,
+    }
     if verb in others:
         sys.exit(others[verb](rest))
     sys.exit(run_main(rest, prog=f"qaclims {verb}", description=VERBS[verb], until=verb))

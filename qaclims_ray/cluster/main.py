@@ -8,14 +8,19 @@ from dataclasses import dataclass
 import tyro
 from rich.console import Console
 
+from qaclims_ray.cluster.ablate import run_ablation
+from qaclims_ray.cluster.ablate_arguments import parse_ablation
 from qaclims_ray.cluster.arguments import parse_run
 from qaclims_ray.cluster.pipeline import print_results, run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.errors import QaclimsError
+from qaclims_ray.evaluation.ablation_table import failures
 from qaclims_ray.tracking.mlflow_tracker import replay
 
 MISTAKE = 2
 """Exit code for a user's mistake."""
+INCOMPLETE = 1
+"""Exit code when some trials failed."""
 
 
 def run_main(argv: Sequence[str], *, prog: str, description: str, until: str = "run", default_preset: str = "") -> int:
@@ -44,6 +49,19 @@ def predict_main(argv: Sequence[str], prog: str = "qaclims predict") -> int:
         )
 
     return _guarded(prog, work)
+
+
+def ablate_main(argv: Sequence[str], prog: str = "qaclims ablate") -> int:
+    """Run a named table of a paper over seeds; return the exit code."""
+    failed: list[str] = []
+
+    def work() -> None:
+        failed.extend(failures(run_ablation(parse_ablation(argv, prog=prog), Console())))
+
+    code = _guarded(prog, work)
+    if failed:
+        print(f"{prog}: {len(failed)} trials failed; the same command tries them again", file=sys.stderr)
+    return INCOMPLETE if failed else code
 
 
 @dataclass(frozen=True)

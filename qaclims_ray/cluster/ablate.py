@@ -1,0 +1,293 @@
+"""An ablation: every row of a paper's table, for every seed, as trials that run beside each other.
+
+A seed has one run folder. Its data, corpus and classifier are made once; each row is a system in that folder. So
+running the same command again repeats nothing that is finished, and tables share the rows they have in common.
+"""
+
+import functools
+import io
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from qaclims_ray.ablations import AblationRow, AblationTable, with_rows
+from qaclims_ray.cluster.data import scored_manifest
+from qaclims_ray.cluster.evaluate import can_score
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.preflight import preflight
+from qaclims_ray.cluster.reporting import environment, supervision
+from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.trials import Trial, run_trials
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.errors import ConfigError, DataError, QaclimsError
+from qaclims_ray.evaluation.ablation_table import (
+    AblationResult,
+    ResultRow,
+    SeedFigures,
+    ablation_markdown,
+    failures,
+    mean_and_deviation,
+    table_cells,
+    write_ablation,
+)
+from qaclims_ray.presets import preset
+from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.systems import system_of
+from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
+from qaclims_ray.tracking.mlflow_tracker import open_tracker
+from qaclims_ray.tracking.run_description import run_tags
+from qaclims_ray.tracking.store import tracking_uri
+from qaclims_ray.tracking.tracker import Tracker, flatten_params
+
+SHARED = "shared"
+"""Trial under which a seed's classifier is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What is asked for."""
+
+    table: AblationTable
+    """The paper's table."""
+    preset: str
+    """Name of the preset the settings started from."""
+    config: RunConfig
+    """The preset with the user's settings; rows, and seeds, come on top."""
+    out: str
+    """Folder of the table and of one run folder per seed."""
+    seeds: tuple[int, ...]
+    """Seeds of the repetitions."""
+    concurrent: int | None = None
+    """Trials at once; None takes as many as the cluster holds."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds are {self.seeds}, expected one or more different numbers of at least 0")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise ConfigError(f"concurrent is {self.concurrent}, expected at least 1")
+        if self.config.cluster.num_workers == 0 and self.config.cluster.use_gpu:
+            raise ConfigError("cluster.num_workers 0 trains in a trial's own process, where no GPU is set aside: set 1")
+
+    def folder(self, seed: int) -> str:
+        """Return the run folder of a seed."""
+        return storage.join(self.out, f"seed-{seed}")
+
+    def run(self, seed: int, rows: tuple[AblationRow, ...]) -> RunConfig:
+        """Return the run of a seed with some of the rows."""
+        uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
+        places = {"seed": seed, "tracking.uri": uri, "tracking.enabled": bool(uri)}
+        return with_overrides(with_rows(self.config, rows), places)
+
+
+def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
+    """Run a table's trials and write the table; trials that fail are in the result with their reasons.
+
+    Raises:
+        QaclimsError: for what can be known before any work starts.
+    """
+    for seed in ablation.seeds:
+        preflight(ablation.run(seed, ablation.table.rows), ablation.folder(seed))
+    one = ablation.run(ablation.seeds[0], ablation.table.rows)
+    tracker = _tracker(ablation, one)
+    try:
+        with ray_session(_session(ablation)):
+            at_once = runs_at_once(one, ablation.concurrent)
+            trials = plan_trials(ablation)
+            console.print(f"{len(trials)} trials, {at_once} at once", highlight=False)
+            ended = run_trials(trials, at_once=at_once, on_end=functools.partial(_tell, console))
+            result = gather(ablation, ended, _conditions(ablation, ray.cluster_resources()))
+        files = write_ablation(ablation.out, result)
+        _log(tracker, result, files)
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish("FAILED" if failures(result) else "FINISHED")
+    console.print(ablation_markdown(result), highlight=False, markup=False, soft_wrap=True)
+    for uri in files.values():
+        console.print(uri, highlight=False, soft_wrap=True)
+    return result
+
+
+def plan_trials(ablation: Ablation) -> list[Trial]:
+    """Return the trials: what rows share first, then the rows, those that write common artefacts one by one."""
+    trials, rows, seeds = [], ablation.table.rows, ablation.seeds
+    for seed in seeds:
+        # The miniature draws other images for every seed; elsewhere one corpus serves all seeds.
+        first = seeds[0] if ablation.config.data.dataset != "miniature" and seed != seeds[0] else None
+        source = None if first is None else ablation.folder(first)
+        work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source)
+        needs = () if first is None else (_trial_name(SHARED, first),)
+        trials.append(Trial(name=_trial_name(SHARED, seed), work=work, needs=needs))
+    previous: dict[int, str] = {}
+    for row in rows:
+        for seed in seeds:
+            config, name = ablation.run(seed, (row,)), _trial_name(row.name, seed)
+            system, after = system_of(config, row.name), ()
+            # SemPLeS's phases and what a base leaves serve several rows: two trials must not write them at once.
+            if system.kind == "semples" or system.base:
+                after = (previous[seed],) if seed in previous else ()
+                previous[seed] = name
+            work = functools.partial(score_row, config, ablation.folder(seed), row.name)
+            trials.append(Trial(name=name, work=work, needs=(_trial_name(SHARED, seed),), after=after))
+    return trials
+
+
+def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
+    """Make what a seed's rows share: data, corpus, classifier.
+
+    Args:
+        config: the run with all rows.
+        out: the seed's run folder.
+        source: run folder of another seed on the same data, whose corpus is taken over.
+
+    Raises:
+        DataError: when no image could be scored, before anything is trained.
+    """
+    if source is not None:
+        _take_over(source, out)
+    _pipeline(config, out, until="corpus")
+    if not can_score(scored_manifest(read_manifest(RunLayout(out).manifest), config)):
+        raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
+    _pipeline(with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED)
+
+
+def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
+    """Train and score one row in a prepared folder."""
+    seed = _pipeline(config, out, until="evaluate", trial=name).scores[name].seed
+    return SeedFigures(
+        miou_fixed=seed.miou_fixed,
+        miou_label_free=seed.miou_label_free,
+        miou_best=seed.miou_best,
+        threshold_best=seed.threshold_best,
+    )
+
+
+def gather(ablation: Ablation, ended: Mapping[str, Any], conditions: Mapping[str, str]) -> AblationResult:
+    """Return the table of what the trials returned."""
+    table, rows = ablation.table, []
+    for row in table.rows:
+        results = {seed: ended[_trial_name(row.name, seed)] for seed in ablation.seeds}
+        rows.append(
+            ResultRow(
+                label=row.label,
+                system=row.name,
+                published=row.published,
+                scores={seed: found for seed, found in results.items() if isinstance(found, SeedFigures)},
+                failures={seed: str(found) for seed, found in results.items() if isinstance(found, QaclimsError)},
+            )
+        )
+    return AblationResult(
+        name=table.name,
+        title=f"{table.paper}: {table.title}",
+        what=table.what,
+        note=table.note,
+        rows=tuple(rows),
+        seeds=ablation.seeds,
+        conditions=conditions,
+    )
+
+
+def _trial_name(row: str, seed: int) -> str:
+    return f"seed {seed}, {row}"
+
+
+def _pipeline(config: RunConfig, out: str, *, until: str, trial: str = "") -> Any:
+    """Run the pipeline; its lines go into a file, since several run at once."""
+    lines = io.StringIO()
+    try:
+        return run_pipeline(config, out, until=until, trial=trial, console=Console(file=lines, width=160))
+    finally:
+        storage.write_bytes(storage.join(RunLayout(out, trial).records, "log.txt"), lines.getvalue().encode())
+
+
+def _take_over(source: str, out: str) -> None:
+    there, here = RunLayout(source), RunLayout(out)
+    if artifacts.read_meta(here.corpus) is None and artifacts.read_meta(there.corpus) is not None:
+        with storage.local_copy(there.corpus) as folder:
+            storage.upload_tree(folder, here.corpus)
+
+
+def _session(ablation: Ablation) -> RunConfig:
+    """Return the settings of a Ray that this command starts itself: room for all trials at once."""
+    config = ablation.config
+    if config.cluster.num_cpus is not None:
+        return config
+    needed = required_cpus(config)
+    cpus = max(math.ceil(needed * (ablation.concurrent or 1)), os.cpu_count() or 1)
+    store = config.cluster.object_store_mib * (ablation.concurrent or max(int(cpus // needed), 1))
+    return with_overrides(config, {"cluster.num_cpus": cpus, "cluster.object_store_mib": store})
+
+
+def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:
+    text = "done"
+    if isinstance(result, QaclimsError):
+        text = f"FAILED: {result}"
+    elif isinstance(result, SeedFigures):
+        text = f"mIoU {result.miou_fixed:.1%} at the fixed threshold, {result.miou_best:.1%} at the best (pixel labels)"
+    console.print(f"{trial.name:<40} {seconds:7.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _conditions(ablation: Ablation, resources: Mapping[str, float]) -> dict[str, str]:
+    config, found = ablation.config, environment()
+    default, changed = flatten_params(to_dict(preset(ablation.preset))), flatten_params(to_dict(config))
+    settings = [f"{name}={value}" for name, value in changed.items() if default.get(name) != value]
+    nodes = sum(name.startswith("node:") and not name.endswith("__") for name in resources)
+    cluster = f"{nodes} node{'s' if nodes > 1 else ''}, {resources.get('CPU', 0):g} logical CPU"
+    kinds = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
+    gpus = f", {resources['GPU']:g} GPU ({', '.join(kinds)})" if resources.get("GPU") else ""
+    packages: Any = found["packages"]
+    return {
+        "preset": ablation.preset,
+        "settings": ", ".join(settings) or "the preset's own",
+        "supervision": supervision(ablation.run(ablation.seeds[0], ablation.table.rows)),
+        "seeds": ", ".join(map(str, ablation.seeds)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{cluster}{gpus}; driver {found['machine']}, {found['cores']} cores, {found['memory_gib']} GiB",
+        "versions": ", ".join(
+            [f"qaclims_ray {found['qaclims_ray']} ({found['source_hash']})", f"Python {found['python']}"]
+            + [f"{name} {number}" for name, number in packages.items()]
+        ),
+    }
+
+
+def _tracker(ablation: Ablation, one: RunConfig) -> Tracker:
+    asked = {"table": ablation.table.name, "seeds": list(ablation.seeds), "config": to_dict(ablation.config)}
+    tags = run_tags(one) | {"ablation": ablation.table.name, "seed": ", ".join(map(str, ablation.seeds))}
+    tracker = open_tracker(
+        one.tracking,
+        run_name=f"{ablation.out.rstrip('/').rsplit('/', 1)[-1]}/{ablation.table.name}",
+        out_dir=storage.join(ablation.out, "ablations", ablation.table.name),
+        identity=artifacts.fingerprint_of(asked),
+        tags=tags,
+        system_metrics=False,
+    )
+    tracker.log_params(asked)
+    return tracker
+
+
+def _log(tracker: Tracker, result: AblationResult, files: Mapping[str, str]) -> None:
+    for row in result.rows:
+        means = {
+            MIOU_FIXED: mean_and_deviation(row, "miou_fixed")[0],
+            MIOU_BEST: mean_and_deviation(row, "miou_best")[0],
+        }
+        tracker.log_metrics(
+            {sanitise(f"{row.system}/{name}"): mean / 100 for name, mean in means.items() if mean is not None}
+        )
+    header: Sequence[str] = ("row", "paper", "paper_to_first", "fixed", "fixed_to_first", "best", "best_to_first")
+    tracker.log_table(dict(zip(header, zip(*table_cells(result), strict=True), strict=True)), result.name)
+    with tempfile.TemporaryDirectory() as folder:
+        for uri in files.values():
+            local = os.path.join(folder, uri.rsplit("/", 1)[-1])
+            with open(local, "wb") as handle:
+                handle.write(storage.read_bytes(uri))
+            tracker.log_artifact(local)
