@@ -1,5 +1,6 @@
 """Entry points shared by the ``qaclims`` command and the jobs: parse, run, one line per mistake."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +20,14 @@ from qaclims_ray.tracking.mlflow_tracker import replay
 
 MISTAKE = 2
 """Exit code for a user's mistake."""
+<<<<<<< Updated upstream
 INCOMPLETE = 1
 """Exit code when some trials failed."""
+=======
+PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk or folder answers when it is full or may not be written."""
+KEPT = "what is finished is kept, the same command goes on"
+>>>>>>> Stashed changes
 
 
 def run_main(argv: Sequence[str], *, prog: str, description: str, until: str = "run", default_preset: str = "") -> int:
@@ -91,7 +98,13 @@ def _guarded(prog: str, work: Callable[[], None]) -> int:
     except QaclimsError as error:
         print(f"{prog}: {type(error).__name__}: {error}", file=sys.stderr)
         return MISTAKE
+    except OSError as error:
+        # data/storage.py names its own; libraries and temporary folders meet the same disks.
+        if error.errno not in PLACE_ERRORS:
+            raise
+        print(f"{prog}: ResourceError: {error}. Check the permissions and the free space; {KEPT}", file=sys.stderr)
+        return MISTAKE
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        print(f"{prog}: stopped; {KEPT}", file=sys.stderr)
         return 130
     return 0

@@ -7,6 +7,7 @@ uninterrupted one draws, also with another number of workers.
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from qaclims_ray.errors import ArtifactError
+from qaclims_ray.errors import ArtifactError, ResourceError
 
 PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -47,8 +48,10 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
         save: writes the network.
         optimizer: whose state is kept.
         progress: where the training stands.
+
+    Raises:
+        ResourceError: when the folder cannot be written or is full.
     """
-    save(folder)
     tensors, numbers = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -57,9 +60,17 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
                 tensors[f"{index}.{name}"] = value.detach().cpu().clone()
             else:
                 numbers[f"{index}.{name}"] = value
-    save_file(tensors, Path(folder, OPTIMIZER_NAME))
     content = {**dataclasses.asdict(progress), "optimizer": numbers}
-    Path(folder, PROGRESS_NAME).write_text(json.dumps(content, indent=2))
+    try:
+        save(folder)
+        save_file(tensors, Path(folder, OPTIMIZER_NAME))
+        Path(folder, PROGRESS_NAME).write_text(json.dumps(content, indent=2))
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ResourceError(
+            f"the checkpoint cannot be written to {folder}: {error}. Check the free space there, or name another "
+            "temporary folder in TMPDIR; the checkpoint before is kept"
+        ) from error
 
 
 def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Optimizer, fresh: Progress) -> Progress:

@@ -15,6 +15,8 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
+from qaclims_ray.data import storage
+
 
 @runtime_checkable
 class WorkerContext(Protocol):
@@ -56,19 +58,37 @@ class LocalContext:
         self.device = torch.device(device)
         self.reports: list[dict[str, float]] = []
         self._latest = Path(checkpoint_root) / "latest"
+        self._previous = self._latest.with_name("previous")
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
         """See `WorkerContext.report`."""
         self.reports.append(dict(metrics))
         if checkpoint_dir is not None:
-            shutil.rmtree(self._latest, ignore_errors=True)
-            self._latest.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(checkpoint_dir, self._latest)
+            self._keep(checkpoint_dir)
+
+    def _keep(self, checkpoint_dir: str) -> None:
+        """Put a checkpoint in place of the latest, which stays until the new one is whole.
+
+        Raises:
+            ResourceError: when the place cannot be written or is full.
+        """
+        arriving = self._latest.with_name("arriving")
+        try:
+            shutil.rmtree(arriving, ignore_errors=True)
+            storage.upload_tree(checkpoint_dir, str(arriving))
+        finally:
+            shutil.rmtree(checkpoint_dir, ignore_errors=True)
+        shutil.rmtree(self._previous, ignore_errors=True)
+        if self._latest.is_dir():
+            self._latest.rename(self._previous)
+        arriving.rename(self._latest)
+        shutil.rmtree(self._previous, ignore_errors=True)
 
     @contextlib.contextmanager
     def latest_checkpoint(self) -> Iterator[str | None]:
         """See `WorkerContext.latest_checkpoint`."""
-        yield str(self._latest) if self._latest.is_dir() else None
+        # The previous one is the latest if the process was killed between the two renames.
+        yield next((str(folder) for folder in (self._latest, self._previous) if folder.is_dir()), None)
 
 
 def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Float[Tensor, "all_row column"]:
