@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import torch
+
 from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.models.clip import load_clip
+from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import needs_clip, needs_corpus
@@ -29,10 +33,14 @@ def preflight(config: RunConfig, out: str) -> None:
     weights = config.cam_net.weights
     if weights not in ("", "timm") and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
+    # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
+    with torch.random.fork_rng(devices=[]):
+        build_mask_generator(config.cam_net, num_classes=1)
     if needs_clip(config):
         model, clip_weights = clip_model(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
         weights_fingerprint(*names)
+        load_clip(model, clip_weights, device="cpu", mask_adapted=config.clip.mask_adapted)
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))
