@@ -20,14 +20,11 @@ from qaclims_ray.tracking.mlflow_tracker import replay
 
 MISTAKE = 2
 """Exit code for a user's mistake."""
-<<<<<<< Updated upstream
 INCOMPLETE = 1
 """Exit code when some trials failed."""
-=======
 PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """What a disk or folder answers when it is full or may not be written."""
 KEPT = "what is finished is kept, the same command goes on"
->>>>>>> Stashed changes
 
 
 def run_main(argv: Sequence[str], *, prog: str, description: str, until: str = "run", default_preset: str = "") -> int:

@@ -1,6 +1,7 @@
 """The update does not depend on the number of workers: real gloo groups of 1, 2 and 3, with uneven pair counts."""
 
 import contextlib
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -142,7 +143,9 @@ def folder(tmp_path_factory) -> Path:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports[world_size] = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (ports, str(folder)), nprocs=3)
+    # Imports take longer than the work: one server does them, and the workers are its forks.
+    multiprocessing.set_forkserver_preload(["qaclims_ray.training.ritc_task", "qaclims_ray.training.calibration"])
+    torch.multiprocessing.start_processes(_worker, (ports, str(folder)), nprocs=3, start_method="forkserver")
     return folder
 
 
