@@ -22,11 +22,14 @@ import torch
 from miniature_tables import write_tables
 
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
-from qaclims_ray.cluster.stage import clip_model, vqa_model
+from qaclims_ray.cluster.methods import phase_settings
+from qaclims_ray.cluster.stage import vqa_model
+from qaclims_ray.cluster.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
 from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
+from qaclims_ray.data import artifacts
 from qaclims_ray.data.images import load_image, load_mask
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.manifest import Manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
@@ -34,16 +37,16 @@ from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.blip import load_vqa
-from qaclims_ray.models.cam_net import load_cam_net
-from qaclims_ray.models.clip import FrozenClip, load_clip
-from qaclims_ray.presets import miniature
+from qaclims_ray.models.mask_generator import load_mask_generator
+from qaclims_ray.presets import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.systems import SYSTEMS, system_config
-from qaclims_ray.text.bank import build_bank
-from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.systems import SYSTEMS, system_config, system_of
+from qaclims_ray.text.bank import build_bank, write_bank
+from qaclims_ray.training.classifier_task import CALIBRATED_DIR
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.ritc_task import train_ritc
+from qaclims_ray.training.phases import Phase, run_phases
 
+QA_CLIMS = "qa_clims"
 UNCALIBRATED = "uncalibrated"
 """QA-CLIMS from the classifier as trained, to show what the calibrated start does."""
 
@@ -56,6 +59,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
     parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides, for choosing settings")
+    parser.add_argument("--preset", default="miniature", choices=("miniature", "miniature_semples"))
+    parser.add_argument("--work", type=Path, help="keep data, corpora and networks here, by seed; a later call goes on")
     parser.add_argument("--table", type=Path, help="write the tables from the cache to this file and stop")
     arguments = parser.parse_args()
     if arguments.table:
@@ -63,9 +68,12 @@ def main() -> None:
         return
     arguments.cache.parent.mkdir(parents=True, exist_ok=True)
     overrides = dict(item.split("=", 1) for item in arguments.set)
-    config = with_overrides(miniature(), {name: _value(text) for name, text in overrides.items()})
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        jobs = [pool.submit(run_seed, config, seed, arguments.systems, arguments.cache) for seed in arguments.seeds]
+    config = with_overrides(preset(arguments.preset), {name: _value(text) for name, text in overrides.items()})
+    with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(arguments.processes) as pool:
+        work = arguments.work or Path(scratch)
+        jobs = [
+            pool.submit(run_seed, config, seed, arguments.systems, arguments.cache, work) for seed in arguments.seeds
+        ]
         for job in jobs:
             job.result()
 
@@ -77,38 +85,112 @@ def _value(text: str) -> Any:
         return text
 
 
-def run_seed(config: RunConfig, seed: int, systems: list[str], cache: Path) -> None:
+def run_seed(config: RunConfig, seed: int, systems: list[str], cache: Path, work: Path) -> None:
     """Run the systems of one seed that are not in the cache yet."""
     done = {row["system"] for row in read_cache(cache) if row["seed"] == seed}
     todo = [name for name in systems if name not in done]
     if not todo:
         return
     torch.set_num_threads(1)
-    config = with_overrides(config, {"seed": seed})
-    with tempfile.TemporaryDirectory() as folder:
-        write_dataset(f"{folder}/data", num_images=config.data.num_images, seed=seed)
-        data = dataclasses.replace(config.data, root=f"{folder}/data")
+    run = LocalRun(with_overrides(config, {"seed": seed}), work / f"seed-{seed}")
+    for name in todo:
+        started = time.perf_counter()
+        resolved = system_config(run.config, QA_CLIMS if name == UNCALIBRATED else name)
+        row = {"seed": seed, "system": name, **_score(resolved, run.scored, str(run.network(name)))}
+        row["seconds"] = time.perf_counter() - started
+        with open(cache, "a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        print(f"seed {seed} {name:<28} best {row['miou_best']:.3f} fixed {row['miou_fixed']:.3f}", flush=True)
+
+
+class LocalRun:
+    """One seed's data and trained networks in a folder; each is made when it is first asked for."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        if not (folder / "data").is_dir():
+            write_dataset(str(folder / "data"), num_images=config.data.num_images, seed=config.seed)
+        data = dataclasses.replace(config.data, root=str(folder / "data"))
         manifest = read_voc(data, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
-        trained, scored = training_manifest(manifest, config), scored_manifest(manifest, config)
-        corpus = _corpus(config, trained)
-        classifier = f"{folder}/classifier"
-        _train_classifier(config, trained, classifier)
-        model, weights = clip_model(config)
-        clip = load_clip(
-            model, weights, device=torch.device("cpu"), dtype=torch.float32, mask_adapted=config.clip.mask_adapted
+        self.trained, self.scored = training_manifest(manifest, config), scored_manifest(manifest, config)
+        write_manifest(manifest, str(folder / "manifest"), {})
+        self.clip = load_job_clip(config, torch.device("cpu"))
+
+    def network(self, name: str) -> Path:
+        """Return the folder of a system's trained network."""
+        system = system_of(self.config, QA_CLIMS if name == UNCALIBRATED else name)
+        if system.kind == "classifier":
+            return self.classifier()
+        resolved = with_overrides(self.config, system.overrides)
+        start = self.classifier() if name == UNCALIBRATED else self.classifier() / CALIBRATED_DIR
+        if system.kind == "semples":
+            start = self.network(system.base) if system.base else start
+
+            def train(phase: Phase, init: Path, prompts: Path | None) -> Path:
+                return self._phase(resolved, phase, init, prompts, "semples")
+
+            return run_phases(resolved.semples, start, train)
+        prompts = (
+            self._phase(resolved, Phase("prompts"), self.network(system.base), None, "ritc") if system.base else None
         )
-        for name in todo:
-            started = time.perf_counter()
-            network, resolved = classifier, system_config(config, "qa_clims" if name == UNCALIBRATED else name)
-            if name == UNCALIBRATED or SYSTEMS[name].kind == "ritc":
-                init = classifier if name == UNCALIBRATED else f"{classifier}/calibrated"
-                network = f"{folder}/{name}"
-                _train_ritc(resolved, trained, corpus, clip, init, network)
-            row = {"seed": seed, "system": name, **_score(resolved, scored, network)}
-            row["seconds"] = time.perf_counter() - started
-            with open(cache, "a") as lines:
-                lines.write(json.dumps(row) + "\n")
-            print(f"seed {seed} {name:<28} best {row['miou_best']:.3f} fixed {row['miou_fixed']:.3f}", flush=True)
+        return self._train(
+            resolved,
+            "ritc" if system.kind == "ritc" else "clims",
+            artifacts.plain([resolved.ritc, resolved.clims, resolved.text]),
+            init=start,
+            prompts=prompts,
+            bank=self._bank(resolved),
+        )
+
+    def classifier(self) -> Path:
+        """Return the folder of the classifier."""
+        settings = artifacts.plain(self.config.classifier)
+        return self._train(self.config, "classifier", settings)
+
+    def _phase(self, config: RunConfig, phase: Phase, init: Path, prompts: Path | None, regions_of: RegionsOf) -> Path:
+        settings = phase_settings(config, phase, regions_of)
+        return self._train(config, phase.kind, settings, init=init, prompts=prompts, regions_of=regions_of)
+
+    def _train(
+        self,
+        config: RunConfig,
+        kind: JobKind,
+        settings: Any,
+        *,
+        init: Path | None = None,
+        prompts: Path | None = None,
+        bank: Path | None = None,
+        regions_of: RegionsOf = "semples",
+    ) -> Path:
+        key = artifacts.fingerprint_of([settings, str(init), str(prompts), config.clip.model])
+        folder = self.folder / f"{kind}-{key}"
+        if folder.is_dir():
+            return folder
+        job = TrainingJob(
+            kind=kind,
+            config=config,
+            manifest_uri=str(self.folder / "manifest"),
+            init_uri=str(init or ""),
+            prompts_uri=str(prompts or ""),
+            bank_uri=str(bank or ""),
+            regions_of=regions_of,
+        )
+        train_worker(job, LocalContext(f"{folder}.checkpoints"))
+        Path(f"{folder}.checkpoints/latest").rename(folder)
+        return folder
+
+    def _bank(self, config: RunConfig) -> Path:
+        folder = self.folder / f"bank-{artifacts.fingerprint_of([artifacts.plain(config.text), config.clip.model])}"
+        if not folder.is_dir():
+            corpus = self._corpus() if config.text.source == "qape" else None
+            write_bank(build_bank(corpus, self.trained, config.text, self.clip.encode_texts), str(folder), {}, {})
+        return folder
+
+    def _corpus(self) -> pd.DataFrame:
+        path = self.folder / "corpus.parquet"
+        if not path.is_file():
+            _corpus(self.config, self.trained).to_parquet(path)
+        return pd.read_parquet(path)
 
 
 def read_cache(cache: Path) -> list[dict[str, Any]]:
@@ -138,42 +220,8 @@ def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _train_classifier(config: RunConfig, manifest: Manifest, folder: str) -> None:
-    train_classifier(
-        manifest=manifest,
-        cam_net=config.cam_net,
-        augment=config.augment,
-        classifier=config.classifier,
-        precision="fp32",
-        loader_workers=0,
-        seed=config.seed,
-        context=LocalContext(f"{folder}.checkpoints"),
-    )
-    Path(f"{folder}.checkpoints/latest").rename(folder)
-
-
-def _train_ritc(
-    config: RunConfig, manifest: Manifest, corpus: pd.DataFrame, clip: FrozenClip, init: str, folder: str
-) -> None:
-    bank = build_bank(corpus if config.text.source == "qape" else None, manifest, config.text, clip.encode_texts)
-    train_ritc(
-        manifest=manifest,
-        bank=bank,
-        clip=clip,
-        cam_net=config.cam_net,
-        augment=config.augment,
-        ritc=config.ritc,
-        init_dir=init,
-        precision="fp32",
-        loader_workers=0,
-        seed=config.seed,
-        context=LocalContext(f"{folder}.checkpoints"),
-    )
-    Path(f"{folder}.checkpoints/latest").rename(folder)
-
-
 def _score(config: RunConfig, manifest: Manifest, network: str) -> dict[str, Any]:
-    net = load_cam_net(network, torch.device("cpu")).eval()
+    net = load_mask_generator(network, torch.device("cpu")).eval()
     thresholds = sweep_thresholds(config.evaluation)
     sweep = ThresholdSweep(thresholds, len(manifest.class_names))
     sums = CooccurrenceSums(thresholds, range(len(manifest.class_names)))

@@ -133,7 +133,8 @@ class ClipConfig:
     """The frozen CLIP that supervises (rows R1, R5, R6, Q12)."""
 
     model: str = "ViT-L-14-quickgelu"
-    """open_clip architecture, or a local folder with open_clip_config.json; "miniature" is the shipped one."""
+    """open_clip architecture, or a local folder with open_clip_config.json; "miniature" and "miniature_context" are
+    shipped, the second biased to what surrounds a class."""
     weights: str = ""
     """Weights: local file (OVSeg or open_clip checkpoint) or open_clip's pretrained tag; empty for a folder model."""
     mask_adapted: bool = True

@@ -66,6 +66,10 @@ class RunLayout:
         """A system's trained network."""
         return storage.join(self.out, "networks", system)
 
+    def phase(self, name: str) -> str:
+        """One phase of a training in several phases; systems share what they have in common."""
+        return storage.join(self.out, "phases", name)
+
     def cams(self, system: str) -> str:
         """A system's CAMs."""
         return storage.join(self.out, "cams", system)

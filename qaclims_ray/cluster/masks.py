@@ -14,7 +14,7 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import DataError
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.cam_store import write_cam_shard
-from qaclims_ray.models.cam_net import load_cam_net
+from qaclims_ray.models.mask_generator import load_mask_generator
 
 Rgb = tuple[float, float, float]
 IMAGES_PER_SHARD = 64
@@ -28,7 +28,7 @@ class CamActor:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         with storage.local_copy(network_uri) as folder:
-            self.network = load_cam_net(folder, device).eval()
+            self.network = load_mask_generator(folder, device).eval()
         self.config, self.mean, self.std, self.uri = config, mean, std, uri
 
     def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> dict[str, Any]:

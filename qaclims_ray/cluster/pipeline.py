@@ -15,17 +15,17 @@ from qaclims_ray.cluster.data import run_data, scored_manifest, training_manifes
 from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import run_cams
+from qaclims_ray.cluster.methods import run_classifier, run_method
 from qaclims_ray.cluster.preflight import preflight
 from qaclims_ray.cluster.reporting import log_scores, read_timings, run_report, write_timings
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
-from qaclims_ray.cluster.train import run_classifier, run_ritc
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_corpus, system_config, system_of
+from qaclims_ray.systems import needs_corpus, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import shown
@@ -122,21 +122,23 @@ class _Run:
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
         scores: dict[str, Evaluation] = {}
-        for system in self.config.systems:
+        for system in training_order(self.config):
             if (found := self.system(system, manifest, trained, scored)) is not None:
                 scores[system] = found
-        return scores
+        return {name: scores[name] for name in self.config.systems if name in scores}
 
     def system(self, system: str, manifest: Manifest, trained: Manifest, scored: Manifest) -> Evaluation | None:
         kind, network = system_of(self.config, system).kind, self.layout.classifier
-        if kind == "ritc":
+        if kind != "classifier":
             network = self.layout.network(system)
-            if self.reaches("text"):
+            if self.reaches("text") and kind != "semples":
                 with self.stage("text", system) as stage:
                     run_text(stage, system, trained)
             if self.reaches("train"):
                 with self.stage("train", system) as stage:
-                    run_ritc(stage, system, manifest)
+                    run_method(stage, system, manifest)
+        if system not in self.config.systems:
+            return None  # another system's base: trained, not compared
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
                 run_cams(stage, network, kind, self.layout.cams(system), scored)

@@ -23,7 +23,7 @@ from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
-from qaclims_ray.models.cam_net import load_cam_net
+from qaclims_ray.models.mask_generator import load_mask_generator
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import system_config, system_of
 
@@ -66,9 +66,9 @@ class PredictActor:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
         with storage.local_copy(classifier) as folder:
-            self.classifier = load_cam_net(folder, device).eval()
+            self.classifier = load_mask_generator(folder, device).eval()
         with storage.local_copy(network) as folder:
-            self.network = load_cam_net(folder, device).eval()
+            self.network = load_mask_generator(folder, device).eval()
         self.config, self.arguments, self.device = config, arguments, device
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class PredictActor:
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (net.image_mean, net.image_std))
         pixels = ((image.float() / 255 - mean) / std)[None].to(self.device)
         with torch.inference_mode():
-            return torch.sigmoid(self.classifier(pixels).float().mean((2, 3)))[0].tolist()
+            return torch.sigmoid(self.classifier(pixels, want="scores")[0].float())[0].tolist()
 
 
 def run_predict(arguments: PredictArguments) -> None:

@@ -10,7 +10,7 @@ from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.errors import ModelError
-from qaclims_ray.miniature.shipped import clip_dir, vqa_dir
+from qaclims_ray.miniature.shipped import clip_dir, context_clip_dir, vqa_dir
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.tracking.tracker import NullTracker, Tracker
 
@@ -48,9 +48,11 @@ def current(uri: str, kind: str, settings: Any, inputs: Mapping[str, str]) -> Ar
 
 
 def clip_model(config: RunConfig) -> tuple[str, str | None]:
-    """Return (model, weights) for `load_clip`; "miniature" is the shipped folder."""
+    """Return (model, weights) for `load_clip`; "miniature" and "miniature_context" are shipped folders."""
     if config.clip.model == "miniature":
         return str(clip_dir()), None
+    if config.clip.model == "miniature_context":
+        return str(context_clip_dir()), None
     return config.clip.model, config.clip.weights or None
 
 

@@ -1,4 +1,4 @@
-"""Stages 4 and 5: DDP training on Ray Train. The loop itself is plain torch in ``training/``.
+"""DDP training on Ray Train. The loop itself is plain torch in ``training/``; ``methods.py`` says what is trained.
 
 A run's name holds its fingerprint, so submitting again after a crash goes on from the latest checkpoint, and
 never from one made with other settings.
@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -26,21 +26,14 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
-from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
-from qaclims_ray.cluster.text import bank_identity
-from qaclims_ray.config import OptimConfig
+from qaclims_ray.cluster.stage import Stage, current
+from qaclims_ray.cluster.training_job import TrainingJob, train_worker
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
-from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import QaclimsError, ResourceError
-from qaclims_ray.models.clip import load_clip
-from qaclims_ray.run_config import ClusterConfig, RunConfig
-from qaclims_ray.text.bank import read_bank
-from qaclims_ray.tracking.mlflow_tracker import attach
-from qaclims_ray.tracking.tracker import TrackerHandle
-from qaclims_ray.training.classifier_task import CALIBRATED_DIR, train_classifier
-from qaclims_ray.training.context import LocalContext, WorkerContext
-from qaclims_ray.training.ritc_task import train_ritc
+from qaclims_ray.run_config import ClusterConfig
+from qaclims_ray.training.context import LocalContext
 
 CURVES_NAME = "curves.json"
 Curves = dict[int, dict[str, float]]
@@ -71,104 +64,68 @@ class RayContext:
                 yield folder
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingJob:
-    """What every worker is told."""
-
-    kind: str
-    """classifier or ritc."""
-    config: RunConfig
-    """Resolved configuration of the system."""
-    manifest_uri: str
-    """The manifest."""
-    bank_uri: str = ""
-    """RITC: the text bank."""
-    init_uri: str = ""
-    """RITC: the network to start from."""
-    tracker: TrackerHandle | None = None
-    """MLflow run to go on with."""
-    total_steps: int = 0
-    """Optimiser steps of the whole training."""
-
-
-def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
-    """Train the image-level classifier: the baseline CAM and RITC's starting point."""
-    config = stage.config
-    settings = artifacts.plain(
-        {"cam_net": config.cam_net, "augment": config.augment, "classifier": config.classifier, **_numerics(config)}
-    )
-    inputs = {
-        "manifest": training_manifest(manifest, config).fingerprint(),
-        "weights": weights_fingerprint(config.cam_net.weights),
-    }
-    job = TrainingJob(kind="classifier", config=config, manifest_uri=stage.layout.manifest)
-    return _run(stage, job, "classifier", stage.layout.classifier, settings, inputs, manifest, config.classifier.optim)
-
-
-def run_ritc(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
-    """Train a system's network by region image-text contrast (QA-CLIMS 3.3)."""
-    config, layout = stage.config, stage.layout
-    classifier = artifacts.require(layout.classifier, "classifier", verb="train")
-    bank_settings, bank_inputs = bank_identity(stage, training_manifest(manifest, config))
-    bank = artifacts.require(
-        layout.text_bank(system),
-        "text_bank",
-        verb="text",
-        fingerprint=artifacts.expected_fingerprint("text_bank", bank_settings, bank_inputs),
-    )
-    settings = artifacts.plain(
-        {"cam_net": config.cam_net, "augment": config.augment, "ritc": config.ritc, **_numerics(config)}
-    )
-    inputs = {"classifier": classifier.fingerprint, "text_bank": bank.fingerprint, "clip": bank_inputs["clip"]}
-    init = storage.join(layout.classifier, CALIBRATED_DIR) if config.classifier.calibrate else layout.classifier
-    job = TrainingJob(
-        kind="ritc", config=config, manifest_uri=layout.manifest, bank_uri=layout.text_bank(system), init_uri=init
-    )
-    return _run(stage, job, "ritc", layout.network(system), settings, inputs, manifest, config.ritc.optim, system)
-
-
-def _numerics(config: RunConfig) -> dict[str, Any]:
-    return {"seed": config.seed, "precision": config.cluster.precision}
-
-
-def _run(
+def run_training(
     stage: Stage,
     job: TrainingJob,
-    kind: str,
     uri: str,
     settings: dict[str, Any],
     inputs: dict[str, str],
     manifest: Manifest,
-    optim: OptimConfig,
-    system: str = "",
+    *,
+    label: str,
 ) -> ArtifactMeta:
-    stage.progress.start(f"train {system or kind}")
+    """Run a training, unless its artefact is there and matches.
+
+    Args:
+        stage: surroundings.
+        job: what to train.
+        uri: where the artefact goes.
+        settings: of its fingerprint.
+        inputs: of its fingerprint.
+        manifest: the whole manifest.
+        label: name on the console.
+    """
+    kind, optim = job.kind, job.optim
+    stage.progress.start(f"train {label}")
     if meta := current(uri, kind, settings, inputs):
         stage.progress.finish(f"{optim.epochs} epochs (there already)", is_new=False)
         return meta
     num_images = len(training_manifest(manifest, stage.config).records)
-    total_steps = optim.epochs * max(num_images // optim.batch_size, 1)
-    job = dataclasses.replace(job, tracker=stage.tracker.handle(), total_steps=total_steps)
+    job = dataclasses.replace(job, tracker=stage.tracker.handle())
     storage.remove_tree(uri)
     run_name = f"{kind}-{artifacts.expected_fingerprint(kind, settings, inputs)}"
     if stage.config.cluster.num_workers == 0:
         metrics, curves = _fit_here(job, uri, storage.join(stage.layout.training_runs, run_name))
     else:
-        metrics, curves = _fit_on_ray(job, uri, stage, run_name)
+        metrics, curves = _fit_on_ray(job, uri, stage, run_name, job.total_steps(num_images))
     storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(curves).encode())
     meta = artifacts.write_meta(uri, kind, settings, inputs, metrics)
     storage.remove_tree(storage.join(stage.layout.training_runs, run_name))
-    stage.progress.finish(f"{optim.epochs} epochs of {num_images} images, loss {metrics['loss']:.4f} -> {uri}")
+    stage.progress.finish(_describe(job, num_images, metrics, uri))
     return meta
+
+
+def _describe(job: TrainingJob, num_images: int, metrics: Mapping[str, float], uri: str) -> str:
+    steps = job.total_steps(num_images)
+    if not steps:
+        return f"random, not learned -> {uri}"
+    items = f"{num_images} images" if job.kind != "prompts" else f"{steps // job.optim.epochs} steps"
+    learning = f"{job.optim.epochs} epochs of {items}, learning rate {job.optim.lr:g}"
+    return f"{learning}, loss {metrics['loss']:.4f} -> {uri}"
+
+
+def raw_curves(uri: str) -> Curves:
+    """Return the training curves kept beside an artefact: step -> figures."""
+    uri = storage.join(uri, CURVES_NAME)
+    if not storage.exists(uri):
+        return {}
+    return {int(step): metrics for step, metrics in json.loads(storage.read_bytes(uri)).items()}
 
 
 def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
     """Return the training curves kept beside a network: figure -> points (step, value)."""
-    uri = storage.join(network_uri, CURVES_NAME)
-    if not storage.exists(uri):
-        return {}
     curves: dict[str, list[tuple[int, float]]] = {}
-    for step, metrics in sorted((int(step), metrics) for step, metrics in json.loads(storage.read_bytes(uri)).items()):
+    for step, metrics in sorted(raw_curves(network_uri).items()):
         for name, value in metrics.items():
             curves.setdefault(name, []).append((step, value))
     return curves
@@ -184,7 +141,9 @@ def _fit_here(job: TrainingJob, uri: str, checkpoint_root: str) -> tuple[dict[st
     return metrics, curves
 
 
-def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> tuple[dict[str, float], Curves]:
+def _fit_on_ray(
+    job: TrainingJob, uri: str, stage: Stage, run_name: str, total_steps: int
+) -> tuple[dict[str, float], Curves]:
     cluster = stage.config.cluster
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
     board: Any = _Board.remote()
@@ -202,7 +161,7 @@ def _fit_on_ray(job: TrainingJob, uri: str, stage: Stage, run_name: str) -> tupl
         ),
     )
     try:
-        with _watching(board, stage, job.total_steps):
+        with _watching(board, stage, total_steps):
             result = trainer.fit()
         curves: Curves = ray.get(board.curves.remote())
     except (TrainingFailedError, RayError) as error:
@@ -231,45 +190,6 @@ def _worker(loop_config: dict[str, Any]) -> Any:
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.
         return error
-
-
-def train_worker(
-    job: TrainingJob, context: WorkerContext, on_progress: Callable[[int, dict[str, float]], None] | None = None
-) -> dict[str, float]:
-    """Run one training on this worker and return its final metrics."""
-    config = job.config
-    manifest = training_manifest(read_manifest(job.manifest_uri), config)
-    tracker = (
-        attach(job.tracker, system_metrics_node="rank-0") if context.rank == 0 and job.tracker is not None else None
-    )
-
-    def on_step(step: int, metrics: dict[str, float]) -> None:
-        if tracker is not None:
-            tracker.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step=step)
-        if on_progress is not None:
-            on_progress(step, metrics)
-
-    shared: dict[str, Any] = {
-        "manifest": manifest,
-        "cam_net": config.cam_net,
-        "augment": config.augment,
-        "precision": config.cluster.precision,
-        "loader_workers": config.cluster.loader_workers,
-        "seed": config.seed,
-        "context": context,
-        "on_step": on_step,
-    }
-    try:
-        if job.kind == "classifier":
-            return train_classifier(classifier=config.classifier, **shared)
-        model, weights = clip_model(config)
-        dtype = torch.bfloat16 if config.cluster.precision == "bf16" else torch.float32
-        clip = load_clip(model, weights, device=context.device, dtype=dtype, mask_adapted=config.clip.mask_adapted)
-        with storage.local_copy(job.init_uri) as init_dir:
-            return train_ritc(bank=read_bank(job.bank_uri), clip=clip, ritc=config.ritc, init_dir=init_dir, **shared)
-    finally:
-        if tracker is not None:
-            tracker.close()
 
 
 @ray.remote(num_cpus=0)

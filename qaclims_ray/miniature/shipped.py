@@ -12,6 +12,11 @@ def clip_dir() -> Path:
     return _model_dir("clip")
 
 
+def context_clip_dir() -> Path:
+    """Folder of the tiny CLIP that takes a class's usual surroundings for the class, as SemPLeS's setting needs."""
+    return _model_dir("clip_context")
+
+
 def vqa_dir() -> Path:
     """Folder of the tiny BLIP, loadable by `models.blip` and by transformers."""
     return _model_dir("vqa")

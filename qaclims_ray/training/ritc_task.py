@@ -234,14 +234,9 @@ def pair_contrast(
     if not len(pairs.image):
         nothing = logits[pairs.image, pairs.class_id].flatten(1).sum(dim=1)  # (0); keeps the gradient's path
         return nothing, nothing, nothing
-    options = RegionOptions(
-        omega=ritc.omega,
-        mode=ritc.region_mode,
-        max_at=ritc.max_at,
-        normalisation=ritc.clip_normalisation,
-        antialias=ritc.antialias,
+    regions = region_features(
+        logits, image, pairs.image, pairs.class_id, clip=clip, options=ritc_regions(ritc), cam_net=cam_net
     )
-    regions = region_features(logits, image, pairs.image, pairs.class_id, clip=clip, options=options, cam_net=cam_net)
     texts = (pairs.foreground, pairs.background, pairs.is_background)
     return (
         foreground_contrast(regions.foreground, *texts, temperature=ritc.temperature),
@@ -249,6 +244,17 @@ def pair_contrast(
         torch.zeros_like(regions.area)
         if prompts is None
         else prompt_refinement(regions.foreground, prompts[pairs.class_id]),
+    )
+
+
+def ritc_regions(ritc: RitcConfig) -> RegionOptions:
+    """Return how RITC makes regions of maps."""
+    return RegionOptions(
+        omega=ritc.omega,
+        mode=ritc.region_mode,
+        max_at=ritc.max_at,
+        normalisation=ritc.clip_normalisation,
+        antialias=ritc.antialias,
     )
 
 

@@ -1,0 +1,195 @@
+"""Stages 4 and 5: what is trained for a system, from what, and what its fingerprint depends on."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qaclims_ray.cluster.data import training_manifest
+from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
+from qaclims_ray.cluster.text import bank_identity
+from qaclims_ray.cluster.train import CURVES_NAME, Curves, raw_curves, run_training
+from qaclims_ray.cluster.training_job import RegionsOf, TrainingJob
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.systems import System, system_of
+from qaclims_ray.training.classifier_task import CALIBRATED_DIR
+from qaclims_ray.training.phases import Phase, run_phases
+
+_GENERATOR_FIELDS = (
+    "background_weight", "area_weight", "mask", "mask_epsilon", "omega", "clip_normalisation", "antialias",
+    "train_scope", "freeze_batch_norm",
+)  # fmt: skip
+"""Settings of SemPLeS that every training of the mask generator depends on."""
+_REGION_FIELDS = ("mask", "omega", "clip_normalisation", "antialias")
+"""Settings of SemPLeS that prompts depend on besides their own."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained artefact that later phases start from."""
+
+    uri: str
+    """Its folder."""
+    fingerprint: str
+    """Its fingerprint."""
+
+
+def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
+    """Train the image-level classifier: the baseline CAM and the other systems' starting point."""
+    config = stage.config
+    settings = artifacts.plain(
+        {"cam_net": config.cam_net, "augment": config.augment, "classifier": config.classifier, **_numerics(config)}
+    )
+    inputs = {
+        "manifest": training_manifest(manifest, config).fingerprint(),
+        "weights": weights_fingerprint(config.cam_net.weights),
+    }
+    job = TrainingJob(kind="classifier", config=config, manifest_uri=stage.layout.manifest)
+    return run_training(stage, job, stage.layout.classifier, settings, inputs, manifest, label="classifier")
+
+
+def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
+    """Train a system's network into its folder.
+
+    Raises:
+        ArtifactError: when what it starts from is not there.
+    """
+    system = system_of(stage.config, name)
+    match system.kind:
+        case "ritc" | "clims":
+            return _run_with_texts(stage, name, system, manifest)
+        case "semples":
+            return _run_semples(stage, name, system, manifest)
+        case "classifier":
+            raise AssertionError("the classifier is trained once for all systems")
+
+
+def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
+    config, layout = stage.config, stage.layout
+    start = _classifier_start(stage)
+    bank_settings, bank_inputs = bank_identity(stage, training_manifest(manifest, config))
+    bank = artifacts.require(
+        layout.text_bank(name),
+        "text_bank",
+        verb="text",
+        fingerprint=artifacts.expected_fingerprint("text_bank", bank_settings, bank_inputs),
+    )
+    method = {"ritc": config.ritc} if system.kind == "ritc" else {"clims": config.clims}
+    settings = artifacts.plain({"cam_net": config.cam_net, "augment": config.augment, **method, **_numerics(config)})
+    inputs = {"classifier": start.fingerprint, "text_bank": bank.fingerprint, "clip": bank_inputs["clip"]}
+    job = TrainingJob(
+        kind="ritc" if system.kind == "ritc" else "clims",
+        config=config,
+        manifest_uri=layout.manifest,
+        bank_uri=layout.text_bank(name),
+        init_uri=start.uri,
+    )
+    if system.base:
+        prompts = _run_phase(stage, name, manifest, Phase("prompts"), _base(stage, system), None, regions_of="ritc")
+        job, inputs = replace(job, prompts_uri=prompts.uri), {**inputs, "prompts": prompts.fingerprint}
+    return run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
+
+
+def _run_semples(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
+    """Train the phases, each kept in a folder named by its fingerprint, and copy the last network."""
+    uri = stage.layout.network(name)
+    start = _base(stage, system) if system.base else _classifier_start(stage)
+    phases: list[tuple[Phase, Trained]] = []
+
+    def train(phase: Phase, init: Trained, prompts: Trained | None) -> Trained:
+        phases.append((phase, _run_phase(stage, name, manifest, phase, init, prompts)))
+        return phases[-1][1]
+
+    last = run_phases(stage.config.semples, start, train)
+    inputs = {"network": last.fingerprint}
+    if meta := current(uri, "semples", {}, inputs):
+        return meta
+    storage.remove_tree(uri)
+    for file_name in (CONFIG_NAME, WEIGHTS_NAME):
+        storage.write_bytes(storage.join(uri, file_name), storage.read_bytes(storage.join(last.uri, file_name)))
+    storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(_joined_curves(phases)).encode())
+    summary = {"phases": {phase.name: trained.uri.rsplit("/", 1)[-1] for phase, trained in phases}}
+    return artifacts.write_meta(uri, "semples", {}, inputs, summary)
+
+
+def _run_phase(
+    stage: Stage,
+    name: str,
+    manifest: Manifest,
+    phase: Phase,
+    init: Trained,
+    prompts: Trained | None,
+    *,
+    regions_of: RegionsOf = "semples",
+) -> Trained:
+    config, layout = stage.config, stage.layout
+    settings = phase_settings(config, phase, regions_of)
+    inputs = {
+        "manifest": training_manifest(manifest, config).fingerprint(),
+        "network": init.fingerprint,
+        "clip": weights_fingerprint(*clip_model(config)),
+        **({"prompts": prompts.fingerprint} if prompts else {}),
+    }
+    job = TrainingJob(
+        kind=phase.kind,
+        config=config,
+        manifest_uri=layout.manifest,
+        init_uri=init.uri,
+        prompts_uri=prompts.uri if prompts else "",
+        regions_of=regions_of,
+        phase=phase.name,
+    )
+    uri = layout.phase(f"{phase.kind}-{artifacts.expected_fingerprint(phase.kind, settings, inputs)}")
+    meta = run_training(stage, job, uri, settings, inputs, manifest, label=f"{name}: {phase.name}")
+    return Trained(uri, meta.fingerprint)
+
+
+def phase_settings(config: RunConfig, phase: Phase, regions_of: RegionsOf) -> dict[str, Any]:
+    """Return what a phase depends on, and nothing else, so that systems share the phases they have in common."""
+    semples = artifacts.plain(config.semples)
+    settings: dict[str, Any] = {
+        "cam_net": config.cam_net,
+        "augment": config.augment,
+        "clip": config.clip,
+        "texts": [config.text.template, config.text.class_words],
+        **_numerics(config),
+    }
+    if phase.kind in ("prompts", "joint"):
+        settings["prompt"] = config.semples.prompt
+    if phase.kind == "prompts":
+        regions = artifacts.plain(config.ritc) if regions_of == "ritc" else {k: semples[k] for k in _REGION_FIELDS}
+        settings["regions"] = {k: v for k, v in regions.items() if k not in ("optim", "prompt_weight")}
+    else:
+        settings["generator"] = {k: semples[k] for k in _GENERATOR_FIELDS}
+        settings["optim"] = phase.optim(config.semples)
+    if phase.kind in ("refine", "joint"):
+        settings["refine_weight"] = config.semples.refine_weight
+    return artifacts.plain(settings)
+
+
+def _joined_curves(phases: list[tuple[Phase, Trained]]) -> Curves:
+    joined: Curves = {}
+    for phase, trained in phases:
+        for step, metrics in raw_curves(trained.uri).items():
+            joined.setdefault(step, {}).update({f"{phase.name}/{figure}": value for figure, value in metrics.items()})
+    return joined
+
+
+def _classifier_start(stage: Stage) -> Trained:
+    layout = stage.layout
+    fingerprint = artifacts.require(layout.classifier, "classifier", verb="train").fingerprint
+    calibrated = storage.join(layout.classifier, CALIBRATED_DIR)
+    return Trained(calibrated if stage.config.classifier.calibrate else layout.classifier, fingerprint)
+
+
+def _base(stage: Stage, system: System) -> Trained:
+    uri = stage.layout.network(system.base)
+    kind = system_of(stage.config, system.base).kind
+    return Trained(uri, artifacts.require(uri, kind, verb="train").fingerprint)
+
+
+def _numerics(config: RunConfig) -> dict[str, Any]:
+    return {"seed": config.seed, "precision": config.cluster.precision}

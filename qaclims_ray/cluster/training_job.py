@@ -1,0 +1,162 @@
+"""What a training worker is told, and how it turns that into a call of ``training/``."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+from qaclims_ray.cluster.data import training_manifest
+from qaclims_ray.cluster.stage import clip_model
+from qaclims_ray.config import OptimConfig
+from qaclims_ray.data import storage
+from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.models.clip import FrozenClip, load_clip
+from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.text.bank import read_bank
+from qaclims_ray.text.prompts import class_prompts
+from qaclims_ray.tracking.mlflow_tracker import attach
+from qaclims_ray.tracking.tracker import TrackerHandle
+from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.training.clims_task import train_clims
+from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.phases import Phase
+from qaclims_ray.training.prompt_task import train_prompts
+from qaclims_ray.training.ritc_task import ritc_regions, train_ritc
+from qaclims_ray.training.semples_tasks import region_options, train_jointly, train_matching
+
+JobKind = Literal["classifier", "ritc", "clims", "match", "prompts", "refine", "joint"]
+RegionsOf = Literal["semples", "ritc"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What every worker is told."""
+
+    kind: JobKind
+    """What is trained."""
+    config: RunConfig
+    """Resolved configuration of the system."""
+    manifest_uri: str
+    """The manifest."""
+    init_uri: str = ""
+    """The network to start from; for prompts, the fixed mask generator."""
+    bank_uri: str = ""
+    """RITC and CLIMS: the text bank."""
+    prompts_uri: str = ""
+    """Refinement, and RITC with prompts: the learned prompts."""
+    regions_of: RegionsOf = "semples"
+    """Prompts: whose way of cutting regions they are learned on."""
+    phase: str = ""
+    """Name of the phase, in front of its figures."""
+    tracker: TrackerHandle | None = None
+    """MLflow run to go on with."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimiser settings of this training."""
+        match self.kind:
+            case "classifier":
+                return self.config.classifier.optim
+            case "ritc":
+                return self.config.ritc.optim
+            case "clims":
+                return self.config.clims.optim
+            case "match" | "prompts" | "refine" | "joint" as kind:
+                return Phase(kind).optim(self.config.semples)
+
+    def num_items(self, num_images: int) -> int:
+        """Return how many items an epoch has, images or cached features."""
+        prompt = self.config.semples.prompt
+        return prompt.steps_per_epoch * prompt.batch_size if self.kind == "prompts" else num_images
+
+    def total_steps(self, num_images: int) -> int:
+        """Return the optimiser steps of the whole training."""
+        if self.kind == "prompts" and self.config.semples.prompt.epochs == 0:
+            return 0
+        return self.optim.epochs * max(self.num_items(num_images) // self.optim.batch_size, 1)
+
+
+def train_worker(
+    job: TrainingJob, context: WorkerContext, on_progress: Callable[[int, dict[str, float]], None] | None = None
+) -> dict[str, float]:
+    """Run one training on this worker and return its final metrics."""
+    tracker = (
+        attach(job.tracker, system_metrics_node="rank-0") if context.rank == 0 and job.tracker is not None else None
+    )
+    prefix = f"train/{job.phase}/" if job.phase else "train/"
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        if tracker is not None:
+            tracker.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step=step)
+        if on_progress is not None:
+            on_progress(step, metrics)
+
+    try:
+        return _train(job, context, on_step)
+    finally:
+        if tracker is not None:
+            tracker.close()
+
+
+def _train(
+    job: TrainingJob, context: WorkerContext, on_step: Callable[[int, dict[str, float]], None]
+) -> dict[str, float]:
+    config = job.config
+    manifest = training_manifest(read_manifest(job.manifest_uri), config)
+    shared: dict[str, Any] = {
+        "manifest": manifest,
+        "cam_net": config.cam_net,
+        "augment": config.augment,
+        "precision": config.cluster.precision,
+        "loader_workers": config.cluster.loader_workers,
+        "seed": config.seed,
+        "context": context,
+        "on_step": on_step,
+    }
+    if job.kind == "classifier":
+        return train_classifier(classifier=config.classifier, **shared)
+    clip = load_job_clip(config, context.device)
+    with storage.local_copy(job.init_uri) as init_dir:
+        shared |= {"clip": clip, "init_dir": init_dir}
+        match job.kind:
+            case "ritc":
+                prompts = _prompts(job, clip) if job.prompts_uri else None
+                return train_ritc(bank=read_bank(job.bank_uri), ritc=config.ritc, prompts=prompts, **shared)
+            case "clims":
+                return train_clims(bank=read_bank(job.bank_uri), clims=config.clims, **shared)
+        shared |= {"semples": config.semples, "class_texts": _class_texts(manifest, config, clip)}
+        match job.kind:
+            case "prompts":
+                semples = config.semples
+                options = (
+                    ritc_regions(config.ritc)
+                    if job.regions_of == "ritc"
+                    else region_options(semples, epsilon=semples.prompt.mask_epsilon)
+                )
+                return train_prompts(options=options, **shared)
+            case "joint":
+                return train_jointly(optim=job.optim, **shared)
+            case _:
+                prompts = _prompts(job, clip) if job.prompts_uri else None
+                return train_matching(optim=job.optim, prompts=prompts, **shared)
+
+
+def load_job_clip(config: RunConfig, device: torch.device) -> FrozenClip:
+    """Load the run's CLIP in the precision that trainings use."""
+    model, weights = clip_model(config)
+    dtype = torch.bfloat16 if config.cluster.precision == "bf16" else torch.float32
+    return load_clip(model, weights, device=device, dtype=dtype, mask_adapted=config.clip.mask_adapted)
+
+
+def _class_texts(manifest: Manifest, config: RunConfig, clip: FrozenClip) -> torch.Tensor:
+    with torch.no_grad():
+        return clip.encode_texts(class_prompts(manifest.class_names, config.text))
+
+
+def _prompts(job: TrainingJob, clip: FrozenClip) -> torch.Tensor:
+    device = next(clip.parameters()).device
+    stored = load_prompts(job.prompts_uri, device, clip_fingerprint=clip.fingerprint())
+    with torch.no_grad():
+        return encode_prompts(clip, stored.vectors, stored.template)
