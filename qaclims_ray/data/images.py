@@ -1,4 +1,4 @@
-"""Pictures and label maps as tensors: decoding, resizing, and the training crop (row R18).
+"""Pictures and label maps as tensors: decoding, resizing, and the training crop (rows R18, S10).
 
 Everything is read through ``data/storage`` and decoded with PIL, because the published figures were made with
 PIL's bicubic filter (which antialiases). EXIF orientation is not applied: VOC's masks are drawn on the stored
@@ -8,12 +8,15 @@ pixels.
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms import v2
 
 from qaclims_ray.config import AugmentConfig
 from qaclims_ray.data import storage
@@ -102,27 +105,83 @@ def training_crop(
     std: tuple[float, float, float],
     generator: torch.Generator,
 ) -> Float[Tensor, "3 {augment.crop_px} {augment.crop_px}"]:
-    """Resize to a random long side, mirror, normalise, and crop at random.
+    """Cut out a random part of an image, change it at random, and normalise it.
 
-    As IRN does it (row R18): bicubic; the crop is zero padded after normalisation, so the padding has the mean
-    colour; an image smaller than the crop lies at a random place in it.
+    `resize_crop`, as IRN does it (row R18): resized to a random long side, bicubic; the crop is zero padded after
+    normalisation, so the padding has the mean colour; an image smaller than the crop lies at a random place in it.
+    `random_resized_crop`, as SemPLeS does it (row S10): a part of random area and aspect (3/4 to 4/3), bicubic.
+    Both are mirrored at random, before RandAugment; a box is erased last, after normalisation.
 
     Args:
         image: RGB.
-        augment: sizes in pixels and whether to mirror.
+        augment: kind, sizes in pixels, whether to mirror, strengths.
         mean: per channel, 0-1 scale.
         std: per channel, 0-1 scale.
         generator: the only source of randomness.
     """
-    if augment.max_long_side_px > 0:
-        long_side = _randint(augment.min_long_side_px, augment.max_long_side_px, generator)
-        height, width = image.shape[1:]
-        scale = long_side / max(height, width)
-        image = _resize(image, width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+    match augment.kind:
+        case "resize_crop":
+            image = _random_long_side(image, augment, generator)
+        case "random_resized_crop":
+            image = _random_part(image, augment, generator)
     if augment.flip and _randint(0, 1, generator):
         image = image.flip(2)
+    if augment.rand_augment_magnitude:
+        with _torchvision_draws_from(generator):
+            image = _rand_augment(augment.rand_augment_magnitude, mean)(image)
     pixels = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    return _random_crop(pixels, augment.crop_px, generator)
+    if augment.kind == "resize_crop":
+        pixels = _random_crop(pixels, augment.crop_px, generator)
+    if augment.erasing_probability:
+        with _torchvision_draws_from(generator):
+            # torchvision's own annotation forgets the word that its documentation gives.
+            erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
+            pixels = erase(pixels)
+    return pixels
+
+
+def _random_long_side(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
+    if augment.max_long_side_px == 0:
+        return image
+    long_side = _randint(augment.min_long_side_px, augment.max_long_side_px, generator)
+    height, width = image.shape[1:]
+    scale = long_side / max(height, width)
+    return _resize(image, width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+
+
+def _random_part(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
+    cut = v2.RandomResizedCrop(
+        augment.crop_px, scale=(augment.min_crop_scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC
+    )
+    with _torchvision_draws_from(generator):
+        return cut(image)
+
+
+def _rand_augment(magnitude: int, mean: tuple[float, float, float]) -> v2.Transform:
+    """Two random changes, each applied to half of the images.
+
+    timm's "m9", which the released code uses, means 9 of 10, not torchvision's 9 of 30. Its noise on the magnitude
+    and its operations Invert and SolarizeAdd are left out.
+    """
+    fill = [round(255 * value) for value in mean]
+    change = v2.RandAugment(
+        num_ops=1,
+        magnitude=3 * magnitude,
+        num_magnitude_bins=31,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=fill,
+    )
+    return v2.Compose([v2.RandomApply([change], p=0.5)] * 2)
+
+
+@contextmanager
+def _torchvision_draws_from(generator: torch.Generator) -> Iterator[None]:
+    """Seed the global generator, the only one that torchvision knows, from a given one; give it back as it was."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would reseed a GPU too.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _random_crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:

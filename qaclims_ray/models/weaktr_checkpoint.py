@@ -135,7 +135,7 @@ def _reason(error: Exception) -> str:
     """Leave out torch's advice to load the file anyway."""
     whole = str(error)
     line = (whole.partition("WeightsUnpickler error:")[2] or whole).strip().splitlines()
-    return line[0][:200].rstrip(". ") if line else type(error).__name__
+    return line[0].partition(". Please")[0][:200] if line else type(error).__name__
 
 
 def _numpy_number_globals() -> list:

@@ -212,3 +212,126 @@ def test_decoding_reads_memory_not_only_files(tmp_path: Path, pixels: np.ndarray
     fsspec.filesystem("memory").pipe("/pictures/a.png", buffer.getvalue())
     assert load_image("memory://pictures/a.png").shape == (3, 6, 9)
     assert image_size("memory://pictures/a.png") == (9, 6)
+
+
+def part(crop_px: int = 16, **changes: object) -> AugmentConfig:
+    return AugmentConfig(kind="random_resized_crop", crop_px=crop_px, flip=False, **changes)  # type: ignore[arg-type]
+
+
+def ramps(height: int = 60, width: int = 40) -> torch.Tensor:
+    """Red tells the row, green the column; blue is 100."""
+    rows = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
+    columns = torch.arange(width, dtype=torch.uint8)[None].expand(height, width)
+    return torch.stack([rows, columns, torch.full((height, width), 100, dtype=torch.uint8)])
+
+
+def test_a_random_part_has_the_area_and_aspect_that_are_asked_for() -> None:
+    """Differences between neighbouring rows and columns of the crop tell the size of the part."""
+    shares, aspects = [], []
+    for seed in range(80):
+        crop = training_crop(ramps(), part(min_crop_scale=0.25), (0.0,) * 3, (1 / 255,) * 3, generator(seed))
+        assert crop.shape == (3, 16, 16) and (crop[2] - 100).abs().max() < 1e-3
+        height = float(crop[0, 12, 8] - crop[0, 4, 8]) * 2
+        width = float(crop[1, 8, 12] - crop[1, 8, 4]) * 2
+        shares.append(height * width / 2400)
+        aspects.append(width / height)
+    assert 0.2 < min(shares) < 0.35 and 0.8 < max(shares) < 1.1
+    assert 0.65 < min(aspects) < 0.85 and 1.2 < max(aspects) < 1.5
+
+
+def test_a_whole_square_image_is_resized_when_no_smaller_part_is_allowed() -> None:
+    square = ramps()[:, :40]
+    crops = [
+        training_crop(square, part(20, min_crop_scale=1.0), (0.0,) * 3, (1 / 255,) * 3, generator(seed))
+        for seed in range(20)
+    ]
+    whole = resize_square(square, 20).float()
+    assert any(torch.allclose(crop, whole, atol=1.5) for crop in crops)
+    assert all(crop[0].min() < 8 and crop[0].max() > 31 for crop in crops)
+
+
+def test_parts_are_mirrored_too() -> None:
+    augment = AugmentConfig(kind="random_resized_crop", crop_px=16)
+    mirrored = [
+        bool(crop[1, 0, 0] > crop[1, 0, -1])
+        for crop in (training_crop(ramps(), augment, MEAN, STD, generator(seed)) for seed in range(60))
+    ]
+    assert 15 < sum(mirrored) < 45
+
+
+def natural() -> torch.Tensor:
+    noise = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return resize_square(torch.from_numpy(noise).permute(2, 0, 1).contiguous(), 32)
+
+
+@pytest.mark.parametrize("kind", ["resize_crop", "random_resized_crop"])
+def test_rand_augment_changes_three_quarters_at_most_and_grows_with_its_magnitude(kind: str) -> None:
+    """Each of two changes comes to half of the images, so a quarter at least stays as it is."""
+
+    def change(magnitude: int) -> torch.Tensor:
+        """Mean absolute change of the pixels of each of 80 crops."""
+        sums = []
+        for seed in range(80):
+            crops = [
+                training_crop(
+                    natural(),
+                    AugmentConfig(
+                        kind=kind, min_long_side_px=0, max_long_side_px=0, crop_px=32, flip=False,
+                        min_crop_scale=0.5, rand_augment_magnitude=used,
+                    ),
+                    MEAN, STD, generator(seed),
+                )
+                for used in (0, magnitude)
+            ]  # fmt: skip
+            sums.append((crops[1] - crops[0]).abs().mean())
+        return torch.stack(sums)
+
+    weak, strong = change(2), change(9)
+    assert 0.2 < float((strong == 0).float().mean()) < 0.5
+    assert strong.mean() > weak.mean() > 0
+
+
+def test_boxes_are_erased_with_noise_after_normalisation() -> None:
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    erased, values = 0, []
+    augment = AugmentConfig(min_long_side_px=0, max_long_side_px=0, crop_px=32, flip=False, erasing_probability=0.25)
+    for seed in range(200):
+        crop = training_crop(image, augment, (0.0,) * 3, (1.0,) * 3, generator(seed))
+        touched = crop.abs().sum(0) > 0
+        if touched.any():
+            erased += 1
+            rows, columns = torch.nonzero(touched, as_tuple=True)
+            box = crop[:, int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1]
+            assert (box != 0).all() and 0.01 < touched.float().mean() < 0.4
+            values.append(box.flatten())
+    assert 30 < erased < 70
+    noise = torch.cat(values)
+    assert abs(float(noise.mean())) < 0.05 and abs(float(noise.std()) - 1) < 0.05
+
+
+STRONG = AugmentConfig(kind="random_resized_crop", crop_px=16, rand_augment_magnitude=9, erasing_probability=0.9)
+
+
+def test_the_given_generator_is_the_only_source_of_randomness_and_the_global_one_is_left_alone() -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = training_crop(natural(), STRONG, MEAN, STD, generator(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert torch.equal(training_crop(natural(), STRONG, MEAN, STD, generator(3)), first)
+    assert not torch.equal(training_crop(natural(), STRONG, MEAN, STD, generator(4)), first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_crop_scale": 0.0}, "min_crop_scale"),
+        ({"min_crop_scale": 1.1}, "min_crop_scale"),
+        ({"rand_augment_magnitude": 11}, "rand_augment_magnitude"),
+        ({"rand_augment_magnitude": -1}, "rand_augment_magnitude"),
+        ({"erasing_probability": 1.5}, "erasing_probability"),
+    ],
+)
+def test_strengths_out_of_range_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AugmentConfig(**changes)
