@@ -21,6 +21,7 @@ from qaclims_ray.ablations import AblationRow, AblationTable, with_rows
 from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.evaluate import can_score
 from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.methods import phase_settings
 from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.preflight import preflight
 from qaclims_ray.cluster.reporting import environment, supervision
@@ -41,12 +42,13 @@ from qaclims_ray.evaluation.ablation_table import (
 )
 from qaclims_ray.presets import preset
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
-from qaclims_ray.systems import system_of
+from qaclims_ray.systems import system_config, system_of
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker, flatten_params
+from qaclims_ray.training.phases import Phase, run_phases
 
 SHARED = "shared"
 """Trial under which a seed's classifier is trained."""
@@ -118,7 +120,7 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
 
 
 def plan_trials(ablation: Ablation) -> list[Trial]:
-    """Return the trials: what rows share first, then the rows, those that write common artefacts one by one."""
+    """Return the trials: what all rows of a seed share first, then the rows."""
     trials, rows, seeds = [], ablation.table.rows, ablation.seeds
     for seed in seeds:
         # The miniature draws other images for every seed; elsewhere one corpus serves all seeds.
@@ -127,18 +129,35 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
         work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source)
         needs = () if first is None else (_trial_name(SHARED, first),)
         trials.append(Trial(name=_trial_name(SHARED, seed), work=work, needs=needs))
-    previous: dict[int, str] = {}
     for row in rows:
         for seed in seeds:
-            config, name = ablation.run(seed, (row,)), _trial_name(row.name, seed)
-            system, after = system_of(config, row.name), ()
-            # SemPLeS's phases and what a base leaves serve several rows: two trials must not write them at once.
-            if system.kind == "semples" or system.base:
-                after = (previous[seed],) if seed in previous else ()
-                previous[seed] = name
-            work = functools.partial(score_row, config, ablation.folder(seed), row.name)
-            trials.append(Trial(name=name, work=work, needs=(_trial_name(SHARED, seed),), after=after))
+            config, folder = ablation.run(seed, (row,)), ablation.folder(seed)
+            trials.append(
+                Trial(
+                    name=_trial_name(row.name, seed),
+                    work=functools.partial(score_row, config, folder, row.name),
+                    needs=(_trial_name(SHARED, seed),),
+                    makes=frozenset(f"{folder} {name}" for name in artefacts_of(config, row.name)),
+                )
+            )
     return trials
+
+
+def artefacts_of(config: RunConfig, name: str) -> set[str]:
+    """Name what is trained for a system and may serve others too: its own network, its base's, and SemPLeS's phases."""
+    system, resolved = system_of(config, name), system_config(config, name)
+    names = {f"network {name}"}
+    if system.base:
+        names |= artefacts_of(config, system.base) | {f"prompts of {system.base}"}
+    if system.kind == "semples":
+
+        def train(phase: Phase, network: str, prompts: str | None) -> str:
+            settings = phase_settings(resolved, phase, "semples")
+            names.add(key := artifacts.fingerprint_of([phase.kind, settings, network, prompts]))
+            return key
+
+        run_phases(resolved.semples, system.base or "classifier", train)
+    return names
 
 
 def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
@@ -202,11 +221,12 @@ def _trial_name(row: str, seed: int) -> str:
 
 def _pipeline(config: RunConfig, out: str, *, until: str, trial: str = "") -> Any:
     """Run the pipeline; its lines go into a file, since several run at once."""
-    lines = io.StringIO()
+    lines, uri = io.StringIO(), storage.join(RunLayout(out, trial).records, "log.txt")
+    before = storage.read_bytes(uri) if storage.exists(uri) else b""
     try:
         return run_pipeline(config, out, until=until, trial=trial, console=Console(file=lines, width=160))
     finally:
-        storage.write_bytes(storage.join(RunLayout(out, trial).records, "log.txt"), lines.getvalue().encode())
+        storage.write_bytes(uri, before + lines.getvalue().encode())
 
 
 def _take_over(source: str, out: str) -> None:

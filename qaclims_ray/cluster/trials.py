@@ -32,8 +32,9 @@ class Trial:
     """Picklable; returns what is kept, or raises."""
     needs: tuple[str, ...] = ()
     """Earlier trials without whose success it is not started."""
-    after: tuple[str, ...] = ()
-    """Earlier trials that must have ended, well or not: those that write the same artefacts."""
+    makes: frozenset[str] = frozenset()
+    """Names of artefacts it makes if they are not there. Two trials never make the same one at once: the second waits
+    until one that makes it has succeeded, or none is at work."""
 
 
 OnEnd = Callable[[Trial, Any, float], None]
@@ -52,21 +53,28 @@ def run_trials(trials: Sequence[Trial], *, at_once: int, on_end: OnEnd) -> dict[
     """
     names = [trial.name for trial in trials]
     for position, trial in enumerate(trials):
-        assert {*trial.needs, *trial.after} <= set(names[:position]), f"{trial.name} waits for what is not before it"
+        assert set(trial.needs) <= set(names[:position]), f"{trial.name} needs what is not before it"
     waiting, ended = list(trials), {}
     running: dict[Any, tuple[Trial, float]] = {}
+    made: set[str] = set()
 
     def end(trial: Trial, result: Any, seconds: float) -> None:
         ended[trial.name] = result
+        if not isinstance(result, QaclimsError):
+            made.update(trial.makes)
         on_end(trial, result, seconds)
+
+    def is_free(trial: Trial) -> bool:
+        at_work = frozenset[str]().union(*(other.makes for other, _ in running.values()))
+        return len(running) < at_once and not (trial.makes & at_work) - made
 
     try:
         while waiting or running:
-            for trial in [t for t in waiting if {*t.needs, *t.after} <= ended.keys()]:
+            for trial in [t for t in waiting if set(t.needs) <= ended.keys()]:
                 if failed := [name for name in trial.needs if isinstance(ended[name], QaclimsError)]:
                     waiting.remove(trial)
                     end(trial, ResourceError(f"not started, because {failed[0]} failed"), 0.0)
-                elif len(running) < at_once:
+                elif is_free(trial):
                     waiting.remove(trial)
                     running[_start(trial)] = trial, time.perf_counter()
             for reference in ray.wait(list(running), num_returns=1)[0] if running else ():
