@@ -34,7 +34,7 @@ class PromptPicture:
     class_name: str
     """Title of the image."""
     image: UInt8[Tensor, "3 height width"]
-    """RGB pixels."""
+    """RGB pixels, on the CPU."""
     learned: Float[Tensor, "grid_height grid_width"]
     """Map of the class's learned prompt, in [0, 1]."""
     manual: Mapping[str, Tensor]
@@ -65,7 +65,7 @@ def nearest_words(
             f"got {len(words)} words, {len(word_features)} word features and top {top}; expected one feature per word, "
             "at least one word, and top at least 1. Encode the words anew."
         )
-    cosines = (prompts.detach().float() @ word_features.detach().float().T).cpu()  # (class, word)
+    cosines = prompts.detach().float().cpu() @ word_features.detach().float().cpu().T  # (class, word)
     values, order = cosines.sort(dim=1, descending=True, stable=True)
     nearest = []
     for own_order, own_values in zip(order[:, :top].tolist(), values[:, :top].tolist(), strict=True):
