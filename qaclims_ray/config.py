@@ -323,6 +323,14 @@ class ClassifierConfig:
     """Keep batch norm statistics fixed; scale and shift still learn (IRN's fixed-BN ResNet)."""
     calibrate: bool = False
     """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before RITC starts."""
+    network: str = ""
+    """Folder of a trained network to take as it is, e.g. a converted WeakTr checkpoint; empty trains one (S2)."""
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.network and self.calibrate),
+            "classifier.network is taken as it is; set classifier.calibrate to false, or give no network",
+        )
 
 
 @settings

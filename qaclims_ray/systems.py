@@ -128,9 +128,24 @@ SYSTEMS: dict[str, System] = {
     ),
     "clims": System(
         label="CLIMS",
-        description="The predecessor's losses with fixed background texts, no answers.",
+        description="The predecessor's losses with ten fixed background texts for all classes, no answers.",
         kind="clims",
         overrides=_fixed({"*": CLIMS_BACKGROUND}),
+    ),
+    "clims_camera_ready": System(
+        label="CLIMS, camera-ready",
+        description="CLIMS as first published: background texts of boat and train only, all of them suppressed.",
+        kind="clims",
+        overrides={
+            **_fixed({"boat": CLIMS_BACKGROUND[:5], "train": CLIMS_BACKGROUND[5:9]}),
+            "clims.suppression_threshold": None,
+            "clims.pair_reduction": "mean_pairs",
+            "clims.matching_weight": 10.0,
+            "clims.background_weight": 25.0,
+            "clims.suppression_weight": 29.5,
+            "clims.area_weight": 1.15,
+            "clims.optim.epochs": 10,
+        },
     ),
     "semples_match": System(
         label="SemPLeS, matching only",
@@ -188,6 +203,12 @@ SYSTEMS: dict[str, System] = {
         description="SemPLeS starting from QA-CLIMS's network.",
         kind="semples",
         base="qa_clims",
+    ),
+    "semples_on_clims": System(
+        label="SemPLeS on CLIMS",
+        description="SemPLeS starting from CLIMS's network (SemPLeS Table 3).",
+        kind="semples",
+        base="clims",
     ),
     "qa_clims_prompts": System(
         label="QA-CLIMS + learned prompts",

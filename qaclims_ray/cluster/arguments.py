@@ -23,6 +23,7 @@ PATH_FIELDS = (
     "clip.model",
     "clip.weights",
     "cam_net.weights",
+    "classifier.network",
 )
 """Settings that are paths, or names that may also be paths."""
 

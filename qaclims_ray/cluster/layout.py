@@ -66,6 +66,10 @@ class RunLayout:
         """A system's trained network."""
         return storage.join(self.out, "networks", system)
 
+    def prompts(self, system: str) -> str:
+        """A system's learned prompts, where it has any."""
+        return storage.join(self.network(system), "prompts")
+
     def phase(self, name: str) -> str:
         """One phase of a training in several phases; systems share what they have in common."""
         return storage.join(self.out, "phases", name)

@@ -1,6 +1,7 @@
 """Stages 4 and 5: what is trained for a system, from what, and what its fingerprint depends on."""
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +13,15 @@ from qaclims_ray.cluster.training_job import RegionsOf, TrainingJob
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.models.mask_generator import save_mask_generator
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
+from qaclims_ray.models.prompted_text import PROMPTS_NAME, VECTORS_NAME
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import System, system_of
 from qaclims_ray.training.classifier_task import CALIBRATED_DIR
+from qaclims_ray.training.generator_task import initial_generator
 from qaclims_ray.training.phases import Phase, run_phases
+from qaclims_ray.training.prompt_task import PROMPTS_DIR
 
 _GENERATOR_FIELDS = (
     "background_weight", "area_weight", "mask", "mask_epsilon", "omega", "clip_normalisation", "antialias",
@@ -45,10 +50,33 @@ def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     )
     inputs = {
         "manifest": training_manifest(manifest, config).fingerprint(),
-        "weights": weights_fingerprint(config.cam_net.weights),
+        "weights": weights_fingerprint(config.cam_net.weights, config.classifier.network or None),
     }
+    if config.classifier.network:
+        return _take_network(stage, settings, inputs, len(manifest.class_names))
     job = TrainingJob(kind="classifier", config=config, manifest_uri=stage.layout.manifest)
     return run_training(stage, job, stage.layout.classifier, settings, inputs, manifest, label="classifier")
+
+
+def _take_network(stage: Stage, settings: dict[str, Any], inputs: dict[str, str], num_classes: int) -> ArtifactMeta:
+    """Copy the network that the user brought.
+
+    Raises:
+        ArtifactError: when it is not there, broken, or not what `cam_net` and the data set say.
+    """
+    source, uri = stage.config.classifier.network, stage.layout.classifier
+    stage.progress.start("classifier")
+    if meta := current(uri, "classifier", settings, inputs):
+        stage.progress.finish(f"taken from {source} (there already)", is_new=False)
+        return meta
+    with storage.local_copy(source) as folder:
+        network = initial_generator(folder, stage.config.cam_net, num_classes)
+        storage.remove_tree(uri)
+        with tempfile.TemporaryDirectory() as copy:
+            save_mask_generator(network, copy)
+            storage.upload_tree(copy, uri)
+    stage.progress.finish(f"taken from {source} -> {uri}")
+    return artifacts.write_meta(uri, "classifier", settings, inputs, {"taken_from": source})
 
 
 def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
@@ -87,10 +115,13 @@ def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest)
         bank_uri=layout.text_bank(name),
         init_uri=start.uri,
     )
-    if system.base:
-        prompts = _run_phase(stage, name, manifest, Phase("prompts"), _base(stage, system), None, regions_of="ritc")
-        job, inputs = replace(job, prompts_uri=prompts.uri), {**inputs, "prompts": prompts.fingerprint}
-    return run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
+    if not system.base:
+        return run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
+    prompts = _run_phase(stage, name, manifest, Phase("prompts"), _base(stage, system), None, regions_of="ritc")
+    job, inputs = replace(job, prompts_uri=prompts.uri), {**inputs, "prompts": prompts.fingerprint}
+    meta = run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
+    _copy_prompts(prompts.uri, layout.prompts(name))
+    return meta
 
 
 def _run_semples(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
@@ -110,9 +141,19 @@ def _run_semples(stage: Stage, name: str, system: System, manifest: Manifest) ->
     storage.remove_tree(uri)
     for file_name in (CONFIG_NAME, WEIGHTS_NAME):
         storage.write_bytes(storage.join(uri, file_name), storage.read_bytes(storage.join(last.uri, file_name)))
+    prompts = [trained.uri for phase, trained in phases if phase.kind == "prompts"]
+    prompts += [storage.join(trained.uri, PROMPTS_DIR) for phase, trained in phases if phase.kind == "joint"]
+    if prompts:
+        _copy_prompts(prompts[-1], stage.layout.prompts(name))
     storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(_joined_curves(phases)).encode())
     summary = {"phases": {phase.name: trained.uri.rsplit("/", 1)[-1] for phase, trained in phases}}
     return artifacts.write_meta(uri, "semples", {}, inputs, summary)
+
+
+def _copy_prompts(source: str, target: str) -> None:
+    """Keep a system's prompts beside its network, where they are read."""
+    for file_name in (PROMPTS_NAME, VECTORS_NAME):
+        storage.write_bytes(storage.join(target, file_name), storage.read_bytes(storage.join(source, file_name)))
 
 
 def _run_phase(
