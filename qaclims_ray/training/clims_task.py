@@ -13,7 +13,13 @@ from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.generator_task import generator_task, initial_generator
 from qaclims_ray.training.loop import fit, images_per_step
 from qaclims_ray.training.meter import OnStep, StepResult
-from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
+from qaclims_ray.training.region_features import (
+    RegionEncoder,
+    RegionOptions,
+    no_regions,
+    probabilities,
+    region_features,
+)
 from qaclims_ray.training.ritc_task import TextSource, check_texts
 
 
@@ -71,21 +77,20 @@ def clims_step(
     """
     maps = network(batch["image"])
     present = batch["labels"].nonzero()  # (pair, 2)
-    counts = all_reduce_sum(torch.tensor([len(present)], device=maps.device)).clamp(min=1)
+    num_pairs = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
     matching, background, suppression = _pair_terms(
         maps, batch["image"], present, image_ids, bank, clip, clims, cam_net
     )
-    per_pair = counts[0]
-    areas = activated_area(maps.float().sigmoid())  # (batch, class)
+    areas = activated_area(probabilities(maps))  # (batch, class)
     if clims.area_over == "present":
         image, class_id = present.to(maps.device).unbind(dim=1)
-        area = areas[image, class_id].sum() / per_pair
+        area = areas[image, class_id].sum() / num_pairs
     else:
         area = areas.sum() / (images_per_step * areas.shape[1])
-    suppressed = suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / per_pair
+    suppressed = suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / num_pairs
     terms = {
-        "loss/matching": (clims.matching_weight, matching.sum() / per_pair),
-        "loss/background": (clims.background_weight, background.sum() / per_pair),
+        "loss/matching": (clims.matching_weight, matching.sum() / num_pairs),
+        "loss/background": (clims.background_weight, background.sum() / num_pairs),
         "loss/suppression": (clims.suppression_weight, suppressed),
         "loss/area": (clims.area_weight, area),
     }
@@ -108,15 +113,14 @@ def _pair_terms(
     cam_net: CamNetConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     positions, classes = present.unbind(dim=1)
-    if not len(present):
-        nothing = maps.flatten(1).sum(dim=1)[:0]
-        return nothing, nothing, nothing
     texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
     class_texts = texts.foreground.to(maps.device)
-    options = RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
-    regions = region_features(
-        maps, image, positions.to(maps.device), classes.to(maps.device), clip=clip, options=options, cam_net=cam_net
-    )
+    if len(present):
+        options = RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
+        rows = (positions.to(maps.device), classes.to(maps.device))
+        regions = region_features(maps, image, *rows, clip=clip, options=options, cam_net=cam_net)
+    else:
+        regions = no_regions(maps, dim=class_texts.shape[1])
     return (
         object_text_matching(regions.foreground, class_texts),
         background_text_matching(regions.background, class_texts),

@@ -91,7 +91,7 @@ class LocalContext:
         yield next((str(folder) for folder in (self._latest, self._previous) if folder.is_dir()), None)
 
 
-def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Float[Tensor, "all_row column"]:
+def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Float[Tensor, "all_row all_column"]:
     """Put the rows of all workers together, those of rank 0 first: each fills its part of a table, and tables add up.
 
     Args:

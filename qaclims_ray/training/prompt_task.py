@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from qaclims_ray.config import AugmentConfig, CamNetConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import DataError
+from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.losses.semples import prompt_contrast
 from qaclims_ray.method_config import PromptConfig, SemplesConfig
 from qaclims_ray.models.clip import FrozenClip
@@ -134,7 +134,7 @@ def train_prompts(
         on_device=("feature", "class_id"),
         optim=settings.optim(),
         freeze_batch_norm=True,
-        identity=[settings.image_weight, settings.text_weight, settings.similarity],
+        identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
     )
     return fit(task, precision=precision, loader_workers=0, seed=seed, context=context, on_step=on_step)
 
@@ -228,17 +228,17 @@ def background_features(
                 found = region_features(
                     network(image), image, position, class_id, clip=clip, options=options, cam_net=cam_net
                 )
-                keys = torch.stack(
-                    [torch.full_like(class_id, view).cpu(), batch["index"][present[:, 0]], present[:, 1]]
-                )
-                rows.append(torch.cat([keys.T.float(), found.background.float().cpu()], dim=1))
+                index, class_ids = batch["index"][present[:, 0]], present[:, 1]
+                # Beside the features, so as float32: exact up to 2^24 images.
+                keys = torch.stack([torch.full_like(index, view), index, class_ids], dim=1).float()
+                rows.append(torch.cat([keys, found.background.float().cpu()], dim=1))
     mine = torch.cat(rows[1:]) if len(rows) > 1 else rows[0]
     table = gather_rows(mine, context)
     if not len(table):
         raise DataError("no training image shows a class, so there is no background to learn prompts from")
-    # The order in which workers finished must not matter: by view, image, class.
-    order = sorted(range(len(table)), key=lambda row: tuple(table[row, :3].tolist()))
-    table = table[order]
+    # The workers' shares must not matter: by view, image, class.
+    keys = table[:, :3].tolist()
+    table = table[sorted(range(len(keys)), key=keys.__getitem__)]
     return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=table[:, 2].long())
 
 
@@ -264,10 +264,12 @@ def load_vectors(prompts: LearnedPrompts, folder: str) -> None:
     """Bring prompts to what a folder holds.
 
     Raises:
-        ArtifactError: when it holds none.
+        ArtifactError: when it holds none, or prompts of another shape.
     """
-    with torch.no_grad():
-        prompts.vectors.copy_(load_prompts(folder).vectors)
+    try:
+        prompts.load_state_dict({"vectors": load_prompts(folder).vectors})
+    except RuntimeError as error:
+        raise ArtifactError(f"the prompts at {folder} do not fit this training: {error}") from None
 
 
 def _report_start(save: Callable[[str], None], context: WorkerContext) -> dict[str, float]:

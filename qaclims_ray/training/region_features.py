@@ -89,8 +89,8 @@ def region_features(
         options: how maps become regions.
         cam_net: normalisation of the images.
     """
-    chosen = _at_least_float32(maps[image_index, class_id])  # (pair, cam_height, cam_width)
-    cam = chosen.sigmoid() if options.mask == "sigmoid" else F.relu(chosen)
+    chosen = maps[image_index, class_id]  # (pair, cam_height, cam_width)
+    cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
     large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=options.antialias).squeeze(1)
     if options.mask == "minmax":
         cam, large_cam = min_max(cam, epsilon=options.epsilon), min_max(large_cam, epsilon=options.epsilon)
@@ -108,6 +108,24 @@ def region_features(
     )
     foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
     return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
+
+
+def no_regions(maps: Float[Tensor, "batch class cam_height cam_width"], *, dim: int) -> RegionFeatures:
+    """Return the features of no pair; what is computed from them still depends on the network (R21).
+
+    Args:
+        maps: of the network.
+        dim: width of CLIP's features.
+    """
+    # An empty sum is zero even where maps overflowed; zero times the maps would not be.
+    nothing = _at_least_float32(maps.flatten(1).sum(dim=1)[:0])  # (0)
+    features = nothing[:, None].expand(-1, dim)  # (0, dim)
+    return RegionFeatures(features, features, nothing)
+
+
+def probabilities(logits: Float[Tensor, "*maps"]) -> Float[Tensor, "*maps"]:
+    """Return the sigmoid of maps in at least float32."""
+    return _at_least_float32(logits).sigmoid()
 
 
 def min_max(maps: Float[Tensor, "pair height width"], *, epsilon: float) -> Float[Tensor, "pair height width"]:

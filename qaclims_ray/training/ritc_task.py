@@ -24,7 +24,7 @@ from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.generator_task import generator_task, initial_generator
 from qaclims_ray.training.loop import fit, images_per_step
 from qaclims_ray.training.meter import OnStep, StepResult
-from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
+from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, probabilities, region_features
 
 PUBLISHED_RANKS = 2
 """Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
@@ -156,7 +156,7 @@ def ritc_step(
     foreground, background, refinement = pair_contrast(
         logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=prompts
     )
-    areas = activated_area(_sigmoid(logits))  # (batch, class)
+    areas = activated_area(probabilities(logits))  # (batch, class)
     num_pairs, num_present = len(pairs.image), len(present)
     counts = torch.tensor([num_pairs, num_present], device=logits.device)
     total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
@@ -256,10 +256,6 @@ def ritc_regions(ritc: RitcConfig) -> RegionOptions:
         normalisation=ritc.clip_normalisation,
         antialias=ritc.antialias,
     )
-
-
-def _sigmoid(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
 
 
 def _require_mask_tokens(clip: RegionEncoder, ritc: RitcConfig) -> None:

@@ -5,9 +5,10 @@ Segment-label matching (Eq. 1) and prompt-guided refinement (Eq. 3) differ in wh
 ``prompt_task.py``.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,13 @@ from qaclims_ray.training.generator_task import generator_task, initial_generato
 from qaclims_ray.training.loop import Task, fit
 from qaclims_ray.training.meter import OnStep, StepResult
 from qaclims_ray.training.prompt_task import PROMPTS_DIR, load_vectors, start_of_prompts
-from qaclims_ray.training.region_features import RegionEncoder, RegionFeatures, RegionOptions, region_features
+from qaclims_ray.training.region_features import (
+    RegionEncoder,
+    RegionFeatures,
+    RegionOptions,
+    no_regions,
+    region_features,
+)
 
 
 def train_matching(
@@ -75,10 +82,9 @@ def train_matching(
     dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        maps = wrapped(batch["image"])
-        pairs = _Pairs.of(maps, batch, clip, semples, cam_net)
-        terms = matching_terms(pairs, class_texts, prompts)
-        return _result(maps, pairs, terms, semples)
+        return matching_step(
+            wrapped, batch, clip=clip, class_texts=class_texts, prompts=prompts, semples=semples, cam_net=cam_net
+        )
 
     task = generator_task(
         network,
@@ -87,7 +93,7 @@ def train_matching(
         optim,
         freeze_batch_norm=semples.freeze_batch_norm,
         scope=semples.train_scope,
-        identity=_identity(semples),
+        identity=_identity(semples, with_prompts=prompts is not None),
     )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
@@ -104,65 +110,132 @@ def region_options(semples: SemplesConfig, *, epsilon: float) -> RegionOptions:
     )
 
 
+def matching_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    *,
+    clip: RegionEncoder,
+    class_texts: Float[Tensor, "class dim"],
+    prompts: Float[Tensor, "class dim"] | None,
+    semples: SemplesConfig,
+    cam_net: CamNetConfig,
+) -> StepResult:
+    """Compute one step of Eq. 1, or of Eq. 3 where there are prompts; the loss is this worker's share of the mean.
+
+    It depends on the network even where the batch shows no class (R21).
+
+    Args:
+        network: wrapped mask generator.
+        batch: image (on the device), labels (on the CPU).
+        clip: frozen CLIP.
+        class_texts: u_f, text of every class.
+        prompts: u_b, encoded prompts of every class.
+        semples: masks and weights.
+        cam_net: normalisation of the images.
+    """
+    maps = network(batch["image"])
+    pairs = _pairs_of(maps, batch, class_texts, clip, semples, cam_net)
+    return _result(_matching_terms(pairs, prompts), pairs, semples)
+
+
+def joint_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    *,
+    clip: FrozenClip,
+    template: PromptTemplate,
+    class_texts: Float[Tensor, "class dim"],
+    semples: SemplesConfig,
+    cam_net: CamNetConfig,
+) -> StepResult:
+    """Compute one step of joint training: Eq. 1 and 3 for the masks, Eq. 2 for the prompts.
+
+    Args:
+        network: wrapped `_Joint`.
+        batch: image (on the device), labels (on the CPU).
+        clip: frozen CLIP.
+        template: sentence of the prompts.
+        class_texts: u_f, text of every class.
+        semples: masks, weights, prompts.
+        cam_net: normalisation of the images.
+    """
+    maps, vectors = network(batch["image"])
+    prompts = encode_prompts(clip, vectors, template)
+    pairs = _pairs_of(maps, batch, class_texts, clip, semples, cam_net)
+    # Each loss reaches only its own side.
+    image, text = prompt_contrast(
+        prompts[pairs.class_id], pairs.regions.background.detach(), pairs.texts, similarity=semples.prompt.similarity
+    )
+    terms = _matching_terms(pairs, prompts.detach()) | {"image": image, "text": text}
+    return _result(terms, pairs, semples)
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """The pairs of a batch."""
 
     class_id: Tensor
     """Class of each, (pair)."""
-    regions: RegionFeatures | None
-    """What CLIP says of them; None where this worker's images show no class."""
+    regions: RegionFeatures
+    """What CLIP says of them."""
+    texts: Tensor
+    """u_f, (pair, dim)."""
     total: Tensor
     """Pairs of the step over all workers, at least 1."""
 
-    @staticmethod
-    def of(
-        maps: Tensor, batch: dict[str, Tensor], clip: RegionEncoder, semples: SemplesConfig, cam_net: CamNetConfig
-    ) -> "_Pairs":
-        present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
-        total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
-        image, class_id = present.to(maps.device).unbind(dim=1)
-        if not len(present):
-            return _Pairs(class_id, None, total)
+
+def _pairs_of(
+    maps: Tensor,
+    batch: dict[str, Tensor],
+    class_texts: Tensor,
+    clip: RegionEncoder,
+    semples: SemplesConfig,
+    cam_net: CamNetConfig,
+) -> _Pairs:
+    present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
+    total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
+    image, class_id = present.to(maps.device).unbind(dim=1)
+    if len(present):
         options = region_options(semples, epsilon=semples.mask_epsilon)
         regions = region_features(maps, batch["image"], image, class_id, clip=clip, options=options, cam_net=cam_net)
-        return _Pairs(class_id, regions, total)
+    else:
+        regions = no_regions(maps, dim=class_texts.shape[1])
+    return _Pairs(class_id, regions, class_texts[class_id], total)
 
 
-def matching_terms(
-    pairs: _Pairs, class_texts: Float[Tensor, "class dim"], prompts: Float[Tensor, "class dim"] | None
-) -> dict[str, Tensor]:
-    """Return the terms of Eq. 1, and of Eq. 3 where there are prompts, as this worker's shares of means over pairs."""
-    if pairs.regions is None:
-        return {}
+def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
+    """Return the terms of Eq. 1, and of Eq. 3 where there are prompts, of every pair."""
     regions = pairs.regions
-    foreground, background = segment_label_matching(regions.foreground, regions.background, class_texts[pairs.class_id])
+    foreground, background = segment_label_matching(regions.foreground, regions.background, pairs.texts)
     terms = {"foreground": foreground, "background": background, "area": regions.area}
     if prompts is not None:
         terms["prompts"] = prompt_refinement(regions.foreground, prompts[pairs.class_id])
-    return {name: value.sum() / pairs.total for name, value in terms.items()}
+    return terms
 
 
-def _result(
-    maps: Tensor, pairs: _Pairs, terms: dict[str, Tensor], semples: SemplesConfig, extra: Tensor | None = None
-) -> StepResult:
+def _result(terms: dict[str, Tensor], pairs: _Pairs, semples: SemplesConfig) -> StepResult:
     weights = {
         "foreground": 1.0,
         "background": semples.background_weight,
         "area": semples.area_weight,
         "prompts": semples.refine_weight,
+        "image": semples.prompt.image_weight,
+        "text": semples.prompt.text_weight,
     }
-    # A batch without any class must still depend on the network (R21).
-    loss = sum((weights[name] * value for name, value in terms.items()), start=maps.sum() * 0)
+    # Also without pairs every term is there: workers add up their figures by position.
+    shares = {name: value.sum() / pairs.total for name, value in terms.items()}
     return StepResult(
-        loss=loss if extra is None else loss + extra,
-        means={f"loss/{name}": value.detach() for name, value in terms.items()},
+        loss=torch.stack([weights[name] * value for name, value in shares.items()]).sum(),
+        means={f"loss/{name}": value.detach() for name, value in shares.items()},
         counts={"pairs": len(pairs.class_id)},
     )
 
 
-def _identity(semples: SemplesConfig) -> list[Any]:
-    return [semples.background_weight, semples.refine_weight, semples.area_weight, semples.train_scope]
+def _identity(semples: SemplesConfig, *, with_prompts: bool) -> list[Any]:
+    """Return what a checkpoint depends on, and nothing else: systems go on from what they share."""
+    regions = dataclasses.asdict(region_options(semples, epsilon=semples.mask_epsilon))
+    weights = [semples.background_weight, semples.area_weight, semples.refine_weight if with_prompts else None]
+    return [regions, weights, semples.train_scope]
 
 
 class _Joint(nn.Module):
@@ -175,12 +248,6 @@ class _Joint(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.generator(image), self.prompts()
-
-
-class _PromptSource(Protocol):
-    """What joint training needs of CLIP besides regions."""
-
-    model: Any
 
 
 def train_jointly(
@@ -202,7 +269,8 @@ def train_jointly(
     """Train masks and prompts together (Table 6, joint): masks by Eq. 1 and 3, prompts by Eq. 2; on every worker.
 
     Masks see the prompts as they are, and prompts the regions: each loss reaches only its own side. The checkpoint
-    holds the generator and, in `PROMPTS_DIR`, the prompts. Arguments, metrics and errors as in `train_matching`.
+    holds the generator and, in `PROMPTS_DIR`, the prompts. Arguments and errors as in `train_matching`; the metrics
+    have loss/image and loss/text, the terms of Eq. 2, besides.
     """
     generator = initial_generator(init_dir, cam_net, len(manifest.class_names))
     vectors, template = start_of_prompts(clip, semples.prompt, len(manifest.class_names), seed)
@@ -210,11 +278,9 @@ def train_jointly(
     dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        maps, vectors = wrapped(batch["image"])
-        prompts = encode_prompts(clip, vectors, template)
-        pairs = _Pairs.of(maps, batch, clip, semples, cam_net)
-        terms = matching_terms(pairs, class_texts, prompts.detach())
-        return _result(maps, pairs, terms, semples, extra=_prompt_loss(pairs, prompts, class_texts, semples))
+        return joint_step(
+            wrapped, batch, clip=clip, template=template, class_texts=class_texts, semples=semples, cam_net=cam_net
+        )
 
     base = generator_task(
         generator,
@@ -223,24 +289,11 @@ def train_jointly(
         optim,
         freeze_batch_norm=semples.freeze_batch_norm,
         scope=semples.train_scope,
-        identity=[*_identity(semples), semples.prompt.image_weight, semples.prompt.text_weight],
+        identity=[_identity(semples, with_prompts=True), dataclasses.asdict(semples.prompt)],
     )
     names = manifest.class_names
     task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.lr / optim.lr)
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
-
-
-def _prompt_loss(pairs: _Pairs, prompts: Tensor, class_texts: Tensor, semples: SemplesConfig) -> Tensor:
-    if pairs.regions is None:
-        return prompts.sum() * 0
-    image, text = prompt_contrast(
-        prompts[pairs.class_id],
-        pairs.regions.background.detach(),
-        class_texts[pairs.class_id],
-        similarity=semples.prompt.similarity,
-    )
-    weighted = semples.prompt.image_weight * image + semples.prompt.text_weight * text
-    return weighted.sum() / pairs.total
 
 
 def _with_prompts(
@@ -267,14 +320,5 @@ def _with_prompts(
         load_weights(network.generator, folder)
         load_vectors(network.prompts, str(Path(folder, PROMPTS_DIR)))
 
-    return Task(
-        network=network,
-        groups=(*base.groups, (network.prompts.parameters(), rate_factor)),
-        save=save,
-        load=load,
-        step=base.step,
-        dataset=base.dataset,
-        optim=base.optim,
-        freeze_batch_norm=base.freeze_batch_norm,
-        identity=base.identity,
-    )
+    groups = (*base.groups, (network.prompts.parameters(), rate_factor))
+    return dataclasses.replace(base, network=network, groups=groups, save=save, load=load)
