@@ -224,10 +224,12 @@ def system_of(config: RunConfig, name: str) -> System:
     """Return a system by name: one of the run's variants, or a known one.
 
     Raises:
-        ConfigError: when there is no such system.
+        ConfigError: when there is no such system, or a variant takes a known one's name.
     """
     for variant in config.variants:
         if variant.name == name:
+            if name in SYSTEMS:  # it could even be its own base
+                raise ConfigError(f"variant {name!r} has the name of a known system; give it another")
             known = _known(variant.system)
             label = f"{known.label}, {variant.name}"
             return replace(known, label=label, overrides={**known.overrides, **variant.overrides})
