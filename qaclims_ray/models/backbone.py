@@ -70,7 +70,7 @@ def load_backbone_weights(backbone: nn.Module, uri: str) -> None:
         weights = dict(checkpoint_filter_fn(weights, backbone))
     own = backbone.state_dict()
     heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()
-    head = {"fc", "classifier"} | set([heads] if isinstance(heads, str) else heads)
+    head = {"fc", "classifier", "head"} | set([heads] if isinstance(heads, str) else heads)
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     surplus = [name for name in weights if name not in own and name.rsplit(".", 1)[0] not in head]
     misshapen = [

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ _MINIATURE_PATCH_PX = 8
 _FEATURE_REDUCTION = 8
 """Width of an attention head over that of the hidden layer that scores its features, as in the released code."""
 _BLOCK_PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_OPTIONAL_PARAMETERS = ("patch_embed.proj.bias", "norm_pre.weight", "norm_pre.bias")
 _UNUSED_PARTS = ("norm.", "fc_norm.")
 
 
@@ -47,6 +49,7 @@ class ClassTokenVit(nn.Module):
         assert vit.cls_token is not None and vit.pos_embed is not None, "a plain ViT"
         positions = vit.pos_embed.detach()[0]
         self.patches = vit.patch_embed.proj
+        self.first_norm = vit.norm_pre
         self.blocks = vit.blocks
         self.class_token = nn.Parameter(vit.cls_token.detach()[0].repeat(num_tokens, 1))  # (token, dim)
         self.class_position = nn.Parameter(positions[:1].repeat(num_tokens, 1))  # (token, dim)
@@ -72,7 +75,7 @@ class ClassTokenVit(nn.Module):
         grid = self.patches(image)  # (batch, dim, cam_height, cam_width)
         positions = interpolate_positions(self.patch_position, (grid.shape[2], grid.shape[3]))
         class_tokens = (self.class_token + self.class_position).expand(len(image), -1, -1)
-        tokens = torch.cat([class_tokens, grid.flatten(2).transpose(1, 2) + positions], dim=1)
+        tokens = self.first_norm(torch.cat([class_tokens, grid.flatten(2).transpose(1, 2) + positions], dim=1))
         attention, features = [], []
         for block in self.blocks:
             tokens, weights, output = _run_block(block, tokens)
@@ -287,10 +290,11 @@ def _pad_to_patches(image: Tensor, patch_px: int) -> Tensor:
 
 
 def _miniature_vit(config: CamNetConfig) -> VisionTransformer:
+    """Make the small ViT, built like the image tower of the miniature CLIP so that it can start from its weights."""
     if config.weights == "timm" or config.output_stride != _MINIATURE_PATCH_PX:
         raise ConfigError(
-            "cam_net.backbone miniature_vit has patches of 8 pixels and no pretrained weights; set "
-            'cam_net.output_stride 8, cam_net.weights ""'
+            "cam_net.backbone miniature_vit has patches of 8 pixels and no pretrained weights in timm; set "
+            'cam_net.output_stride 8, cam_net.weights "" or the file of the miniature CLIP'
         )
     return VisionTransformer(
         img_size=config.image_size,
@@ -298,6 +302,8 @@ def _miniature_vit(config: CamNetConfig) -> VisionTransformer:
         embed_dim=96,
         depth=4,
         num_heads=4,
+        pre_norm=True,
+        act_layer=QuickGELU,
         num_classes=0,
         drop_path_rate=config.drop_path,
     )
@@ -326,10 +332,11 @@ def _timm_vit(config: CamNetConfig) -> VisionTransformer:
 
 
 def _is_plain(vit: VisionTransformer) -> bool:
-    """Whether the forward pass here is all that the ViT's parameters take part in."""
-    expected = {f"blocks.{index}.{part}" for index in range(len(vit.blocks)) for part in _BLOCK_PARTS}
-    expected = {f"{part}.{kind}" for part in expected | {"patch_embed.proj"} for kind in ("weight", "bias")}
+    """Whether the forward pass here is all that the ViT's parameters take part in (a norm before the blocks may be)."""
+    parts = {f"blocks.{index}.{part}" for index in range(len(vit.blocks)) for part in _BLOCK_PARTS}
+    needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    needed |= {"cls_token", "pos_embed", "patch_embed.proj.weight"}
     found = {name for name, _ in vit.named_parameters() if not name.startswith(_UNUSED_PARTS)}
-    if found != expected | {"cls_token", "pos_embed"} or vit.pos_embed is None:
+    if not needed <= found <= needed | set(_OPTIONAL_PARAMETERS) or vit.pos_embed is None:
         return False
     return vit.pos_embed.shape[1] == vit.patch_embed.num_patches + 1

@@ -1,30 +1,35 @@
 """WeakTr's forward with hand-made weights against a slow restatement, one token, one head and one map at a time."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
+from timm.layers.activations import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
-from qaclims_ray.models.weaktr import AttentionFusion, WeakTr, build_weaktr, interpolate_positions, refine_cams
+from qaclims_ray.models.weaktr import AttentionFusion, ClassTokenVit, WeakTr, interpolate_positions, refine_cams
 
-CLASSES = 3
-
-
-def _config(**changes: object) -> CamNetConfig:
-    arguments = {"generator": "weaktr", "backbone": "miniature_vit", "output_stride": 8, "image_size": 16}
-    return CamNetConfig(**(arguments | {"fusion_reduction": 4} | changes))  # type: ignore[arg-type]
+CLASSES, DEPTH, HEADS = 3, 3, 4
 
 
-def _network(**changes: object) -> WeakTr:
+def _network(*, pool: Literal["max", "mean"] = "max", extra: int = 0, like_clip: bool = False) -> WeakTr:
     """Weights made by formula: every one differs, so that a swapped axis or head shows."""
-    network = build_weaktr(_config(**changes), CLASSES).double().eval()
+    clips_own = {"pre_norm": True, "act_layer": QuickGELU} if like_clip else {}
+    vit = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=32, depth=DEPTH, num_heads=HEADS, num_classes=0, **clips_own
+    )  # type: ignore[arg-type]
+    fusion = AttentionFusion(DEPTH * HEADS, 8, pool=pool, reduction=4, heads=HEADS)
+    config = CamNetConfig(generator="weaktr", output_stride=8, image_size=16)
+    network = WeakTr(ClassTokenVit(vit, CLASSES + extra), torch.nn.Conv2d(32, CLASSES, 3, padding=1), fusion, config)
+    network = network.double().eval()
     with torch.no_grad():
         for index, (name, weight) in enumerate(network.named_parameters()):
             ramp = torch.arange(weight.numel(), dtype=torch.float64)
             wave = torch.sin(1.7 * ramp + index) * (0.12 if weight.ndim > 1 else 0.3)
-            if name.endswith("norm1.weight") or name.endswith("norm2.weight"):
+            if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")):
                 wave = wave + 1
             if "class_token" in name or "position" in name:
                 wave = 4 * wave
@@ -41,6 +46,10 @@ def _image(height: int, width: int) -> Tensor:
 def _norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
     centred = x - x.mean()
     return centred / (centred.square().mean() + 1e-6).sqrt() * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def _activation(x: Tensor, *, like_clip: bool) -> Tensor:
+    return x / (1 + (-1.702 * x).exp()) if like_clip else x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
 def _linear(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
@@ -70,7 +79,7 @@ def _slow_block(
     for token, output in zip(tokens, outputs, strict=True):
         token = token + output
         hidden = _linear(_norm(token, weights, f"{name}.norm2"), weights, f"{name}.mlp.fc1")
-        hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+        hidden = _activation(hidden, like_clip="backbone.first_norm.weight" in weights)
         result.append(token + _linear(hidden, weights, f"{name}.mlp.fc2"))
     return result, attention, outputs
 
@@ -106,7 +115,7 @@ def _slow_conv(grid: list[list[Tensor]], weights: dict[str, Tensor], class_id: i
 def _slow_forward(network: WeakTr, image: Tensor, pool: str) -> dict[str, Tensor]:
     """Everything about one image (3, height, width) of whole patches and the positions' own size."""
     weights = {name: value.detach() for name, value in network.named_parameters()}
-    heads, layers, patch = 4, 4, 8
+    heads, layers, patch = HEADS, DEPTH, 8
     height, width = image.shape[1] // patch, image.shape[2] // patch
     num_tokens = len(weights["backbone.class_token"])
     tokens = [
@@ -116,8 +125,11 @@ def _slow_forward(network: WeakTr, image: Tensor, pool: str) -> dict[str, Tensor
     for row in range(height):
         for column in range(width):
             pixels = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-            embedded = (weights["backbone.patches.weight"] * pixels).sum((1, 2, 3)) + weights["backbone.patches.bias"]
+            embedded = (weights["backbone.patches.weight"] * pixels).sum((1, 2, 3))
+            embedded = embedded + weights.get("backbone.patches.bias", 0)
             tokens.append(embedded + weights["backbone.patch_position"][row * width + column])
+    if "backbone.first_norm.weight" in weights:
+        tokens = [_norm(token, weights, "backbone.first_norm") for token in tokens]
     attention, outputs = [], []
     for layer in range(layers):
         tokens, maps, output = _slow_block(tokens, weights, f"backbone.blocks.{layer}", heads)
@@ -148,9 +160,9 @@ def _slow_forward(network: WeakTr, image: Tensor, pool: str) -> dict[str, Tensor
     }
 
 
-@pytest.mark.parametrize(("pool", "extra"), [("max", 0), ("mean", 2)])
-def test_forward_equals_the_slow_restatement(pool: str, extra: int) -> None:
-    network = _network(fusion_pool=pool, extra_tokens=extra)
+@pytest.mark.parametrize(("pool", "extra", "like_clip"), [("max", 0, False), ("mean", 2, False), ("max", 1, True)])
+def test_forward_equals_the_slow_restatement(pool: Literal["max", "mean"], extra: int, like_clip: bool) -> None:
+    network = _network(pool=pool, extra=extra, like_clip=like_clip)
     images = _image(16, 16)
     maps = network(images)
     scores = network(images, want="scores")
@@ -166,14 +178,14 @@ def test_forward_equals_the_slow_restatement(pool: str, extra: int) -> None:
 
 def test_the_slow_restatement_tells_heads_and_pools_apart() -> None:
     """Contiguous head channels, or the other pooling, would give other maps than the restatement's."""
-    network = _network(fusion_pool="max")
+    network = _network(pool="max")
     image = _image(16, 16)
     _, _, features = network.backbone(image)
     right = network.fusion.weights(features)
     network.fusion.pool = "mean"
     assert (network.fusion.weights(features) - right).abs().max() > 1e-3
     network.fusion.pool = "max"
-    contiguous = [output.unflatten(2, (4, -1)).transpose(2, 3).flatten(2) for output in features]
+    contiguous = [output.unflatten(2, (HEADS, -1)).transpose(2, 3).flatten(2) for output in features]
     assert (network.fusion.weights(contiguous) - right).abs().max() > 1e-3
 
 

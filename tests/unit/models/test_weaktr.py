@@ -2,10 +2,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
@@ -64,6 +65,23 @@ def test_pretrained_files_fill_the_backbone_whatever_their_image_size(tmp_path: 
     smaller = build_weaktr(changed(DEIT, weights=str(path)), 4)
     assert smaller.backbone.patch_position.shape == (16, DIM)
     assert torch.equal(smaller.backbone.patches.weight, source.patch_embed.proj.weight)
+
+
+def test_the_miniature_vit_starts_from_a_clips_image_tower(tmp_path: Path) -> None:
+    """An open_clip file, both towers: the text tower is left out, tokens agree with open_clip's own."""
+    tower = open_clip.transformer.VisionTransformer(
+        image_size=32, patch_size=8, width=96, layers=4, heads=4, mlp_ratio=4.0, output_dim=64,
+        act_layer=open_clip.transformer.QuickGELU,
+    )  # fmt: skip
+    weights = {f"visual.{name}": value for name, value in tower.state_dict().items()}
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file(weights | {"token_embedding.weight": torch.zeros(3, 3), "logit_scale": torch.zeros(())}, path)
+    network = build_weaktr(changed(TINY, weights=str(path)), 1).eval()
+    image = torch.randn(2, 3, 32, 32)
+    tokens, _, _ = network.backbone(image)
+    tower.ln_post, tower.proj, tower.output_tokens = torch.nn.Identity(), None, True
+    pooled, patches = tower.eval()(image)
+    torch.testing.assert_close(tokens, torch.cat([pooled[:, None], patches], dim=1), rtol=1e-3, atol=1e-3)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
