@@ -155,3 +155,19 @@ def test_absent_and_broken_networks(tmp_path) -> None:
     save_file({**weights, "surplus": torch.zeros(1)}, tmp_path / "network.safetensors")
     with pytest.raises(ArtifactError, match="surplus"):
         load_cam_net(str(tmp_path))
+
+
+def test_scores_are_the_mean_logits_in_float32() -> None:
+    net = build_cam_net(MINIATURE, 4, classifier_bias=True).bfloat16()
+    image = torch.randn(2, 3, 32, 24).bfloat16()
+    (score,) = net.eval()(image, want="scores")
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, net(image).float().mean(dim=(2, 3)))
+
+
+def test_head_and_backbone_share_out_all_parameters() -> None:
+    net = build_cam_net(MINIATURE, 4, classifier_bias=True)
+    assert [tuple(part.shape) for part in net.head_parameters()] == [(4, 96, 1, 1), (4,)]
+    parts = [*net.head_parameters(), *net.backbone_parameters()]
+    assert {id(part) for part in parts} == {id(parameter) for parameter in net.parameters()}
+    assert net.num_classes == 4
