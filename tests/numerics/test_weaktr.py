@@ -10,7 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
-from qaclims_ray.models.weaktr import AttentionFusion, ClassTokenVit, WeakTr, interpolate_positions, refine_cams
+from qaclims_ray.models.class_token_vit import ClassTokenVit, interpolate_positions
+from qaclims_ray.models.weaktr import AttentionFusion, WeakTr, refine_cams
 
 CLASSES, DEPTH, HEADS = 3, 3, 4
 
