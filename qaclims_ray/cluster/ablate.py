@@ -4,15 +4,16 @@ A seed has one run folder. Its data, corpus and classifier are made once; each r
 running the same command again repeats nothing that is finished, and tables share the rows they have in common.
 """
 
+import contextlib
 import functools
-import io
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import ray
 from rich.console import Console
@@ -221,12 +222,22 @@ def _trial_name(row: str, seed: int) -> str:
 
 def _pipeline(config: RunConfig, out: str, *, until: str, trial: str = "") -> Any:
     """Run the pipeline; its lines go into a file, since several run at once."""
-    lines, uri = io.StringIO(), storage.join(RunLayout(out, trial).records, "log.txt")
-    before = storage.read_bytes(uri) if storage.exists(uri) else b""
-    try:
+    with _log_file(storage.join(RunLayout(out, trial).records, "log.txt")) as lines:
         return run_pipeline(config, out, until=until, trial=trial, console=Console(file=lines, width=160))
-    finally:
-        storage.write_bytes(uri, before + lines.getvalue().encode())
+
+
+@contextlib.contextmanager
+def _log_file(uri: str) -> Iterator[TextIO]:
+    """Open a file that grows line by line; in a bucket it appears at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "log.txt") if storage.is_remote(uri) else Path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("a", buffering=1) as lines:
+                yield lines
+        finally:
+            if storage.is_remote(uri):
+                storage.write_bytes(uri, path.read_bytes())
 
 
 def _take_over(source: str, out: str) -> None:

@@ -58,6 +58,16 @@ def test_settings_are_listed_with_their_documentation(call):
     assert "Eq. 9" in out
 
 
+def test_ablation_lists_its_tables_and_the_settings(call):
+    code, out, _ = call("ablate", "--help")
+    assert code == 0
+    assert "semples_table6" in out
+    code, out, _ = call("ablate", "qa_clims_fat", "miniature", "--help")
+    assert code == 0
+    assert "--seeds" in out
+    assert "--ritc.omega" in out
+
+
 def test_command_runs_as_a_module():
     outcome = _run("-m", "qaclims_ray", "frobnicate")
     assert outcome.returncode == 2
@@ -74,6 +84,11 @@ def test_command_runs_as_a_module():
         (["run", "miniature", "--out", "/proc/nowhere", "--systems", "baseline"], "cannot be written"),
         (["predict", "--run", "nowhere", "--images", "x.png", "--out", "y"], "there is no run at"),
         (["frobnicate"], "there is no verb"),
+        (["ablate", "nosuch", "miniature", "--out", "x"], "there is no table 'nosuch'"),
+        (["ablate", "qa_clims_fat", "--out", "x"], "name a preset after the table"),
+        (["ablate", "qa_clims_fat", "voc12", "--out", "x"], "data.root is empty"),
+        (["ablate", "qa_clims_fat", "miniature", "--out", "x", "--seed", "4"], "give --seeds"),
+        (["ablate", "qa_clims_fat", "miniature", "--out", "x", "--seeds", "4", "4"], "different numbers"),
         (["sync", "--spool", "nowhere", "--uri", "http://127.0.0.1:9"], "there is nothing at"),
     ],
 )

@@ -1,0 +1,236 @@
+"""Trials beside each other on a real local Ray: order, limits, failures, and a table that is resumed."""
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from qaclims_ray.ablations import TABLES, AblationRow, AblationTable
+from qaclims_ray.cluster.ablate import Ablation, artefacts_of, plan_trials, run_ablation
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.trials import Trial, run_trials
+from qaclims_ray.errors import ConfigError, DataError, QaclimsError, ResourceError
+from qaclims_ray.presets import preset
+from tests.cluster.small_run import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def session():
+    with ray_session(small_config(cluster__num_cpus=9)):
+        yield
+
+
+def _note(folder: str, name: str, seconds: float = 0.0) -> str:
+    """Leave a file with the times at which the work started and ended."""
+    started = time.time()
+    time.sleep(seconds)
+    Path(folder, name).write_text(f"{started} {time.time()}")
+    return name
+
+
+def _refuse(message: str) -> None:
+    raise DataError(message)
+
+
+def _break() -> None:
+    raise KeyError("a mistake of ours")
+
+
+def _die() -> None:
+    os._exit(1)
+
+
+def _times(folder: Path, name: str) -> tuple[float, float]:
+    started, ended = (folder / name).read_text().split()
+    return float(started), float(ended)
+
+
+def _overlap(folder: Path, one: str, other: str) -> bool:
+    (a, b), (c, d) = _times(folder, one), _times(folder, other)
+    return a < d and c < b
+
+
+def _ignore(trial: Trial, result: object, seconds: float) -> None:
+    pass
+
+
+def test_a_trial_that_fails_stops_only_those_that_need_it(session, tmp_path):
+    note = functools.partial(_note, str(tmp_path))
+    told = []
+    ended = run_trials(
+        [
+            Trial(name="bad", work=functools.partial(_refuse, "no images")),
+            Trial(name="broken", work=_break),
+            Trial(name="dead", work=_die),
+            Trial(name="child", work=functools.partial(note, "child"), needs=("bad",)),
+            Trial(name="grandchild", work=functools.partial(note, "grandchild"), needs=("child",)),
+            Trial(name="good", work=functools.partial(note, "good")),
+        ],
+        at_once=2,
+        on_end=lambda trial, result, seconds: told.append(trial.name),
+    )
+    assert sorted(told) == sorted(ended)
+    assert isinstance(ended["bad"], DataError)
+    assert str(ended["bad"]) == "no images"
+    assert "KeyError: 'a mistake of ours'" in str(ended["broken"])
+    assert isinstance(ended["dead"], ResourceError)
+    assert "bad failed" in str(ended["child"])
+    assert isinstance(ended["grandchild"], QaclimsError)
+    assert ended["good"] == "good"
+    assert {path.name for path in tmp_path.iterdir()} == {"good"}
+
+
+def test_trials_that_make_the_same_wait_until_it_is_there(session, tmp_path):
+    def trial(name: str, *makes: str) -> Trial:
+        return Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 1.5), makes=frozenset(makes))
+
+    ended = run_trials(
+        [trial("first", "matching", "a"), trial("other", "b"), trial("second", "matching"), trial("third", "matching")],
+        at_once=4,
+        on_end=_ignore,
+    )
+    assert set(ended.values()) == {"first", "other", "second", "third"}
+    assert _overlap(tmp_path, "first", "other")
+    assert _times(tmp_path, "second")[0] >= _times(tmp_path, "first")[1]
+    assert _overlap(tmp_path, "second", "third")
+
+
+def test_after_a_failure_the_next_makes_it_alone(session, tmp_path):
+    makes = frozenset({"matching"})
+    run_trials(
+        [
+            Trial(name="bad", work=functools.partial(_refuse, "x"), makes=makes),
+            *(
+                Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 0.5), makes=makes)
+                for name in ("second", "third")
+            ),
+        ],
+        at_once=3,
+        on_end=_ignore,
+    )
+    assert not _overlap(tmp_path, "second", "third")
+
+
+def test_no_more_run_at_once_than_asked(session, tmp_path):
+    names = ["a", "b", "c"]
+    trials = [Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 0.5)) for name in names]
+    run_trials(trials, at_once=1, on_end=_ignore)
+    assert not any(_overlap(tmp_path, one, other) for one in names for other in names if one < other)
+
+
+def test_runs_that_fit_are_counted_and_too_many_refused(session):
+    config = small_config()
+    assert required_cpus(config) == 4
+    assert runs_at_once(config) == 2
+    assert runs_at_once(config, 2) == 2
+    assert runs_at_once(small_config(cluster__num_workers=8)) == 1
+    with pytest.raises(ResourceError, match="3 runs at once need 12 CPU"):
+        runs_at_once(config, 3)
+
+
+def _tiny_table() -> AblationTable:
+    rows = (
+        AblationRow(label="FAT at 0.1", system="ritc_class_names", published=60.2),
+        AblationRow(label="FAT at 0.3", system="ritc_class_names", overrides={"ritc.omega": 0.3}, published=60.0),
+    )
+    return AblationTable(name="tiny", paper="no paper", title="two rows", rows=rows)
+
+
+def _ablation(out: Path, **overrides: object) -> Ablation:
+    # Training in the trial's own process: a Ray Train of its own is tested with the pipeline.
+    settings = {"cluster__num_workers": 0, "data__num_images": 16, "tracking__enabled": True, **overrides}
+    config = small_config(systems=["baseline"], **settings)
+    return Ablation(table=_tiny_table(), preset="miniature", config=config, out=str(out), seeds=(5, 6), concurrent=2)
+
+
+def _networks(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("network.safetensors")}
+
+
+def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
+    out = tmp_path / "table"
+    blocked = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    result = run_ablation(_ablation(out), Console(quiet=True))
+    first, second = result.rows
+    assert set(first.scores) == {5, 6}
+    assert (set(second.scores), set(second.failures)) == ({5}, {6})
+    assert "1 of 2 seeds" in (out / "ablation-tiny.md").read_text()
+    assert second.failures[6] in (out / "ablation-tiny.md").read_text()
+    before = _networks(out)
+
+    blocked.unlink()
+    again = run_ablation(_ablation(out), Console(quiet=True))
+    assert {path: _networks(out)[path] for path in before} == before
+    assert not any(row.failures for row in again.rows)
+    assert again.rows[0].scores == first.scores
+    assert again.rows[1].scores[5] == second.scores[5]
+    assert set(again.rows[1].scores) == {5, 6}
+
+    values = json.loads((out / "ablation-tiny.json").read_text())
+    scores = json.loads((out / "seed-5" / "evaluations" / "ritc_class_names" / "scores.json").read_text())
+    assert values["rows"][0]["scores"]["5"]["miou_best"] == scores["seed"]["miou_best"]
+    assert values["conditions"]["seeds"] == "5, 6"
+    assert "ritc.optim.epochs=1" in values["conditions"]["settings"]
+    for seed in (5, 6):
+        for row in result.rows:
+            layout = RunLayout(str(out / f"seed-{seed}"), row.system)
+            config = json.loads(Path(layout.config).read_text())
+            assert (config["seed"], config["systems"]) == (seed, [row.system])
+            assert "mIoU" in (Path(layout.records) / "log.txt").read_text()
+    assert (tmp_path / "mlflow.db").is_file()  # one store for the table and all its trials
+    assert not list(out.rglob("mlflow.db"))
+
+
+def test_one_corpus_serves_all_seeds_of_a_data_set_that_is_not_drawn(tmp_path):
+    table = TABLES["qa_clims_fat"]
+    config = small_config(data__dataset="voc12", data__root=str(tmp_path), systems=["baseline"])
+    trials = plan_trials(
+        Ablation(table=table, preset="voc12", config=config, out=str(tmp_path / "out"), seeds=(1, 2, 3))
+    )
+    assert [trial.needs for trial in trials[:3]] == [(), ("seed 1, shared",), ("seed 1, shared",)]
+    assert len(trials) == 3 + 3 * len(table.rows)
+    assert all(trial.needs == (f"seed {trial.name.split()[1].rstrip(',')}, shared",) for trial in trials[3:])
+
+
+@pytest.mark.parametrize(
+    ("name", "shared"), [("qa_clims_table4", 0), ("semples_table4", 1), ("semples_table5", 2), ("semples_table6", 0)]
+)
+def test_rows_of_semples_share_phases_and_say_so(name, shared):
+    config = Ablation(
+        table=TABLES[name], preset="miniature", config=preset("miniature"), out="/nowhere", seeds=(1,)
+    ).run(1, TABLES[name].rows)
+    made = [artefacts_of(config, row.name) for row in TABLES[name].rows]
+    # The last two rows of tables 4 and 5 share matching, or matching and prompts; the joint scheme shares nothing.
+    assert len(made[0] & made[1]) == (0 if name == "semples_table6" else min(shared, 1))
+    if name != "semples_table6":
+        assert len(made[-2] & made[-1]) == shared
+    assert all(f"network {row.name}" in names for row, names in zip(TABLES[name].rows, made, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ()}, "seeds"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"seeds": (-1,)}, "seeds"),
+        ({"concurrent": 0}, "concurrent"),
+    ],
+)
+def test_impossible_requests_are_refused(change, message, tmp_path):
+    values = {"seeds": (1,), **change}
+    with pytest.raises(ConfigError, match=message):
+        Ablation(table=_tiny_table(), preset="miniature", config=preset("miniature"), out=str(tmp_path), **values)
+
+
+def test_gpu_without_training_workers_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="num_workers 0"):
+        _ablation(tmp_path, cluster__use_gpu=True)
