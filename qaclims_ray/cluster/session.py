@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -24,6 +25,9 @@ DEFAULTS = {
     # Our own lines say what happens; Ray's full logs stay in its session folder.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+
+
+LEVEL_LINE = b"Set ray log level from environment variable"
 
 
 @contextlib.contextmanager
@@ -52,16 +56,17 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     temp_dir = tempfile.mkdtemp(prefix="qaclims-ray-")
     keeps_logs = False
     try:
-        ray.init(
-            address="local",
-            num_cpus=config.cluster.num_cpus or math.ceil(required_cpus(config)),
-            include_dashboard=False,
-            object_store_memory=config.cluster.object_store_mib << 20,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=temp_dir,
-        )
+        with _without_level_line():
+            ray.init(
+                address="local",
+                num_cpus=config.cluster.num_cpus or math.ceil(required_cpus(config)),
+                include_dashboard=False,
+                object_store_memory=config.cluster.object_store_mib << 20,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=temp_dir,
+            )
         check_resources(config)
         yield
     except Exception as error:
@@ -79,7 +84,8 @@ def ray_session(config: RunConfig) -> Iterator[None]:
 @contextlib.contextmanager
 def _joined() -> Iterator[None]:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        with _without_level_line():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']}: {error}. "
@@ -89,6 +95,26 @@ def _joined() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_level_line() -> Iterator[None]:
+    """Keep one line of Ray's core off the console: it says its log level before it heeds it, and no setting stops it.
+
+    The core writes to the process's own stderr, below Python's. What else comes out in the meantime follows at the end.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if LEVEL_LINE not in line))
 
 
 def required_cpus(config: RunConfig) -> float:
