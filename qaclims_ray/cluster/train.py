@@ -26,6 +26,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
+from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.stage import Stage, current
 from qaclims_ray.cluster.training_job import TrainingJob, train_worker
 from qaclims_ray.data import artifacts, storage
@@ -42,8 +43,9 @@ Curves = dict[int, dict[str, float]]
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rescued_uri: str = "") -> None:
         context = ray.train.get_context()
+        self._rescued_uri = rescued_uri
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = get_device()  # type: ignore[assignment]
@@ -57,11 +59,14 @@ class RayContext:
     def latest_checkpoint(self) -> Iterator[str | None]:
         """Yield a local folder with the latest checkpoint of this run."""
         checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-        else:
+        if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 yield folder
+        elif self._rescued_uri:
+            with storage.local_copy(self._rescued_uri) as folder:
+                yield folder
+        else:
+            yield None
 
 
 def run_training(
@@ -146,10 +151,11 @@ def _fit_on_ray(
 ) -> tuple[dict[str, float], Curves]:
     cluster = stage.config.cluster
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
+    rescued = rescue(storage.join(stage.layout.training_runs, run_name), job.optim.epochs)
     board: Any = _Board.remote()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "rescued_uri": rescued},
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
@@ -186,7 +192,11 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 def _worker(loop_config: dict[str, Any]) -> Any:
     board, job = loop_config["board"], loop_config["job"]
     try:
-        return train_worker(job, RayContext(), on_progress=lambda step, metrics: board.note.remote(step, metrics))
+        context = RayContext(loop_config["rescued_uri"])
+        return train_worker(job, context, on_progress=lambda step, metrics: board.note.remote(step, metrics))
+    except ResourceError:
+        # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
+        raise
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.
         return error

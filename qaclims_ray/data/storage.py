@@ -86,12 +86,41 @@ def exists(uri: str) -> bool:
         return bool(filesystem.exists(path))
 
 
+def size(uri: str) -> int:
+    """Return the bytes of a file.
+
+    Raises:
+        DataError: when it is not there.
+        ResourceError: when the store refuses or does not answer.
+    """
+    filesystem, path = resolve(uri)
+    filesystem.invalidate_cache()
+    with _reaching(uri):
+        try:
+            return int(filesystem.size(path))  # type: ignore[arg-type]
+        except FileNotFoundError:
+            raise DataError(f"there is no file {uri}") from None
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the URIs of the folders directly inside a folder, sorted; an absent one holds none.
+
+    Raises:
+        ResourceError: when the store refuses or does not answer.
+    """
+    return _list(uri, "directory")
+
+
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """Return the URIs of the files directly inside a folder, sorted; an absent folder is empty.
 
     Raises:
         ResourceError: when the store refuses or does not answer.
     """
+    return [found for found in _list(uri, "file") if found.endswith(suffix)]
+
+
+def _list(uri: str, kind: str) -> list[str]:
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
     try:
@@ -101,8 +130,8 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         return []
     # A file lists itself, and S3 lists a folder's own marker.
     entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
-    names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
-    return [join(uri, name) for name in sorted(names) if name.endswith(suffix)]
+    names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == kind]
+    return [join(uri, name) for name in sorted(names)]
 
 
 def listing_fingerprint(uri: str) -> str:

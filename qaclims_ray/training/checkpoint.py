@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from qaclims_ray.errors import ArtifactError, ResourceError
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 
 PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -64,7 +65,8 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
     try:
         save(folder)
         save_file(tensors, Path(folder, OPTIMIZER_NAME))
-        Path(folder, PROGRESS_NAME).write_text(json.dumps(content, indent=2))
+        sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()}
+        Path(folder, PROGRESS_NAME).write_text(json.dumps({**content, "files": sizes}, indent=2))
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ResourceError(
@@ -88,6 +90,7 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
     try:
         content: dict[str, Any] = json.loads(Path(folder, PROGRESS_NAME).read_text())
         numbers = content.pop("optimizer")
+        content.pop("files", None)
         progress = Progress(**content)
         tensors = load_file(Path(folder, OPTIMIZER_NAME))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -108,3 +111,13 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint at {folder} does not fit the optimiser: {error}") from None
     return progress
+
+
+def epochs_kept(uri: str) -> int:
+    """Return the epochs of a checkpoint, at a path or URI; 0 when the copy there is not whole."""
+    try:
+        content = json.loads(storage.read_bytes(storage.join(uri, PROGRESS_NAME)))
+        sizes = {name: storage.size(storage.join(uri, name)) for name in content["files"]}
+        return int(content["epochs_done"]) if sizes == content["files"] else 0
+    except (DataError, ValueError, KeyError, TypeError):
+        return 0

@@ -178,3 +178,15 @@ def test_absent_credentials_are_named(no_credentials: str) -> None:
     for call in calls:
         with pytest.raises(ResourceError, match=r"Unable to locate credentials.*AWS_ACCESS_KEY_ID"):
             call(no_credentials)
+
+
+def test_sizes_and_folders(place: str) -> None:
+    storage.write_bytes(f"{place}/top/one/file", b"12345")
+    storage.write_bytes(f"{place}/top/two/file", b"")
+    storage.write_bytes(f"{place}/top/file", b"")
+    assert storage.size(f"{place}/top/one/file") == 5
+    assert storage.list_folders(f"{place}/top") == [f"{place}/top/one", f"{place}/top/two"]
+    assert storage.list_files(f"{place}/top") == [f"{place}/top/file"]
+    assert storage.list_folders(f"{place}/nowhere") == []
+    with pytest.raises(DataError, match="there is no file"):
+        storage.size(f"{place}/nowhere")

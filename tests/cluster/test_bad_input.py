@@ -1,0 +1,314 @@
+"""Misuse of a run, as a user meets it: one clear line before long work starts, and nothing computed is lost.
+
+What each reader and loader refuses is tested beside it, in tests/unit. Here the whole command is run.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from qaclims_ray.cluster import main, masks, pipeline
+from qaclims_ray.cluster.main import run_main
+from qaclims_ray.cluster.rescue import rescue
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.corpus.table import read_corpus
+from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.errors import ResourceError
+from qaclims_ray.miniature.dataset import write_dataset
+from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.training.checkpoint import Progress, save_checkpoint
+from tests.cluster.small_run import SMALL, as_flags, small_config
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command that must end with exit code 2; return its one message."""
+
+    def run(*arguments: str, command: Callable[..., int] = run_main) -> str:
+        options = {"prog": "qaclims", "description": ""} if command is run_main else {"prog": "qaclims"}
+        assert command(list(arguments), **options) == main.MISTAKE
+        message = capsys.readouterr().err
+        assert message.startswith("qaclims: ") and "Traceback" not in message
+        return message
+
+    return run
+
+
+# --- before Ray is even started
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(config: object) -> None:
+        raise AssertionError("long work starts")
+
+    monkeypatch.setattr(pipeline, "ray_session", started)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> dict[str, str]:
+    """Places and files that cannot be used, by name."""
+    regular = tmp_path / "regular_file"
+    regular.write_text("not a folder")
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"\x80\x02 no weights")
+    other = tmp_path / "other.safetensors"
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    other.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    questions = tmp_path / "questions.json"
+    questions.write_text("[{")
+    return {
+        "FILE": str(regular),
+        "GARBAGE": str(garbage),
+        "OTHER": str(tmp_path / "other.pth"),
+        "EMPTY": str(other),
+        "QUESTIONS": str(questions),
+        "ABSENT": str(tmp_path / "absent.pth"),
+        "OUT": str(tmp_path / "out"),
+    }
+
+
+VOC = ("voc12", "--data-root", "FILE", "--out", "OUT", "--corpus.model", "miniature", "--cam-net.weights", "")
+MINI = ("miniature", "--out", "OUT")
+MISTAKES = {
+    "no preset and no run": (("--out", "OUT"), "ConfigError: there is no run at"),
+    "nothing at all": ((), "ConfigError: name a preset"),
+    "output is a file": (("miniature", "--out", "FILE"), "cannot be written"),
+    "output below a file": (("miniature", "--out", "FILE/below/it"), "cannot be written.*Check the permissions"),
+    "network weights absent": ((*MINI, "--cam-net.weights", "ABSENT"), "ModelError.*absent.pth"),
+    "network weights garbage": ((*MINI, "--cam-net.weights", "GARBAGE"), "ModelError.*garbage.pth"),
+    "network weights of another network": ((*MINI, "--cam-net.weights", "OTHER"), "ModelError.*other.pth"),
+    "no such backbone": ((*MINI, "--cam-net.backbone", "resnet5"), "ConfigError.*no model 'resnet5'"),
+    "impossible stride": ((*MINI, "--cam-net.output-stride", "8"), "cam_net.output_stride 4"),
+    "CLIP folder absent": ((*MINI, "--clip.model", "ABSENT"), "ModelError.*absent.pth"),
+    "CLIP weights garbage": ((*VOC, "--clip.model", "ViT-B-32-quickgelu", "--clip.weights", "GARBAGE"), "garbage.pth"),
+    "CLIP weights absent": ((*VOC, "--clip.weights", "ABSENT"), "ModelError.*absent.pth"),
+    "no such CLIP": ((*VOC, "--clip.model", "ViT-L-1", "--clip.weights", "openai"), "Near names"),
+    "VQA folder absent": ((*MINI, "--corpus.model", "ABSENT"), "ModelError.*absent.pth"),
+    "questions absent": ((*MINI, "--corpus.questions", "ABSENT"), "absent.pth"),
+    "questions broken": ((*MINI, "--corpus.questions", "QUESTIONS"), "questions.json"),
+    "more workers than a batch": ((*MINI, "--cluster.num-workers", "99"), "num_workers is 99"),
+    "no such tracking store": ((*MINI, "--tracking.uri", "/some/folder"), "tracking.uri"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_it_is_said_before_anything_starts(mistake: str, bad: dict[str, str], refused: Run, no_ray: None) -> None:
+    arguments, expected = MISTAKES[mistake]
+    for name, value in bad.items():
+        arguments = tuple(argument.replace(name, value) for argument in arguments)
+    assert _found(expected, refused(*arguments))
+    left = set(os.listdir(bad["OUT"])) if os.path.isdir(bad["OUT"]) else set()
+    assert left <= {"config.json"}
+
+
+def _found(expected: str, message: str) -> bool:
+    return re.search(expected, message, re.DOTALL) is not None
+
+
+# --- the data set
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    """One Ray for the tests below; a run uses one that is there."""
+    with ray_session(small_config(cluster__num_workers=2)):
+        yield
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_all_faults_of_a_data_set_are_said_at_once_and_before_the_corpus(
+    tmp_path: Path, refused: Run, session: None
+) -> None:
+    root = tmp_path / "voc"
+    write_dataset(root, num_images=8, num_val=4, seed=1)
+    truncated = root / "JPEGImages" / "mini_000001.png"
+    truncated.write_bytes(truncated.read_bytes()[:300])
+    (root / "JPEGImages" / "mini_000002.png").unlink()
+    labels = json.loads((root / "image_labels.json").read_text())
+    labels["mini_000003"] = ["aeroplane", "areoplane"]
+    (root / "image_labels.json").write_text(json.dumps(labels))
+    shutil.copy(root / "SegmentationClass" / "mini_000004.png", root / "SegmentationClass" / "mini_500000.png")
+    (root / "SegmentationClass" / "mini_500001.png").write_bytes(b"")
+    out = tmp_path / "out"
+    flags = as_flags({**SMALL, "data.dataset": "voc12", "data.root": str(root)})
+    message = refused("miniature", "--out", str(out), *flags)
+    for name in ("mini_000001", "mini_000002", "mini_500001"):
+        assert name in message
+    assert "areoplane" in message and "aeroplane" in message
+    assert {path.name for path in out.iterdir()} <= {"config.json", "manifest"}
+    assert not (out / "manifest").exists()
+
+
+# --- a disk that is full, for real
+
+
+def _mount(folder: Path, options: str) -> None:
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.decode().strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, just large enough to be accepted at the start of a run."""
+    folder = tmp_path / "disk"
+    _mount(folder, "size=160m")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Ballast:
+    """Fills a disk to the last byte as soon as a file is there, and again whatever is freed, until it is removed."""
+
+    def __init__(self, disk: Path, pattern: str) -> None:
+        self.path, self._disk, self._pattern = disk / "ballast", disk, pattern
+        self._stop = threading.Event()
+        self.kept: dict[Path, int] = {}
+        self._thread = threading.Thread(target=self._fill)
+
+    def _fill(self) -> None:
+        while not self._stop.is_set() and not any(self._disk.glob(self._pattern)):
+            time.sleep(0.002)
+        with open(self.path, "wb", buffering=0) as handle:
+            while not self._stop.wait(0.001):
+                with contextlib.suppress(OSError):
+                    while handle.write(b"x" * (1 << 20)):
+                        pass
+
+    def __enter__(self) -> "Ballast":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.kept = {path: path.stat().st_mtime_ns for path in self._disk.glob(self._pattern)}
+        self.path.unlink(missing_ok=True)
+
+    def check_kept(self) -> None:
+        """What was there when the disk was full was not written again."""
+        assert self.kept
+        assert {path: path.stat().st_mtime_ns for path in self.kept} == self.kept
+
+
+def test_a_disk_that_is_too_small_is_said_at_once(tmp_path: Path, refused: Run, no_ray: None) -> None:
+    disk = tmp_path / "disk"
+    _mount(disk, "size=2m")
+    try:
+        assert "MiB free, the run needs at least 64 MiB" in refused("miniature", "--out", str(disk / "run"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_read_only_disk_is_said_at_once(tmp_path: Path, refused: Run, no_ray: None) -> None:
+    disk = tmp_path / "disk"
+    _mount(disk, "size=2m,ro")
+    try:
+        message = refused("miniature", "--out", str(disk / "run"))
+        assert "cannot be written" in message and "Read-only file system" in message
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_temporary_folder_is_no_riddle(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    _mount(disk, "size=64k")
+    network = build_cam_net(small_config().cam_net, num_classes=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    try:
+        with pytest.raises(ResourceError, match=r"checkpoint cannot be written to .*TMPDIR"):
+            save_checkpoint(
+                str(disk / "c"), lambda folder: save_cam_net(network, folder), optimizer, Progress(seed=0, settings="")
+            )
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_checkpoints_are_found_again_when_rays_list_of_them_is_broken(tmp_path: Path) -> None:
+    network = build_cam_net(small_config().cam_net, num_classes=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for epoch in (1, 2, 3, 9):
+        progress = Progress(seed=0, settings="", epochs_done=epoch)
+        save_checkpoint(
+            str(tmp_path / f"checkpoint_{epoch}"), lambda folder: save_cam_net(network, folder), optimizer, progress
+        )
+    os.truncate(tmp_path / "checkpoint_3" / "network.safetensors", 1000)
+    snapshot = tmp_path / "checkpoint_manager_snapshot.json"
+    snapshot.write_text("{}")
+    assert rescue(str(tmp_path), num_epochs=9) == "", "Ray knows them itself"
+    snapshot.write_text("")
+    assert rescue(str(tmp_path), num_epochs=9) == str(tmp_path / "checkpoint_2")
+    assert not snapshot.exists()
+    assert rescue(str(tmp_path), num_epochs=9) == str(tmp_path / "checkpoint_2"), "also after a second stop"
+    assert rescue(str(tmp_path / "never_begun"), num_epochs=9) == ""
+
+
+FULL = "ResourceError.*No space left on device"
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_disk_full_while_the_corpus_is_written(small_disk: Path, refused: Run, session: None) -> None:
+    arguments = _arguments(small_disk / "run", **{"data.num_images": 80})
+    with Ballast(small_disk, "run/corpus/answers/part-*.parquet") as ballast:
+        message = refused(*arguments)
+    assert _found(FULL, message)
+    assert 1 <= len(ballast.kept) < 20
+    assert read_meta(str(small_disk / "run" / "corpus")) is None
+    assert run_main([*arguments, "--systems", "baseline", "qa_clims"], prog="x", description="", until="corpus") == 0
+    ballast.check_kept()
+    assert read_corpus(str(small_disk / "run/corpus/answers"))["image_id"].nunique() == 80
+
+
+def _arguments(out: Path, **overrides: object) -> list[str]:
+    return ["miniature", "--out", str(out), *as_flags({**SMALL, **overrides})]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_disk_full_while_cams_are_written(
+    small_disk: Path, refused: Run, session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masks, "IMAGES_PER_SHARD", 8)
+    arguments = _arguments(small_disk / "run", **{"data.num_images": 160, "systems": ["baseline"]})
+    with Ballast(small_disk, "run/cams/baseline/part-*.parquet") as ballast:
+        message = refused(*arguments)
+    assert _found(FULL, message)
+    assert 1 <= len(ballast.kept) < 20
+    assert run_main(arguments, prog="x", description="", until="cams") == 0
+    ballast.check_kept()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_disk_full_while_checkpoints_are_written(
+    num_workers: int, small_disk: Path, refused: Run, session: None
+) -> None:
+    overrides = {"systems": ["baseline"], "classifier.optim.epochs": 30, "cluster.num_workers": num_workers}
+    arguments = _arguments(small_disk / "run", **overrides)
+    with Ballast(small_disk, "run/training_runs/classifier-*/*/progress.json") as ballast:
+        message = refused(*arguments)
+    assert _found(FULL, message)
+    whole = [path for path in ballast.kept if path.read_text()]  # the copy that hit the full disk may be there in part
+    epochs = max(json.loads(path.read_text())["epochs_done"] for path in whole)
+    assert 1 <= epochs < 30
+    assert run_main(arguments, prog="x", description="", until="train") == 0
+    curve = json.loads((small_disk / "run" / "classifier" / "curves.json").read_text())
+    assert min(int(step) for step in curve) > 3, "it went on, and did not begin again with the 3 steps of an epoch"
