@@ -1,5 +1,7 @@
 """CLIMS training: regions against class names and fixed background texts (rows C1-C7)."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,14 @@ def train_clims(
             wrapped, batch, ids, bank=bank, clip=clip, clims=clims, cam_net=cam_net, images_per_step=num_images
         )
 
-    task = generator_task(network, step, dataset, clims.optim, freeze_batch_norm=clims.freeze_batch_norm)
+    task = generator_task(
+        network,
+        step,
+        dataset,
+        clims.optim,
+        freeze_batch_norm=clims.freeze_batch_norm,
+        identity=dataclasses.asdict(clims),
+    )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
 

@@ -4,6 +4,7 @@ One row of everything below is a pair, an image and a class that it shows; absen
 CLIP makes of a pair's regions is in ``region_features.py``.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -118,7 +119,14 @@ def train_ritc(
             prompts=prompts,
         )
 
-    task = generator_task(network, step, dataset, ritc.optim, freeze_batch_norm=ritc.freeze_batch_norm)
+    task = generator_task(
+        network,
+        step,
+        dataset,
+        ritc.optim,
+        freeze_batch_norm=ritc.freeze_batch_norm,
+        identity=dataclasses.asdict(ritc),
+    )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
 
