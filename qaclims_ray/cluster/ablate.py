@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -173,7 +174,7 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
         DataError: when no image could be scored, before anything is trained.
     """
     if source is not None:
-        _take_over(source, out)
+        take_over_corpus(source, out)
     _pipeline(config, out, until="corpus")
     if not can_score(scored_manifest(read_manifest(RunLayout(out).manifest), config)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
@@ -234,13 +235,18 @@ def _log_file(uri: str) -> Iterator[TextIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("a", buffering=1) as lines:
-                yield lines
+                try:
+                    yield lines
+                except BaseException:
+                    traceback.print_exc(file=lines)
+                    raise
         finally:
             if storage.is_remote(uri):
                 storage.write_bytes(uri, path.read_bytes())
 
 
-def _take_over(source: str, out: str) -> None:
+def take_over_corpus(source: str, out: str) -> None:
+    """Copy the corpus of another seed's folder, where there is one and none here; the corpus stage checks it."""
     there, here = RunLayout(source), RunLayout(out)
     if artifacts.read_meta(here.corpus) is None and artifacts.read_meta(there.corpus) is not None:
         with storage.local_copy(there.corpus) as folder:

@@ -73,7 +73,7 @@ def run_trials(trials: Sequence[Trial], *, at_once: int, on_end: OnEnd) -> dict[
             for trial in [t for t in waiting if set(t.needs) <= ended.keys()]:
                 if failed := [name for name in trial.needs if isinstance(ended[name], QaclimsError)]:
                     waiting.remove(trial)
-                    end(trial, ResourceError(f"not started, because {failed[0]} failed"), 0.0)
+                    end(trial, _not_started(failed[0], ended[failed[0]]), 0.0)
                 elif is_free(trial):
                     waiting.remove(trial)
                     running[_start(trial)] = trial, time.perf_counter()
@@ -84,6 +84,10 @@ def run_trials(trials: Sequence[Trial], *, at_once: int, on_end: OnEnd) -> dict[
         _stop(list(running))
         raise
     return ended
+
+
+def _not_started(needed: str, error: QaclimsError) -> QaclimsError:
+    return ResourceError(f"not started, because {needed} failed: {error}")
 
 
 def _start(trial: Trial) -> Any:

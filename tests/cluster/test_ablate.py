@@ -10,11 +10,15 @@ import pytest
 from rich.console import Console
 
 from qaclims_ray.ablations import TABLES, AblationRow, AblationTable
-from qaclims_ray.cluster.ablate import Ablation, artefacts_of, plan_trials, run_ablation
+from qaclims_ray.cluster.ablate import Ablation, artefacts_of, plan_trials, run_ablation, take_over_corpus
+from qaclims_ray.cluster.data import run_data, training_manifest
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.trials import Trial, run_trials
+from qaclims_ray.data.artifacts import is_current, read_meta, write_meta
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError, ResourceError
+from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.presets import preset
 from tests.cluster.small_run import small_config
 
@@ -81,7 +85,7 @@ def test_a_trial_that_fails_stops_only_those_that_need_it(session, tmp_path):
     assert str(ended["bad"]) == "no images"
     assert "KeyError: 'a mistake of ours'" in str(ended["broken"])
     assert isinstance(ended["dead"], ResourceError)
-    assert "bad failed" in str(ended["child"])
+    assert "bad failed: no images" in str(ended["child"])
     assert isinstance(ended["grandchild"], QaclimsError)
     assert ended["good"] == "good"
     assert {path.name for path in tmp_path.iterdir()} == {"good"}
@@ -165,6 +169,7 @@ def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
     assert (set(second.scores), set(second.failures)) == ({5}, {6})
     assert "1 of 2 seeds" in (out / "ablation-tiny.md").read_text()
     assert second.failures[6] in (out / "ablation-tiny.md").read_text()
+    assert "Traceback" in (out / "seed-6" / "trials" / second.system / "log.txt").read_text()
     before = _networks(out)
 
     blocked.unlink()
@@ -199,6 +204,26 @@ def test_one_corpus_serves_all_seeds_of_a_data_set_that_is_not_drawn(tmp_path):
     assert [trial.needs for trial in trials[:3]] == [(), ("seed 1, shared",), ("seed 1, shared",)]
     assert len(trials) == 3 + 3 * len(table.rows)
     assert all(trial.needs == (f"seed {trial.name.split()[1].rstrip(',')}, shared",) for trial in trials[3:])
+
+
+def test_corpus_of_another_seed_is_current_here(tmp_path):
+    root = tmp_path / "voc"
+    write_dataset(str(root), num_images=8, seed=1)
+    metas = []
+    for seed in (1, 2):
+        config = small_config(data__dataset="voc12", data__root=str(root), seed=seed)
+        layout = RunLayout(str(tmp_path / f"seed-{seed}"))
+        manifest = training_manifest(run_data(Stage(config, layout)), config)
+        if seed == 1:
+            Path(layout.corpus_table).mkdir(parents=True)
+            Path(layout.corpus_table, "part-00000.parquet").write_bytes(b"answers")
+            write_meta(layout.corpus, "corpus", {"beams": 3}, {"manifest": manifest.fingerprint()})
+        else:
+            take_over_corpus(str(tmp_path / "seed-1"), layout.out)
+        assert is_current(layout.corpus, "corpus", {"beams": 3}, {"manifest": manifest.fingerprint()})
+        metas.append(read_meta(layout.corpus))
+    assert metas[0] == metas[1]
+    assert Path(layout.corpus_table, "part-00000.parquet").read_bytes() == b"answers"
 
 
 @pytest.mark.parametrize(
