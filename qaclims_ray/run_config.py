@@ -74,6 +74,20 @@ class TrackingConfig:
 
 
 @settings
+class SelectionConfig:
+    """Which epoch's network a training of CAMs ends with (row S15). Classifier and prompts end with their last."""
+
+    criterion: Literal["last", "clip_score", "oracle"] = "last"
+    """last: the last epoch. clip_score: where foreground regions look most like their class to CLIP and background
+    regions least, label-free. oracle: the best mIoU against pixel labels, as released; every table says so."""
+    num_images: int = 200
+    """Images that rate an epoch: training images for clip_score, scored images with a mask for oracle."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "selection", 1, "num_images")
+
+
+@settings
 class Variant:
     """A system of this run alone: a known one with other settings, e.g. a row of an ablation."""
 
@@ -127,6 +141,8 @@ class RunConfig:
     """CLIMS."""
     semples: SemplesConfig = field(default_factory=SemplesConfig)
     """SemPLeS."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """Choice of the epoch."""
     cams: CamConfig = field(default_factory=CamConfig)
     """CAM inference."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

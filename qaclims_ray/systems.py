@@ -226,6 +226,13 @@ def system_of(config: RunConfig, name: str) -> System:
     Raises:
         ConfigError: when there is no such system, or a variant takes a known one's name.
     """
+    found = _named(config, name)
+    if config.selection.criterion == "oracle" and found.kind != "classifier":
+        return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
+    return found
+
+
+def _named(config: RunConfig, name: str) -> System:
     for variant in config.variants:
         if variant.name == name:
             if name in SYSTEMS:  # it could even be its own base

@@ -106,7 +106,15 @@ def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest)
         fingerprint=artifacts.expected_fingerprint("text_bank", bank_settings, bank_inputs),
     )
     method = {"ritc": config.ritc} if system.kind == "ritc" else {"clims": config.clims}
-    settings = artifacts.plain({"cam_net": config.cam_net, "augment": config.augment, **method, **_numerics(config)})
+    settings = artifacts.plain(
+        {
+            "cam_net": config.cam_net,
+            "augment": config.augment,
+            **method,
+            "selection": config.selection,
+            **_numerics(config),
+        }
+    )
     inputs = {"classifier": start.fingerprint, "text_bank": bank.fingerprint, "clip": bank_inputs["clip"]}
     job = TrainingJob(
         kind="ritc" if system.kind == "ritc" else "clims",
@@ -198,6 +206,8 @@ def phase_settings(config: RunConfig, phase: Phase, regions_of: RegionsOf) -> di
         "texts": [config.text.template, config.text.class_words],
         **_numerics(config),
     }
+    if phase.kind != "prompts":
+        settings["selection"] = config.selection
     if phase.kind in ("prompts", "joint"):
         settings["prompt"] = config.semples.prompt
     if phase.kind == "prompts":

@@ -1,16 +1,22 @@
 """What a training worker is told, and how it turns that into a call of ``training/``."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
-from qaclims_ray.cluster.data import training_manifest
+from qaclims_ray.cluster.data import scored_manifest, training_manifest
 from qaclims_ray.cluster.stage import clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
+from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.models.clip import FrozenClip, load_clip
 from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
 from qaclims_ray.run_config import RunConfig
@@ -19,11 +25,13 @@ from qaclims_ray.text.prompts import class_prompts
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import TrackerHandle
 from qaclims_ray.training.classifier_task import train_classifier
-from qaclims_ray.training.clims_task import train_clims
-from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.clims_task import clims_regions, train_clims
+from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.phases import Phase
-from qaclims_ray.training.prompt_task import train_prompts
+from qaclims_ray.training.prompt_task import light, train_prompts
+from qaclims_ray.training.region_features import RegionOptions
 from qaclims_ray.training.ritc_task import ritc_regions, train_ritc
+from qaclims_ray.training.selection import Rate, clip_score
 from qaclims_ray.training.semples_tasks import region_options, train_jointly, train_matching
 
 JobKind = Literal["classifier", "ritc", "clims", "match", "prompts", "refine", "joint"]
@@ -118,29 +126,95 @@ def _train(
     if job.kind == "classifier":
         return train_classifier(classifier=config.classifier, **shared)
     clip = load_job_clip(config, context.device)
+    class_texts = _class_texts(manifest, config, clip)
     with storage.local_copy(job.init_uri) as init_dir:
         shared |= {"clip": clip, "init_dir": init_dir}
+        if job.kind != "prompts":
+            shared["rate"] = _rate(job, manifest, clip, class_texts, context)
         match job.kind:
             case "ritc":
                 prompts = _prompts(job, clip) if job.prompts_uri else None
                 return train_ritc(bank=read_bank(job.bank_uri), ritc=config.ritc, prompts=prompts, **shared)
             case "clims":
                 return train_clims(bank=read_bank(job.bank_uri), clims=config.clims, **shared)
-        shared |= {"semples": config.semples, "class_texts": _class_texts(manifest, config, clip)}
+        shared |= {"semples": config.semples, "class_texts": class_texts}
         match job.kind:
             case "prompts":
-                semples = config.semples
-                options = (
-                    ritc_regions(config.ritc)
-                    if job.regions_of == "ritc"
-                    else region_options(semples, epsilon=semples.prompt.mask_epsilon)
-                )
-                return train_prompts(options=options, **shared)
+                return train_prompts(options=_regions(job), **shared)
             case "joint":
                 return train_jointly(optim=job.optim, **shared)
             case _:
                 prompts = _prompts(job, clip) if job.prompts_uri else None
                 return train_matching(optim=job.optim, prompts=prompts, **shared)
+
+
+def _regions(job: TrainingJob) -> RegionOptions:
+    """Return how this training makes regions of maps."""
+    config, semples = job.config, job.config.semples
+    match job.kind:
+        case "ritc":
+            return ritc_regions(config.ritc)
+        case "clims":
+            return clims_regions(config.clims)
+        case "prompts":
+            epsilon = semples.prompt.mask_epsilon
+            return ritc_regions(config.ritc) if job.regions_of == "ritc" else region_options(semples, epsilon=epsilon)
+        case _:
+            return region_options(semples, epsilon=semples.mask_epsilon)
+
+
+def _rate(
+    job: TrainingJob, manifest: Manifest, clip: FrozenClip, class_texts: torch.Tensor, context: WorkerContext
+) -> Rate | None:
+    """Return what chooses the epoch, if anything does."""
+    config, net = job.config, job.config.cam_net
+    match config.selection.criterion:
+        case "last":
+            return None
+        case "oracle":
+            scored = scored_manifest(read_manifest(job.manifest_uri), config)
+            return functools.partial(oracle_score, manifest=scored, config=config, context=context)
+        case "clip_score":
+            return functools.partial(
+                clip_score,
+                dataset=ImageLabelDataset(manifest, light(config.augment), net.image_mean, net.image_std, config.seed),
+                clip=clip,
+                class_texts=class_texts,
+                options=_regions(job),
+                cam_net=net,
+                num_images=config.selection.num_images,
+                context=context,
+            )
+
+
+def oracle_score(network: torch.nn.Module, *, manifest: Manifest, config: RunConfig, context: WorkerContext) -> float:
+    """Return the mIoU at the best threshold over scored images that have a mask: it uses pixel labels.
+
+    Args:
+        network: unwrapped mask generator.
+        manifest: scored images.
+        config: CAM inference, thresholds, how many images.
+        context: this worker; each scores a share of the images.
+
+    Raises:
+        ConfigError: when no scored image has a mask.
+    """
+    with_mask = [record for record in manifest.records if record.mask_uri]
+    if not with_mask:
+        raise ConfigError("selection.criterion is oracle, but no scored image has a mask; use last or clip_score")
+    count = min(config.selection.num_images, len(with_mask))
+    records = [with_mask[position * len(with_mask) // count] for position in range(count)]
+    thresholds, num_classes = sweep_thresholds(config.evaluation), len(manifest.class_names)
+    sweep = ThresholdSweep(thresholds, num_classes)
+    net = config.cam_net
+    for record in records[context.rank :: context.world_size]:
+        images, labels, ids = [load_image(record.image_uri)], [record.labels], [record.image_id]
+        cam = compute_cams(network, images, labels, ids, config.cams, net.image_mean, net.image_std)[0]
+        assert record.mask_uri is not None
+        sweep.update(cam, load_mask(record.mask_uri))
+    counts = all_reduce_sum(torch.as_tensor(sweep.to_array()).to(context.device)).cpu().numpy()
+    merged = ThresholdSweep.from_array(counts, thresholds, num_classes)
+    return seed_scores(merged, config.evaluation.fixed_threshold, manifest.class_names).miou_best
 
 
 def load_job_clip(config: RunConfig, device: torch.device) -> FrozenClip:

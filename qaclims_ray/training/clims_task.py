@@ -23,6 +23,7 @@ from qaclims_ray.training.region_features import (
     region_features,
 )
 from qaclims_ray.training.ritc_task import TextSource, check_texts
+from qaclims_ray.training.selection import Rate
 
 
 def train_clims(
@@ -38,6 +39,7 @@ def train_clims(
     loader_workers: int,
     seed: int,
     context: WorkerContext,
+    rate: Rate | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train CAMs with the losses of CLIMS; runs on every worker. Arguments and errors as in `train_ritc`.
@@ -111,6 +113,11 @@ def clims_step(
     )
 
 
+def clims_regions(clims: ClimsConfig) -> RegionOptions:
+    """Return how CLIMS makes regions of maps: soft masks, no threshold."""
+    return RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
+
+
 def _pair_terms(
     maps: Tensor,
     image: Tensor,
@@ -125,7 +132,7 @@ def _pair_terms(
     texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
     class_texts = texts.foreground.to(maps.device)
     if len(present):
-        options = RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
+        options = clims_regions(clims)
         rows = (positions.to(maps.device), classes.to(maps.device))
         regions = region_features(maps, image, *rows, clip=clip, options=options, cam_net=cam_net)
     else:

@@ -1,6 +1,7 @@
 """What all trainings of a mask generator share: where it starts, what of it learns, how it is kept."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from qaclims_ray.models.mask_generator import MaskNetwork, load_mask_generator, 
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.training.loop import Task, TrainingImages
 from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.selection import Rate
 
 
 def initial_generator(init_dir: str, cam_net: CamNetConfig, num_classes: int) -> MaskNetwork:
@@ -52,6 +54,7 @@ def generator_task(
     freeze_batch_norm: bool,
     scope: Literal["head", "full"] = "full",
     identity: Any = None,
+    rate: Rate | None = None,
     finish: Callable[[str | None], None] | None = None,
 ) -> Task:
     """Make the training of a mask generator.
@@ -64,6 +67,7 @@ def generator_task(
         freeze_batch_norm: keep batch norm statistics fixed.
         scope: what learns.
         identity: see `Task`.
+        rate: rates the network after every epoch; the best epoch's network is kept. None keeps the last.
         finish: see `Task`.
     """
     if scope == "head":
@@ -79,6 +83,7 @@ def generator_task(
         optim=optim,
         freeze_batch_norm=freeze_batch_norm,
         identity=identity,
+        score=None if rate is None else functools.partial(rate, network),
         finish=finish,
     )
 

@@ -30,6 +30,7 @@ from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_c
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
 from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from qaclims_ray.training.selection import BEST_SCORE, Selection
 
 
 @runtime_checkable
@@ -69,6 +70,8 @@ class Task:
     """Keep batch norm statistics fixed."""
     identity: Any = None
     """What else must not change between a checkpoint and going on from it, as JSON types."""
+    score: Callable[[], float] | None = None
+    """Rates the network after every epoch, equal on all workers: the best epoch's is what the training ends with."""
     finish: Callable[[str | None], None] | None = None
     """Called on every worker before the last report; may add files to the folder, which only rank 0 is given."""
 
@@ -111,9 +114,12 @@ def fit(
     optimizer = build_optimizer(task.groups, optim)
     settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset), task.identity])
     progress = Progress(seed=seed, settings=settings)
+    selection = Selection(task.score, task.save) if task.score is not None else None
     with context.latest_checkpoint() as folder:
         if folder is not None:
             progress = restore_checkpoint(folder, task.load, optimizer, progress)
+            if selection is not None and context.rank == 0:
+                selection.restore(folder)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
     wrapped = wrap_network(network, precision, context)
@@ -138,14 +144,19 @@ def fit(
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
         metrics = meter.epoch_metrics()
         _require_finite(metrics, epoch)
+        folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+        if selection is not None:
+            metrics |= selection.update(folder, progress.metrics.get(BEST_SCORE))
         done = dataclasses.replace(
             progress, epochs_done=epoch + 1, steps_done=(epoch + 1) * len(sampler), metrics=metrics
         )
-        folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
         if folder is not None:
             save_checkpoint(folder, task.save, optimizer, done)
-        if task.finish is not None and done.epochs_done == optim.epochs:
-            task.finish(folder)
+        if done.epochs_done == optim.epochs:
+            if selection is not None and folder is not None:
+                selection.conclude(folder)
+            if task.finish is not None:
+                task.finish(folder)
         context.report({**metrics, "epoch": float(epoch + 1)}, folder)
         progress = done
     return progress.metrics

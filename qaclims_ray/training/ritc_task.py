@@ -26,6 +26,7 @@ from qaclims_ray.training.generator_task import generator_task, initial_generato
 from qaclims_ray.training.loop import fit, images_per_step
 from qaclims_ray.training.meter import OnStep, StepResult
 from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, probabilities, region_features
+from qaclims_ray.training.selection import Rate
 
 PUBLISHED_RANKS = 2
 """Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
@@ -71,6 +72,7 @@ def train_ritc(
     seed: int,
     context: WorkerContext,
     prompts: Float[Tensor, "class dim"] | None = None,
+    rate: Rate | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train CAMs by contrasting their regions with texts; runs on every worker.
@@ -88,6 +90,7 @@ def train_ritc(
         seed: seed of order and crops.
         context: this worker.
         prompts: encoded learned prompts of every class, for `ritc.prompt_weight`.
+        rate: see `generator_task`.
         on_step: see `training.loop.fit`.
 
     Returns:

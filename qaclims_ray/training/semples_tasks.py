@@ -34,6 +34,7 @@ from qaclims_ray.training.region_features import (
     no_regions,
     region_features,
 )
+from qaclims_ray.training.selection import Rate
 
 
 def train_matching(
@@ -51,6 +52,7 @@ def train_matching(
     loader_workers: int,
     seed: int,
     context: WorkerContext,
+    rate: Rate | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train the mask generator by matching, and by refinement where there are prompts; runs on every worker.
@@ -69,6 +71,7 @@ def train_matching(
         loader_workers: image loading processes of this worker.
         seed: seed of order and crops.
         context: this worker.
+        rate: see `generator_task`.
         on_step: see `training.loop.fit`.
 
     Returns:
@@ -93,6 +96,7 @@ def train_matching(
         optim,
         freeze_batch_norm=semples.freeze_batch_norm,
         scope=semples.train_scope,
+        rate=rate,
         identity=_identity(semples, with_prompts=prompts is not None),
     )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
@@ -264,6 +268,7 @@ def train_jointly(
     loader_workers: int,
     seed: int,
     context: WorkerContext,
+    rate: Rate | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train masks and prompts together (Table 6, joint): masks by Eq. 1 and 3, prompts by Eq. 2; on every worker.
@@ -289,6 +294,7 @@ def train_jointly(
         optim,
         freeze_batch_norm=semples.freeze_batch_norm,
         scope=semples.train_scope,
+        rate=rate,
         identity=[_identity(semples, with_prompts=True), dataclasses.asdict(semples.prompt)],
     )
     names = manifest.class_names
