@@ -160,19 +160,20 @@ def _networks(out: Path) -> dict[Path, int]:
 
 def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
     out = tmp_path / "table"
-    blocked = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3"
-    blocked.parent.mkdir(parents=True)
-    blocked.write_text("a file where a folder must be")
+    broken = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3" / "meta.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
     result = run_ablation(_ablation(out), Console(quiet=True))
     first, second = result.rows
     assert set(first.scores) == {5, 6}
     assert (set(second.scores), set(second.failures)) == ({5}, {6})
+    assert "meta.json is broken" in second.failures[6]
     assert "1 of 2 seeds" in (out / "ablation-tiny.md").read_text()
     assert second.failures[6] in (out / "ablation-tiny.md").read_text()
     assert "Traceback" in (out / "seed-6" / "trials" / second.system / "log.txt").read_text()
     before = _networks(out)
 
-    blocked.unlink()
+    broken.unlink()
     again = run_ablation(_ablation(out), Console(quiet=True))
     assert {path: _networks(out)[path] for path in before} == before
     assert not any(row.failures for row in again.rows)
