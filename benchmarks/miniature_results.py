@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
     parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides, for choosing settings")
-    parser.add_argument("--preset", default="miniature", choices=("miniature", "miniature_semples"))
+    parser.add_argument("--preset", default="miniature", choices=("miniature", "miniature_semples", "miniature_weaktr"))
     parser.add_argument("--work", type=Path, help="keep data, corpora and networks here, by seed; a later call goes on")
     parser.add_argument("--table", type=Path, help="write the tables from the cache to this file and stop")
     arguments = parser.parse_args()
@@ -122,7 +122,8 @@ class LocalRun:
         if system.kind == "classifier":
             return self.classifier()
         resolved = with_overrides(self.config, system.overrides)
-        start = self.classifier() if name == UNCALIBRATED else self.classifier() / CALIBRATED_DIR
+        calibrated = self.config.classifier.calibrate and name != UNCALIBRATED
+        start = self.classifier() / CALIBRATED_DIR if calibrated else self.classifier()
         if system.kind == "semples":
             start = self.network(system.base) if system.base else start
 
@@ -144,7 +145,7 @@ class LocalRun:
 
     def classifier(self) -> Path:
         """Return the folder of the classifier."""
-        settings = artifacts.plain(self.config.classifier)
+        settings = artifacts.plain([self.config.cam_net, self.config.classifier])
         return self._train(self.config, "classifier", settings)
 
     def _phase(self, config: RunConfig, phase: Phase, init: Path, prompts: Path | None, regions_of: RegionsOf) -> Path:

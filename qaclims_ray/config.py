@@ -199,7 +199,8 @@ class CamNetConfig:
     """timm model name (weaktr: deit_small_patch16_224), or one of the miniature world's: "miniature", a small stride-4
     network, or for weaktr "miniature_vit" (patch 8)."""
     weights: str = ""
-    """Local safetensors/pth file, or "timm" for the model's default pretrained weights; empty starts at random."""
+    """Local safetensors/pth file, or "timm" for the model's default pretrained weights; empty starts at random;
+    "miniature" is for backbone miniature_vit, the image tower of the miniature world's CLIP."""
     output_stride: int = 16
     """Stride of the CAM in pixels; for weaktr the side of a patch."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -82,6 +82,49 @@ def miniature() -> RunConfig:
     )
 
 
+def miniature_weaktr() -> RunConfig:
+    """SemPLeS on a small WeakTr: `qaclims run miniature_weaktr --out runs/weaktr`.
+
+    Its ViT starts from the image tower of the miniature CLIP, as DeiT-S starts from ImageNet; from scratch it learns
+    nothing useful from 600 images. Measured in docs/results/miniature_semples.md.
+    """
+    semples = miniature_semples()
+    return replace(
+        with_overrides(
+            semples, {"name": "miniature_weaktr", "cams.activation": "relu", "cams.normalisation": "minmax"}
+        ),
+        cam_net=replace(
+            semples.cam_net,
+            generator="weaktr",
+            backbone="miniature_vit",
+            weights="miniature",
+            output_stride=8,
+            image_size=64,
+        ),
+        classifier=ClassifierConfig(
+            optim=OptimConfig(
+                name="adamw",
+                lr=1e-4,
+                head_lr_factor=10.0,
+                weight_decay=0.03,
+                schedule="cosine",
+                warmup_steps=60,
+                epochs=10,
+                batch_size=32,
+                clip_grad_norm=5.0,
+            ),
+            freeze_batch_norm=False,
+        ),
+        semples=replace(
+            semples.semples,
+            mask="minmax",
+            mask_epsilon=0.01,
+            match=replace(semples.semples.match, lr=1e-4, head_lr_factor=10.0),
+            refine=replace(semples.semples.refine, lr=1e-4, head_lr_factor=10.0),
+        ),
+    )
+
+
 _PLAIN_VIT_B = {"clip.model": "ViT-B-32-quickgelu", "clip.weights": "openai", "clip.mask_adapted": False}
 """OpenAI's plain CLIP, which CLIMS and SemPLeS use."""
 
@@ -261,6 +304,7 @@ def voc12_mobilenet() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "miniature": miniature,
     "miniature_semples": miniature_semples,
+    "miniature_weaktr": miniature_weaktr,
     "voc12": voc12,
     "voc12_paper": voc12_paper,
     "voc12_plain_clip": voc12_plain_clip,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qaclims_ray.cluster.data import training_manifest
-from qaclims_ray.cluster.stage import Stage, clip_model, current, weights_fingerprint
+from qaclims_ray.cluster.stage import Stage, backbone_weights, clip_model, current, weights_fingerprint
 from qaclims_ray.cluster.text import bank_identity
 from qaclims_ray.cluster.train import CURVES_NAME, Curves, raw_curves, run_training
 from qaclims_ray.cluster.training_job import RegionsOf, TrainingJob
@@ -50,7 +50,7 @@ def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     )
     inputs = {
         "manifest": training_manifest(manifest, config).fingerprint(),
-        "weights": weights_fingerprint(config.cam_net.weights, config.classifier.network or None),
+        "weights": weights_fingerprint(backbone_weights(config), config.classifier.network or None),
     }
     if config.classifier.network:
         return _take_network(stage, settings, inputs, len(manifest.class_names))

@@ -56,6 +56,13 @@ def clip_model(config: RunConfig) -> tuple[str, str | None]:
     return config.clip.model, config.clip.weights or None
 
 
+def backbone_weights(config: RunConfig) -> str:
+    """Return the pretrained weights of the mask generator; "miniature" is the image tower of the shipped CLIP."""
+    if config.cam_net.weights == "miniature":
+        return str(clip_dir() / "open_clip_model.safetensors")
+    return config.cam_net.weights
+
+
 def vqa_model(config: RunConfig) -> str:
     """Return the VQA model's name or folder; "miniature" is the shipped folder."""
     return str(vqa_dir()) if config.corpus.model == "miniature" else config.corpus.model

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
-from qaclims_ray.cluster.stage import clip_model
+from qaclims_ray.cluster.stage import backbone_weights, clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.datasets import ImageLabelDataset
@@ -124,7 +124,7 @@ def _train(
         "on_step": on_step,
     }
     if job.kind == "classifier":
-        return train_classifier(classifier=config.classifier, **shared)
+        return train_classifier(classifier=config.classifier, weights=backbone_weights(config), **shared)
     clip = load_job_clip(config, context.device)
     class_texts = _class_texts(manifest, config, clip)
     with storage.local_copy(job.init_uri) as init_dir:

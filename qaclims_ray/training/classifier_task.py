@@ -1,5 +1,6 @@
 """Training of the image-level classifier: the baseline CAM, and the start of text contrast (row R9)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ def train_classifier(
     loader_workers: int,
     seed: int,
     context: WorkerContext,
+    weights: str | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train a classifier on image-level labels; runs on every worker.
@@ -48,6 +50,7 @@ def train_classifier(
         loader_workers: image loading processes of this worker.
         seed: seed of initial weights, order and crops.
         context: this worker.
+        weights: the file that `cam_net.weights` is a name for; None takes `cam_net.weights` as it is.
         on_step: see `training.loop.fit`.
 
     Returns:
@@ -62,7 +65,10 @@ def train_classifier(
             "are not logits; set classifier.calibrate to false"
         )
     with seeded(seed_of("network", seed), torch.device("cpu")):
-        network = build_mask_generator(cam_net, len(manifest.class_names))
+        network = build_mask_generator(
+            replace(cam_net, weights=cam_net.weights if weights is None else weights), len(manifest.class_names)
+        )
+    network.config = cam_net
     dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
     num_images = images_per_step(classifier.optim, len(dataset))
 
