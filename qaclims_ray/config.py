@@ -17,6 +17,7 @@ from qaclims_ray.errors import ConfigError
 _Config = TypeVar("_Config")
 Profile = Literal["official", "paper"]
 TextGroup = Literal["fine_grained", "alias", "objects", "scene"]
+BackgroundFilter = Literal["synonyms", "other_labels", "containing", "empty"]
 ALL_TEXT_GROUPS: tuple[TextGroup, ...] = ("fine_grained", "alias", "objects", "scene")
 
 
@@ -168,9 +169,9 @@ class TextConfig:
         ("potted plant", "plant"),
     )
     """Pairs (class, short form) that also count as naming the class (Q5)."""
-    drop_background: Literal["exact", "strict"] = "exact"
-    """Which background answers fall out: equal to the class (official), or also its synonyms, answers that contain
-    it, empty answers and other labels of the image (Q9)."""
+    background_filters: tuple[BackgroundFilter, ...] = ()
+    """Background answers that fall out besides those equal to the class (Q9): its synonyms, other labels of the
+    image, answers containing such a name as a word instead of being equal to it, empty ones."""
     empty_background: Literal["skip", "no_class"] = "skip"
     """A pair without background text: skipped in both losses (official) or given "no {class}" (Q10)."""
     template: str = "a photo of {}."

@@ -74,19 +74,18 @@ def class_text(answer: str, class_name: str, *, short_forms: Sequence[str], rule
     return text if rule == "substring" else text.strip()
 
 
-def drop_exact(answers: Iterable[str], class_name: str) -> list[str]:
-    """Remove the answers that equal the class name to the letter: "Dog" and "" stay (official, row Q9)."""
-    return [answer for answer in answers if answer != class_name]
-
-
-def drop_strict(answers: Iterable[str], names: Sequence[str]) -> list[str]:
-    """Remove empty answers and those that hold one of the names as a whole word (row Q9).
+def drop_named(answers: Iterable[str], names: Sequence[str], *, containing: bool = False) -> list[str]:
+    """Remove background answers that name what the image is labelled with (row Q9).
 
     Args:
         answers: cleaned answers.
-        names: the class and the other labels of the image, each with its short forms.
+        names: what counts; the released code has the class name alone.
+        containing: remove answers that hold a name as a whole word; else those that equal one to the letter, so that
+            "Dog" stays (official).
     """
-    return [answer for answer in answers if answer.strip() and not names_class(answer, names, rule="word")]
+    if containing:
+        return [answer for answer in answers if not names_class(answer, names, rule="word")]
+    return [answer for answer in answers if answer not in names]
 
 
 def without_duplicates(texts: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from qaclims_ray.config import TextConfig
-from qaclims_ray.corpus.answers import class_text, drop_exact, drop_strict, short_forms_of, without_duplicates
+from qaclims_ray.corpus.answers import class_text, drop_named, short_forms_of, without_duplicates
 from qaclims_ray.corpus.questions import KIND_OF_GROUP
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
@@ -147,11 +147,13 @@ def _kept(
     texts: Sequence[str], record: ImageRecord, class_id: int, class_names: Sequence[str], text: TextConfig
 ) -> list[str]:
     """Distinct background texts that do not name what the image is labelled with (rows Q8, Q9)."""
-    if text.drop_background == "exact":
-        return without_duplicates(drop_exact(texts, class_names[class_id]))
-    labels = [class_names[label] for label in record.labels]
-    names = [form for label in labels for form in (label, *short_forms_of(label, text.class_synonyms))]
-    return without_duplicates(drop_strict(texts, names))
+    filters = text.background_filters
+    labels = record.labels if "other_labels" in filters else (class_id,)
+    names = [class_names[label] for label in labels]
+    if "synonyms" in filters:
+        names += [form for name in names for form in short_forms_of(name, text.class_synonyms)]
+    kept = [answer for answer in texts if answer.strip()] if "empty" in filters else texts
+    return without_duplicates(drop_named(kept, names, containing="containing" in filters))
 
 
 def _uses(text: TextConfig, kind: Literal["foreground", "background"]) -> bool:

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from qaclims_ray.corpus.answers import (
     class_text,
     clean_answer,
-    drop_exact,
-    drop_strict,
+    drop_named,
     names_class,
     noun_lemma,
     short_forms_of,
@@ -88,13 +87,13 @@ def test_short_forms_count_as_naming_the_class(rule):
     assert class_text("round table", "dining table", short_forms=(), rule=rule) == "round table dining table"
 
 
-def test_drop_exact_keeps_what_differs_in_any_letter():
-    assert drop_exact(["dog", "Dog", "", "dogs", "hot dog"], "dog") == ["Dog", "", "dogs", "hot dog"]
+def test_drop_named_keeps_what_differs_in_any_letter():
+    assert drop_named(["dog", "Dog", "", "dogs", "hot dog"], ["dog"]) == ["Dog", "", "dogs", "hot dog"]
 
 
-def test_drop_strict_drops_empty_answers_and_all_that_name_a_label():
-    answers = ["Dog", "", " ", "dogs", "hot dog", "dogma", "brown cow", "grass"]
-    assert drop_strict(answers, ("dog", "cow")) == ["dogma", "grass"]
+def test_drop_named_containing_looks_for_whole_words():
+    answers = ["Dog", "dogs", "hot dog", "dogma", "brown cow", "grass"]
+    assert drop_named(answers, ("dog", "cow"), containing=True) == ["dogma", "grass"]
 
 
 def test_short_forms_belong_to_one_class():

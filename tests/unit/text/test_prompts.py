@@ -7,7 +7,14 @@ from qaclims_ray.config import TextConfig
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
-from qaclims_ray.text.prompts import PairAnswers, foreground_weights, pair_prompts, shuffle_within_class
+from qaclims_ray.text.prompts import (
+    PairAnswers,
+    class_prompts,
+    class_words,
+    foreground_weights,
+    pair_prompts,
+    shuffle_within_class,
+)
 
 CLASSES = ("cat", "dog", "dining table")
 ALL_GROUPS = TextConfig().groups
@@ -98,6 +105,43 @@ def test_class_names_source_reads_no_corpus():
     assert pair.background == ("a photo of no dog.",)
 
 
+def test_words_may_stand_for_a_class_in_all_texts():
+    text = TextConfig(source="class_names", class_words=(("dog", "hound"),))
+    assert class_words(CLASSES, text) == ("cat", "hound", "dining table")
+    assert class_prompts(CLASSES, text) == ["a photo of cat.", "a photo of hound.", "a photo of dining table."]
+    cat, dog = pair_prompts(None, manifest_of(a=(0, 1)), text)
+    assert (words(dog.foreground), words(dog.background)) == (["hound"], ["no hound"])
+    assert (words(cat.foreground), words(cat.background)) == (["cat"], ["no cat"])
+
+
+def test_words_of_a_class_do_not_hide_its_name_from_the_filters():
+    fixed = (("*", ("dog", "tree")),)
+    text = TextConfig(source="fixed", fixed_background=fixed, class_words=(("dog", "hound"),))
+    (pair,) = pair_prompts(None, manifest_of(a=(1,)), text)
+    assert words(pair.background) == ["tree"]
+
+
+def test_answers_get_the_class_s_words_appended():
+    assert texts_of([("alias", "puppy"), ("alias", "old hound")], class_words=(("dog", "hound"),))[0] == [
+        "hound",
+        "puppy hound",
+        "old hound",
+    ]
+
+
+def test_the_texts_of_classes_follow_the_template():
+    assert class_prompts(("cat",), TextConfig(template="one {}")) == ["one cat"]
+
+
+def test_words_of_what_is_no_class_are_refused():
+    text = TextConfig(source="class_names", class_words=(("horse", "pony"),))
+    for make in (class_words, class_prompts):
+        with pytest.raises(ConfigError, match=r"class_words names \['horse'\]; expected classes: cat, dog"):
+            make(CLASSES, text)
+    with pytest.raises(ConfigError, match="class_words"):
+        pair_prompts(None, manifest_of(a=(0,)), text)
+
+
 def test_fixed_source_takes_the_class_list_then_the_shared_one():
     fixed = (("*", ("tree", "river", "cat")), ("dog", ("lawn", "tree")))
     text = TextConfig(source="fixed", fixed_background=fixed)
@@ -138,15 +182,24 @@ def test_class_synonyms_count_as_the_class():
     assert texts_of(answers, class_id=2, labels=(2,), class_synonyms=())[0][1] == "round table dining table"
 
 
-def test_strict_filter_drops_what_the_image_is_labelled_with():
-    answers = [("objects", name) for name in ("Dog", "", "two cats", "small table", "grass", "doghouse")]
-    assert texts_of(answers, labels=(0, 1, 2), drop_background="strict")[1] == ["grass", "doghouse"]
-    assert texts_of(answers, labels=(1,), drop_background="strict")[1] == [
-        "two cats",
-        "small table",
-        "grass",
-        "doghouse",
-    ]
+ANSWERS = ("Dog", "dog", "", "cat", "two cats", "table", "small table", "grass", "doghouse")
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ((), ("Dog", "", "cat", "two cats", "table", "small table", "grass", "doghouse")),
+        (("empty",), ("Dog", "cat", "two cats", "table", "small table", "grass", "doghouse")),
+        (("other_labels",), ("Dog", "", "two cats", "table", "small table", "grass", "doghouse")),
+        (("other_labels", "synonyms"), ("Dog", "", "two cats", "small table", "grass", "doghouse")),
+        (("containing",), ("", "cat", "two cats", "table", "small table", "grass", "doghouse")),
+        (("other_labels", "synonyms", "containing", "empty"), ("grass", "doghouse")),
+    ],
+)
+def test_each_background_filter_drops_what_it_says(filters, kept):
+    answers = [("objects", name) for name in ANSWERS]
+    found = texts_of(answers, class_id=1, labels=(0, 1, 2), background_filters=filters)[1]
+    assert tuple(found) == kept
 
 
 def test_a_pair_without_background_is_left_empty_or_given_no_class():
@@ -204,7 +257,7 @@ def test_shuffled_answers_come_from_another_image_of_the_class():
 
 def test_shuffled_answers_are_filtered_for_the_image_that_gets_them():
     rows = [*rows_of("a", 0, [("objects", "grass")]), *rows_of("b", 0, [("objects", "dog")]), *rows_of("a", 1, FULL)]
-    text = TextConfig(shuffle_answers=True, drop_background="strict")
+    text = TextConfig(shuffle_answers=True, background_filters=("synonyms", "other_labels", "containing", "empty"))
     pairs = pair_prompts(pd.DataFrame(rows), manifest_of(a=(0, 1), b=(0,)), text)
     background = {(pair.image_id, pair.class_id): words(pair.background) for pair in pairs}
     assert background["a", 0] == []
