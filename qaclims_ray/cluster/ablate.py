@@ -195,11 +195,12 @@ def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
 def gather(ablation: Ablation, ended: Mapping[str, Any], conditions: Mapping[str, str]) -> AblationResult:
     """Return the table of what the trials returned."""
     table, rows = ablation.table, []
+    mark = " (epoch chosen with pixel labels)" if ablation.config.selection.criterion == "oracle" else ""
     for row in table.rows:
         results = {seed: ended[_trial_name(row.name, seed)] for seed in ablation.seeds}
         rows.append(
             ResultRow(
-                label=row.label,
+                label=f"{row.label}{mark}",
                 system=row.name,
                 published=row.published,
                 scores={seed: found for seed, found in results.items() if isinstance(found, SeedFigures)},

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from qaclims_ray.ablations import TABLES, AblationRow, AblationTable
-from qaclims_ray.cluster.ablate import Ablation, artefacts_of, plan_trials, run_ablation, take_over_corpus
+from qaclims_ray.cluster.ablate import Ablation, artefacts_of, gather, plan_trials, run_ablation, take_over_corpus
 from qaclims_ray.cluster.data import run_data, training_manifest
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
@@ -194,6 +194,15 @@ def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
             assert "mIoU" in (Path(layout.records) / "log.txt").read_text()
     assert (tmp_path / "mlflow.db").is_file()  # one store for the table and all its trials
     assert not list(out.rglob("mlflow.db"))
+
+
+def test_epochs_chosen_with_pixel_labels_are_marked_in_every_row(tmp_path):
+    for criterion, is_marked in (("last", False), ("oracle", True)):
+        ablation = _ablation(tmp_path, selection__criterion=criterion)
+        ended = {f"seed {seed}, {row.name}": DataError("x") for row in _tiny_table().rows for seed in (5, 6)}
+        result = gather(ablation, ended, {})
+        assert all(("chosen with pixel labels" in row.label) == is_marked for row in result.rows)
+        assert all(set(row.failures) == {5, 6} for row in result.rows)
 
 
 def test_one_corpus_serves_all_seeds_of_a_data_set_that_is_not_drawn(tmp_path):
