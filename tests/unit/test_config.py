@@ -22,7 +22,7 @@ from qaclims_ray.config import (
     TextConfig,
 )
 from qaclims_ray.errors import ConfigError, QaclimsError
-from qaclims_ray.method_config import RitcConfig
+from qaclims_ray.method_config import ClimsConfig, PromptConfig, RitcConfig, SemplesConfig
 from qaclims_ray.run_config import ClusterConfig, RunConfig, from_dict, to_dict, with_overrides
 
 BASE = RunConfig(name="test", data=DataConfig(dataset="voc12", root="/data"))
@@ -45,6 +45,10 @@ def value_at(config: Any, path: str) -> Any:
     for part in path.split("."):
         config = getattr(config, part)
     return config
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
 
 
 def values_of(hint: Any) -> st.SearchStrategy:
@@ -89,8 +93,7 @@ def test_overrides_survive_the_round_trip_or_are_refused(changes: dict[str, Any]
     assert from_dict(to_dict(changed)) == changed
     assert from_dict(json.loads(json.dumps(to_dict(changed)))) == changed
     for path in PATHS:
-        stored = json.loads(json.dumps(value_at(changed, path)))
-        assert stored == changes.get(path, json.loads(json.dumps(value_at(BASE, path))))
+        assert as_json(value_at(changed, path)) == changes.get(path, as_json(value_at(BASE, path)))
     assert with_overrides(changed, {path: value_at(BASE, path) for path in changes}) == BASE
 
 
@@ -130,7 +133,34 @@ def test_a_whole_stage_can_be_overridden() -> None:
     assert with_overrides(BASE, {"cams": {"scales": [1.0]}}).cams == CamConfig(scales=(1.0,))
 
 
+def test_the_threshold_of_clims_may_be_off() -> None:
+    assert with_overrides(BASE, {"clims.suppression_threshold": None}).clims.suppression_threshold is None
+    assert ClimsConfig(suppression_threshold=-1.0).suppression_threshold == -1.0
+
+
+def test_prompts_learn_as_their_settings_say() -> None:
+    optim = PromptConfig(lr=0.3, epochs=4, batch_size=9, weight_decay=0.2, schedule="constant").optim()
+    expected = OptimConfig(
+        name="adamw", lr=0.3, head_lr_factor=1.0, weight_decay=0.2, schedule="constant", epochs=4, batch_size=9
+    )
+    assert optim == expected
+    assert PromptConfig(epochs=0).optim().epochs == 1  # the loop knows no training without epochs
+
+
 # --- misuse
+
+
+def test_prompts_without_anything_to_learn_are_refused_unless_they_stay_random() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to learn; set epochs to 0"):
+        PromptConfig(image_weight=0, text_weight=0)
+    assert PromptConfig(image_weight=0, text_weight=0, epochs=0).epochs == 0
+
+
+def test_joint_training_has_no_rounds() -> None:
+    for rounds in (0, 2):
+        with pytest.raises(ConfigError, match=f"semples.rounds is {rounds}: joint training has no rounds"):
+            SemplesConfig(schedule="joint", rounds=rounds)
+    assert SemplesConfig(schedule="joint").rounds == 1
 
 
 @pytest.mark.parametrize(
@@ -157,6 +187,40 @@ def test_an_unknown_setting_or_a_stage_without_fields_is_refused(path: str) -> N
         ("ritc.omega", -0.01),
         ("ritc.region_mode", "mask"),
         ("ritc.area_weight", -1),
+        ("ritc.prompt_weight", -0.1),
+        ("clims.matching_weight", -1),
+        ("clims.background_weight", -1),
+        ("clims.suppression_weight", -1),
+        ("clims.area_weight", -0.1),
+        ("clims.suppression_threshold", 1.0),
+        ("clims.suppression_threshold", -1.1),
+        ("clims.pair_reduction", "sum"),
+        ("clims.optim.lr", 0.0),
+        ("semples.rounds", -1),
+        ("semples.background_weight", -1),
+        ("semples.refine_weight", -1),
+        ("semples.area_weight", -1),
+        ("semples.mask", "softmax"),
+        ("semples.mask_epsilon", 0.0),
+        ("semples.omega", 1.01),
+        ("semples.omega", -0.01),
+        ("semples.schedule", "alternating"),
+        ("semples.refine_init", "prompts"),
+        ("semples.train_scope", "backbone"),
+        ("semples.match.epochs", 0),
+        ("semples.prompt.length", 0),
+        ("semples.prompt.num_views", 0),
+        ("semples.prompt.steps_per_epoch", 0),
+        ("semples.prompt.batch_size", 0),
+        ("semples.prompt.epochs", -1),
+        ("semples.prompt.image_weight", -1),
+        ("semples.prompt.text_weight", -1),
+        ("semples.prompt.weight_decay", -1),
+        ("semples.prompt.lr", 0.0),
+        ("semples.prompt.mask_epsilon", 0.0),
+        ("semples.prompt.init", "zeros"),
+        ("semples.prompt.full_stop", "none"),
+        ("semples.prompt.similarity", "cosine"),
         ("text.groups", ["objects", "objects"]),
         ("text.groups", ["colours"]),
         ("text.template", "no place"),
