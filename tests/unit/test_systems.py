@@ -1,0 +1,257 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from qaclims_ray.cluster.methods import phase_settings
+from qaclims_ray.config import DataConfig
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.run_config import RunConfig, Variant, with_overrides
+from qaclims_ray.systems import (
+    SYSTEMS,
+    check_systems,
+    needs_clip,
+    needs_corpus,
+    system_config,
+    system_of,
+    training_order,
+)
+from qaclims_ray.training.phases import Phase
+
+
+def _run(*systems: str, variants: tuple[Variant, ...] = (), **overrides: Any) -> RunConfig:
+    config = RunConfig(name="test", systems=systems, variants=variants, data=DataConfig(dataset="voc12", root="/data"))
+    return with_overrides(config, {"clip.mask_adapted": True, **overrides})
+
+
+# --- the table
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
+    check_systems(_run(name, **{"data.dataset": "miniature", "data.root": ""}))
+    assert SYSTEMS[name].label and SYSTEMS[name].description.endswith(".")
+
+
+def test_labels_tell_systems_apart() -> None:
+    assert len({system.label for system in SYSTEMS.values()}) == len(SYSTEMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("semples_match", "semples.rounds", 0),
+        ("semples_match_longer", "semples.refine_weight", 0.0),
+        ("semples_match_longer", "semples.refine_init", "matched"),
+        ("semples_random_prompts", "semples.prompt.epochs", 0),
+        ("semples_text_only", "semples.prompt.image_weight", 0.0),
+        ("semples_image_only", "semples.prompt.text_weight", 0.0),
+        ("semples_joint", "semples.schedule", "joint"),
+        ("semples_2_rounds", "semples.rounds", 2),
+        ("semples_3_rounds", "semples.rounds", 3),
+        ("clims", "text.source", "fixed"),
+    ],
+)
+def test_controls_and_rows_differ_from_the_full_method_as_they_say(name, path, value) -> None:
+    resolved: Any = system_config(_run(name), name)
+    plain: Any = system_config(_run("semples"), "semples")
+    for part in path.split("."):
+        resolved, plain = getattr(resolved, part), getattr(plain, part)
+    assert resolved == value != plain
+
+
+def test_an_unknown_system_is_refused_with_the_known_ones() -> None:
+    for function in (system_of, system_config):
+        with pytest.raises(ConfigError, match=r"no system 'semple'; known: baseline, .*semples_joint"):
+            function(_run("baseline"), "semple")
+    with pytest.raises(ConfigError, match="no system 'semple'"):
+        check_systems(_run("semple"))
+
+
+# --- bases and order
+
+
+def test_bases_come_before_what_starts_from_them_and_once() -> None:
+    order = training_order(_run("semples_on_qa_clims", "baseline", "qa_clims", "qa_clims_prompts", "semples_on_clims"))
+    assert order == [
+        "qa_clims",
+        "semples_on_qa_clims",
+        "baseline",
+        "qa_clims_prompts",
+        "clims",
+        "semples_on_clims",
+    ]
+    assert training_order(_run("semples", "baseline")) == ["semples", "baseline"]
+
+
+def test_a_base_counts_for_what_a_run_needs() -> None:
+    assert not needs_clip(_run("baseline")) and needs_clip(_run("baseline", "semples"))
+    for name, expected in (
+        ("baseline", False),
+        ("semples", False),
+        ("semples_joint", False),
+        ("clims", False),
+        ("semples_on_clims", False),
+        ("ritc_class_names", False),
+        ("qa_clims", True),
+        ("semples_on_qa_clims", True),
+        ("qa_clims_prompts", True),
+    ):
+        assert needs_corpus(_run(name)) == expected, name
+
+
+# --- variants
+
+
+def test_a_variant_is_a_known_system_with_other_settings() -> None:
+    variant = Variant(name="rounds_5", system="semples_2_rounds", overrides={"semples.rounds": 5, "semples.omega": 0.2})
+    config = _run("rounds_5", "semples_2_rounds", variants=(variant,))
+    check_systems(config)
+    system = system_of(config, "rounds_5")
+    assert system.label == "SemPLeS, 2 rounds, rounds_5" and system.kind == "semples"
+    resolved = system_config(config, "rounds_5").semples
+    assert (resolved.rounds, resolved.omega) == (5, 0.2)
+    assert system_config(config, "semples_2_rounds").semples.omega == 0.0
+    assert SYSTEMS["semples_2_rounds"].overrides == {"semples.rounds": 2}
+
+
+def test_a_variant_keeps_base_and_needs() -> None:
+    variant = Variant(name="soft", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0.01})
+    config = _run("soft", variants=(variant,))
+    check_systems(config)
+    assert training_order(config) == ["qa_clims", "soft"] and needs_corpus(config)
+    assert system_config(config, "soft").ritc.prompt_weight == 0.01
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        (Variant(name="x", system="semple"), "no system 'semple'"),
+        (Variant(name="x", system="semples", overrides={"semples.round": 1}), "no setting 'semples.round'"),
+        (Variant(name="x", system="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
+        (Variant(name="x", system="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
+        (Variant(name="x", system="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
+        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
+        (Variant(name="x", system="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
+    ],
+)
+def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(_run("x", variants=(variant,)))
+
+
+def test_a_variant_must_not_hide_a_known_system() -> None:
+    """With this one, the base of qa_clims would be qa_clims."""
+    config = _run("qa_clims", variants=(Variant(name="qa_clims", system="qa_clims_prompts"),))
+    with pytest.raises(ConfigError, match="'qa_clims' has the name of a known system"):
+        check_systems(config)
+
+
+# --- what does not fit
+
+
+@pytest.mark.parametrize(
+    ("systems", "overrides", "message"),
+    [
+        (("fixed_primary",), {}, "holds texts of the miniature world; data.dataset is voc12"),
+        (("qa_clims",), {"clip.mask_adapted": False}, "system qa_clims: ritc.region_mode is token_mask"),
+        (("semples_on_qa_clims",), {"clip.mask_adapted": False}, "system qa_clims: ritc.region_mode"),
+        (("qa_clims",), {"ritc.prompt_weight": 0.2}, "ritc.prompt_weight is 0.2; learned prompts come from"),
+        (("semples_joint",), {"semples.rounds": 2}, "joint training has no rounds"),
+        (("semples_text_only",), {"semples.prompt.text_weight": 0.0}, "there is nothing to learn"),
+    ],
+)
+def test_a_combination_that_cannot_work_is_refused_before_any_work(systems, overrides, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(_run(*systems, **overrides))
+
+
+def test_plain_clips_do_for_clims_and_semples() -> None:
+    check_systems(_run("clims", "semples", "semples_joint", "semples_on_clims", **{"clip.mask_adapted": False}))
+
+
+# --- which phases systems share
+
+
+def _settings(kind: Any, name: str = "semples", regions_of: Any = "semples", **overrides: Any) -> dict[str, Any]:
+    return phase_settings(system_config(_run(name, **overrides), name), Phase(kind), regions_of)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    [
+        # Refinement alone.
+        ({"semples.refine_weight": 0.2}, {"match", "prompts"}),
+        ({"semples.refine.epochs": 7}, {"match", "prompts"}),
+        # Where phases start from and how many there are shows in their inputs.
+        ({"semples.refine_init": "matched"}, {"match", "prompts", "refine"}),
+        ({"semples.rounds": 3}, {"match", "prompts", "refine"}),
+        # Prompts alone; refinement then has other prompts as its input.
+        ({"semples.prompt.length": 5}, {"match", "refine"}),
+        ({"semples.prompt.epochs": 0}, {"match", "refine"}),
+        ({"semples.prompt.image_weight": 0.0}, {"match", "refine"}),
+        ({"semples.prompt.num_views": 1}, {"match", "refine"}),
+        ({"semples.prompt.mask_epsilon": 0.01}, {"match", "refine"}),
+        # The generator's trainings, not what prompts see of it.
+        ({"semples.mask_epsilon": 0.2}, {"prompts"}),
+        ({"semples.background_weight": 1.0}, {"prompts"}),
+        ({"semples.area_weight": 1.0}, {"prompts"}),
+        ({"semples.train_scope": "full"}, {"prompts"}),
+        ({"semples.freeze_batch_norm": False}, {"prompts"}),
+        ({"semples.match.epochs": 7}, {"prompts", "refine"}),
+        # Everything.
+        ({"semples.mask": "sigmoid"}, set()),
+        ({"semples.omega": 0.2}, set()),
+        ({"semples.clip_normalisation": "clip"}, set()),
+        ({"semples.antialias": True}, set()),
+        ({"clip.model": "RN50"}, set()),
+        ({"text.template": "{}"}, set()),
+        ({"text.class_words": [["person", "player"]]}, set()),
+        ({"augment.crop_px": 64}, set()),
+        ({"seed": 3}, set()),
+        ({"cam_net.output_stride": 8}, set()),
+        # Nothing.
+        ({"ritc.omega": 0.3}, {"match", "prompts", "refine"}),
+        ({"text.source": "class_names"}, {"match", "prompts", "refine"}),
+        ({"cluster.num_workers": 3}, {"match", "prompts", "refine"}),
+    ],
+)
+def test_a_phase_depends_on_its_own_settings_alone(overrides, same) -> None:
+    found = {kind for kind in ("match", "prompts", "refine") if _settings(kind) == _settings(kind, **overrides)}
+    assert found == same
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    [
+        ({"semples.prompt.lr": 0.5}, False),
+        ({"semples.refine_weight": 0.5}, False),
+        ({"semples.refine.epochs": 9}, False),
+        ({"semples.match.lr": 0.5}, False),
+        ({"semples.refine.lr": 0.5}, True),
+        ({"semples.refine_init": "matched"}, True),
+    ],
+)
+def test_joint_training_depends_on_both_sides(overrides, same) -> None:
+    assert (_settings("joint", "semples_joint") == _settings("joint", "semples_joint", **overrides)) == same
+
+
+def test_the_table_s_systems_share_matching_and_differ_after_it() -> None:
+    names = ["semples_match", "semples_match_longer", "semples_random_prompts", "semples_text_only"]
+    names += ["semples_image_only", "semples", "semples_2_rounds", "semples_on_qa_clims"]
+    assert all(_settings("match", name) == _settings("match") for name in names)
+    prompts = [_settings("prompts", name) for name in ("semples", "semples_random_prompts", "semples_text_only")]
+    assert all(first != second for index, first in enumerate(prompts) for second in prompts[:index])
+    assert _settings("refine", "semples_match_longer") != _settings("refine")
+
+
+def test_prompts_for_ritc_depend_on_ritc_s_regions() -> None:
+    reference = _settings("prompts", "qa_clims_prompts", "ritc")
+    assert reference != _settings("prompts", "qa_clims_prompts")
+    assert _settings("prompts", "qa_clims_prompts", "ritc", **{"ritc.omega": 0.3}) != reference
+    assert _settings("prompts", "qa_clims_prompts", "ritc", **{"semples.omega": 0.3}) == reference
+    assert _settings("prompts", "qa_clims_prompts", "ritc", **{"ritc.optim.epochs": 3}) == reference
+    stronger = _run("qa_clims_prompts")
+    weights = dataclasses.replace(system_config(stronger, "qa_clims_prompts").ritc, prompt_weight=0.9)
+    changed = dataclasses.replace(system_config(stronger, "qa_clims_prompts"), ritc=weights)
+    assert phase_settings(changed, Phase("prompts"), "ritc") == reference
