@@ -15,7 +15,7 @@ def test_every_row_resolves_on_every_preset(table, preset_name):
     config = with_rows(preset(preset_name), table.rows)
     if table.name.startswith("qa_clims") and not config.clip.mask_adapted and config.ritc.region_mode == "token_mask":
         # A preset of SemPLeS or CLIMS: its CLIP has no mask tokens, and the message says which setting to give.
-        with pytest.raises(ConfigError, match="set ritc.region_mode to pixel_mask"):
+        with pytest.raises(ConfigError, match=r"set ritc\.region_mode to pixel_mask"):
             check_systems(config)
         config = with_overrides(config, {"ritc.region_mode": "pixel_mask"})
     check_systems(config)
