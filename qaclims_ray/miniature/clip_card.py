@@ -3,12 +3,13 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
 import open_clip
 import torch
 
+from qaclims_ray.miniature.captions import MatchSettings
 from qaclims_ray.miniature.clip_pretraining import TRAINING_FILE
 from qaclims_ray.miniature.clip_probe import ProbeRow, probe
 from qaclims_ray.models.clip import FrozenClip, load_clip
@@ -34,16 +35,19 @@ def write_clip_card(folder: Path) -> dict[str, ProbeRow]:
 def _card(clip: FrozenClip, rows: Mapping[str, ProbeRow], record: Mapping) -> str:
     columns = [field.name.replace("_", " ") for field in fields(ProbeRow)]
     depth = 0 if clip.mask_embedding is None else len(clip.mask_embedding)
+    match = record["settings"]["match"]
+    stage = "clip" if match == asdict(MatchSettings()) else "clip_context"
+    bias = f"{match['stuff_bias'] * match['object_saturation'] / match['object_gain']:.2g}"
     num_parameters = sum(parameter.numel() for parameter in clip.parameters())
     lines = [
         "# Tiny CLIP of the miniature world",
         "",
         f"A CLIP of open_clip's own code with {num_parameters / 1e6:.2f} M parameters, and mask tokens of depth",
         f"{depth} for regions with a token mask. It knows the 64 x 64 scenes of the miniature",
-        "world, and nothing else. It is made by `python -m qaclims_ray.miniature.pretraining --stage clip`. Weights",
-        "are stored in half precision and used in float32. On purpose a class name also matches the class's own stuff",
-        "a little, as in a CLIP trained on photographs: that co-occurrence bias is what the methods of this package",
-        "have to cure.",
+        f"world, and nothing else. It is made by `python -m qaclims_ray.miniature.pretraining --stage {stage}`.",
+        "Weights are stored in half precision and used in float32. On purpose a class name also matches the class's",
+        f"own stuff, with {bias} times the weight of the object, as in a CLIP trained on photographs: that",
+        "co-occurrence bias is what the methods of this package have to cure.",
         "",
         "## Measured",
         "",
