@@ -67,6 +67,7 @@ def train_clims(
         clims.optim,
         freeze_batch_norm=clims.freeze_batch_norm,
         identity=dataclasses.asdict(clims),
+        rate=rate,
     )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 

@@ -129,6 +129,7 @@ def train_ritc(
         ritc.optim,
         freeze_batch_norm=ritc.freeze_batch_norm,
         identity=dataclasses.asdict(ritc),
+        rate=rate,
     )
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 

@@ -74,6 +74,20 @@ def test_a_checkpoint_of_other_losses_is_refused(tmp_path, init_dir) -> None:
         _train(tmp_path, init_dir, clims=clims_config(suppression_threshold=None))
 
 
+def test_a_rating_chooses_the_epoch_that_is_kept(tmp_path, init_dir) -> None:
+    ratings = iter([0.7, 0.9, 0.8])
+    kept = []
+
+    def rate(network) -> float:
+        kept.append(network.classifier.weight.detach().clone())
+        return next(ratings)
+
+    config = clims_config(optim=dataclasses.replace(OPTIM, epochs=3))
+    metrics = _train(tmp_path, init_dir, rate=rate, clims=config)
+    assert metrics["selection/best"] == 0.9 and len(kept) == 3 and not torch.equal(kept[1], kept[2])
+    assert torch.equal(load_file(tmp_path / "run/latest/network.safetensors")["classifier.weight"], kept[1])
+
+
 def test_the_real_clip_and_its_text_bank_fit(tmp_path, init_dir) -> None:
     clip, manifest = shipped_clip(), write_pictures(tmp_path)
     text = TextConfig(source="fixed", fixed_background=(("*", ("grass",)), ("red", ("sky",))))

@@ -3,6 +3,7 @@ import dataclasses
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from qaclims_ray.config import TextConfig
 from qaclims_ray.errors import ArtifactError, ConfigError
@@ -57,11 +58,23 @@ def test_training_lowers_the_loss_and_reports_its_parts(tmp_path, init_dir) -> N
 
 
 def test_checkpoints_hold_the_network_alone(tmp_path, init_dir) -> None:
-    from safetensors.torch import load_file
-
     _train(tmp_path, init_dir)
     names = set(load_file(tmp_path / "run/latest/network.safetensors"))
     assert names == set(build_cam_net(CAM_NET, 3, classifier_bias=True).state_dict())
+
+
+def test_a_rating_chooses_the_epoch_that_is_kept(tmp_path, init_dir) -> None:
+    ratings = iter([0.7, 0.9, 0.8])
+    kept = []
+
+    def rate(network) -> float:
+        kept.append(network.classifier.weight.detach().clone())
+        return next(ratings)
+
+    config = ritc_config(optim=dataclasses.replace(ritc_config().optim, epochs=3))
+    metrics = _train(tmp_path, init_dir, rate=rate, ritc=config)
+    assert metrics["selection/best"] == 0.9 and len(kept) == 3 and not torch.equal(kept[1], kept[2])
+    assert torch.equal(load_file(tmp_path / "run/latest/network.safetensors")["classifier.weight"], kept[1])
 
 
 def test_a_real_text_bank_fits(tmp_path, init_dir) -> None:

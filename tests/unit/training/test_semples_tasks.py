@@ -103,6 +103,21 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path, i
 
 
 @pytest.mark.parametrize("train", [_match, _join])
+def test_a_rating_chooses_the_epoch_that_is_kept(tmp_path, init_dir, train) -> None:
+    ratings = iter([0.7, 0.9, 0.8])
+    kept = []
+
+    def rate(network) -> float:
+        kept.append(network.classifier.weight.detach().clone())
+        return next(ratings)
+
+    optim = dataclasses.replace(OPTIM, epochs=3)
+    metrics = train(tmp_path, init_dir, rate=rate, optim=optim)
+    assert metrics["selection/best"] == 0.9 and len(kept) == 3 and not torch.equal(kept[1], kept[2])
+    assert torch.equal(_weights(tmp_path / "run/latest")["classifier.weight"], kept[1])
+
+
+@pytest.mark.parametrize("train", [_match, _join])
 def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path, init_dir, train) -> None:
     train(tmp_path, init_dir, semples=semples_config(train_scope="head"))
     before, after = _weights(tmp_path / "init"), _weights(tmp_path / "run/latest")
