@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from qaclims_ray.cluster.main import ablate_main, predict_main, run_main, sync_main
+from qaclims_ray.cluster.main import ablate_main, predict_main, prompts_main, run_main, sync_main
 
 VERBS = {
     "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, report",
@@ -16,6 +16,7 @@ VERBS = {
     "report": "write the report; what is missing is computed first",
     "ablate": "run a table of either paper over seeds, and write it with our column beside it",
     "predict": "masks and overlays of any images, by a trained run",
+    "prompts": "what learned prompts say: nearest words, similarity maps beside manual prompts",
     "sync": "send what could not be sent while the tracking server was away",
 }
 
@@ -35,6 +36,7 @@ def main() -> None:
     others: dict[str, Callable[[list[str]], int]] = {
         "ablate": ablate_main,
         "predict": predict_main,
+        "prompts": prompts_main,
         "sync": sync_main,
     }
     if verb in others:

@@ -14,6 +14,7 @@ from qaclims_ray.cluster.ablate_arguments import parse_ablation
 from qaclims_ray.cluster.arguments import parse_run
 from qaclims_ray.cluster.pipeline import print_results, run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
+from qaclims_ray.cluster.read_prompts import PromptArguments, run_read_prompts
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.evaluation.ablation_table import failures
 from qaclims_ray.tracking.mlflow_tracker import replay
@@ -51,6 +52,21 @@ def predict_main(argv: Sequence[str], prog: str = "qaclims predict") -> int:
                 description="Write masks and overlays of files, folders or buckets with a trained run.",
             )
         )
+
+    return _guarded(prog, work)
+
+
+def prompts_main(argv: Sequence[str], prog: str = "qaclims prompts") -> int:
+    """Show the learned prompts of a trained run; return the exit code."""
+
+    def work() -> None:
+        arguments = tyro.cli(
+            PromptArguments,
+            args=list(argv),
+            prog=prog,
+            description="Show the nearest words of learned prompts, and their maps beside manual ones.",
+        )
+        run_read_prompts(arguments, Console())
 
     return _guarded(prog, work)
 

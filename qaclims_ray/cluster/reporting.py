@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import psutil
+import ray
 import torch
 from PIL import Image
 
@@ -18,14 +20,16 @@ from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.evaluate import Evaluation, check_stores_full
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.cluster.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.train import read_curves
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
+from qaclims_ray.errors import QaclimsError
 from qaclims_ray.evaluation.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.evaluation.report import write_report
-from qaclims_ray.evaluation.report_data import ReportData, SystemReport
+from qaclims_ray.evaluation.report_data import PromptReading, ReportData, SystemReport
 from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
@@ -58,7 +62,7 @@ def run_report(
     config, layout = stage.config, stage.layout
     stage.progress.start("report")
     check_stores_full(config.cams)
-    systems = {}
+    systems, readings = {}, _prompt_readings(stage, manifest)
     for name in config.systems:
         system = system_of(config, name)
         network = layout.classifier if system.kind == "classifier" else layout.network(name)
@@ -69,6 +73,7 @@ def run_report(
             seed=evaluation.seed if evaluation else None,
             cooccurrence=evaluation.cooccurrence if evaluation else None,
             curves=read_curves(network),
+            prompts=readings.get(name),
         )
     sheet = _contact_sheet(stage, scored_manifest(manifest, config))
     page = write_report(
@@ -85,6 +90,8 @@ def run_report(
         ),
     )
     parent.log_image(sheet, "contact_sheet")
+    for name, reading in readings.items():
+        log_reading(parent, name, reading)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("report.html", "report.json"):
             local = os.path.join(folder, name)
@@ -117,6 +124,36 @@ def supervision(config: RunConfig) -> str:
     if config.clip.mask_adapted:
         return "image-level labels; a CLIP adapted on mask proposals of COCO (OVSeg)"
     return "image-level labels; a CLIP trained on pairs of image and text"
+
+
+def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReading]:
+    """Return what the systems' prompts say, read where the run's GPUs are."""
+    config = stage.config
+    names = [name for name in systems_with_prompts(config, stage.layout) if name in config.systems]
+    if not names:
+        return {}
+    task = _read_all.options(num_cpus=1, num_gpus=1 if config.cluster.use_gpu else 0)
+    outcome: Any = ray.get(task.remote(config, stage.layout, names, manifest))
+    if isinstance(outcome, QaclimsError):
+        raise outcome
+    return outcome
+
+
+@ray.remote(max_retries=1)
+def _read_all(
+    config: RunConfig, layout: RunLayout, names: list[str], manifest: Manifest
+) -> dict[str, PromptReading] | QaclimsError:
+    readings, clips = {}, {}
+    try:
+        for name in names:
+            resolved = system_config(config, name)
+            key = (resolved.clip, resolved.cluster)  # variants may have a CLIP of their own
+            if key not in clips:
+                clips = {key: load_prompt_clip(resolved)}
+            readings[name] = read_prompts(resolved, layout, name, manifest, clips[key])
+    except QaclimsError as error:
+        return error
+    return readings
 
 
 def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:

@@ -44,6 +44,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
             "description": system.description,
             "seed": None if system.seed is None else dataclasses.asdict(system.seed),
             "cooccurrence": None if system.cooccurrence is None else dataclasses.asdict(system.cooccurrence),
+            "prompts": None if system.prompts is None else system.prompts.nearest,
+            "prompts_own_text": None if system.prompts is None else system.prompts.own_text,
             "curves": {quantity: [list(point) for point in points] for quantity, points in system.curves.items()},
         }
     return _plain(

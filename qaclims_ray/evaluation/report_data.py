@@ -1,6 +1,6 @@
 """What a report is made of: plain values that drivers gather and `report` and `report_html` show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,24 @@ CHOSEN_BY_PIXEL_LABELS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptReading:
+    """What a system's learned prompts say."""
+
+    nearest: Mapping[str, Sequence[tuple[str, float]]]
+    """Class -> nearest words with their cosines, the nearest first."""
+    own_text: Mapping[str, float]
+    """Class -> cosine of its prompt to its own text, "a photo of {class}."."""
+    vocabulary: str
+    """Where the words come from, and how many there are."""
+    picture: bytes = b""
+    """PNG: images, maps of the learned and of manual prompts; empty where there are no maps."""
+    images: Sequence[tuple[str, str, Sequence[str]]] = ()
+    """Rows of the picture: image id, class, texts of the manual prompts."""
+    note: str = ""
+    """Why there is no picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SystemReport:
     """One compared system."""
 
@@ -35,6 +53,8 @@ class SystemReport:
     """PNG pictures of this system alone."""
     cooccurrence: CooccurrenceScores | None = None
     """Where its false positives lie, in the miniature world."""
+    prompts: PromptReading | None = None
+    """What its prompts say, where it has some."""
 
 
 @dataclass(frozen=True, kw_only=True)

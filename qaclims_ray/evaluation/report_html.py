@@ -16,6 +16,7 @@ from qaclims_ray.evaluation.report_style import STYLE
 from qaclims_ray.evaluation.sweep import SeedScores
 
 _PIXELS = '<span class="pixels">chosen with pixel labels</span>'
+_LEFT = 'style="text-align:left"'
 _WIDE_PX = 1700
 _RANK_WORDS = {
     "miou_best": "best threshold",
@@ -34,6 +35,7 @@ def render_page(data: ReportData) -> str:
         _sweep_section(data),
         _classes_section(data),
         _cooccurrence_section(data),
+        _prompts_section(data),
         _curves_section(data),
         _timings_section(data),
         _pairs_section("Data", data.dataset),
@@ -134,16 +136,19 @@ def _pictures_section(data: ReportData) -> str:
     sheets += [(system.label, picture) for system in data.systems.values() for picture in system.contact_images]
     if not sheets:
         return ""
-    pictures = "".join(
-        f'<figure><figcaption>{escape(title)}</figcaption><div class="picture{_wide(picture)}">'
-        f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
-        "</div></figure>"
-        for title, picture in sheets
-    )
+    pictures = "".join(_picture(title, picture) for title, picture in sheets)
     return (
         "<section><h2>Pictures</h2><p>Heat maps run from dark (0) to pale yellow (1), each class by its own maximum. "
         "The number in a mask's corner is the mean IoU of that image's classes, in percent.</p>"
         f"{pictures}</section>"
+    )
+
+
+def _picture(title: str, png: bytes) -> str:
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><div class="picture{_wide(png)}">'
+        f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        "</div></figure>"
     )
 
 
@@ -194,6 +199,34 @@ def _cooccurrence_section(data: ReportData) -> str:
         "usually seen with, such as track for train; only the miniature world knows where it is.",
         "cooccurrence",
         lambda: figures.cooccurrence_figure(found, colours=_colours(data)),
+    )
+
+
+def _prompts_section(data: ReportData) -> str:
+    found = {system.label: system.prompts for system in data.systems.values() if system.prompts}
+    if not found:
+        return ""
+    colours, rows, pictures = _colours(data), [], []
+    for label, reading in found.items():
+        swatch = f'<span class="swatch" style="background:{colours[label]}"></span>'
+        title = f'<td rowspan="{len(reading.nearest)}">{swatch}<b>{escape(label)}</b></td>'
+        for name, nearest in reading.nearest.items():
+            words = ", ".join(f"{escape(word)}&nbsp;{cosine:.2f}" for word, cosine in nearest)
+            cells = (
+                f"{title}<td {_LEFT}>{escape(name)}</td><td {_LEFT}>{words}</td><td>{reading.own_text[name]:.2f}</td>"
+            )
+            rows.append(f"<tr>{cells}</tr>")
+            title = ""
+        caption = f"{label}: maps of the learned prompt beside manual prompts"
+        note = f"<p>{escape(label)}: no similarity maps, because {escape(reading.note)}</p>" if reading.note else ""
+        pictures.append(_picture(caption, reading.picture) if reading.picture else note)
+    words = "; ".join(dict.fromkeys(escape(reading.vocabulary) for reading in found.values()))
+    return (
+        "<section><h2>Learned prompts</h2><p>The words whose texts are most similar to each class's prompt, with their "
+        f"cosines. Words: {words}. Last column: the prompt's cosine to the class's own text. Maps show how similar "
+        "image patches are, from dark (least) to pale yellow (most in this image); images are chosen by class.</p>"
+        f'<div class="scroll"><table><thead><tr><th>system</th><th {_LEFT}>class</th><th {_LEFT}>nearest words</th>'
+        f"<th>own text</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>{''.join(pictures)}</section>"
     )
 
 

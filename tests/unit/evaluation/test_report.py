@@ -13,7 +13,7 @@ from PIL import Image
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.report import write_report
-from qaclims_ray.evaluation.report_data import CHOSEN_BY_PIXEL_LABELS, ReportData, SystemReport, winner
+from qaclims_ray.evaluation.report_data import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 
 
@@ -149,6 +149,38 @@ def test_a_run_without_masks_still_has_a_report(tmp_path: Path):
     report, page = written(tmp_path, report_data(systems=systems))
     assert report["systems"]["baseline"]["seed"] is None
     assert "no image has a mask" in page and "<svg" not in page
+
+
+def test_learned_prompts_have_a_section(tmp_path: Path):
+    reading = PromptReading(
+        nearest={"bird": [("sky <blue>", 0.91), ("tree", 0.5)], "boat": [("water", 0.8), ("sea", 0.75)]},
+        own_text={"bird": 0.25, "boat": -0.125},
+        vocabulary="the given words (4)",
+        picture=png(),
+    )
+    unseen = dataclasses.replace(reading, picture=b"", note="this CLIP's image tower is a <ResNet>")
+    systems = {
+        "semples": SystemReport(label="SemPLeS", seed=seed(0.5, 0.4), prompts=reading),
+        "semples_random_prompts": SystemReport(label="SemPLeS, random", seed=None, prompts=unseen),
+        "baseline": SystemReport(label="baseline CAM", seed=None),
+    }
+    report, page = written(tmp_path, report_data(systems=systems))
+    assert report["systems"]["semples"]["prompts"]["boat"] == [["water", 0.8], ["sea", 0.75]]
+    assert report["systems"]["semples"]["prompts_own_text"] == {"bird": 0.25, "boat": -0.125}
+    assert report["systems"]["baseline"]["prompts"] is None
+    section = page[page.index("<h2>Learned prompts</h2>") :].split("</section>")[0]
+    assert section.count("<tr>") == 5 and section.count('rowspan="2"') == 2 and "baseline" not in section
+    assert "sky &lt;blue&gt;&nbsp;0.91, tree&nbsp;0.50" in section and "-0.12" in section
+    assert section.count("data:image/png;base64,") == 1 and section.count("the given words (4)") == 1
+    assert "SemPLeS, random: no similarity maps, because this CLIP&#x27;s image tower is a &lt;ResNet&gt;" in section
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_no_prompts_no_section(full_report: tuple[dict, str]):
+    report, page = full_report
+    assert "Learned prompts" not in page and report["systems"]["qa_clims"]["prompts"] is None
 
 
 def test_sheets_of_many_systems_scroll(tmp_path: Path):
