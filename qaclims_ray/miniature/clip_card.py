@@ -37,7 +37,6 @@ def _card(clip: FrozenClip, rows: Mapping[str, ProbeRow], record: Mapping) -> st
     depth = 0 if clip.mask_embedding is None else len(clip.mask_embedding)
     match = record["settings"]["match"]
     stage = "clip" if match == asdict(MatchSettings()) else "clip_context"
-    bias = f"{match['stuff_bias'] * match['object_saturation'] / match['object_gain']:.2g}"
     num_parameters = sum(parameter.numel() for parameter in clip.parameters())
     lines = [
         "# Tiny CLIP of the miniature world",
@@ -46,8 +45,9 @@ def _card(clip: FrozenClip, rows: Mapping[str, ProbeRow], record: Mapping) -> st
         f"{depth} for regions with a token mask. It knows the 64 x 64 scenes of the miniature",
         f"world, and nothing else. It is made by `python -m qaclims_ray.miniature.pretraining --stage {stage}`.",
         "Weights are stored in half precision and used in float32. On purpose a class name also matches the class's",
-        f"own stuff, with {bias} times the weight of the object, as in a CLIP trained on photographs: that",
-        "co-occurrence bias is what the methods of this package have to cure.",
+        f"own stuff: by {match['stuff_bias']:g} x its visible area, where the object itself counts",
+        f"{match['object_gain']:g} x min(area / {match['object_saturation']:g}, 1). A CLIP trained on photographs has such a",
+        "co-occurrence bias too; it is what the methods of this package have to cure.",
         "",
         "## Measured",
         "",
