@@ -173,8 +173,8 @@ def table_cells(result: AblationResult) -> list[list[str]]:
 def remarks(result: AblationResult) -> list[str]:
     """Return the sentences under the table; the last one is the rank agreement, where every row has both figures."""
     lines = [
-        f"Ours: seed mIoU as mean +- standard deviation over seeds (n = {len(result.seeds)}); differences are means over "
-        f"the seeds that both rows have. The best threshold is {PIXELS}, as the paper's is."
+        f"Ours: seed mIoU as mean +- standard deviation over seeds (n = {len(result.seeds)}); differences are means "
+        f"over the seeds that both rows have. The best threshold is {PIXELS}, as the paper's is."
     ]
     if result.note:
         lines.append(result.note)
