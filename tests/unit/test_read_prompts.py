@@ -31,6 +31,7 @@ from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.models.prompted_text import encode_prompts, initial_prompts, prompt_template, save_prompts
 from qaclims_ray.presets import preset
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.tracking.mlflow_tracker import open_tracker
 
 WORDS = ("grass", "sky", "sheep", "lamp")
 
@@ -227,6 +228,38 @@ def test_random_prompts_are_compared_with_every_word_of_the_world(run):
         )
     best = cosines.argsort(descending=True)[:5].tolist()
     assert [word for word, _ in reading.nearest["bus"]] == [words[index] for index in best]
+
+
+def test_it_is_logged_into_the_run_whose_status_stays(run):
+    config, layout, _ = run
+    identity = artifacts.fingerprint_of(to_dict(config))
+    tracker = open_tracker(
+        config.tracking, run_name="mini", out_dir=layout.records, identity=identity, system_metrics=False
+    )
+    tracker.finish("FAILED")
+    console = Console(file=io.StringIO(), width=200)
+    reading = run_read_prompts(PromptArguments(run=layout.out, top=2), console)
+    from mlflow import MlflowClient
+
+    handle = tracker.handle()
+    assert handle is not None and handle.uri in shown_by(console)
+    client = MlflowClient(handle.uri)
+    assert client.get_run(handle.run_id).info.status == "FAILED"
+    assert "prompts_semples.png" in [file.path for file in client.list_artifacts(handle.run_id)]
+    rows = Path(client.download_artifacts(handle.run_id, "tables/prompts_semples.csv")).read_text().splitlines()
+    assert rows[0] == "class,word,cosine,own_text" and len(rows) == 1 + 2 * len(CLASSES)
+    name, word, cosine, own_text = rows[1].split(",")
+    assert (name, word, float(cosine)) == ("aeroplane", *reading.nearest["aeroplane"][0])
+    assert float(own_text) == reading.own_text["aeroplane"]
+
+
+def test_half_precision_reads_the_same_words(run):
+    config, layout, manifest = run
+    config = with_overrides(config, {"cluster.use_gpu": True, "cluster.precision": "bf16"})
+    clip = load_prompt_clip(config)
+    prompts_folder(layout.prompts("semples"), clip, word="lamp")
+    reading = read_prompts(config, layout, "semples", manifest, clip, words=WORDS)
+    assert all(nearest[0][0] == "lamp" for nearest in reading.nearest.values()) and reading.picture
 
 
 def test_without_the_miniature_words_come_from_the_corpus_or_a_short_list(tmp_path: Path):
