@@ -11,7 +11,7 @@ from qaclims_ray.config import OptimConfig
 from qaclims_ray.method_config import ClimsConfig, PromptConfig, SemplesConfig
 from qaclims_ray.miniature.shipped import clip_dir
 from qaclims_ray.models.clip import FrozenClip, load_clip
-from tests.ritc_fakes import TinyClip, TinyTexts
+from tests.ritc_fakes import TinyTexts
 
 OPTIM = OptimConfig(name="adamw", lr=0.01, head_lr_factor=2.0, epochs=2, batch_size=4, schedule="cosine")
 
@@ -38,7 +38,7 @@ def texts_near(clip: Any, *shape: int, seed: int, spread: float = 0.8) -> Tensor
     return F.normalize(middle + noise, dim=-1)
 
 
-def near_bank(clip: TinyClip, num_images: int) -> TinyTexts:
+def near_bank(clip: Any, num_images: int) -> TinyTexts:
     """Return texts of every pair as `TinyTexts` does, near CLIP's regions and of unit length."""
     bank = TinyTexts(num_images)
     bank.foreground = texts_near(clip, num_images, 3, seed=1)

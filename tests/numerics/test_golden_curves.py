@@ -6,6 +6,7 @@ Re-record after a deliberate change, in its own commit with the reason: ``python
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ import torch
 from qaclims_ray.config import ClassifierConfig, OptimConfig
 from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.training.classifier_task import train_classifier
+from qaclims_ray.training.clims_task import train_clims
 from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.prompt_task import train_prompts
 from qaclims_ray.training.ritc_task import train_ritc
+from qaclims_ray.training.semples_tasks import region_options, train_matching
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+from tests.semples_fakes import clims_config, near_bank, prompt_config, semples_config, shipped_clip, texts_near
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curves.json"
 STILL = dataclasses.replace(AUGMENT, flip=False)
@@ -60,7 +65,30 @@ def curves(folder: Path) -> dict[str, list[float]]:
         )
         texts = {"bank": TinyTexts(12), "clip": TinyClip(), "init_dir": str(folder / "init")}
         train_ritc(ritc=config, **texts, **shared, **recorder(name))
+    _clip_curves(str(folder / "init"), shared, recorder)
     return found
+
+
+def _clip_curves(init_dir: str, shared: dict, recorder: Callable[[str], dict]) -> None:
+    """Train with the losses of CLIMS and SemPLeS."""
+    clip = shipped_clip()
+    start = {**shared, "init_dir": init_dir, "clip": clip}
+    # Without a threshold, whose steps another machine might take an epoch later.
+    clims = clims_config(optim=dataclasses.replace(OPTIM, lr=0.05), suppression_threshold=None, background_weight=4.0)
+    train_clims(clims=clims, bank=near_bank(clip, 12), **start, **recorder("clims"))
+    start["class_texts"] = texts_near(clip, 3, seed=3)
+    official = {"semples": semples_config(), "optim": dataclasses.replace(OPTIM, lr=0.01)}
+    train_matching(prompts=None, **official, **start, **recorder("semples_match"))
+    semples = semples_config(mask="sigmoid", omega=0.1, area_weight=0.2, refine_weight=0.5)
+    ours = {"semples": semples, "optim": dataclasses.replace(OPTIM, lr=0.5)}
+    train_matching(prompts=texts_near(clip, 3, seed=4), **ours, **start, **recorder("semples_refine"))
+    settings = prompt_config(epochs=20, steps_per_epoch=1, batch_size=30, lr=0.02)
+    train_prompts(
+        semples=semples_config(prompt=settings),
+        options=region_options(semples, epsilon=1e-4),
+        **start,
+        **recorder("semples_prompts"),
+    )
 
 
 def test_loss_curves_are_the_recorded_ones(tmp_path) -> None:
