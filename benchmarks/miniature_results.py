@@ -32,12 +32,15 @@ from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
+from qaclims_ray.evaluation.prompt_reading import nearest_words
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.blip import load_vqa
+from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.models.mask_generator import load_mask_generator
+from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
 from qaclims_ray.presets import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.systems import SYSTEMS, system_config, system_of
@@ -64,7 +67,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the tables from the cache to this file and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        write_tables(arguments.cache, arguments.table, arguments.seeds)
+        write_tables(arguments.cache, arguments.table, arguments.seeds, preset=arguments.preset)
         return
     arguments.cache.parent.mkdir(parents=True, exist_ok=True)
     overrides = dict(item.split("=", 1) for item in arguments.set)
@@ -98,6 +101,8 @@ def run_seed(config: RunConfig, seed: int, systems: list[str], cache: Path, work
         resolved = system_config(run.config, QA_CLIMS if name == UNCALIBRATED else name)
         row = {"seed": seed, "system": name, **_score(resolved, run.scored, str(run.network(name)))}
         row["seconds"] = time.perf_counter() - started
+        if (prompts := run.prompts.get(name)) is not None:
+            row["prompt_words"] = _prompt_words(resolved, run.clip, prompts)
         with open(cache, "a") as lines:
             lines.write(json.dumps(row) + "\n")
         print(f"seed {seed} {name:<28} best {row['miou_best']:.3f} fixed {row['miou_fixed']:.3f}", flush=True)
@@ -115,6 +120,8 @@ class LocalRun:
         self.trained, self.scored = training_manifest(manifest, config), scored_manifest(manifest, config)
         write_manifest(manifest, str(folder / "manifest"), {})
         self.clip = load_job_clip(config, torch.device("cpu"))
+        self.prompts: dict[str, Path] = {}
+        """Folder of each system's last prompts, as far as its network was asked for."""
 
     def network(self, name: str) -> Path:
         """Return the folder of a system's trained network."""
@@ -128,7 +135,10 @@ class LocalRun:
             start = self.network(system.base) if system.base else start
 
             def train(phase: Phase, init: Path, prompts: Path | None) -> Path:
-                return self._phase(resolved, phase, init, prompts, "semples")
+                trained = self._phase(resolved, phase, init, prompts, "semples")
+                if phase.kind == "prompts":
+                    self.prompts[name] = trained
+                return trained
 
             return run_phases(resolved.semples, start, train)
         prompts = (
@@ -192,6 +202,20 @@ class LocalRun:
         if not path.is_file():
             _corpus(self.config, self.trained).to_parquet(path)
         return pd.read_parquet(path)
+
+
+def _prompt_words(config: RunConfig, clip: FrozenClip, folder: Path) -> dict[str, list[str]]:
+    """Return the words nearest to each class's prompt."""
+    stored = load_prompts(str(folder))
+    words = [*vocabulary.STUFF, *vocabulary.CLASSES]
+    with torch.no_grad():
+        prompts = encode_prompts(clip, stored.vectors, stored.template)
+        features = clip.encode_texts([config.text.template.format(word) for word in words])
+    nearest = nearest_words(prompts, words, features, 3)
+    return {
+        name: [f"{word} {cosine:.2f}" for word, cosine in found]
+        for name, found in zip(stored.class_names, nearest, strict=True)
+    }
 
 
 def read_cache(cache: Path) -> list[dict[str, Any]]:

@@ -29,24 +29,63 @@ MAIN = (
     "qa_clims", "no_fat", "pixel_mask", "uncalibrated",
 )  # fmt: skip
 
+QA_CLIMS_TABLES = {"Table 4: losses": PAPER_TABLE_4, "Table 5: texts": PAPER_TABLE_5}
+SEMPLES_PAPER_MAIN = {"baseline": 65.9, "semples_match": 67.6, "semples": 68.7}
+"""SemPLeS on WeakTr; its first row is WeakTr itself."""
+SEMPLES_MAIN = (
+    "baseline", "clims", "semples_match", "semples_match_longer", "semples_random_prompts", "semples",
+    "ritc_class_names", "qa_clims", "semples_on_qa_clims", "qa_clims_prompts",
+)  # fmt: skip
+SEMPLES_CLAIMS = (
+    ("semples", "semples_match_longer", 3.0),
+    ("semples", "semples_random_prompts", 2.0),
+    ("semples", "semples_match", 0.0),
+    ("qa_clims", "clims", 0.0),
+    ("semples_on_qa_clims", "qa_clims", 0.0),
+    ("qa_clims_prompts", "qa_clims", 0.0),
+    ("qa_clims_prompts", "semples", 0.0),
+)
+SEMPLES_TABLES = {
+    "Table 4: loss terms": {
+        "semples_match": 67.6,
+        "semples_random_prompts": 67.6,
+        "semples_text_only": 67.7,
+        "semples_image_only": 67.9,
+        "semples": 68.7,
+    },
+    "Table 6: schedules": {
+        "semples_joint": 65.9,
+        "semples": 68.7,
+        "semples_2_rounds": 68.5,
+        "semples_3_rounds": 68.4,
+    },
+}
+
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def write_tables(cache: Path, target: Path, seeds: list[int]) -> None:
+def write_tables(cache: Path, target: Path, seeds: list[int], *, preset: str) -> None:
     """Write the tables of the given seeds; the text around them is kept in the file between its markers.
 
     Args:
         cache: JSON lines of ``miniature_results.py``.
         target: Markdown file; what stands between ``<!-- tables -->`` and ``<!-- /tables -->`` is replaced.
         seeds: seeds to report.
+        preset: preset the figures are of; it decides which tables there are.
     """
     rows: Rows = {}
     for line in cache.read_text().splitlines():
         row = json.loads(line)
         if row["seed"] in seeds:
             rows.setdefault(row["system"], []).append(row)
-    parts = [_conditions(rows, seeds), _main_table(rows), _claims(rows)]
-    parts += [_paper_table("Table 4: losses", PAPER_TABLE_4, rows), _paper_table("Table 5: texts", PAPER_TABLE_5, rows)]
+    if preset == "miniature":
+        parts = [_conditions(rows, seeds), _main_table(MAIN, PAPER_MAIN, rows), _claims(rows)]
+        parts += [_paper_table(title, paper, rows) for title, paper in QA_CLIMS_TABLES.items()]
+    else:
+        parts = [_conditions(rows, seeds), _main_table(SEMPLES_MAIN, SEMPLES_PAPER_MAIN, rows)]
+        parts += [_differences(SEMPLES_CLAIMS, rows)]
+        parts += [_paper_table(title, paper, rows) for title, paper in SEMPLES_TABLES.items()]
+        parts += [_prompt_words(rows)]
     body = "\n\n".join(parts)
     start, end = "<!-- tables -->", "<!-- /tables -->"
     text = target.read_text() if target.is_file() else f"# Miniature results\n\n{start}\n{end}\n"
@@ -80,7 +119,7 @@ def _label(system: str) -> str:
     return SYSTEMS[system].label if system in SYSTEMS else "QA-CLIMS, uncalibrated start"
 
 
-def _main_table(rows: Rows) -> str:
+def _main_table(systems: tuple[str, ...], paper: dict[str, float], rows: Rows) -> str:
     lines = [
         "### Systems",
         "",
@@ -88,7 +127,7 @@ def _main_table(rows: Rows) -> str:
         "false positives on co-occurring stuff | other false positives | paper, VOC train |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for system in MAIN:
+    for system in systems:
         if system not in rows:
             continue
         figures = [_points(rows, system, name) for name in ("miou_fixed", "miou_label_free", "miou_best")]
@@ -96,7 +135,7 @@ def _main_table(rows: Rows) -> str:
             f"{_mean(rows, system, name):.2f}"
             for name in ("coverage", "false_positive_context", "false_positive_elsewhere")
         ]
-        lines.append(f"| {' | '.join([_label(system), *figures, *places, str(PAPER_MAIN.get(system, '-'))])} |")
+        lines.append(f"| {' | '.join([_label(system), *figures, *places, str(paper.get(system, '-'))])} |")
     return "\n".join(lines)
 
 
@@ -112,9 +151,20 @@ def _claims(rows: Rows) -> str:
         ("qa_clims", "shuffled", 0.0),
         ("background_only", "ritc_class_names", 0.0),
     ]
+    lines = [_differences(tuple((a, b, margin) for a, b, margin in wanted if b is not None), rows)]
+    chain = [name for name in ("baseline", "ritc_class_names", "qa_clims") if name in rows]
+    values = [_mean(rows, name, "false_positive_context") for name in chain]
+    falls = all(b < a for a, b in itertools.pairwise(values))
+    shown = " -> ".join(f"{value:.2f}" for value in values)
+    lines.append(f"| false positives on co-occurring stuff fall at each step | {shown} | | {_verdict(falls)} |")
+    return "\n".join(lines)
+
+
+def _differences(wanted: tuple[tuple[str, str, float], ...], rows: Rows) -> str:
+    """Rows (better system, other system, least difference in points), with what was found."""
     lines = ["### Claims", "", "| claim | difference, best of sweep | by seed | holds |", "|---|---|---|---|"]
     for upper, lower, margin in wanted:
-        if lower is None or upper not in rows or lower not in rows:
+        if upper not in rows or lower not in rows:
             continue
         by_seed = _by_seed(rows, upper, lower, "miou_best")
         found = statistics.fmean(by_seed)
@@ -122,11 +172,18 @@ def _claims(rows: Rows) -> str:
         lines.append(
             f"| {claim} | {found:+.1f} | {', '.join(f'{d:+.1f}' for d in by_seed)} | {_verdict(found >= margin)} |"
         )
-    chain = [name for name in ("baseline", "ritc_class_names", "qa_clims") if name in rows]
-    values = [_mean(rows, name, "false_positive_context") for name in chain]
-    falls = all(b < a for a, b in itertools.pairwise(values))
-    shown = " -> ".join(f"{value:.2f}" for value in values)
-    lines.append(f"| false positives on co-occurring stuff fall at each step | {shown} | | {_verdict(falls)} |")
+    return "\n".join(lines)
+
+
+def _prompt_words(rows: Rows) -> str:
+    """What the learned prompts say, per class and seed."""
+    lines = ["### Learned prompts: the nearest words", "", "| class | " + " | ".join(
+        f"seed {row['seed']}" for row in rows.get("semples", [])
+    ) + " |"]  # fmt: skip
+    lines.append("|---" * (1 + len(rows.get("semples", []))) + "|")
+    found = [row["prompt_words"] for row in rows.get("semples", [])]
+    for name in found[0] if found else ():
+        lines.append(f"| {name} | " + " | ".join(", ".join(words[name]) for words in found) + " |")
     return "\n".join(lines)
 
 

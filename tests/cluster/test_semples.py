@@ -48,6 +48,9 @@ def test_every_phase_leaves_its_artefact_and_the_systems_their_scores(finished):
     assert load_prompts(layout.prompts("semples")).vectors.shape[:2] == (8, 8)
     report = json.loads((finished / "report" / "report.json").read_text())
     assert set(report["systems"]) == {"clims", "semples"}
+    assert len(report["systems"]["semples"]["prompts"]) == 8
+    assert report["systems"]["clims"]["prompts"] is None
+    assert "Learned prompts" in (finished / "report" / "report.html").read_text()
     curves = report["systems"]["semples"]["curves"]
     assert {"match/loss", "prompts/loss/image", "refine/loss/prompts"} <= set(curves)
 

@@ -83,6 +83,7 @@ def test_command_runs_as_a_module():
         (["run", "miniature", "--out", "x", "--systems", "nosuch"], "there is no system 'nosuch'"),
         (["run", "miniature", "--out", "/proc/nowhere", "--systems", "baseline"], "cannot be written"),
         (["predict", "--run", "nowhere", "--images", "x.png", "--out", "y"], "there is no run at"),
+        (["prompts", "--run", "nowhere"], "there is no run at"),
         (["frobnicate"], "there is no verb"),
         (["ablate", "nosuch", "miniature", "--out", "x"], "there is no table 'nosuch'"),
         (["ablate", "qa_clims_fat", "--out", "x"], "name a preset after the table"),
