@@ -82,6 +82,16 @@ def miniature() -> RunConfig:
     )
 
 
+def miniature_combined() -> RunConfig:
+    """Answers and learned prompts together: `qaclims run miniature_combined --out runs/combined`.
+
+    SemPLeS on QA-CLIMS's network, and RITC with learned prompts, beside each method alone; the CLIP is that of
+    `miniature_semples`. Seed mIoU: docs/results/miniature_semples.md.
+    """
+    systems = ["baseline", "qa_clims", "semples", "semples_on_qa_clims", "qa_clims_prompts"]
+    return with_overrides(miniature_semples(), {"name": "miniature_combined", "systems": systems})
+
+
 def miniature_weaktr() -> RunConfig:
     """SemPLeS on a small WeakTr: `qaclims run miniature_weaktr --out runs/weaktr`.
 
@@ -225,6 +235,15 @@ def voc12_clims() -> RunConfig:
     )
 
 
+def voc12_combined() -> RunConfig:
+    """Answers and learned prompts together on VOC 2012; neither paper has it, so no figure is published.
+
+    Needs what `voc12` needs. `python jobs/train_voc.py --preset voc12_combined --data-root DIR --clip.weights FILE ...`.
+    """
+    systems = ["qa_clims", "semples_on_qa_clims", "qa_clims_prompts"]
+    return with_overrides(voc12(), {"name": "voc12_combined", "systems": systems})
+
+
 def voc12_weaktr() -> RunConfig:
     """SemPLeS on WeakTr, on VOC 2012, as released (profile official; rows S2-S16): the paper's main result.
 
@@ -304,11 +323,13 @@ def voc12_mobilenet() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "miniature": miniature,
     "miniature_semples": miniature_semples,
+    "miniature_combined": miniature_combined,
     "miniature_weaktr": miniature_weaktr,
     "voc12": voc12,
     "voc12_paper": voc12_paper,
     "voc12_plain_clip": voc12_plain_clip,
     "voc12_clims": voc12_clims,
+    "voc12_combined": voc12_combined,
     "voc12_weaktr": voc12_weaktr,
     "voc12_weaktr_paper": voc12_weaktr_paper,
     "voc12_mobilenet": voc12_mobilenet,
