@@ -238,7 +238,7 @@ def voc12_clims() -> RunConfig:
 def voc12_combined() -> RunConfig:
     """Answers and learned prompts together on VOC 2012; neither paper has it, so no figure is published.
 
-    Needs what `voc12` needs. `python jobs/train_voc.py --preset voc12_combined --data-root DIR --clip.weights FILE ...`.
+    Needs what `voc12` needs, and runs as it does: `python jobs/train_voc.py --preset voc12_combined ...`.
     """
     systems = ["qa_clims", "semples_on_qa_clims", "qa_clims_prompts"]
     return with_overrides(voc12(), {"name": "voc12_combined", "systems": systems})
