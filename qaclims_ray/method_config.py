@@ -30,6 +30,8 @@ class RitcConfig:
     """Share of the maximum below which a CAM counts as background (Eq. 9)."""
     region_mode: Literal["token_mask", "pixel_mask", "both", "none"] = "token_mask"
     """How FAT's binary map acts: on tokens (official), on pixels (paper), on both, or not at all (FAT off) (R2)."""
+    region_crop: bool = False
+    """Enlarge each region's bounding box to CLIP's whole input, as OVSeg does; the released code does not (R6)."""
     max_at: Literal["clip", "cam"] = "clip"
     """Resolution at which the maximum of the CAM is taken (R4)."""
     clip_normalisation: Literal["image", "clip"] = "image"

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
-from qaclims_ray.losses.regions import RegionMode, compose_regions, renormalise, resize_bilinear
+from qaclims_ray.losses.regions import RegionMode, compose_regions, crop_regions, renormalise, resize_bilinear
 from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
 
 
@@ -50,6 +50,8 @@ class RegionOptions:
     """How the binary map acts (R2)."""
     max_at: Literal["clip", "cam"] = "clip"
     """Resolution at which the maximum is taken (R4)."""
+    crop: bool = False
+    """Enlarge each region's bounding box, by FAT's mask, to CLIP's whole input (R6)."""
     normalisation: Literal["image", "clip"] = "image"
     """Pixels CLIP sees: the training crop's own normalisation, or CLIP's (R5)."""
     antialias: bool = False
@@ -100,12 +102,10 @@ def region_features(
         picture = renormalise(
             picture, from_mean=cam_net.image_mean, from_std=cam_net.image_std, to_mean=clip.mean, to_std=clip.std
         )
-    regions = compose_regions(
-        picture[image_index],
-        large_cam,
-        foreground_mask(large_cam, maximum, omega=options.omega),
-        mode=options.mode,
-    )
+    is_foreground = foreground_mask(large_cam, maximum, omega=options.omega)
+    regions = compose_regions(picture[image_index], large_cam, is_foreground, mode=options.mode)
+    if options.crop:
+        regions = crop_regions(regions, torch.cat([is_foreground, ~is_foreground]))
     foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
     return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
 

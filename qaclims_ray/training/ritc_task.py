@@ -265,6 +265,7 @@ def ritc_regions(ritc: RitcConfig) -> RegionOptions:
         omega=ritc.omega,
         mode=ritc.region_mode,
         max_at=ritc.max_at,
+        crop=ritc.region_crop,
         normalisation=ritc.clip_normalisation,
         antialias=ritc.antialias,
     )

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qaclims_ray.losses.area import activated_area
-from qaclims_ray.losses.regions import compose_regions, renormalise, resize_bilinear
+from qaclims_ray.losses.regions import Regions, compose_regions, crop_regions, renormalise, resize_bilinear
 from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
 
 
@@ -86,3 +86,36 @@ def test_resize_aligns_corners_and_antialias_smooths() -> None:
 def test_area_is_the_mean_over_pixels_in_float32() -> None:
     maps = torch.tensor([[[[0.0, 1.0]], [[0.5, 0.5]]]], dtype=torch.bfloat16)
     assert torch.equal(activated_area(maps), torch.tensor([[0.5, 0.5]]))
+
+
+def _coordinates(size: int) -> torch.Tensor:
+    """A picture whose channels are column, row and one."""
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return torch.stack([columns, rows, torch.ones_like(rows)]).float()
+
+
+def test_a_crop_shows_the_bounding_box_alone_and_enlarged() -> None:
+    picture = _coordinates(8)[None].requires_grad_()
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 2, 4:8] = True
+    mask[0, 5, 5] = True  # box: columns 4-7, rows 2-5
+    cropped = crop_regions(Regions(picture, mask[:, None].float()), mask)
+    # Eight samples over four columns (rows): pixel centres move by half a pixel, borders stay inside the box's cells.
+    inner = torch.arange(1, 7) / 2 - 0.25
+    torch.testing.assert_close(cropped.pixels[0, 0, 3, 1:7], 4 + inner)
+    torch.testing.assert_close(cropped.pixels[0, 1, 1:7, 3], 2 + inner)
+    assert cropped.token_mask is not None
+    assert set(cropped.token_mask.unique().tolist()) == {0.0, 1.0}
+    cropped.pixels[0, 2].sum().backward()
+    assert picture.grad is not None
+    assert picture.grad[0, 2, 3:5, 5:7].abs().sum() > 0
+    assert picture.grad[0, 2, :, :3].abs().sum() == 0
+    assert picture.grad[0, 2, 7].abs().sum() == 0
+
+
+def test_a_region_that_fills_the_picture_or_is_empty_stays_as_it_is() -> None:
+    pictures = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    masks = torch.stack([torch.ones(6, 6, dtype=torch.bool), torch.zeros(6, 6, dtype=torch.bool)])
+    cropped = crop_regions(Regions(pictures, None), masks)
+    torch.testing.assert_close(cropped.pixels, pictures)
+    assert cropped.token_mask is None
