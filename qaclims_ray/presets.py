@@ -49,6 +49,9 @@ def miniature() -> RunConfig:
         ),
         clims=ClimsConfig(
             optim=_miniature_optim(epochs=9, schedule="poly", warmup_steps=60),
+            background_weight=2.0,
+            suppression_weight=3.0,
+            area_weight=2.0,
             area_over="present",
             suppression_threshold=None,
             pair_reduction="mean_pairs",

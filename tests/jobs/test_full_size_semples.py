@@ -13,18 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
-from qaclims_ray.losses.semples import segment_label_matching
 from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.models.weaktr import WeakTr
+from qaclims_ray.presets import voc12_weaktr
+from qaclims_ray.training.semples_tasks import matching_step
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, show, vit_gflop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 BATCH, SIZE, CLASSES = 64, 224, 20
 TOKENS = CLASSES + 14**2
-MASK_EPSILON = 0.1
-"""Of the min-max mask in the matching phase (S4)."""
 
 
 def full_size_network() -> WeakTr:
@@ -97,17 +96,23 @@ def test_matching_step():
     before = clip.fingerprint()
     texts = clip.encode_texts([f"a photo of class {class_id}." for class_id in range(CLASSES)])
     image_ids, class_ids = pairs()
+    labels = torch.zeros(BATCH, CLASSES)
+    labels[image_ids, class_ids] = 1
+    preset = voc12_weaktr()
     with measured() as used:
-        maps = network(image)
-        mask = min_max(F.interpolate(maps, (SIZE, SIZE), mode="bilinear", align_corners=False)[image_ids, class_ids])
-        seen = image[image_ids]
-        features = clip.encode_regions(torch.cat([mask * seen, (1 - mask) * seen]))
-        foreground, background = features.chunk(2)
-        terms = segment_label_matching(foreground, background, texts[class_ids])
-        loss = (terms[0] + 2.4 * terms[1]).mean()
+        result = matching_step(
+            network,
+            {"image": image, "labels": labels},
+            clip=clip,
+            class_texts=texts,
+            prompts=None,
+            semples=preset.semples,
+            cam_net=preset.cam_net,
+        )
+        loss = result.loss
         loss.backward()
     head = norms(network.head_parameters())
-    assert maps.shape == (BATCH, CLASSES, 14, 14) and maps.min() >= 0
+    assert result.counts["pairs"] == len(image_ids)
     assert all(np.isfinite(norm) and norm > 0 for norm in head)
     assert not any(p.grad is not None for p in (*network.backbone_parameters(), *clip.parameters()))
     assert clip.fingerprint() == before
@@ -132,9 +137,3 @@ def test_matching_step():
     weights, attention = vit_gflop(50, 3 * 32**2, 768, 12)
     assert gflop == pytest.approx(forward_gflop() + regions * 2 * (weights + attention), rel=0.05)
     assert used.peak_gib < MEMORY_LIMIT_GIB
-
-
-def min_max(maps: Tensor) -> Tensor:
-    """Bring each map to [0, 1] (S4); the gradient flows through both extremes."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low + MASK_EPSILON))[:, None]  # (pair, 1, height, width)
