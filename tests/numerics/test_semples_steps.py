@@ -118,7 +118,7 @@ def test_joint_training_equals_the_loops_on_both_sides() -> None:
     """With a real CLIP, so in its float32."""
     clip, names = shipped_clip(), 3
     config = semples_config(
-        mask="sigmoid", refine_weight=0.4, prompt=prompt_config(image_weight=0.8, text_weight=0.3, similarity="shift")
+        mask="sigmoid", refine_weight=0.4, prompt=prompt_config(image_weight=0.8, text_weight=0.3, init="uniform")
     )
     vectors, template = start_of_prompts(clip, config.prompt, names, seed=0)
     network = _Joint(network_with_structure(torch.float32), LearnedPrompts(vectors)).eval()
@@ -142,6 +142,7 @@ def test_joint_training_equals_the_loops_on_both_sides() -> None:
         expected = expected + (0.8 * image_term + 0.3 * text_term) / NUM_PAIRS
     assert_same_gradients(result.loss, expected, network, rtol=2e-4, atol=2e-6)
     assert result.means["loss/image"] > 0 > result.means["loss/text"]
+    assert result.means["loss/prompts"] > 0.1  # not clamped: a gradient that went astray would show
 
 
 @pytest.mark.parametrize("similarity", ["clamp", "shift"])

@@ -159,6 +159,13 @@ def test_every_setting_changes_the_prompts(tmp_path, init_dir) -> None:
         assert not torch.equal(_learned(tmp_path, str(number)), reference), changes
 
 
+def test_heavy_augmentation_is_left_out(tmp_path, init_dir) -> None:
+    heavy = dataclasses.replace(CUT, rand_augment_magnitude=9, erasing_probability=1.0)
+    for name, augment in (("cut", CUT), ("heavy", heavy)):
+        _train(tmp_path, init_dir, augment=augment, prompt={"epochs": 1}, context=LocalContext(str(tmp_path / name)))
+    assert torch.equal(_learned(tmp_path, "cut"), _learned(tmp_path, "heavy"))
+
+
 def test_bf16_learns_about_the_same(tmp_path, init_dir) -> None:
     half = load_clip(str(clip_dir()), None, device="cpu", dtype=torch.bfloat16, mask_adapted=False)
     one_step = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 32}
