@@ -46,8 +46,10 @@ class RitcConfig:
     """REG averages over all classes (official) or present ones (R13)."""
     freeze_batch_norm: bool = False
     """Keep batch norm statistics fixed; scale and shift still learn (R8: statistics move by default)."""
+    prompt_text: bool = False
+    """Give each pair its class's learned prompt as one more background text; learned as `semples.prompt` says."""
     prompt_weight: float = 0.0
-    """Weight of SemPLeS's refinement by learned prompts (SemPLeS Eq. 3, lambda), learned as `semples.prompt` says."""
+    """Weight of SemPLeS's refinement by learned prompts (SemPLeS Eq. 3, lambda), beside the contrasts."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"ritc.temperature (tau) is {self.temperature}, expected a positive number")

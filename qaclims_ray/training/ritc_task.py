@@ -5,7 +5,7 @@ CLIP makes of a pair's regions is in ``region_features.py``.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -89,7 +89,7 @@ def train_ritc(
         loader_workers: image loading processes of this worker.
         seed: seed of order and crops.
         context: this worker.
-        prompts: encoded learned prompts of every class, for `ritc.prompt_weight`.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
         rate: see `generator_task`.
         on_step: see `training.loop.fit`.
 
@@ -160,13 +160,16 @@ def ritc_step(
         ritc: losses and regions.
         cam_net: normalisation of the images.
         images_per_step: images of the step over all workers.
-        prompts: encoded learned prompts of every class, for `ritc.prompt_weight`.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
     """
     logits = network(batch["image"])
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     pairs = pairs_with_texts(present, image_ids, bank, logits.device)
+    if prompts is not None and ritc.prompt_text:
+        pairs = with_prompts(pairs, prompts)
+    refining = prompts if ritc.prompt_weight > 0 else None
     foreground, background, refinement = pair_contrast(
-        logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=prompts
+        logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=refining
     )
     areas = activated_area(probabilities(logits))  # (batch, class)
     num_pairs, num_present = len(pairs.image), len(present)
@@ -185,7 +188,7 @@ def ritc_step(
         area_weight=ritc.area_weight,
     )
     means = terms.named()
-    if prompts is not None:
+    if refining is not None:
         loss = loss + ritc.prompt_weight * refinement.sum() / per_pair
         means["loss/prompts"] = refinement.detach().sum() / per_pair
     return StepResult(
@@ -219,6 +222,22 @@ def pairs_with_texts(
         foreground=moved(texts.foreground),
         background=moved(texts.background),
         is_background=moved(texts.is_background),
+    )
+
+
+def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
+    """Give each pair its class's learned prompt as one more background text.
+
+    Args:
+        pairs: with their texts.
+        prompts: encoded prompts of every class, unit length.
+    """
+    learned = prompts[pairs.class_id].unsqueeze(1)  # (pair, 1, dim)
+    is_learned = torch.ones_like(pairs.class_id, dtype=torch.bool).unsqueeze(1)
+    return replace(
+        pairs,
+        background=torch.cat([pairs.background, learned.to(pairs.background.dtype)], dim=1),
+        is_background=torch.cat([pairs.is_background, is_learned], dim=1),
     )
 
 

@@ -5,10 +5,12 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from qaclims_ray.losses.matching import foreground_contrast
 from qaclims_ray.losses.regions import resize_bilinear
 from qaclims_ray.models.cam_net import build_cam_net
-from qaclims_ray.training.ritc_task import ritc_step
+from qaclims_ray.training.ritc_task import pairs_with_texts, ritc_step, with_prompts
 from tests.numerics.test_ritc_losses import slow_background_contrast, slow_foreground_contrast
 from tests.ritc_fakes import CAM_NET, TinyClip, TinyTexts, ritc_config
 
@@ -127,3 +129,21 @@ def test_absent_classes_and_padding_images_do_not_matter() -> None:
     reference = _step(network, clip, texts, image, config).loss
     image[2] = 7.0  # shows no class
     torch.testing.assert_close(_step(network, clip, texts, image, config).loss, reference)
+
+
+def test_a_learned_prompt_is_one_more_background_text() -> None:
+    generator = torch.Generator().manual_seed(5)
+    prompts = F.normalize(torch.randn(3, 6, generator=generator), dim=-1)
+    texts = TinyTexts(4)
+    present = torch.tensor([[0, 1], [1, 0], [1, 2], [2, 2]])
+    pairs = pairs_with_texts(present, ["0", "1", "2"], texts, torch.device("cpu"))
+    extended = with_prompts(pairs, prompts)
+    regions = F.normalize(torch.randn(len(pairs.image), 6, generator=generator), dim=-1)
+    found = foreground_contrast(
+        regions, extended.foreground, extended.background, extended.is_background, temperature=0.3
+    )
+    for row in range(len(pairs.image)):
+        own = pairs.background[row][pairs.is_background[row]]
+        others = torch.cat([own, prompts[pairs.class_id[row]][None]])
+        scores = torch.cat([pairs.foreground[row][None], others]) @ regions[row] / 0.3
+        torch.testing.assert_close(found[row], scores.logsumexp(0) - scores[0])

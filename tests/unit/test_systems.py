@@ -10,11 +10,13 @@ from qaclims_ray.run_config import RunConfig, Variant, with_overrides
 from qaclims_ray.systems import (
     SYSTEMS,
     check_systems,
+    needs_classifier,
     needs_clip,
     needs_corpus,
     system_config,
     system_of,
     training_order,
+    uses_given,
 )
 from qaclims_ray.training.phases import Phase
 
@@ -29,7 +31,7 @@ def _run(*systems: str, variants: tuple[Variant, ...] = (), **overrides: Any) ->
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
-    check_systems(_run(name, **{"data.dataset": "miniature", "data.root": ""}))
+    check_systems(_run(name, **{"data.dataset": "miniature", "data.root": "", "cams.given": "/cams"}))
     assert SYSTEMS[name].label and SYSTEMS[name].description.endswith(".")
 
 
@@ -131,7 +133,7 @@ def test_a_variant_keeps_base_and_needs() -> None:
         (Variant(name="x", system="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
         (Variant(name="x", system="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
         (Variant(name="x", system="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
-        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
+        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_text": False}), "x: ritc.prompt_weight"),
         (Variant(name="x", system="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
     ],
 )
@@ -168,6 +170,37 @@ def test_a_combination_that_cannot_work_is_refused_before_any_work(systems, over
 
 def test_plain_clips_do_for_clims_and_semples() -> None:
     check_systems(_run("clims", "semples", "semples_joint", "semples_on_clims", **{"clip.mask_adapted": False}))
+
+
+# --- given CAMs
+
+
+def test_given_cams_need_a_folder_and_neither_classifier_nor_clip() -> None:
+    for name in ("given_cams", "semples_on_given"):
+        with pytest.raises(ConfigError, match="system given_cams needs CAMs made elsewhere; set cams.given"):
+            check_systems(_run(name))
+    variant = Variant(name="elsewhere", system="semples_on_given", overrides={"cams.given": ""})
+    with pytest.raises(ConfigError, match="system elsewhere needs CAMs"):
+        check_systems(_run("elsewhere", variants=(variant,), **{"cams.given": "/cams"}))
+    given, semples = _run("given_cams"), _run("semples_on_given")
+    assert not needs_classifier(given) and not needs_clip(given) and not needs_corpus(given)
+    assert needs_classifier(semples) and needs_clip(semples) and not needs_corpus(semples)
+    assert [uses_given(_run("semples"), name) for name in ("given_cams", "semples_on_given", "semples")] == [
+        True,
+        True,
+        False,
+    ]
+    assert training_order(semples) == ["given_cams", "semples_on_given"]
+    oracle = _run("given_cams", **{"selection.criterion": "oracle"})
+    assert system_of(oracle, "given_cams").label == "given CAMs"
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"semples.schedule": "joint"}, {"semples.rounds": 0}, {"semples.refine_weight": 0.0}]
+)
+def test_given_cams_are_not_given_for_nothing(overrides) -> None:
+    with pytest.raises(ConfigError, match="system semples_on_given learns prompts on given CAMs and refines with them"):
+        check_systems(_run("semples_on_given", **{"cams.given": "/cams", **overrides}))
 
 
 # --- which phases systems share
