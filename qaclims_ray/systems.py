@@ -10,7 +10,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.run_config import RunConfig, with_overrides
 
-Kind = Literal["classifier", "ritc", "clims", "semples"]
+Kind = Literal["classifier", "ritc", "clims", "semples", "given"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,10 @@ class System:
     description: str
     """One sentence for the report."""
     kind: Kind = "ritc"
-    """How the network whose CAMs are scored is trained."""
+    """How the network whose CAMs are scored is trained; given: there is none, the CAMs were made elsewhere (S22)."""
     base: str = ""
-    """System whose trained network this one starts from (SemPLeS) or learns prompts from (RITC)."""
+    """System whose trained network this one starts from (SemPLeS) or learns prompts from (RITC; SemPLeS, where the
+    base is given CAMs)."""
     miniature_only: bool = False
     """Whether its texts name things of the miniature world."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -210,11 +211,22 @@ SYSTEMS: dict[str, System] = {
         kind="semples",
         base="clims",
     ),
+    "given_cams": System(
+        label="given CAMs",
+        description="CAMs made elsewhere, as they were given (cams.given); nothing is trained.",
+        kind="given",
+    ),
+    "semples_on_given": System(
+        label="SemPLeS on given CAMs",
+        description="Prompts learned on CAMs made elsewhere refine the classifier's network (SemPLeS Table 3).",
+        kind="semples",
+        base="given_cams",
+    ),
     "qa_clims_prompts": System(
         label="QA-CLIMS + learned prompts",
         description="RITC with all answers and SemPLeS's learned prompts, which neither paper has.",
         base="qa_clims",
-        overrides={"ritc.prompt_weight": 0.3},
+        overrides={"ritc.prompt_text": True},
     ),
 }
 """All systems by name."""
@@ -227,7 +239,7 @@ def system_of(config: RunConfig, name: str) -> System:
         ConfigError: when there is no such system, or a variant takes a known one's name.
     """
     found = _named(config, name)
-    if config.selection.criterion == "oracle" and found.kind != "classifier":
+    if config.selection.criterion == "oracle" and found.kind not in ("classifier", "given"):
         return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
     return found
 
@@ -279,7 +291,18 @@ def training_order(config: RunConfig) -> list[str]:
 
 def needs_clip(config: RunConfig) -> bool:
     """Whether any system of the run learns from CLIP."""
-    return any(system_of(config, name).kind != "classifier" for name in training_order(config))
+    return any(system_of(config, name).kind not in ("classifier", "given") for name in training_order(config))
+
+
+def needs_classifier(config: RunConfig) -> bool:
+    """Whether any system of the run is the classifier or starts from it."""
+    return any(system_of(config, name).kind != "given" for name in training_order(config))
+
+
+def uses_given(config: RunConfig, name: str) -> bool:
+    """Whether a system is, or learns its prompts on, CAMs made elsewhere."""
+    system = system_of(config, name)
+    return "given" in (system.kind, system_of(config, system.base).kind if system.base else "")
 
 
 def needs_corpus(config: RunConfig) -> bool:
@@ -306,6 +329,20 @@ def check_systems(config: RunConfig) -> None:
             _check_ritc(name, resolved, system)
         if system.kind == "clims" and resolved.text.source != "fixed":
             raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
+        if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
+            _check_given(name, resolved, system)
+
+
+def _check_given(name: str, resolved: RunConfig, system: System) -> None:
+    if not resolved.cams.given:
+        raise ConfigError(f"system {name} needs CAMs made elsewhere; set cams.given to their folder")
+    semples = resolved.semples
+    if system.kind == "semples" and (semples.schedule == "joint" or semples.rounds == 0 or semples.refine_weight == 0):
+        raise ConfigError(
+            f"system {name} learns prompts on given CAMs and refines with them, but semples.schedule is "
+            f"{semples.schedule}, semples.rounds {semples.rounds}, semples.refine_weight {semples.refine_weight:g}; "
+            "expected sequential, at least 1, and more than 0"
+        )
 
 
 def _check_ritc(name: str, resolved: RunConfig, system: System) -> None:
@@ -314,8 +351,9 @@ def _check_ritc(name: str, resolved: RunConfig, system: System) -> None:
             f"system {name}: ritc.region_mode is {resolved.ritc.region_mode}, but a plain CLIP has no mask "
             "tokens; set ritc.region_mode to pixel_mask, or clip.mask_adapted with an OVSeg checkpoint"
         )
-    if (resolved.ritc.prompt_weight > 0) != bool(system.base):
+    if (resolved.ritc.prompt_weight > 0 or resolved.ritc.prompt_text) != bool(system.base):
         raise ConfigError(
             f"system {name}: ritc.prompt_weight is {resolved.ritc.prompt_weight:g}; learned prompts come from another "
-            "system's network, so it is positive in the system qa_clims_prompts and 0 in all others"
+            f"system's network (ritc.prompt_text is {resolved.ritc.prompt_text} too), so one of the two is set in the "
+            "system qa_clims_prompts and neither in all others"
         )

@@ -44,7 +44,7 @@ from qaclims_ray.evaluation.ablation_table import (
 )
 from qaclims_ray.presets import preset
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
-from qaclims_ray.systems import system_config, system_of
+from qaclims_ray.systems import system_config, system_of, uses_given
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
@@ -158,7 +158,9 @@ def artefacts_of(config: RunConfig, name: str) -> set[str]:
             names.add(key := artifacts.fingerprint_of([phase.kind, settings, network, prompts]))
             return key
 
-        run_phases(resolved.semples, system.base or "classifier", train)
+        given = "given" if uses_given(config, name) else None
+        start = system.base if system.base and given is None else "classifier"
+        run_phases(resolved.semples, start, train, given=given)
     return names
 
 

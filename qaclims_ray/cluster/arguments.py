@@ -24,6 +24,7 @@ PATH_FIELDS = (
     "clip.weights",
     "cam_net.weights",
     "classifier.network",
+    "cams.given",
 )
 """Settings that are paths, or names that may also be paths."""
 

@@ -60,6 +60,18 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
+def unfinished_shards(
+    cams_uri: str, fingerprint: str, shards: list[list[ImageRecord]]
+) -> list[tuple[int, list[ImageRecord]]]:
+    """Return the shards that are not there yet; what was made with another fingerprint is removed."""
+    partial = storage.join(cams_uri, f"plan-{fingerprint}")
+    if not storage.exists(partial):
+        storage.remove_tree(cams_uri)
+        storage.write_bytes(partial, b"")
+    there = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(cams_uri, ".parquet")}
+    return [(i, shard) for i, shard in enumerate(shards) if shard_name(i) not in there]
+
+
 def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, manifest: Manifest) -> ArtifactMeta:
     """Compute the CAMs of a network over the manifest's images; finished shards are kept.
 
@@ -69,19 +81,14 @@ def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, m
     config = stage.config.cams
     stage.progress.start(f"CAMs of {cams_uri.rsplit('/', 1)[-1]}")
     network = artifacts.require(network_uri, network_kind, verb="train")
-    settings = {k: v for k, v in artifacts.plain(config).items() if k not in RESOURCE_FIELDS}
+    settings = {k: v for k, v in artifacts.plain(config).items() if k not in (*RESOURCE_FIELDS, "given")}
     inputs = {"network": network.fingerprint, "manifest": manifest.fingerprint()}
     if meta := current(cams_uri, "cams", settings, inputs):
         stage.progress.finish(f"{meta.summary.get('images')} images (there already)", is_new=False)
         return meta
     fingerprint = artifacts.expected_fingerprint("cams", settings, inputs)
     shards = shards_of(manifest)
-    partial = storage.join(cams_uri, f"plan-{fingerprint}")
-    if not storage.exists(partial):
-        storage.remove_tree(cams_uri)
-        storage.write_bytes(partial, b"")
-    there = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(cams_uri, ".parquet")}
-    todo = [(i, shard) for i, shard in enumerate(shards) if shard_name(i) not in there]
+    todo = unfinished_shards(cams_uri, fingerprint, shards)
     net = stage.config.cam_net
     summaries = run_shards(
         todo,

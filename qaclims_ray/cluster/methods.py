@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qaclims_ray.cluster.data import training_manifest
+from qaclims_ray.cluster.given_cams import run_training_cams
 from qaclims_ray.cluster.stage import Stage, backbone_weights, clip_model, current, weights_fingerprint
 from qaclims_ray.cluster.text import bank_identity
 from qaclims_ray.cluster.train import CURVES_NAME, Curves, raw_curves, run_training
@@ -17,7 +18,7 @@ from qaclims_ray.models.mask_generator import save_mask_generator
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
 from qaclims_ray.models.prompted_text import PROMPTS_NAME, VECTORS_NAME
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import System, system_of
+from qaclims_ray.systems import System, system_of, uses_given
 from qaclims_ray.training.classifier_task import CALIBRATED_DIR
 from qaclims_ray.training.generator_task import initial_generator
 from qaclims_ray.training.phases import Phase, run_phases
@@ -40,6 +41,8 @@ class Trained:
     """Its folder."""
     fingerprint: str
     """Its fingerprint."""
+    is_cams: bool = False
+    """Whether it is CAMs of the training images and no network."""
 
 
 def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
@@ -91,8 +94,8 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
             return _run_with_texts(stage, name, system, manifest)
         case "semples":
             return _run_semples(stage, name, system, manifest)
-        case "classifier":
-            raise AssertionError("the classifier is trained once for all systems")
+        case "classifier" | "given":
+            raise AssertionError("the classifier is trained once for all systems, given CAMs are not trained")
 
 
 def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
@@ -135,14 +138,15 @@ def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest)
 def _run_semples(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
     """Train the phases, each kept in a folder named by its fingerprint, and copy the last network."""
     uri = stage.layout.network(name)
-    start = _base(stage, system) if system.base else _classifier_start(stage)
+    given = _given(stage, name, manifest) if uses_given(stage.config, name) else None
+    start = _base(stage, system) if system.base and given is None else _classifier_start(stage)
     phases: list[tuple[Phase, Trained]] = []
 
     def train(phase: Phase, init: Trained, prompts: Trained | None) -> Trained:
         phases.append((phase, _run_phase(stage, name, manifest, phase, init, prompts)))
         return phases[-1][1]
 
-    last = run_phases(stage.config.semples, start, train)
+    last = run_phases(stage.config.semples, start, train, given=given)
     inputs = {"network": last.fingerprint}
     if meta := current(uri, "semples", {}, inputs):
         return meta
@@ -190,6 +194,7 @@ def _run_phase(
         prompts_uri=prompts.uri if prompts else "",
         regions_of=regions_of,
         phase=phase.name,
+        on_given=init.is_cams,
     )
     uri = layout.phase(f"{phase.kind}-{artifacts.expected_fingerprint(phase.kind, settings, inputs)}")
     meta = run_training(stage, job, uri, settings, inputs, manifest, label=f"{name}: {phase.name}")
@@ -212,7 +217,7 @@ def phase_settings(config: RunConfig, phase: Phase, regions_of: RegionsOf) -> di
         settings["prompt"] = config.semples.prompt
     if phase.kind == "prompts":
         regions = artifacts.plain(config.ritc) if regions_of == "ritc" else {k: semples[k] for k in _REGION_FIELDS}
-        settings["regions"] = {k: v for k, v in regions.items() if k not in ("optim", "prompt_weight")}
+        settings["regions"] = {k: v for k, v in regions.items() if k not in ("optim", "prompt_weight", "prompt_text")}
     else:
         settings["generator"] = {k: semples[k] for k in _GENERATOR_FIELDS}
         settings["optim"] = phase.optim(config.semples)
@@ -240,6 +245,11 @@ def _base(stage: Stage, system: System) -> Trained:
     uri = stage.layout.network(system.base)
     kind = system_of(stage.config, system.base).kind
     return Trained(uri, artifacts.require(uri, kind, verb="train").fingerprint)
+
+
+def _given(stage: Stage, name: str, manifest: Manifest) -> Trained:
+    uri, meta = run_training_cams(stage, training_manifest(manifest, stage.config), label=name)
+    return Trained(uri, meta.fingerprint, is_cams=True)
 
 
 def _numerics(config: RunConfig) -> dict[str, Any]:

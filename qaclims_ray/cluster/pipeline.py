@@ -13,6 +13,7 @@ from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.corpus import run_corpus
 from qaclims_ray.cluster.data import run_data, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
+from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import run_cams
 from qaclims_ray.cluster.methods import run_classifier, run_method
@@ -25,7 +26,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_corpus, system_config, system_of, training_order
+from qaclims_ray.systems import needs_classifier, needs_corpus, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import shown
@@ -118,7 +119,7 @@ class _Run:
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, trained)
-        if self.reaches("train"):
+        if self.reaches("train") and needs_classifier(self.config):
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
         scores: dict[str, Evaluation] = {}
@@ -129,7 +130,7 @@ class _Run:
 
     def system(self, system: str, manifest: Manifest, trained: Manifest, scored: Manifest) -> Evaluation | None:
         kind, network = system_of(self.config, system).kind, self.layout.classifier
-        if kind != "classifier":
+        if kind not in ("classifier", "given"):
             network = self.layout.network(system)
             if self.reaches("text") and kind != "semples":
                 with self.stage("text", system) as stage:
@@ -141,7 +142,10 @@ class _Run:
             return None  # another system's base: trained, not compared
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
-                run_cams(stage, network, kind, self.layout.cams(system), scored)
+                if kind == "given":
+                    run_given_cams(stage, self.layout.cams(system), scored, label=system)
+                else:
+                    run_cams(stage, network, kind, self.layout.cams(system), scored)
         if not self.reaches("evaluate") or not can_score(scored):
             return None
         with self.stage("evaluate", system) as stage:

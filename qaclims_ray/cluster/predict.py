@@ -131,6 +131,8 @@ def run_predict(arguments: PredictArguments) -> None:
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)
     kind = system_of(config, system).kind
+    if kind == "given":
+        raise ConfigError(f"system {system} has no network to predict with; name another with --system")
     network = layout.classifier if kind == "classifier" else layout.network(system)
     artifacts.require(layout.classifier, "classifier", verb="train")
     artifacts.require(network, kind, verb="train")

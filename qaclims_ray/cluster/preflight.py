@@ -8,11 +8,12 @@ from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.masks.given_cams import given_files
 from qaclims_ray.models.clip import load_clip
 from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import needs_clip, needs_corpus
+from qaclims_ray.systems import needs_clip, needs_corpus, system_config, uses_given
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -41,6 +42,9 @@ def preflight(config: RunConfig, out: str) -> None:
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
         weights_fingerprint(*names)
         load_clip(model, clip_weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+    for name in config.systems:
+        if uses_given(config, name):
+            given_files(system_config(config, name).cams.given)
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))

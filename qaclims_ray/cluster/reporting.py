@@ -34,7 +34,7 @@ from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_clip, system_config, system_of
+from qaclims_ray.systems import needs_clip, system_config, system_of, uses_given
 from qaclims_ray.tracking.metric_names import headline_metrics, seed_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -119,11 +119,14 @@ def environment() -> dict[str, object]:
 
 def supervision(config: RunConfig) -> str:
     """Say which labels stand behind the figures: OVSeg's CLIP has seen masks, plain CLIP has not."""
+    labels = "image-level labels"
+    if any(uses_given(config, name) for name in config.systems):
+        labels += "; whatever stands behind the given CAMs"
     if config.data.dataset == "miniature" or not needs_clip(config):
-        return "image-level labels"
+        return labels
     if config.clip.mask_adapted:
-        return "image-level labels; a CLIP adapted on mask proposals of COCO (OVSeg)"
-    return "image-level labels; a CLIP trained on pairs of image and text"
+        return f"{labels}; a CLIP adapted on mask proposals of COCO (OVSeg)"
+    return f"{labels}; a CLIP trained on pairs of image and text"
 
 
 def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReading]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
+from qaclims_ray.cluster.given_cams import StoredMaps
 from qaclims_ray.cluster.stage import backbone_weights, clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
@@ -49,13 +50,15 @@ class TrainingJob:
     manifest_uri: str
     """The manifest."""
     init_uri: str = ""
-    """The network to start from; for prompts, the fixed mask generator."""
+    """The network to start from; for prompts, the fixed mask generator or given CAMs."""
     bank_uri: str = ""
     """RITC and CLIMS: the text bank."""
     prompts_uri: str = ""
     """Refinement, and RITC with prompts: the learned prompts."""
     regions_of: RegionsOf = "semples"
     """Prompts: whose way of cutting regions they are learned on."""
+    on_given: bool = False
+    """Prompts: whether they are learned on CAMs made elsewhere."""
     phase: str = ""
     """Name of the phase, in front of its figures."""
     tracker: TrackerHandle | None = None
@@ -140,7 +143,8 @@ def _train(
         shared |= {"semples": config.semples, "class_texts": class_texts}
         match job.kind:
             case "prompts":
-                return train_prompts(options=_regions(job), **shared)
+                given = StoredMaps(init_dir) if job.on_given else None
+                return train_prompts(options=_regions(job), given=given, **shared)
             case "joint":
                 return train_jointly(optim=job.optim, **shared)
             case _:
@@ -158,7 +162,10 @@ def _regions(job: TrainingJob) -> RegionOptions:
             return clims_regions(config.clims)
         case "prompts":
             epsilon = semples.prompt.mask_epsilon
-            return ritc_regions(config.ritc) if job.regions_of == "ritc" else region_options(semples, epsilon=epsilon)
+            if job.regions_of == "ritc":
+                return ritc_regions(config.ritc)
+            options = region_options(semples, epsilon=epsilon)
+            return dataclasses.replace(options, mask="given") if job.on_given else options
         case _:
             return region_options(semples, epsilon=semples.mask_epsilon)
 

@@ -58,21 +58,35 @@ def read_cam_shard(uri: str) -> list[ImageCam]:
     Raises:
         ArtifactError: when the file is absent, truncated, or something else.
     """
+    return [_cam(row, uri) for row in _read_table(uri).to_pylist()]
+
+
+def read_image_ids(uri: str) -> list[str]:
+    """Return the images of a file of `write_cam_shard`, without reading their maps.
+
+    Raises:
+        ArtifactError: when the file is absent, truncated, or something else.
+    """
+    return _read_table(uri, ["image_id"])["image_id"].to_pylist()
+
+
+def _read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     try:
         with storage.open_input(uri) as handle:
-            table = pq.read_table(handle)
+            file = pq.ParquetFile(handle)
+            schema, table = file.schema_arrow, file.read(columns)
     except DataError:
         raise ArtifactError(f"there are no stored CAMs at {uri}; make them with `qaclims cams`") from None
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{uri} is not a whole Parquet file ({error}); remove it and run `qaclims cams` again"
         ) from None
-    if not table.schema.equals(_SCHEMA):
+    if not schema.equals(_SCHEMA):
         raise ArtifactError(
-            f"{uri} holds columns {', '.join(table.schema.names)}, not the CAMs that `qaclims cams` writes; "
+            f"{uri} holds columns {', '.join(schema.names)}, not the CAMs that `qaclims cams` writes; "
             "remove it and run `qaclims cams` again"
         )
-    return [_cam(row, uri) for row in table.to_pylist()]
+    return table
 
 
 def _row(cam: ImageCam, dtype: str) -> dict[str, object]:

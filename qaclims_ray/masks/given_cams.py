@@ -162,7 +162,7 @@ def _read_npz(uri: str) -> _Given:
         raise DataError(f"no .npz of plain numbers ({error}); expected the arrays keys and maps") from None
     if keys.ndim != 1 or keys.dtype.kind not in "iu":
         raise DataError(f"keys has shape {keys.shape} and type {keys.dtype}, expected a row of whole numbers")
-    if maps.ndim != 3 or len(maps) != len(keys) or not maps.size >= len(keys) or maps.dtype.kind not in "fiu":
+    if maps.ndim != 3 or len(maps) != len(keys) or 0 in maps.shape[1:] or maps.dtype.kind not in "fiu":
         raise DataError(
             f"maps has shape {maps.shape} and type {maps.dtype}, expected numbers ({len(keys)}, height, width)"
         )

@@ -42,6 +42,8 @@ def run_phases(
     semples: SemplesConfig,
     start: _Trained,
     train: Callable[[Phase, _Trained, _Trained | None], _Trained],
+    *,
+    given: _Trained | None = None,
 ) -> _Trained:
     """Run the phases in order and return the last network.
 
@@ -49,13 +51,16 @@ def run_phases(
         semples: schedule, rounds, where refinement starts.
         start: the network to start from.
         train: trains a phase from a network, with prompts for refinement, and returns the network or the prompts.
+        given: maps made elsewhere, which the first prompts are learned on in place of a matched network's; then
+            nothing is matched first, and refinement starts from `start`.
     """
     if semples.schedule == "joint":
         return train(Phase("joint"), start, None)
-    network = train(Phase("match"), start, None)
+    network = train(Phase("match"), start, None) if given is None else start
     for number in range(1, semples.rounds + 1):
         # Without weight there is nothing to learn prompts for: refinement goes on matching.
-        prompts = train(Phase("prompts", number), network, None) if semples.refine_weight > 0 else None
+        source = network if given is None or number > 1 else given
+        prompts = train(Phase("prompts", number), source, None) if semples.refine_weight > 0 else None
         init = start if semples.refine_init == "start" else network
         network = train(Phase("refine", number), init, prompts)
     return network

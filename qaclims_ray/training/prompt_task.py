@@ -33,6 +33,7 @@ from qaclims_ray.models.prompted_text import (
 )
 from qaclims_ray.training.context import WorkerContext, gather_rows
 from qaclims_ray.training.generator_task import initial_generator
+from qaclims_ray.training.given_maps import MAX_VIEWS, MapsOf, WholeImages
 from qaclims_ray.training.loop import Task, fit
 from qaclims_ray.training.meter import OnStep, StepResult
 from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
@@ -67,6 +68,7 @@ def train_prompts(
     seed: int,
     context: WorkerContext,
     on_step: OnStep | None = None,
+    given: MapsOf | None = None,
 ) -> dict[str, float]:
     """Learn the prompts of a fixed mask generator; runs on every worker.
 
@@ -78,12 +80,14 @@ def train_prompts(
         augment: training crops; heavy augmentation is left out (S10).
         semples: prompt settings.
         options: how maps become regions.
-        init_dir: folder of the mask generator.
+        init_dir: folder of the mask generator; not read where maps are given.
         precision: "fp32" or "bf16".
         loader_workers: image loading processes of this worker, for the features.
         seed: seed of views, start and order.
         context: this worker.
         on_step: see `training.loop.fit`.
+        given: maps made elsewhere, in place of a mask generator's. Their views are the whole image and, with
+            `num_views` above 1, its mirror image.
 
     Returns:
         Metrics of the last epoch: loss, loss/image, loss/text (before weighting), lr, images_per_s (features a
@@ -109,14 +113,19 @@ def train_prompts(
 
     if settings.epochs == 0:
         return _report_start(save, context)
-    network = initial_generator(init_dir, cam_net, len(manifest.class_names)).to(context.device)
+    if given is None:
+        network = initial_generator(init_dir, cam_net, len(manifest.class_names)).to(context.device)
+        dataset = ImageLabelDataset(manifest, light(augment), cam_net.image_mean, cam_net.image_std, seed)
+    else:
+        network = None
+        dataset = WholeImages(manifest, given, cam_net, size=clip.image_size, antialias=options.antialias)
     cached = background_features(
         network,
-        ImageLabelDataset(manifest, light(augment), cam_net.image_mean, cam_net.image_std, seed),
+        dataset,
         clip=clip,
         options=options,
         cam_net=cam_net,
-        num_views=settings.num_views,
+        num_views=settings.num_views if given is None else min(settings.num_views, MAX_VIEWS),
         loader_workers=loader_workers,
         context=context,
     )
@@ -189,8 +198,8 @@ class FeatureDraws:
 
 
 def background_features(
-    network: MaskNetwork,
-    dataset: ImageLabelDataset,
+    network: MaskNetwork | None,
+    dataset: ImageLabelDataset | WholeImages,
     *,
     clip: RegionEncoder,
     options: RegionOptions,
@@ -202,7 +211,7 @@ def background_features(
     """Compute v_b for every pair of every view; view v of an image is its crop of epoch v.
 
     Args:
-        network: fixed mask generator on the worker's device.
+        network: fixed mask generator on the worker's device; None takes the maps that the data set brings.
         dataset: training images.
         clip: frozen CLIP.
         options: how maps become regions.
@@ -225,9 +234,8 @@ def background_features(
                     continue
                 image = batch["image"].to(context.device)
                 position, class_id = present.to(context.device).unbind(dim=1)
-                found = region_features(
-                    network(image), image, position, class_id, clip=clip, options=options, cam_net=cam_net
-                )
+                maps = batch["maps"].to(context.device) if network is None else network(image)
+                found = region_features(maps, image, position, class_id, clip=clip, options=options, cam_net=cam_net)
                 index, class_ids = batch["index"][present[:, 0]], present[:, 1]
                 # Beside the features, so as float32: exact up to 2^24 images.
                 keys = torch.stack([torch.full_like(index, view), index, class_ids], dim=1).float()
@@ -282,7 +290,10 @@ def _report_start(save: Callable[[str], None], context: WorkerContext) -> dict[s
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module | None) -> Iterator[None]:
+    if network is None:
+        yield
+        return
     was_training = network.training
     network.eval()
     try:

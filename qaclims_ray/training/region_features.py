@@ -40,8 +40,9 @@ class RegionEncoder(Protocol):
 class RegionOptions:
     """How maps become regions."""
 
-    mask: Literal["sigmoid", "minmax"] = "sigmoid"
-    """From maps to soft masks: the sigmoid of logits, or rectified and brought to [0, 1] pair by pair (S4)."""
+    mask: Literal["sigmoid", "minmax", "given"] = "sigmoid"
+    """From maps to soft masks: the sigmoid of logits, rectified and brought to [0, 1] pair by pair (S4), or given in
+    [0, 1] as they are (S22)."""
     epsilon: float = 1e-4
     """Added to a map's range before it is divided by it; for minmax."""
     omega: float = 0.0

@@ -177,11 +177,13 @@ def test_plain_clips_do_for_clims_and_semples() -> None:
 
 def test_given_cams_need_a_folder_and_neither_classifier_nor_clip() -> None:
     for name in ("given_cams", "semples_on_given"):
-        with pytest.raises(ConfigError, match="system given_cams needs CAMs made elsewhere; set cams.given"):
+        with pytest.raises(ConfigError, match=f"system {name} needs CAMs made elsewhere; set cams"):
             check_systems(_run(name))
     variant = Variant(name="elsewhere", system="semples_on_given", overrides={"cams.given": ""})
     with pytest.raises(ConfigError, match="system elsewhere needs CAMs"):
         check_systems(_run("elsewhere", variants=(variant,), **{"cams.given": "/cams"}))
+    variant = Variant(name="elsewhere", system="semples_on_given", overrides={"cams.given": "/cams"})
+    check_systems(_run("elsewhere", variants=(variant,)))
     given, semples = _run("given_cams"), _run("semples_on_given")
     assert not needs_classifier(given) and not needs_clip(given) and not needs_corpus(given)
     assert needs_classifier(semples) and needs_clip(semples) and not needs_corpus(semples)

@@ -6,7 +6,7 @@ from qaclims_ray.training.phases import Phase, run_phases
 from tests.semples_fakes import OPTIM, prompt_config, semples_config
 
 
-def _trace(**changes) -> tuple[list[tuple[str, str, str | None]], str]:
+def _trace(*, given: str | None = None, **changes) -> tuple[list[tuple[str, str, str | None]], str]:
     """Run phases whose networks are called after them; return (phase, from, prompts) of each, and the last name."""
     calls = []
 
@@ -14,7 +14,7 @@ def _trace(**changes) -> tuple[list[tuple[str, str, str | None]], str]:
         calls.append((phase.name, init, prompts))
         return f"<{phase.name}>"
 
-    last = run_phases(semples_config(**changes), "start", train)
+    last = run_phases(semples_config(**changes), "start", train, given=given)
     return calls, last
 
 
@@ -63,6 +63,18 @@ def test_without_weight_matching_goes_on_and_no_prompts_are_learned() -> None:
 
 def test_joint_training_is_one_phase() -> None:
     assert _trace(schedule="joint") == ([("joint", "start", None)], "<joint>")
+
+
+@pytest.mark.parametrize("refine_init", ["start", "matched"])
+def test_given_maps_stand_in_for_matching_and_refinement_trains_the_start(refine_init) -> None:
+    calls, last = _trace(rounds=2, refine_init=refine_init, given="maps")
+    assert calls == [
+        ("prompts", "maps", None),
+        ("refine", "start", "<prompts>"),
+        ("prompts_2", "<refine>", None),
+        ("refine_2", "start" if refine_init == "start" else "<refine>", "<prompts_2>"),
+    ]
+    assert last == "<refine_2>"
 
 
 def test_each_phase_has_its_own_optimiser() -> None:
