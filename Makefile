@@ -6,7 +6,7 @@ OUT ?= runs/miniature
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check test-ray test-slow ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -27,8 +27,13 @@ test: install check test-ray  ## all tests that CI runs
 check: install  ## format, lint, types, import contracts, unit tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
+	$(MAKE) --no-print-directory -j 2 types test-unit
+
+types: install
+	$(VENV)/bin/pyright
+
+test-unit: install  ## unit tests alone
 	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow"
 
 test-ray: install  ## tests that start a local Ray
