@@ -226,7 +226,7 @@ SYSTEMS: dict[str, System] = {
         label="QA-CLIMS + learned prompts",
         description="RITC with all answers and SemPLeS's learned prompts, which neither paper has.",
         base="qa_clims",
-        overrides={"ritc.prompt_text": True},
+        overrides={"ritc.prompt_weight": 0.3},
     ),
 }
 """All systems by name."""
@@ -325,12 +325,25 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(
                 f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
             )
+        _check_masks(name, resolved, system)
         if system.kind == "ritc":
             _check_ritc(name, resolved, system)
         if system.kind == "clims" and resolved.text.source != "fixed":
             raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
         if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
             _check_given(name, resolved, system)
+    if unused := [variant.name for variant in config.variants if variant.name not in training_order(config)]:
+        raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
+
+
+def _check_masks(name: str, resolved: RunConfig, system: System) -> None:
+    """Refuse sigmoid masks of WeakTr's maps: they are never negative, so that no mask would fall below one half."""
+    takes_sigmoid = system.kind in ("ritc", "clims") or (
+        system.kind == "semples" and resolved.semples.mask == "sigmoid"
+    )
+    if resolved.cam_net.generator == "weaktr" and takes_sigmoid:
+        advice = "set semples.mask to minmax" if system.kind == "semples" else "use cam_net.generator cnn"
+        raise ConfigError(f"system {name} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")
 
 
 def _check_given(name: str, resolved: RunConfig, system: System) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.cam_store import read_cam_shard
 from tests.cluster.small_run import small_config
@@ -60,8 +63,9 @@ def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Pa
     scores = run_pipeline(config, out.out, until="evaluate").scores
     assert scores["given_cams"].seed.miou_fixed == pytest.approx(expected.seed.miou_fixed, abs=1e-3)
     before = Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns
-    run_pipeline(config, out.out, until="cams")
-    assert Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns == before
+    manifest = read_manifest(out.manifest)
+    run_given_cams(Stage(config, out), out.cams("given_cams"), manifest, label="again")
+    own = Stage(_config("given_cams", given=out.cams("given_cams")), out)
     with pytest.raises(ConfigError, match="which this run writes itself"):
-        run_pipeline(_config("given_cams", given=out.cams("given_cams")), out.out, until="cams")
-    assert Path(out.cams("given_cams"), "meta.json").exists()
+        run_given_cams(own, out.cams("given_cams"), manifest, label="its own")
+    assert Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns == before

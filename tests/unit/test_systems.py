@@ -133,7 +133,7 @@ def test_a_variant_keeps_base_and_needs() -> None:
         (Variant(name="x", system="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
         (Variant(name="x", system="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
         (Variant(name="x", system="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
-        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_text": False}), "x: ritc.prompt_weight"),
+        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
         (Variant(name="x", system="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
     ],
 )
@@ -160,12 +160,19 @@ def test_a_variant_must_not_hide_a_known_system() -> None:
         (("semples_on_qa_clims",), {"clip.mask_adapted": False}, "system qa_clims: ritc.region_mode"),
         (("qa_clims",), {"ritc.prompt_weight": 0.2}, "ritc.prompt_weight is 0.2; learned prompts come from"),
         (("semples_joint",), {"semples.rounds": 2}, "joint training has no rounds"),
+        (("semples",), {"cam_net.generator": "weaktr", "semples.mask": "sigmoid"}, "set semples.mask to minmax"),
+        (("clims",), {"cam_net.generator": "weaktr"}, "system clims takes the sigmoid of logits"),
         (("semples_text_only",), {"semples.prompt.text_weight": 0.0}, "there is nothing to learn"),
     ],
 )
 def test_a_combination_that_cannot_work_is_refused_before_any_work(systems, overrides, message) -> None:
     with pytest.raises(ConfigError, match=message):
         check_systems(_run(*systems, **overrides))
+
+
+def test_a_variant_that_nothing_trains_is_refused() -> None:
+    with pytest.raises(ConfigError, match="would not be trained: name them in systems"):
+        check_systems(_run("semples", variants=(Variant(name="x", system="semples"),)))
 
 
 def test_plain_clips_do_for_clims_and_semples() -> None:
