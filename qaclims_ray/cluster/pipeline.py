@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -25,10 +25,11 @@ from qaclims_ray.cluster.text import run_text
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets import PRESETS
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.systems import needs_classifier, needs_corpus, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import run_tags
+from qaclims_ray.tracking.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -36,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
+
+
+_TAG_LENGTH = 500
+"""Longest tag; stores refuse very long ones."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def run_pipeline(
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         scores = run.stages(manifest)
+        tracker.set_tags(_note(config, scores))
         report_uri = ""
         if run.reaches("report"):
             with run.stage("report") as stage:
@@ -101,6 +107,20 @@ def run_pipeline(
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
     )
+
+
+def _note(config: RunConfig, scores: Mapping[str, Evaluation]) -> dict[str, str]:
+    """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
+    changed = changed_settings(config, PRESETS[config.name]()) if config.name in PRESETS else {}
+    rows = {
+        system_of(config, name).label: {
+            "mIoU, fixed threshold": found.seed.miou_fixed,
+            "mIoU, best threshold (chosen with pixel labels)": found.seed.miou_best,
+        }
+        for name, found in scores.items()
+    }
+    listed = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return {"mlflow.note.content": run_note(rows, changed), "changed": listed[:_TAG_LENGTH] or "nothing"}
 
 
 @dataclass(frozen=True)

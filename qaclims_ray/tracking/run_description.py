@@ -1,13 +1,16 @@
 """Tags that make two runs in the MLflow UI comparable at a glance: what ran, on which data, with which code."""
 
 import getpass
+import json
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from qaclims_ray.data.artifacts import package_version, source_hash
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.run_config import RunConfig, to_dict
 
 _PACKAGES = ("ray", "torch", "transformers", "open_clip_torch", "timm", "mlflow")
 
@@ -39,6 +42,41 @@ def run_tags(config: RunConfig, *, data_fingerprint: str = "", system: str = "",
     }
     tags |= {f"version.{name}": _installed(name) for name in _PACKAGES}
     return {name: value for name, value in tags.items() if value}
+
+
+def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
+    """Return the settings, by dotted name, in which a run differs from the preset it started from."""
+    ours, theirs = _flat(to_dict(config)), _flat(to_dict(default))
+    return {name: value for name, value in ours.items() if value != theirs.get(name)}
+
+
+def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any]) -> str:
+    """Return the description that the UI shows above a run, as Markdown: what it scored, what is special about it.
+
+    Args:
+        scores: system -> column -> figure, fractions.
+        changed: settings that are not the preset's.
+    """
+    lines = []
+    if scores:
+        columns = list(next(iter(scores.values())))
+        lines += [f"| system | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+        lines += [
+            f"| {label} | {' | '.join(f'{100 * row[column]:.1f}' for column in columns)} |"
+            for label, row in scores.items()
+        ]
+        lines.append("")
+    settings = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in changed.items())
+    lines.append(f"Changed from the preset: {settings or 'nothing'}")
+    return "\n".join(lines)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
 
 
 def _installed(package: str) -> str:

@@ -1,0 +1,21 @@
+from qaclims_ray.presets import miniature
+from qaclims_ray.run_config import with_overrides
+from qaclims_ray.tracking.run_description import changed_settings, run_note
+
+
+def test_only_what_differs_from_the_preset_is_listed():
+    config = with_overrides(miniature(), {"ritc.omega": 0.4, "cams.scales": [1.0, 0.5], "seed": 3})
+    assert changed_settings(config, miniature()) == {"seed": 3, "ritc.omega": 0.4, "cams.scales": [1.0, 0.5]}
+    assert changed_settings(miniature(), miniature()) == {}
+
+
+def test_the_note_shows_scores_in_percent_and_what_changed():
+    note = run_note({"QA-CLIMS": {"fixed": 0.5712, "best": 0.6}}, {"ritc.omega": 0.4})
+    assert note.splitlines() == [
+        "| system | fixed | best |",
+        "|---|---|---|",
+        "| QA-CLIMS | 57.1 | 60.0 |",
+        "",
+        "Changed from the preset: `ritc.omega=0.4`",
+    ]
+    assert run_note({}, {}) == "Changed from the preset: nothing"
