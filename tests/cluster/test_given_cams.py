@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
@@ -63,7 +64,7 @@ def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Pa
     scores = run_pipeline(config, out.out, until="evaluate").scores
     assert scores["given_cams"].seed.miou_fixed == pytest.approx(expected.seed.miou_fixed, abs=1e-3)
     before = Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns
-    manifest = read_manifest(out.manifest)
+    manifest = scored_manifest(read_manifest(out.manifest), config)
     run_given_cams(Stage(config, out), out.cams("given_cams"), manifest, label="again")
     own = Stage(_config("given_cams", given=out.cams("given_cams")), out)
     with pytest.raises(ConfigError, match="which this run writes itself"):
