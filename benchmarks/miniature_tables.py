@@ -177,13 +177,12 @@ def _differences(wanted: tuple[tuple[str, str, float], ...], rows: Rows) -> str:
 
 def _prompt_words(rows: Rows) -> str:
     """What the learned prompts say, per class and seed."""
-    lines = ["### Learned prompts: the nearest words", "", "| class | " + " | ".join(
-        f"seed {row['seed']}" for row in rows.get("semples", [])
-    ) + " |"]  # fmt: skip
-    lines.append("|---" * (1 + len(rows.get("semples", []))) + "|")
-    found = [row["prompt_words"] for row in rows.get("semples", [])]
-    for name in found[0] if found else ():
-        lines.append(f"| {name} | " + " | ".join(", ".join(words[name]) for words in found) + " |")
+    learned = sorted(rows.get("semples", []), key=lambda row: row["seed"])
+    heads = " | ".join(f"seed {row['seed']}" for row in learned)
+    lines = ["### Learned prompts: the nearest words, with cosines", "", f"| class | {heads} |"]
+    lines.append("|---" * (1 + len(learned)) + "|")
+    for name in learned[0]["prompt_words"] if learned else ():
+        lines.append(f"| {name} | " + " | ".join(", ".join(row["prompt_words"][name]) for row in learned) + " |")
     return "\n".join(lines)
 
 
