@@ -9,8 +9,7 @@ import tyro
 
 from qaclims_ray.ablations import TABLES, ablation_table
 from qaclims_ray.cluster.ablate import Ablation
-from qaclims_ray.cluster.arguments import with_absolute_paths
-from qaclims_ray.data import storage
+from qaclims_ray.cluster.arguments import absolute_out, with_absolute_paths
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS, preset
 from qaclims_ray.run_config import RunConfig, with_overrides
@@ -69,7 +68,7 @@ def parse_ablation(argv: Sequence[str], *, prog: str) -> Ablation:
         table=table,
         preset=names[1],
         config=with_absolute_paths(config),
-        out=storage.absolute(arguments.out),
+        out=absolute_out(arguments.out),
         seeds=arguments.seeds,
         concurrent=arguments.concurrent,
     )

@@ -1,6 +1,7 @@
 """The arguments that every verb and every job shares: a preset, an output folder, overrides."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,22 @@ def parse_run(argv: Sequence[str], *, prog: str, description: str, default_prese
     config = arguments.config
     if arguments.data_root:
         config = with_overrides(config, {"data.root": arguments.data_root})
-    return with_absolute_paths(config), storage.absolute(arguments.out)
+    return with_absolute_paths(config), absolute_out(arguments.out)
+
+
+def absolute_out(out: str) -> str:
+    """Return an output folder as an absolute path or URI.
+
+    Raises:
+        ConfigError: for a relative path in a submitted job, which works in a copy of the working directory.
+    """
+    is_relative = not storage.is_remote(out) and not Path(out).expanduser().is_absolute()
+    if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ConfigError(
+            f"--out is {out!r}: a submitted job runs in Ray's temporary copy of the working directory, where it would "
+            "be lost; give an absolute path that all nodes see, or a URI (s3://, gs://)"
+        )
+    return storage.absolute(out)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cluster.arguments import load_config
+from qaclims_ray.cluster.arguments import absolute_out, load_config
 from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.session import ray_session
@@ -126,7 +126,7 @@ def run_predict(arguments: PredictArguments) -> None:
     Raises:
         QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
     """
-    out, run = storage.absolute(arguments.out), storage.absolute(arguments.run)
+    out, run = absolute_out(arguments.out), storage.absolute(arguments.run)
     config, layout = load_config(run), RunLayout(run)
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)

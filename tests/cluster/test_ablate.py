@@ -39,6 +39,17 @@ def _note(folder: str, name: str, seconds: float = 0.0) -> str:
     return name
 
 
+def _meet(folder: str, name: str, partner: str) -> str:
+    """Work until the partner works too: both must be at work at once, however slowly workers start."""
+    started = time.time()
+    Path(folder, f"{name}.at-work").touch()
+    while not Path(folder, f"{partner}.at-work").exists():
+        assert time.time() < started + 120, f"{name} waited two minutes for {partner}"
+        time.sleep(0.05)
+    Path(folder, name).write_text(f"{started} {time.time()}")
+    return name
+
+
 def _refuse(message: str) -> None:
     raise DataError(message)
 
@@ -92,18 +103,22 @@ def test_a_trial_that_fails_stops_only_those_that_need_it(session, tmp_path):
 
 
 def test_trials_that_make_the_same_wait_until_it_is_there(session, tmp_path):
-    def trial(name: str, *makes: str) -> Trial:
-        return Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 1.5), makes=frozenset(makes))
+    def trial(name: str, partner: str, *makes: str) -> Trial:
+        return Trial(name=name, work=functools.partial(_meet, str(tmp_path), name, partner), makes=frozenset(makes))
 
     ended = run_trials(
-        [trial("first", "matching", "a"), trial("other", "b"), trial("second", "matching"), trial("third", "matching")],
+        [
+            trial("first", "other", "matching", "a"),
+            trial("other", "first", "b"),
+            trial("second", "third", "matching"),
+            trial("third", "second", "matching"),
+        ],
         at_once=4,
         on_end=_ignore,
     )
     assert set(ended.values()) == {"first", "other", "second", "third"}
-    assert _overlap(tmp_path, "first", "other")
     assert _times(tmp_path, "second")[0] >= _times(tmp_path, "first")[1]
-    assert _overlap(tmp_path, "second", "third")
+    assert _times(tmp_path, "third")[0] >= _times(tmp_path, "first")[1]
 
 
 def test_after_a_failure_the_next_makes_it_alone(session, tmp_path):
