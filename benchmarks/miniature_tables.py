@@ -84,7 +84,8 @@ def write_tables(cache: Path, target: Path, seeds: list[int], *, preset: str) ->
     else:
         parts = [_conditions(rows, seeds), _main_table(SEMPLES_MAIN, SEMPLES_PAPER_MAIN, rows)]
         parts += [_differences(SEMPLES_CLAIMS, rows)]
-        parts += [_paper_table(title, paper, rows) for title, paper in SEMPLES_TABLES.items()]
+        comparable = {title: paper for title, paper in SEMPLES_TABLES.items() if len(rows.keys() & paper.keys()) > 1}
+        parts += [_paper_table(title, paper, rows) for title, paper in comparable.items()]
         parts += [_prompt_words(rows)]
     body = "\n\n".join(parts)
     start, end = "<!-- tables -->", "<!-- /tables -->"

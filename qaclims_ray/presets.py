@@ -99,7 +99,7 @@ def miniature_weaktr() -> RunConfig:
     """SemPLeS on a small WeakTr: `qaclims run miniature_weaktr --out runs/weaktr`.
 
     Its ViT starts from the image tower of the miniature CLIP, as DeiT-S starts from ImageNet; from scratch it learns
-    nothing useful from 600 images. Measured in docs/results/miniature_semples.md.
+    nothing useful from 600 images. Measured in docs/results/miniature_weaktr.md.
     """
     semples = miniature_semples()
     return replace(
