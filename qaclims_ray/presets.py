@@ -57,28 +57,7 @@ def miniature() -> RunConfig:
             pair_reduction="mean_pairs",
             freeze_batch_norm=True,
         ),
-        semples=SemplesConfig(
-            match=_miniature_optim(epochs=7, schedule="cosine"),
-            refine=_miniature_optim(epochs=7, schedule="cosine"),
-            prompt=PromptConfig(
-                length=8,
-                init="vocabulary",
-                similarity="shift",
-                text_weight=0.1,
-                num_views=2,
-                epochs=5,
-                batch_size=256,
-                lr=1e-2,
-                weight_decay=0.0,
-            ),
-            refine_init="matched",
-            train_scope="full",
-            background_weight=1.0,
-            refine_weight=0.6,
-            area_weight=0.5,
-            mask="sigmoid",
-            omega=0.1,
-        ),
+        semples=_miniature_semples(),
         cams=CamConfig(scales=(1.0,), activation="sigmoid", batch_size=64),
         evaluation=EvaluationConfig(fixed_threshold=0.1),
         cluster=ClusterConfig(num_workers=2),
@@ -135,6 +114,31 @@ def miniature_weaktr() -> RunConfig:
             match=replace(semples.semples.match, lr=1e-4, head_lr_factor=10.0),
             refine=replace(semples.semples.refine, lr=1e-4, head_lr_factor=10.0),
         ),
+    )
+
+
+def _miniature_semples() -> SemplesConfig:
+    return SemplesConfig(
+        match=_miniature_optim(epochs=7, schedule="cosine"),
+        refine=_miniature_optim(epochs=7, schedule="cosine"),
+        prompt=PromptConfig(
+            length=8,
+            init="vocabulary",
+            similarity="shift",
+            text_weight=0.1,
+            num_views=2,
+            epochs=5,
+            batch_size=256,
+            lr=1e-2,
+            weight_decay=0.0,
+        ),
+        refine_init="matched",
+        train_scope="full",
+        background_weight=1.0,
+        refine_weight=0.6,
+        area_weight=0.5,
+        mask="sigmoid",
+        omega=0.1,
     )
 
 

@@ -1,5 +1,6 @@
 """Tiny real stand-ins for what text-contrast training needs: a frozen region encoder, texts, pictures."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.text.bank import PairTexts
+from qaclims_ray.training.setup import TrainingSetup
 
 CLASSES = ("red", "green", "blue")
 CAM_NET = CamNetConfig(backbone="miniature", output_stride=4)
@@ -88,3 +90,10 @@ def ritc_config(**overrides: object) -> RitcConfig:
     """Return settings of a short training."""
     optim = OptimConfig(lr=0.01, epochs=2, batch_size=4, momentum=0.9, clip_grad_norm=5.0, head_lr_factor=2.0)
     return RitcConfig(**{"optim": optim, "freeze_batch_norm": True, **overrides})  # type: ignore[arg-type]
+
+
+def with_setup(**options: object) -> dict:
+    """Gather what belongs to `TrainingSetup` out of a training's arguments."""
+    names = {field.name for field in dataclasses.fields(TrainingSetup)}
+    own = {name: value for name, value in options.items() if name in names}
+    return {"setup": TrainingSetup(**own), **{k: v for k, v in options.items() if k not in names}}  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from qaclims_ray.training.region_features import RegionOptions
 from qaclims_ray.training.ritc_task import ritc_regions, train_ritc
 from qaclims_ray.training.selection import Rate, clip_score
 from qaclims_ray.training.semples_tasks import region_options, train_jointly, train_matching
+from qaclims_ray.training.setup import TrainingSetup
 
 JobKind = Literal["classifier", "ritc", "clims", "match", "prompts", "refine", "joint"]
 RegionsOf = Literal["semples", "ritc"]
@@ -116,22 +117,22 @@ def _train(
 ) -> dict[str, float]:
     config = job.config
     manifest = training_manifest(read_manifest(job.manifest_uri), config)
-    shared: dict[str, Any] = {
-        "manifest": manifest,
-        "cam_net": config.cam_net,
-        "augment": config.augment,
-        "precision": config.cluster.precision,
-        "loader_workers": config.cluster.loader_workers,
-        "seed": config.seed,
-        "context": context,
-        "on_step": on_step,
-    }
+    setup = TrainingSetup(
+        manifest=manifest,
+        cam_net=config.cam_net,
+        augment=config.augment,
+        precision=config.cluster.precision,
+        loader_workers=config.cluster.loader_workers,
+        seed=config.seed,
+        context=context,
+        on_step=on_step,
+    )
     if job.kind == "classifier":
-        return train_classifier(classifier=config.classifier, weights=backbone_weights(config), **shared)
+        return train_classifier(setup=setup, classifier=config.classifier, weights=backbone_weights(config))
     clip = load_job_clip(config, context.device)
     class_texts = _class_texts(manifest, config, clip)
     with storage.local_copy(job.init_uri) as init_dir:
-        shared |= {"clip": clip, "init_dir": init_dir}
+        shared: dict[str, Any] = {"setup": setup, "clip": clip, "init_dir": init_dir}
         if job.kind != "prompts":
             shared["rate"] = _rate(job, manifest, clip, class_texts, context)
         match job.kind:

@@ -7,17 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig, ClassifierConfig
-from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.config import ClassifierConfig
+from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.cam_net import CamNet
 from qaclims_ray.models.mask_generator import build_mask_generator, save_mask_generator
 from qaclims_ray.training.calibration import calibrate
-from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.generator_task import generator_task
-from qaclims_ray.training.loop import fit, images_per_step, seeded
-from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.loop import images_per_step, seeded
+from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.setup import TrainingSetup
 
 CALIBRATED_DIR = "calibrated"
 """Folder of the calibrated network inside the last checkpoint."""
@@ -25,16 +24,9 @@ CALIBRATED_DIR = "calibrated"
 
 def train_classifier(
     *,
-    manifest: Manifest,
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
+    setup: TrainingSetup,
     classifier: ClassifierConfig,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
     weights: str | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train a classifier on image-level labels; runs on every worker.
 
@@ -42,16 +34,9 @@ def train_classifier(
     one also holds the calibrated network in `CALIBRATED_DIR`, from which text contrast starts.
 
     Args:
-        manifest: training images.
-        cam_net: architecture and pretrained weights.
-        augment: training crops.
+        setup: images, architecture, worker.
         classifier: optimiser, batch norm, calibration.
-        precision: "fp32" or "bf16".
-        loader_workers: image loading processes of this worker.
-        seed: seed of initial weights, order and crops.
-        context: this worker.
         weights: the file that `cam_net.weights` is a name for; None takes `cam_net.weights` as it is.
-        on_step: see `training.loop.fit`.
 
     Returns:
         Metrics of the last epoch: loss, accuracy (share of right labels), lr, images_per_s.
@@ -59,17 +44,18 @@ def train_classifier(
     Raises:
         ConfigError, DataError, ModelError: for settings, images or weights that cannot be used.
     """
+    cam_net, context = setup.cam_net, setup.context
     if classifier.calibrate and cam_net.generator != "cnn":
         raise ConfigError(
             f"classifier.calibrate maps the logits of a CNN, but cam_net.generator is {cam_net.generator}, whose maps "
             "are not logits; set classifier.calibrate to false"
         )
-    with seeded(seed_of("network", seed), torch.device("cpu")):
+    with seeded(seed_of("network", setup.seed), torch.device("cpu")):
         network = build_mask_generator(
-            replace(cam_net, weights=cam_net.weights if weights is None else weights), len(manifest.class_names)
+            replace(cam_net, weights=cam_net.weights if weights is None else weights), setup.num_classes
         )
     network.config = cam_net
-    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+    dataset = setup.images()
     num_images = images_per_step(classifier.optim, len(dataset))
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
@@ -78,7 +64,7 @@ def train_classifier(
     def save_calibrated(folder: str | None) -> None:
         assert isinstance(network, CamNet)
         size = max(1, num_images // context.world_size)
-        calibrated = calibrate(network, dataset, batch_size=size, loader_workers=loader_workers, context=context)
+        calibrated = calibrate(network, dataset, batch_size=size, loader_workers=setup.loader_workers, context=context)
         if folder is not None:
             save_mask_generator(calibrated, str(Path(folder, CALIBRATED_DIR)))
 
@@ -90,7 +76,7 @@ def train_classifier(
         freeze_batch_norm=classifier.freeze_batch_norm,
         finish=save_calibrated if classifier.calibrate else None,
     )
-    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task)
 
 
 def classifier_step(network: nn.Module, batch: dict[str, Tensor], *, images_per_step: int) -> StepResult:

@@ -5,42 +5,35 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig
-from qaclims_ray.data.datasets import ImageLabelDataset
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.config import CamNetConfig
 from qaclims_ray.losses.area import activated_area
 from qaclims_ray.losses.clims import background_suppression, background_text_matching, object_text_matching
 from qaclims_ray.method_config import ClimsConfig
-from qaclims_ray.training.context import WorkerContext, all_reduce_sum
-from qaclims_ray.training.generator_task import generator_task, initial_generator
-from qaclims_ray.training.loop import fit, images_per_step
-from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.context import all_reduce_sum
+from qaclims_ray.training.generator_task import generator_task
+from qaclims_ray.training.loop import images_per_step
+from qaclims_ray.training.meter import StepResult
 from qaclims_ray.training.region_features import (
     RegionEncoder,
     RegionOptions,
+    area_share,
     no_regions,
     probabilities,
     region_features,
 )
 from qaclims_ray.training.ritc_task import TextSource, check_texts
 from qaclims_ray.training.selection import Rate
+from qaclims_ray.training.setup import TrainingSetup
 
 
 def train_clims(
     *,
-    manifest: Manifest,
+    setup: TrainingSetup,
     bank: TextSource,
     clip: RegionEncoder,
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
     clims: ClimsConfig,
     init_dir: str,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
     rate: Rate | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train CAMs with the losses of CLIMS; runs on every worker. Arguments and errors as in `train_ritc`.
 
@@ -48,16 +41,16 @@ def train_clims(
         Metrics of the last epoch: loss, loss/matching, loss/background, loss/suppression, loss/area (before
         weighting), pairs (sum over the epoch), lr, images_per_s.
     """
-    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
-    check_texts(bank, clip, manifest, context.device)
-    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
-    image_ids = [record.image_id for record in manifest.records]
+    network = setup.generator(init_dir)
+    check_texts(bank, clip, setup.manifest, setup.context.device)
+    dataset = setup.images()
+    image_ids = [record.image_id for record in setup.manifest.records]
     num_images = images_per_step(clims.optim, len(dataset))
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         ids = [image_ids[index] for index in batch["index"].tolist()]
         return clims_step(
-            wrapped, batch, ids, bank=bank, clip=clip, clims=clims, cam_net=cam_net, images_per_step=num_images
+            wrapped, batch, ids, bank=bank, clip=clip, clims=clims, cam_net=setup.cam_net, images_per_step=num_images
         )
 
     task = generator_task(
@@ -69,7 +62,7 @@ def train_clims(
         identity=dataclasses.asdict(clims),
         rate=rate,
     )
-    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task)
 
 
 def clims_step(
@@ -94,11 +87,7 @@ def clims_step(
         maps, batch["image"], present, image_ids, bank, clip, clims, cam_net
     )
     areas = activated_area(probabilities(maps))  # (batch, class)
-    if clims.area_over == "present":
-        image, class_id = present.to(maps.device).unbind(dim=1)
-        area = areas[image, class_id].sum() / num_pairs
-    else:
-        area = areas.sum() / (images_per_step * areas.shape[1])
+    area = area_share(areas, present, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step)
     suppressed = suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / num_pairs
     terms = {
         "loss/matching": (clims.matching_weight, matching.sum() / num_pairs),

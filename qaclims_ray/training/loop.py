@@ -76,7 +76,6 @@ class Task:
     """Called on every worker before the last report; may add files to the folder, which only rank 0 is given."""
 
 
-# One piece: the order of restoring, wrapping, training, saving and reporting is what this function is about.
 def fit(
     task: Task,
     *,
@@ -113,13 +112,8 @@ def fit(
         convert_sync_batchnorm(network)
     optimizer = build_optimizer(task.groups, optim)
     settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset), task.identity])
-    progress = Progress(seed=seed, settings=settings)
     selection = Selection(task.score, task.save) if task.score is not None else None
-    with context.latest_checkpoint() as folder:
-        if folder is not None:
-            progress = restore_checkpoint(folder, task.load, optimizer, progress)
-            if selection is not None and context.rank == 0:
-                selection.restore(folder)
+    progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=settings), context)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
     wrapped = wrap_network(network, precision, context)
@@ -127,12 +121,7 @@ def fit(
     for epoch in range(progress.epochs_done, optim.epochs):
         task.dataset.set_epoch(epoch)
         sampler.set_epoch(epoch)
-        loader = DataLoader(
-            task.dataset,  # type: ignore[arg-type]
-            batch_sampler=sampler,
-            num_workers=loader_workers,
-            pin_memory=context.device.type == "cuda",
-        )
+        loader = _loader(task, sampler, loader_workers, context)
         meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
         with seeded(seed_of("training", seed, epoch, context.rank), context.device):
             _set_training_mode(network, task.freeze_batch_norm)
@@ -142,24 +131,55 @@ def fit(
                 result = task.step(wrapped, {**batch, **moved})
                 _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
-        metrics = meter.epoch_metrics()
-        _require_finite(metrics, epoch)
-        folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
-        if selection is not None:
-            metrics |= selection.update(folder, progress.metrics.get(BEST_SCORE))
-        done = dataclasses.replace(
-            progress, epochs_done=epoch + 1, steps_done=(epoch + 1) * len(sampler), metrics=metrics
-        )
-        if folder is not None:
-            save_checkpoint(folder, task.save, optimizer, done)
-        if done.epochs_done == optim.epochs:
-            if selection is not None and folder is not None:
-                selection.conclude(folder)
-            if task.finish is not None:
-                task.finish(folder)
-        context.report({**metrics, "epoch": float(epoch + 1)}, folder)
-        progress = done
+        metrics = _require_finite(meter.epoch_metrics(), epoch)
+        steps_done = (epoch + 1) * len(sampler)
+        done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps_done, metrics=metrics)
+        progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
+
+
+def _resume(
+    task: Task, optimizer: Optimizer, selection: Selection | None, fresh: Progress, context: WorkerContext
+) -> Progress:
+    """Bring everything to the latest checkpoint, if there is one."""
+    with context.latest_checkpoint() as folder:
+        if folder is None:
+            return fresh
+        if selection is not None and context.rank == 0:
+            selection.restore(folder)
+        return restore_checkpoint(folder, task.load, optimizer, fresh)
+
+
+def _loader(task: Task, sampler: GlobalBatchSampler, loader_workers: int, context: WorkerContext) -> DataLoader:
+    return DataLoader(
+        task.dataset,  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        num_workers=loader_workers,
+        pin_memory=context.device.type == "cuda",
+    )
+
+
+def _keep(
+    task: Task,
+    optimizer: Optimizer,
+    selection: Selection | None,
+    done: Progress,
+    best_score: float | None,
+    context: WorkerContext,
+) -> Progress:
+    """Rate the network where an epoch is chosen, save a checkpoint, report it; return the progress as reported."""
+    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    if selection is not None:
+        done = dataclasses.replace(done, metrics=done.metrics | selection.update(folder, best_score))
+    if folder is not None:
+        save_checkpoint(folder, task.save, optimizer, done)
+    if done.epochs_done == task.optim.epochs:
+        if selection is not None and folder is not None:
+            selection.conclude(folder)
+        if task.finish is not None:
+            task.finish(folder)
+    context.report({**done.metrics, "epoch": float(done.epochs_done)}, folder)
+    return done
 
 
 def images_per_step(optim: OptimConfig, num_images: int) -> int:
@@ -216,9 +236,10 @@ def _update(
     optimizer.step()
 
 
-def _require_finite(metrics: dict[str, float], epoch: int) -> None:
+def _require_finite(metrics: dict[str, float], epoch: int) -> dict[str, float]:
     if not math.isfinite(metrics["loss"]):
         raise ConfigError(
             f"the loss became {metrics['loss']} in epoch {epoch + 1}: lower optim.lr, set optim.clip_grad_norm or add "
             "optim.warmup_steps"
         )
+    return metrics

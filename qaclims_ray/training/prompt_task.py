@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,6 @@ from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.config import AugmentConfig, CamNetConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
-from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.losses.semples import prompt_contrast
 from qaclims_ray.method_config import PromptConfig, SemplesConfig
@@ -32,11 +32,11 @@ from qaclims_ray.models.prompted_text import (
     save_prompts,
 )
 from qaclims_ray.training.context import WorkerContext, gather_rows
-from qaclims_ray.training.generator_task import initial_generator
 from qaclims_ray.training.given_maps import MAX_VIEWS, MapsOf, WholeImages
-from qaclims_ray.training.loop import Task, fit
-from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.loop import Task
+from qaclims_ray.training.meter import StepResult
 from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, region_features
+from qaclims_ray.training.setup import TrainingSetup
 
 PROMPTS_DIR = "prompts"
 """Folder of the prompts in a joint training's checkpoint."""
@@ -55,37 +55,23 @@ class BackgroundFeatures:
 
 def train_prompts(
     *,
-    manifest: Manifest,
+    setup: TrainingSetup,
     clip: FrozenClip,
     class_texts: Float[Tensor, "class dim"],
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
     semples: SemplesConfig,
     options: RegionOptions,
     init_dir: str,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
-    on_step: OnStep | None = None,
     given: MapsOf | None = None,
 ) -> dict[str, float]:
     """Learn the prompts of a fixed mask generator; runs on every worker.
 
     Args:
-        manifest: training images.
+        setup: images, architecture, worker.
         clip: frozen CLIP on the worker's device.
         class_texts: u_f, text of every class.
-        cam_net: architecture; must be that of `init_dir`.
-        augment: training crops; heavy augmentation is left out (S10).
         semples: prompt settings.
         options: how maps become regions.
         init_dir: folder of the mask generator; not read where maps are given.
-        precision: "fp32" or "bf16".
-        loader_workers: image loading processes of this worker, for the features.
-        seed: seed of views, start and order.
-        context: this worker.
-        on_step: see `training.loop.fit`.
         given: maps made elsewhere, in place of a mask generator's. Their views are the whole image and, with
             `num_views` above 1, its mirror image.
 
@@ -98,37 +84,18 @@ def train_prompts(
         DataError: when no image of the manifest shows a class.
     """
     settings = semples.prompt
-    vectors, template = start_of_prompts(clip, settings, len(manifest.class_names), seed)
+    vectors, template = start_of_prompts(clip, settings, setup.num_classes, setup.seed)
     prompts = LearnedPrompts(vectors)
-    fingerprint = clip.fingerprint()
+    kept: dict[str, Any] = {
+        "template": template, "class_names": setup.manifest.class_names, "clip_fingerprint": clip.fingerprint()
+    }  # fmt: skip
 
     def save(folder: str) -> None:
-        save_prompts(
-            folder,
-            prompts.vectors,
-            template=template,
-            class_names=manifest.class_names,
-            clip_fingerprint=fingerprint,
-        )
+        save_prompts(folder, prompts.vectors, **kept)
 
     if settings.epochs == 0:
-        return _report_start(save, context)
-    if given is None:
-        network = initial_generator(init_dir, cam_net, len(manifest.class_names)).to(context.device)
-        dataset = ImageLabelDataset(manifest, light(augment), cam_net.image_mean, cam_net.image_std, seed)
-    else:
-        network = None
-        dataset = WholeImages(manifest, given, cam_net, size=clip.image_size, antialias=options.antialias)
-    cached = background_features(
-        network,
-        dataset,
-        clip=clip,
-        options=options,
-        cam_net=cam_net,
-        num_views=settings.num_views if given is None else min(settings.num_views, MAX_VIEWS),
-        loader_workers=loader_workers,
-        context=context,
-    )
+        return _report_start(save, setup.context)
+    cached = _cached_features(setup, clip, settings, options, init_dir, given)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         return prompt_step(wrapped, batch, clip=clip, template=template, class_texts=class_texts, settings=settings)
@@ -139,13 +106,40 @@ def train_prompts(
         save=save,
         load=lambda folder: load_vectors(prompts, folder),
         step=step,
-        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.batch_size, seed=seed),
+        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.batch_size, seed=setup.seed),
         on_device=("feature", "class_id"),
         optim=settings.optim(),
         freeze_batch_norm=True,
         identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
     )
-    return fit(task, precision=precision, loader_workers=0, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task, loader_workers=0)
+
+
+def _cached_features(
+    setup: TrainingSetup,
+    clip: FrozenClip,
+    settings: PromptConfig,
+    options: RegionOptions,
+    init_dir: str,
+    given: MapsOf | None,
+) -> BackgroundFeatures:
+    """Compute the background features of the fixed mask generator, or of given maps."""
+    if given is None:
+        network, num_views = setup.generator(init_dir).to(setup.context.device), settings.num_views
+        dataset = setup.images(light(setup.augment))
+    else:
+        network, num_views = None, min(settings.num_views, MAX_VIEWS)
+        dataset = WholeImages(setup.manifest, given, setup.cam_net, size=clip.image_size, antialias=options.antialias)
+    return background_features(
+        network,
+        dataset,
+        clip=clip,
+        options=options,
+        cam_net=setup.cam_net,
+        num_views=num_views,
+        loader_workers=setup.loader_workers,
+        context=setup.context,
+    )
 
 
 def prompt_step(

@@ -124,6 +124,29 @@ def no_regions(maps: Float[Tensor, "batch class cam_height cam_width"], *, dim: 
     return RegionFeatures(features, features, nothing)
 
 
+def area_share(
+    areas: Float[Tensor, "batch class"],
+    present: Int[Tensor, "present 2"],
+    *,
+    over: Literal["all", "present"],
+    num_present: Int[Tensor, ""],
+    images_per_step: int,
+) -> Float[Tensor, ""]:
+    """Return this worker's share of the mean activated area (REG; R13).
+
+    Args:
+        areas: of every class.
+        present: position in the batch and class of every pair.
+        over: mean over all classes (official) or present ones.
+        num_present: pairs of the step over all workers, at least 1.
+        images_per_step: images of the step over all workers.
+    """
+    if over == "all":
+        return areas.sum() / (images_per_step * areas.shape[1])
+    image, class_id = present.to(areas.device).unbind(dim=1)
+    return areas[image, class_id].sum() / num_present
+
+
 def probabilities(logits: Float[Tensor, "*maps"]) -> Float[Tensor, "*maps"]:
     """Return the sigmoid of maps in at least float32."""
     return _at_least_float32(logits).sigmoid()

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig
-from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.config import CamNetConfig
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.losses.area import activated_area
@@ -21,12 +20,19 @@ from qaclims_ray.losses.matching import background_contrast, foreground_contrast
 from qaclims_ray.losses.semples import prompt_refinement
 from qaclims_ray.losses.terms import LossTerms
 from qaclims_ray.method_config import RitcConfig
-from qaclims_ray.training.context import WorkerContext, all_reduce_sum
-from qaclims_ray.training.generator_task import generator_task, initial_generator
-from qaclims_ray.training.loop import fit, images_per_step
-from qaclims_ray.training.meter import OnStep, StepResult
-from qaclims_ray.training.region_features import RegionEncoder, RegionOptions, probabilities, region_features
+from qaclims_ray.training.context import all_reduce_sum
+from qaclims_ray.training.generator_task import generator_task
+from qaclims_ray.training.loop import images_per_step
+from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.region_features import (
+    RegionEncoder,
+    RegionOptions,
+    area_share,
+    probabilities,
+    region_features,
+)
 from qaclims_ray.training.selection import Rate
+from qaclims_ray.training.setup import TrainingSetup
 
 PUBLISHED_RANKS = 2
 """Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
@@ -60,38 +66,24 @@ class Pairs:
 
 def train_ritc(
     *,
-    manifest: Manifest,
+    setup: TrainingSetup,
     bank: TextSource,
     clip: RegionEncoder,
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
     ritc: RitcConfig,
     init_dir: str,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
     prompts: Float[Tensor, "class dim"] | None = None,
     rate: Rate | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train CAMs by contrasting their regions with texts; runs on every worker.
 
     Args:
-        manifest: training images.
+        setup: images, architecture, worker.
         bank: texts of every pair of the manifest.
         clip: frozen CLIP on the worker's device.
-        cam_net: architecture; must be that of `init_dir`.
-        augment: training crops.
         ritc: losses, regions, optimiser.
         init_dir: folder of the network to start from: the classifier, or its calibrated form.
-        precision: "fp32" or "bf16" (the network's autocast; losses compute in float32).
-        loader_workers: image loading processes of this worker.
-        seed: seed of order and crops.
-        context: this worker.
         prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
         rate: see `generator_task`.
-        on_step: see `training.loop.fit`.
 
     Returns:
         Metrics of the last epoch: loss, loss/foreground, loss/background, loss/area (before weighting), pairs,
@@ -102,10 +94,10 @@ def train_ritc(
         ArtifactError: when the network to start from or the texts do not belong to this training.
     """
     _require_mask_tokens(clip, ritc)
-    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
-    check_texts(bank, clip, manifest, context.device)
-    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
-    image_ids = [record.image_id for record in manifest.records]
+    network = setup.generator(init_dir)
+    check_texts(bank, clip, setup.manifest, setup.context.device)
+    dataset = setup.images()
+    image_ids = [record.image_id for record in setup.manifest.records]
     num_images = images_per_step(ritc.optim, len(dataset))
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
@@ -117,7 +109,7 @@ def train_ritc(
             bank=bank,
             clip=clip,
             ritc=ritc,
-            cam_net=cam_net,
+            cam_net=setup.cam_net,
             images_per_step=num_images,
             prompts=prompts,
         )
@@ -131,7 +123,7 @@ def train_ritc(
         identity=dataclasses.asdict(ritc),
         rate=rate,
     )
-    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task)
 
 
 def ritc_step(
@@ -176,11 +168,7 @@ def ritc_step(
     counts = torch.tensor([num_pairs, num_present], device=logits.device)
     total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
     per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
-    if ritc.area_over == "present":
-        image, class_id = present.to(logits.device).unbind(dim=1)
-        area = areas[image, class_id].sum() / total_present
-    else:
-        area = areas.sum() / (images_per_step * areas.shape[1])
+    area = area_share(areas, present, over=ritc.area_over, num_present=total_present, images_per_step=images_per_step)
     terms = LossTerms(foreground=foreground.sum() / per_pair, background=background.sum() / per_pair, area=area)
     loss = terms.weighted(
         foreground_weight=ritc.foreground_weight,

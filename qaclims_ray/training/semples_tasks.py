@@ -14,18 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig
-from qaclims_ray.data.datasets import ImageLabelDataset
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.config import CamNetConfig, OptimConfig
 from qaclims_ray.losses.semples import prompt_contrast, prompt_refinement, segment_label_matching
 from qaclims_ray.method_config import SemplesConfig
 from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.models.mask_generator import MaskNetwork, save_mask_generator
 from qaclims_ray.models.prompted_text import LearnedPrompts, PromptTemplate, encode_prompts, save_prompts
-from qaclims_ray.training.context import WorkerContext, all_reduce_sum
-from qaclims_ray.training.generator_task import generator_task, initial_generator, load_weights
-from qaclims_ray.training.loop import Task, fit
-from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.context import all_reduce_sum
+from qaclims_ray.training.generator_task import generator_task, load_weights
+from qaclims_ray.training.loop import Task
+from qaclims_ray.training.meter import StepResult
 from qaclims_ray.training.prompt_task import PROMPTS_DIR, load_vectors, start_of_prompts
 from qaclims_ray.training.region_features import (
     RegionEncoder,
@@ -35,44 +33,31 @@ from qaclims_ray.training.region_features import (
     region_features,
 )
 from qaclims_ray.training.selection import Rate
+from qaclims_ray.training.setup import TrainingSetup
 
 
 def train_matching(
     *,
-    manifest: Manifest,
+    setup: TrainingSetup,
     clip: RegionEncoder,
     class_texts: Float[Tensor, "class dim"],
     prompts: Float[Tensor, "class dim"] | None,
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
     semples: SemplesConfig,
     optim: OptimConfig,
     init_dir: str,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
     rate: Rate | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train the mask generator by matching, and by refinement where there are prompts; runs on every worker.
 
     Args:
-        manifest: training images.
+        setup: images, architecture, worker.
         clip: frozen CLIP on the worker's device.
         class_texts: u_f, text of every class.
         prompts: u_b, encoded prompts of every class for Eq. 3; None for Eq. 1.
-        cam_net: architecture; must be that of `init_dir`.
-        augment: training crops.
         semples: masks, weights, what learns.
         optim: optimiser and schedule of this phase.
         init_dir: folder of the network to start from.
-        precision: "fp32" or "bf16".
-        loader_workers: image loading processes of this worker.
-        seed: seed of order and crops.
-        context: this worker.
         rate: see `generator_task`.
-        on_step: see `training.loop.fit`.
 
     Returns:
         Metrics of the last epoch: loss, loss/foreground, loss/background, loss/area and, with prompts, loss/prompts
@@ -81,12 +66,12 @@ def train_matching(
     Raises:
         ArtifactError: when the network to start from does not belong to this training.
     """
-    network = initial_generator(init_dir, cam_net, len(manifest.class_names))
-    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+    network = setup.generator(init_dir)
+    dataset = setup.images()
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         return matching_step(
-            wrapped, batch, clip=clip, class_texts=class_texts, prompts=prompts, semples=semples, cam_net=cam_net
+            wrapped, batch, clip=clip, class_texts=class_texts, prompts=prompts, semples=semples, cam_net=setup.cam_net
         )
 
     task = generator_task(
@@ -99,7 +84,7 @@ def train_matching(
         rate=rate,
         identity=_identity(semples, with_prompts=prompts is not None),
     )
-    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task)
 
 
 def region_options(semples: SemplesConfig, *, epsilon: float) -> RegionOptions:
@@ -256,20 +241,13 @@ class _Joint(nn.Module):
 
 def train_jointly(
     *,
-    manifest: Manifest,
+    setup: TrainingSetup,
     clip: FrozenClip,
     class_texts: Float[Tensor, "class dim"],
-    cam_net: CamNetConfig,
-    augment: AugmentConfig,
     semples: SemplesConfig,
     optim: OptimConfig,
     init_dir: str,
-    precision: str,
-    loader_workers: int,
-    seed: int,
-    context: WorkerContext,
     rate: Rate | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, float]:
     """Train masks and prompts together (Table 6, joint): masks by Eq. 1 and 3, prompts by Eq. 2; on every worker.
 
@@ -277,14 +255,20 @@ def train_jointly(
     holds the generator and, in `PROMPTS_DIR`, the prompts. Arguments and errors as in `train_matching`; the metrics
     have loss/image and loss/text, the terms of Eq. 2, besides.
     """
-    generator = initial_generator(init_dir, cam_net, len(manifest.class_names))
-    vectors, template = start_of_prompts(clip, semples.prompt, len(manifest.class_names), seed)
+    generator = setup.generator(init_dir)
+    vectors, template = start_of_prompts(clip, semples.prompt, setup.num_classes, setup.seed)
     network = _Joint(generator, LearnedPrompts(vectors))
-    dataset = ImageLabelDataset(manifest, augment, cam_net.image_mean, cam_net.image_std, seed)
+    dataset = setup.images()
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         return joint_step(
-            wrapped, batch, clip=clip, template=template, class_texts=class_texts, semples=semples, cam_net=cam_net
+            wrapped,
+            batch,
+            clip=clip,
+            template=template,
+            class_texts=class_texts,
+            semples=semples,
+            cam_net=setup.cam_net,
         )
 
     base = generator_task(
@@ -297,9 +281,9 @@ def train_jointly(
         rate=rate,
         identity=[_identity(semples, with_prompts=True), dataclasses.asdict(semples.prompt)],
     )
-    names = manifest.class_names
+    names = setup.manifest.class_names
     task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.lr / optim.lr)
-    return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
+    return setup.fit(task)
 
 
 def _with_prompts(

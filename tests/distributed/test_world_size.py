@@ -18,7 +18,7 @@ from qaclims_ray.training.classifier_task import classifier_step
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
 from qaclims_ray.training.ritc_task import ritc_step, train_ritc
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
 
 # Worker r of n takes every n-th image from r. Of two workers, the second has images 1, 3, 5: no pair with texts.
 LABELS = torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]]).float()
@@ -104,17 +104,19 @@ def _work(rank: int, world_size: int, folder: str) -> None:
     if rank == 0:
         save_cam_net(calibrated, f"{folder}/calibrated-{world_size}")
     metrics = train_ritc(
-        manifest=write_pictures(Path(f"{folder}/context-{world_size}-{rank}")),
-        bank=TinyTexts(12),
-        clip=TinyClip(),
-        cam_net=CAM_NET,
-        augment=AUGMENT,
-        ritc=ritc_config(),
-        init_dir=f"{folder}/init",
-        precision="fp32",
-        loader_workers=0,
-        seed=0,
-        context=context,
+        **with_setup(
+            manifest=write_pictures(Path(f"{folder}/context-{world_size}-{rank}")),
+            bank=TinyTexts(12),
+            clip=TinyClip(),
+            cam_net=CAM_NET,
+            augment=AUGMENT,
+            ritc=ritc_config(),
+            init_dir=f"{folder}/init",
+            precision="fp32",
+            loader_workers=0,
+            seed=0,
+            context=context,
+        )
     )
     numbers = {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
     save_file(numbers, f"{folder}/metrics-{world_size}-{rank}.safetensors")

@@ -25,7 +25,7 @@ from qaclims_ray.training.semples_tasks import (
     train_matching,
 )
 from tests.distributed.test_world_size import GlooContext, _close, _group
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import (
     OPTIM,
     bright_images,
@@ -120,11 +120,13 @@ def _trainings(context: GlooContext, pictures: Path, init_dir: str) -> dict[str,
         "options": region_options(SIGMOID, epsilon=0.1),
     }
     return {
-        "clims": train_clims(clims=clims_config(optim=optim), bank=near_bank(tiny, 12), clip=tiny, **at("clims")),
-        "match": train_matching(prompts=None, **match, **at("match")),
-        "refine": train_matching(prompts=prompts, **match, **at("refine")),
-        "prompts": train_prompts(**learn, **real, **at("prompts")),
-        "joint": train_jointly(semples=SIGMOID, optim=optim, **real, **at("joint")),
+        "clims": train_clims(
+            **with_setup(clims=clims_config(optim=optim), bank=near_bank(tiny, 12), clip=tiny, **at("clims"))
+        ),
+        "match": train_matching(**with_setup(prompts=None, **match, **at("match"))),
+        "refine": train_matching(**with_setup(prompts=prompts, **match, **at("refine"))),
+        "prompts": train_prompts(**with_setup(**learn, **real, **at("prompts"))),
+        "joint": train_jointly(**with_setup(semples=SIGMOID, optim=optim, **real, **at("joint"))),
     }
 
 

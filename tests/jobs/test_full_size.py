@@ -47,6 +47,7 @@ from qaclims_ray.run_config import with_overrides
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.ritc_task import train_ritc
+from tests.ritc_fakes import with_setup
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -223,17 +224,19 @@ def test_text_contrast_step(tmp_path, mask_adapted_clip, monkeypatch):
         with measured() as used:
             context = MeasuredContext(str(tmp_path / "checkpoints"), used.counter)
             metrics = train_ritc(
-                manifest=manifest,
-                bank=bank,
-                clip=clip,
-                cam_net=initial.config,
-                augment=config.augment,
-                ritc=config.ritc,
-                init_dir=str(tmp_path / "init"),
-                precision="fp32",
-                loader_workers=0,
-                seed=0,
-                context=context,
+                **with_setup(
+                    manifest=manifest,
+                    bank=bank,
+                    clip=clip,
+                    cam_net=initial.config,
+                    augment=config.augment,
+                    ritc=config.ritc,
+                    init_dir=str(tmp_path / "init"),
+                    precision="fp32",
+                    loader_workers=0,
+                    seed=0,
+                    context=context,
+                )
             )
     finally:
         hook.remove()

@@ -20,7 +20,7 @@ from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.prompt_task import train_prompts
 from qaclims_ray.training.ritc_task import train_ritc
 from qaclims_ray.training.semples_tasks import region_options, train_matching
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
 from tests.semples_fakes import clims_config, near_bank, prompt_config, semples_config, shipped_clip, texts_near
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curves.json"
@@ -48,7 +48,7 @@ def curves(folder: Path) -> dict[str, list[float]]:
         return {"context": LocalContext(str(folder / name)), "on_step": lambda _, m: found[name].append(m["loss"])}
 
     classifier = ClassifierConfig(optim=OPTIM, freeze_batch_norm=False)
-    train_classifier(classifier=classifier, **shared, **recorder("classifier"))
+    train_classifier(**with_setup(classifier=classifier, **shared, **recorder("classifier")))
     for name, changes in {
         "ritc_official": {},
         "ritc_paper": {
@@ -64,7 +64,7 @@ def curves(folder: Path) -> dict[str, list[float]]:
             **{"optim": dataclasses.replace(OPTIM, lr=0.002), "omega": 0.7, "temperature": 0.1, **changes}
         )
         texts = {"bank": TinyTexts(12), "clip": TinyClip(), "init_dir": str(folder / "init")}
-        train_ritc(ritc=config, **texts, **shared, **recorder(name))
+        train_ritc(**with_setup(ritc=config, **texts, **shared, **recorder(name)))
     _clip_curves(str(folder / "init"), shared, recorder)
     return found
 
@@ -75,19 +75,21 @@ def _clip_curves(init_dir: str, shared: dict, recorder: Callable[[str], dict]) -
     start = {**shared, "init_dir": init_dir, "clip": clip}
     # Without a threshold, whose steps another machine might take an epoch later.
     clims = clims_config(optim=dataclasses.replace(OPTIM, lr=0.05), suppression_threshold=None, background_weight=4.0)
-    train_clims(clims=clims, bank=near_bank(clip, 12), **start, **recorder("clims"))
+    train_clims(**with_setup(clims=clims, bank=near_bank(clip, 12), **start, **recorder("clims")))
     start["class_texts"] = texts_near(clip, 3, seed=3)
     official = {"semples": semples_config(), "optim": dataclasses.replace(OPTIM, lr=0.01)}
-    train_matching(prompts=None, **official, **start, **recorder("semples_match"))
+    train_matching(**with_setup(prompts=None, **official, **start, **recorder("semples_match")))
     semples = semples_config(mask="sigmoid", omega=0.1, area_weight=0.2, refine_weight=0.5)
     ours = {"semples": semples, "optim": dataclasses.replace(OPTIM, lr=0.5)}
-    train_matching(prompts=texts_near(clip, 3, seed=4), **ours, **start, **recorder("semples_refine"))
+    train_matching(**with_setup(prompts=texts_near(clip, 3, seed=4), **ours, **start, **recorder("semples_refine")))
     settings = prompt_config(epochs=20, steps_per_epoch=1, batch_size=30, lr=0.02)
     train_prompts(
-        semples=semples_config(prompt=settings),
-        options=region_options(semples, epsilon=1e-4),
-        **start,
-        **recorder("semples_prompts"),
+        **with_setup(
+            semples=semples_config(prompt=settings),
+            options=region_options(semples, epsilon=1e-4),
+            **start,
+            **recorder("semples_prompts"),
+        )
     )
 
 

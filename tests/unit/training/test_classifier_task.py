@@ -9,7 +9,7 @@ from qaclims_ray.models.cam_net import build_cam_net, load_cam_net
 from qaclims_ray.training.calibration import affine_from_quantiles, calibrate
 from qaclims_ray.training.classifier_task import CALIBRATED_DIR, classifier_step, train_classifier
 from qaclims_ray.training.context import LocalContext
-from tests.ritc_fakes import AUGMENT, CAM_NET, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, with_setup, write_pictures
 
 OPTIM = OptimConfig(name="adamw", lr=3e-3, head_lr_factor=1.0, epochs=6, batch_size=6)
 CLASSIFIER = ClassifierConfig(optim=OPTIM, freeze_batch_norm=False, calibrate=True)
@@ -17,14 +17,16 @@ CLASSIFIER = ClassifierConfig(optim=OPTIM, freeze_batch_norm=False, calibrate=Tr
 
 def _train(folder, context, **changes) -> dict[str, float]:
     return train_classifier(
-        manifest=write_pictures(folder),
-        cam_net=CAM_NET,
-        augment=AUGMENT,
-        classifier=dataclasses.replace(CLASSIFIER, **changes),
-        precision="fp32",
-        loader_workers=0,
-        seed=0,
-        context=context,
+        **with_setup(
+            manifest=write_pictures(folder),
+            cam_net=CAM_NET,
+            augment=AUGMENT,
+            classifier=dataclasses.replace(CLASSIFIER, **changes),
+            precision="fp32",
+            loader_workers=0,
+            seed=0,
+            context=context,
+        )
     )
 
 
@@ -41,14 +43,16 @@ def test_the_seed_decides_the_initial_weights(tmp_path) -> None:
     for seed in (0, 1):
         context = LocalContext(str(tmp_path / str(seed)))
         metrics = train_classifier(
-            manifest=write_pictures(tmp_path),
-            cam_net=CAM_NET,
-            augment=AUGMENT,
-            classifier=dataclasses.replace(CLASSIFIER, optim=dataclasses.replace(OPTIM, epochs=1)),
-            precision="fp32",
-            loader_workers=0,
-            seed=seed,
-            context=context,
+            **with_setup(
+                manifest=write_pictures(tmp_path),
+                cam_net=CAM_NET,
+                augment=AUGMENT,
+                classifier=dataclasses.replace(CLASSIFIER, optim=dataclasses.replace(OPTIM, epochs=1)),
+                precision="fp32",
+                loader_workers=0,
+                seed=seed,
+                context=context,
+            )
         )
         losses.append(metrics["loss"])
     assert losses[0] != losses[1]
@@ -59,14 +63,16 @@ def test_loading_processes_change_nothing(tmp_path) -> None:
     losses = []
     for loader_workers in (0, 1):
         metrics = train_classifier(
-            manifest=manifest,
-            cam_net=CAM_NET,
-            augment=AUGMENT,
-            classifier=dataclasses.replace(CLASSIFIER, optim=dataclasses.replace(OPTIM, epochs=2), calibrate=False),
-            precision="fp32",
-            loader_workers=loader_workers,
-            seed=0,
-            context=LocalContext(str(tmp_path / f"workers{loader_workers}")),
+            **with_setup(
+                manifest=manifest,
+                cam_net=CAM_NET,
+                augment=AUGMENT,
+                classifier=dataclasses.replace(CLASSIFIER, optim=dataclasses.replace(OPTIM, epochs=2), calibrate=False),
+                precision="fp32",
+                loader_workers=loader_workers,
+                seed=0,
+                context=LocalContext(str(tmp_path / f"workers{loader_workers}")),
+            )
         )
         losses.append(metrics["loss"])
     assert losses[0] == losses[1]

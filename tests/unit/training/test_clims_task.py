@@ -10,7 +10,7 @@ from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.clims_task import clims_step, train_clims
 from qaclims_ray.training.context import LocalContext
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import OPTIM, bright_images, clims_config, near_bank, shipped_clip
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -37,7 +37,7 @@ def _train(tmp_path, init_dir, **changes) -> dict[str, float]:
         "seed": 0,
         "context": LocalContext(str(tmp_path / "run")),
     }
-    return train_clims(**{**options, **changes})
+    return train_clims(**with_setup(**{**options, **changes}))
 
 
 def test_training_lowers_the_loss_and_reports_its_parts(tmp_path, init_dir) -> None:

@@ -11,7 +11,7 @@ from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.given_maps import WholeImages
 from qaclims_ray.training.prompt_task import train_prompts
 from qaclims_ray.training.semples_tasks import region_options
-from tests.ritc_fakes import AUGMENT, CAM_NET, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, with_setup, write_pictures
 from tests.semples_fakes import prompt_config, semples_config, shipped_clip, texts_near
 
 UNMIRRORED = dataclasses.replace(AUGMENT, flip=False)  # 32 px, as the pictures: crops are whole images
@@ -25,18 +25,20 @@ def _normalised(record) -> torch.Tensor:
 def _learned(tmp_path, name: str, *, options, **changes) -> torch.Tensor:
     settings = prompt_config(epochs=1, num_views=changes.pop("num_views", 1))
     train_prompts(
-        manifest=write_pictures(tmp_path),
-        clip=shipped_clip(),
-        class_texts=texts_near(shipped_clip(), 3, seed=3),
-        cam_net=CAM_NET,
-        augment=UNMIRRORED,
-        semples=semples_config(prompt=settings),
-        options=options,
-        precision="fp32",
-        loader_workers=0,
-        seed=0,
-        context=LocalContext(str(tmp_path / name)),
-        **{"init_dir": str(tmp_path / "nowhere"), **changes},
+        **with_setup(
+            manifest=write_pictures(tmp_path),
+            clip=shipped_clip(),
+            class_texts=texts_near(shipped_clip(), 3, seed=3),
+            cam_net=CAM_NET,
+            augment=UNMIRRORED,
+            semples=semples_config(prompt=settings),
+            options=options,
+            precision="fp32",
+            loader_workers=0,
+            seed=0,
+            context=LocalContext(str(tmp_path / name)),
+            **{"init_dir": str(tmp_path / "nowhere"), **changes},
+        )
     )
     return load_prompts(str(tmp_path / name / "latest")).vectors
 

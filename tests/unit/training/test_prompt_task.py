@@ -25,7 +25,7 @@ from qaclims_ray.training.prompt_task import (
     train_prompts,
 )
 from qaclims_ray.training.semples_tasks import region_options
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import prompt_config, semples_config, shipped_clip, texts_near
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -59,7 +59,7 @@ def _train(tmp_path, init_dir, **changes) -> dict[str, float]:
         "seed": 0,
         "context": LocalContext(str(tmp_path / "run")),
     }
-    return train_prompts(**{**options, **changes})
+    return train_prompts(**with_setup(**{**options, **changes}))
 
 
 def _learned(tmp_path, name: str = "run") -> Tensor:

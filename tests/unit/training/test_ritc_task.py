@@ -12,7 +12,7 @@ from qaclims_ray.models.clip import FrozenClip
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.ritc_task import ritc_step, train_ritc
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def _train(tmp_path, init_dir, **changes) -> dict[str, float]:
         "seed": 0,
         "context": LocalContext(str(tmp_path / "run")),
     }
-    return train_ritc(**{**options, **changes})
+    return train_ritc(**with_setup(**{**options, **changes}))
 
 
 def test_training_lowers_the_loss_and_reports_its_parts(tmp_path, init_dir) -> None:

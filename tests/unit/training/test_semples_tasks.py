@@ -13,7 +13,7 @@ from qaclims_ray.models.prompted_text import LearnedPrompts, encode_prompts, loa
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.prompt_task import PROMPTS_DIR, start_of_prompts
 from qaclims_ray.training.semples_tasks import _Joint, joint_step, matching_step, train_jointly, train_matching
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import OPTIM, bright_images, prompt_config, semples_config, shipped_clip, texts_near
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -48,11 +48,11 @@ def _options(tmp_path, init_dir, clip, **changes) -> dict:
 
 def _match(tmp_path, init_dir, **changes) -> dict[str, float]:
     options = _options(tmp_path, init_dir, changes.pop("clip", TinyClip()), **changes)
-    return train_matching(**{"prompts": None, **options})
+    return train_matching(**with_setup(**{"prompts": None, **options}))
 
 
 def _join(tmp_path, init_dir, **changes) -> dict[str, float]:
-    return train_jointly(**_options(tmp_path, init_dir, shipped_clip(), **changes))
+    return train_jointly(**with_setup(**_options(tmp_path, init_dir, shipped_clip(), **changes)))
 
 
 def _refine(tmp_path, init_dir, **changes) -> dict[str, float]:
