@@ -107,7 +107,7 @@ def train_prompts(
         load=lambda folder: load_vectors(prompts, folder),
         step=step,
         dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.batch_size, seed=setup.seed),
-        on_device=("feature", "class_id"),
+        on_device=("feature",),
         optim=settings.optim(),
         freeze_batch_norm=True,
         identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
@@ -155,15 +155,17 @@ def prompt_step(
 
     Args:
         network: wrapped prompts.
-        batch: feature (pair, dim) and class_id (pair).
+        batch: feature (pair, dim), on the device, and class_id (pair), on the CPU.
         clip: frozen CLIP; runs once for every class of the batch.
         template: sentence of the prompts.
         class_texts: u_f, text of every class.
         settings: weights, similarity, batch size.
     """
-    class_id = batch["class_id"]
-    classes, row = class_id.unique(return_inverse=True)
-    encoded = encode_prompts(clip, network()[classes], template)[row]  # (pair, dim)
+    device = batch["feature"].device
+    # On the CPU, so that the number of classes does not wait for the device.
+    classes, row = batch["class_id"].unique(return_inverse=True)
+    class_id, row = (index.to(device, non_blocking=True) for index in (batch["class_id"], row))
+    encoded = encode_prompts(clip, network()[classes.to(device, non_blocking=True)], template)[row]  # (pair, dim)
     image, text = prompt_contrast(encoded, batch["feature"], class_texts[class_id], similarity=settings.similarity)
     terms = {"loss/image": image.sum() / settings.batch_size, "loss/text": text.sum() / settings.batch_size}
     loss = settings.image_weight * terms["loss/image"] + settings.text_weight * terms["loss/text"]
