@@ -259,6 +259,8 @@ class OptimConfig:
     """Learning rate over the steps of the run."""
     poly_power: float = 0.9
     """Power of the poly schedule."""
+    schedule_every: int = 1
+    """Steps between changes of the learning rate."""
     warmup_steps: int = 0
     """Linear warm-up in steps."""
     epochs: int = 15
@@ -273,7 +275,7 @@ class OptimConfig:
             require(getattr(self, name) > 0, f"optim.{name} is {getattr(self, name)}, expected a positive number")
         require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}, expected a number in [0, 1)")
         require_at_least(self, "optim", 0, "weight_decay", "poly_power", "warmup_steps")
-        require(self.epochs >= 1 and self.batch_size >= 1, "optim.epochs and optim.batch_size must be at least 1")
+        require_at_least(self, "optim", 1, "epochs", "batch_size", "schedule_every")
         require(self.clip_grad_norm is None or self.clip_grad_norm > 0, "optim.clip_grad_norm must be positive or None")
 
 

@@ -26,7 +26,9 @@ from qaclims_ray.config import (
     settings,
 )
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.mask_config import MaskConfig
 from qaclims_ray.method_config import ClimsConfig, RitcConfig, SemplesConfig
+from qaclims_ray.segmentation_config import SegmentationConfig
 
 
 @settings
@@ -119,6 +121,8 @@ class RunConfig:
     """Systems to train and compare; `systems.SYSTEMS` lists them."""
     variants: tuple[Variant, ...] = ()
     """Further systems that exist in this run alone."""
+    goal: Literal["seed", "mask", "segmentation"] = "seed"
+    """How far the run goes: CAMs, pseudo masks, or the final network trained on them."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig
@@ -147,6 +151,10 @@ class RunConfig:
     """CAM inference."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Scoring."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """Pseudo masks."""
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    """Final network."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Resources."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -157,6 +165,11 @@ class RunConfig:
         require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
         require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
         require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
+        require(
+            self.goal != "segmentation" or bool(self.segmentation.net.weights.strip()),
+            'segmentation.net.weights is empty: say what the final network starts from, "random", "timm" (ImageNet) or '
+            "a local file; it moves the result by points and is recorded with it",
+        )
         names = [variant.name for variant in self.variants]
         require(len(set(names)) == len(names), "variants holds one name twice")
 

@@ -1,7 +1,7 @@
 """timm backbones by name, and pretrained weights from local files; nothing is loaded unless every key fits."""
 
 import pickle
-from typing import Any
+from typing import Any, Protocol
 
 import timm
 import torch
@@ -10,14 +10,28 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from qaclims_ray.config import CamNetConfig
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
+
+
+class BackboneChoice(Protocol):
+    """Settings that name a backbone and its weights."""
+
+    @property
+    def backbone(self) -> str:
+        """Name of a timm model."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """The word timm for the model's own pretrained weights; anything else is not loaded here."""
+        ...
+
 
 _WRAPPERS = ("state_dict", "model")
 
 
-def create_backbone(config: CamNetConfig, *, chosen: str, expected: str, **options: Any) -> nn.Module:
+def create_backbone(config: BackboneChoice, *, chosen: str, expected: str, **options: Any) -> nn.Module:
     """Make a timm model without a classifier head, with timm's own pretrained weights if these are asked for.
 
     Args:
@@ -45,11 +59,11 @@ def create_backbone(config: CamNetConfig, *, chosen: str, expected: str, **optio
         ) from None
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"timm's weights for {config.backbone} cannot be had: {error}. Give a local file in cam_net.weights"
+            f"timm's weights for {config.backbone} cannot be had: {error}. Give a local file as its weights"
         ) from None
 
 
-def load_backbone_weights(backbone: nn.Module, uri: str) -> None:
+def load_backbone_weights(backbone: nn.Module, uri: str, *, setting: str = "cam_net.weights") -> None:
     """Load pretrained weights; all must fit, save those of a classifier head.
 
     Position embeddings of a plain ViT are interpolated to its image size.
@@ -57,6 +71,7 @@ def load_backbone_weights(backbone: nn.Module, uri: str) -> None:
     Args:
         backbone: network without classifier head.
         uri: safetensors or torch file; of the latter only tensors are read.
+        setting: name of the setting that gave the file, for messages.
 
     Raises:
         ModelError: when the file cannot be read, or names or shapes differ.
@@ -65,7 +80,7 @@ def load_backbone_weights(backbone: nn.Module, uri: str) -> None:
         with storage.local_copy(uri) as path:
             weights = _read_weights(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"cam_net.weights {uri} cannot be read as weights: {error}") from None
+        raise ModelError(f"{setting} {uri} cannot be read as weights: {error}") from None
     if isinstance(backbone, VisionTransformer):
         weights = dict(checkpoint_filter_fn(weights, backbone))
     own = backbone.state_dict()
@@ -80,7 +95,7 @@ def load_backbone_weights(backbone: nn.Module, uri: str) -> None:
     ]
     if missing or surplus or misshapen:
         raise ModelError(
-            f"cam_net.weights {uri} do not fit the backbone: {len(missing)} missing {missing[:3]}, {len(surplus)} "
+            f"{setting} {uri} do not fit the backbone: {len(missing)} missing {missing[:3]}, {len(surplus)} "
             f"unknown {surplus[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
         )
     fitting = {name: value.to(own[name].dtype) for name, value in weights.items() if name in own}

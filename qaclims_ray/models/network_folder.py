@@ -1,6 +1,6 @@
 """A trained network as a folder: ``network.json`` (settings) and ``network.safetensors`` (weights).
 
-Every mask generator is stored so; which one a folder holds is the field ``generator`` of its settings.
+Mask generators, affinity networks and final networks are stored so.
 """
 
 import dataclasses
@@ -18,14 +18,19 @@ from torch import nn
 from qaclims_ray.config import CamNetConfig
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.mask_config import IrnConfig
+from qaclims_ray.segmentation_config import SegmentationNetConfig
 
 CONFIG_NAME = "network.json"
 WEIGHTS_NAME = "network.safetensors"
 
+NetworkConfig = CamNetConfig | IrnConfig | SegmentationNetConfig
+"""Settings with a backbone and its initial weights."""
 _Network = TypeVar("_Network", bound=nn.Module)
+_Config = TypeVar("_Config", CamNetConfig, IrnConfig, SegmentationNetConfig)
 
 
-def save_network(net: nn.Module, config: CamNetConfig, folder: str, **description: int | bool) -> None:
+def save_network(net: nn.Module, config: NetworkConfig, folder: str, **description: int | bool) -> None:
     """Write settings, description and weights into a local folder, which is made if it is not there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"config": dataclasses.asdict(config), **description}
@@ -35,7 +40,10 @@ def save_network(net: nn.Module, config: CamNetConfig, folder: str, **descriptio
 
 
 def load_network(
-    folder: str, build: Callable[[CamNetConfig, dict[str, Any]], _Network], device: torch.device | str
+    folder: str,
+    build: Callable[[_Config, dict[str, Any]], _Network],
+    device: torch.device | str,
+    config_type: type[_Config] = CamNetConfig,
 ) -> _Network:
     """Read a network back, in evaluation mode.
 
@@ -43,6 +51,7 @@ def load_network(
         folder: local path or URI.
         build: makes the network of the stored settings (without pretrained weights) and the rest of ``network.json``.
         device: where it goes.
+        config_type: of the stored settings.
 
     Raises:
         ArtifactError: when the folder holds no network, or a broken one.
@@ -51,7 +60,7 @@ def load_network(
         raise ArtifactError(f"there is no trained network at {folder} (no {CONFIG_NAME}); make it with `qaclims train`")
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG_NAME)))
-        config = TypeAdapter(CamNetConfig).validate_python(description["config"])
+        config = TypeAdapter(config_type).validate_python(description["config"])
         # The stored weights replace pretrained ones, which may be gone by now.
         net = build(dataclasses.replace(config, weights=""), description)
         net.config = config  # type: ignore[assignment]

@@ -20,10 +20,10 @@ def learning_rate_factor(step: int, total_steps: int, optim: OptimConfig) -> flo
     Args:
         step: steps done so far, from 0; at the end and beyond, the last step's factor stays.
         total_steps: steps of the whole training.
-        optim: schedule, its power and the warm-up.
+        optim: schedule, its power, how often it moves, and the warm-up.
     """
     step = min(step, total_steps - 1)
-    progress = step / total_steps
+    progress = step // optim.schedule_every * optim.schedule_every / total_steps
     match optim.schedule:
         case "poly":
             factor = (1 - progress) ** optim.poly_power
