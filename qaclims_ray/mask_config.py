@@ -71,7 +71,7 @@ class IrnConfig:
     crf: CrfConfig = field(default_factory=irn_crf)
     """CRF of the confident seeds (E7)."""
     backbone: str = "resnet50"
-    """timm model with stages at strides 4 to 32, frozen; or "miniature", the stride-4 network of the miniature world."""
+    """timm model with stages at strides 4 to 32, frozen; or "miniature", that of the miniature world."""
     weights: str = "timm"
     """Local safetensors/pth file, "timm" for the model's default pretrained weights, or "classifier" for the
     backbone of the run's own image-level classifier."""
@@ -162,7 +162,7 @@ class MaskConfig:
     """From CAMs to pseudo masks."""
 
     steps: tuple[MaskStep, ...] = ("irn",)
-    """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); empty takes the seeds. irn comes first."""
+    """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); irn first; empty takes the seeds."""
     seed_threshold: float = 0.15
     """Background score of the seeds, for every step that starts from a label map, and where there is no step."""
     uncertain: tuple[float, float] | None = None

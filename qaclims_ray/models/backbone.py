@@ -1,7 +1,7 @@
 """timm backbones by name, and pretrained weights from local files; nothing is loaded unless every key fits."""
 
 import pickle
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import timm
 import torch
@@ -14,6 +14,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
 
 
+@runtime_checkable
 class BackboneChoice(Protocol):
     """Settings that name a backbone and its weights."""
 
