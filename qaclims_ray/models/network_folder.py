@@ -30,7 +30,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 _Config = TypeVar("_Config", CamNetConfig, IrnConfig, SegmentationNetConfig)
 
 
-def save_network(net: nn.Module, config: NetworkConfig, folder: str, **description: int | bool) -> None:
+def save_network(net: nn.Module, config: NetworkConfig, folder: str, **description: int | bool | str) -> None:
     """Write settings, description and weights into a local folder, which is made if it is not there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"config": dataclasses.asdict(config), **description}
