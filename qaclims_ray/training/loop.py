@@ -59,7 +59,7 @@ class Task:
     load: Callable[[str], None]
     """Bring the network to what `save` wrote; raises an `ArtifactError` when that does not fit."""
     step: Callable[[nn.Module, dict[str, Tensor]], StepResult]
-    """From the wrapped network and a batch to the loss."""
+    """From the wrapped network and a batch to the loss; parts of it may have gone backward already."""
     dataset: TrainingImages
     """What is trained on."""
     on_device: tuple[str, ...] = ("image",)
@@ -128,6 +128,8 @@ def fit(
             for step, batch in enumerate(loader, start=epoch * len(sampler)):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
+                # Before the step, which may gather gradients of earlier parts of the batch itself.
+                optimizer.zero_grad(set_to_none=True)
                 result = task.step(wrapped, {**batch, **moved})
                 _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
@@ -228,7 +230,6 @@ def _set_training_mode(network: nn.Module, freeze_batch_norm: bool) -> None:
 def _update(
     result: StepResult, network: nn.Module, optimizer: Optimizer, clip_grad_norm: float | None, world_size: int
 ) -> None:
-    optimizer.zero_grad(set_to_none=True)
     # DDP averages gradients over workers; shares have to add up.
     (result.loss * world_size).backward()
     if clip_grad_norm is not None:
