@@ -1,0 +1,225 @@
+"""Permutohedral lattice: sums of Gaussian-weighted values over points with many features, in linear time.
+
+Adams, Baek and Davis 2010, "Fast High-Dimensional Filtering Using the Permutohedral Lattice". Points are embedded in
+the hyperplane of zero sum in dim + 1 axes, which the lattice cuts into simplices. Each point gives its value to the
+dim + 1 corners of its simplex (splat), vertices mix with their neighbours along each axis (blur), and points read
+their corners again (slice). The tables depend on the features alone, so one lattice serves any number of filterings;
+each of its steps is a weighted sum of gathered rows.
+
+The coordinates of a vertex all have the same remainder modulo dim + 1. Its key is that remainder and the quotients,
+packed in one integer. A sort of the keys per remainder numbers the vertices and orders the splat in one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int16, Int32, Int64
+from torch import Tensor
+
+from qaclims_ray.errors import ConfigError
+
+MAX_KEY = 2**62
+MAX_ENTRIES = 2**31 - 1
+"""Tables count in 32 bits: gathering with them is faster than with 64, and they take half the memory."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Tables of one set of points, or of several sets that do not see each other."""
+
+    corners: Int32[Tensor, "point corner"]
+    """Vertices of each point's simplex."""
+    weights: Float[Tensor, "point corner"]
+    """Share of each corner: barycentric, so the shares of a point sum to one."""
+    entry_points: Int32[Tensor, " entry"]
+    """The same table seen from the vertices: the points of vertex 0, then those of vertex 1, and so on."""
+    entry_weights: Float[Tensor, " entry"]
+    """Their shares."""
+    starts: Int32[Tensor, " vertex_end"]
+    """Where each vertex's entries start, and the number of entries at the end."""
+    neighbours: Int32[Tensor, "corner vertex 3"]
+    """Each vertex and its two neighbours along each axis; one that no point touches is the number of vertices."""
+
+
+def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
+    """Embed points in the lattice.
+
+    Args:
+        features: positions in units of the Gaussian's standard deviation. Points of different groups (images) do not
+            see each other; the lattice numbers the points of all groups one after the other.
+
+    Raises:
+        ConfigError: the features span too many standard deviations to be counted.
+    """
+    groups, dim, points = features.shape
+    assert groups * points * (dim + 1) <= MAX_ENTRIES, f"{groups} x {points} points are too many for one lattice"
+    elevated = _elevate(features).movedim(1, 0).flatten(1)  # (corner, group * point)
+    quotients, ranks, offsets = _nearest_simplex(elevated)
+    group = torch.arange(groups, device=features.device).repeat_interleave(points)
+    strides, keys = _corner_keys(quotients, ranks, group)
+    corners, entries, starts, vertex_keys = _number_vertices(keys)
+    weights = _barycentric(offsets, ranks)
+    return Lattice(
+        corners=corners.T.contiguous(),
+        weights=weights.T.contiguous(),
+        entry_points=(entries % keys.shape[1]).to(torch.int32),
+        entry_weights=weights.flatten()[entries],
+        starts=starts,
+        neighbours=_find_neighbours(vertex_keys, strides),
+    )
+
+
+def apply_lattice(lattice: Lattice, values: Float[Tensor, "point label"]) -> Float[Tensor, "point label"]:
+    """Splat, blur with weights 1/2, 1, 1/2 along each axis in turn, and slice.
+
+    The sums are Gaussian-weighted up to one constant factor, which normalisation takes out.
+    """
+    at_vertices = F.embedding_bag(
+        lattice.entry_points,
+        values,
+        lattice.starts,
+        mode="sum",
+        per_sample_weights=lattice.entry_weights,
+        include_last_offset=True,
+    )
+    blur = values.new_tensor([1, 0.5, 0.5]).repeat(at_vertices.shape[0], 1)
+    for neighbours in lattice.neighbours:
+        at_vertices = _gather(neighbours, blur, _with_absent(at_vertices))
+    return _gather(lattice.corners, lattice.weights, _with_absent(at_vertices))
+
+
+def scale_points(lattice: Lattice, factors: Float[Tensor, " point"]) -> Lattice:
+    """Return the lattice that multiplies each point's value by its factor before filtering and after it."""
+    entry_factors = factors.index_select(0, lattice.entry_points)
+    return replace(
+        lattice, weights=lattice.weights * factors[:, None], entry_weights=lattice.entry_weights * entry_factors
+    )
+
+
+def _gather(
+    rows: Int32[Tensor, "bag member"], weights: Float[Tensor, "bag member"], values: Float[Tensor, "row label"]
+) -> Float[Tensor, "bag label"]:
+    """Return weighted sums of rows."""
+    return F.embedding_bag(rows, values, mode="sum", per_sample_weights=weights)
+
+
+def _with_absent(values: Float[Tensor, "vertex label"]) -> Float[Tensor, "row label"]:
+    """Append the row of zeros that stands for neighbours that are not there."""
+    return F.pad(values, (0, 0, 0, 1))
+
+
+def _elevate(features: Float[Tensor, "group dim point"]) -> Float[Tensor, "group corner point"]:
+    """Map features to the hyperplane, so that splat, blur and slice have unit variance (Adams et al. 2010, 3.1)."""
+    dim = features.shape[1]
+    index = torch.arange(1, dim + 1, device=features.device, dtype=features.dtype)
+    scale = (dim + 1) * (2 / 3) ** 0.5 / (index * (index + 1)).sqrt()
+    scaled = features * scale[:, None]
+    this_and_later = scaled.flip(1).cumsum(1).flip(1)
+    return F.pad(this_and_later, (0, 0, 0, 1)) - F.pad(scaled * index[:, None], (0, 0, 1, 0))
+
+
+def _nearest_simplex(
+    elevated: Float[Tensor, "corner point"],
+) -> tuple[Int64[Tensor, "corner point"], Int64[Tensor, "corner point"], Float[Tensor, "corner point"]]:
+    """Return the nearest vertex of remainder 0, the ranks of the axes and the point's offset, both in falling order.
+
+    Vertex and offset are in units of dim + 1 coordinates (Adams et al. 2010, 3.1).
+    """
+    num_corners = elevated.shape[0]
+    scaled = elevated / num_corners
+    nearest = scaled.round()
+    offsets = scaled - nearest
+    ranks = nearest.sum(0).to(torch.int16).repeat(num_corners, 1)
+    for first in range(num_corners):
+        for second in range(first + 1, num_corners):
+            is_less = offsets[first] < offsets[second]
+            ranks[first] += is_less
+            ranks[second] += ~is_less
+    # A rounded point may miss the hyperplane by some steps; the axes that were rounded the most go back.
+    step: Int16[Tensor, "corner point"] = (ranks < 0).to(torch.int16) - (ranks >= num_corners).to(torch.int16)
+    return nearest.to(torch.int64) + step, (ranks + step * num_corners).to(torch.int64), offsets - step
+
+
+def _barycentric(
+    offsets: Float[Tensor, "corner point"], ranks: Int64[Tensor, "corner point"]
+) -> Float[Tensor, "corner point"]:
+    """Return the share of each corner, by remainder: the steps between the offsets in rising order."""
+    rising = torch.empty_like(offsets).scatter_(0, ranks, offsets).flip(0)
+    weights = rising - rising.roll(1, 0)
+    weights[0] += 1
+    return weights
+
+
+def _corner_keys(
+    quotients: Int64[Tensor, "corner point"], ranks: Int64[Tensor, "corner point"], group: Int64[Tensor, " point"]
+) -> tuple[list[int], Int64[Tensor, "corner point"]]:
+    """Return the stride of each axis (and of the remainder, last) in a key, and the key of each corner by remainder."""
+    num_corners = quotients.shape[0]
+    lows, highs = quotients.amin(1).tolist(), quotients.amax(1).tolist()
+    strides = [1]
+    for low, high in zip(lows[:-1], highs[:-1], strict=True):
+        strides.append(strides[-1] * (high - low + 4))  # corners reach one down, neighbours one more either way
+    group_stride = strides.pop()
+    strides += [0, group_stride * (int(group[-1]) + 1)]  # the last coordinate follows from the others
+    if strides[-1] * num_corners > MAX_KEY:
+        raise ConfigError(
+            f"the lattice of a CRF kernel would span {[high - low for low, high in zip(lows, highs, strict=True)]} "
+            f"cells, expected a range that fits 62 bits: raise the kernel's standard deviations (sxy, srgb)"
+        )
+    keys = torch.empty_like(ranks)
+    keys[0] = group * group_stride
+    for quotient, low, stride in zip(quotients[:-1], lows, strides, strict=False):
+        keys[0] += (quotient - (low - 2)) * stride
+    by_rank = torch.empty_like(ranks).scatter_(0, ranks, ranks.new_tensor(strides[:-1])[:, None].expand_as(ranks))
+    for corner in range(1, num_corners):
+        # The corner of the next remainder lies one lower on the axis of the next highest rank.
+        torch.sub(keys[corner - 1], by_rank[num_corners - corner] - strides[-1], out=keys[corner])
+    return strides, keys
+
+
+def _number_vertices(
+    keys: Int64[Tensor, "corner point"],
+) -> tuple[
+    Int32[Tensor, "corner point"],
+    Int64[Tensor, " entry"],
+    Int32[Tensor, " vertex_end"],
+    Int64[Tensor, " vertex"],
+]:
+    """Number the different keys in rising order; return the numbers, the entries of `keys` by number, where each
+    number's entries start, and the different keys.
+    """
+    num_points = keys.shape[1]
+    numbers = torch.empty_like(keys, dtype=torch.int32)
+    entries, starts, vertex_keys, total = [], [], [], 0
+    for corner, row in enumerate(keys):  # keys of different remainders differ, and short sorts are faster than one
+        ordered, points = row.sort(stable=True)
+        is_first = F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
+        numbers[corner, points] = is_first.cumsum(0, dtype=torch.int32) + (total - 1)
+        first = is_first.nonzero()[:, 0]
+        entries.append(points + corner * num_points)
+        starts.append(first + corner * num_points)
+        vertex_keys.append(ordered[first])
+        total += first.shape[0]
+    ends = torch.cat([*starts, starts[0].new_tensor([keys.numel()])]).to(torch.int32)
+    return numbers, torch.cat(entries), ends, torch.cat(vertex_keys)
+
+
+def _find_neighbours(vertex_keys: Int64[Tensor, " vertex"], strides: Sequence[int]) -> Int32[Tensor, "corner vertex 3"]:
+    """Look each vertex's neighbours up: one remainder on, and one quotient down on the axis."""
+    *axis_strides, plane = strides
+    num_vertices, num_axes = vertex_keys.shape[0], len(axis_strides)
+    # After the last remainder comes the first, with all quotients one up.
+    is_last = vertex_keys >= (num_axes - 1) * plane
+    onward = vertex_keys + torch.where(is_last, sum(axis_strides) - (num_axes - 1) * plane, plane)
+    table = vertex_keys.new_full((num_axes, num_vertices + 1, 3), num_vertices, dtype=torch.int32)
+    own = torch.arange(num_vertices, dtype=torch.int32, device=vertex_keys.device)
+    for neighbours, stride in zip(table, axis_strides, strict=True):
+        wanted = onward - stride
+        at = torch.searchsorted(vertex_keys, wanted).clamp_(max=num_vertices - 1)
+        at = torch.where(vertex_keys[at] == wanted, at, num_vertices)
+        neighbours[:-1, 0] = own
+        neighbours[:-1, 1] = at
+        neighbours[at, 2] = own  # absent ones write to the row that is cut off
+    return table[:, :-1].contiguous()
