@@ -83,7 +83,7 @@ def test_masks_that_the_server_would_not_take(masks, message, tmp_path):
 
 def test_pictures_that_are_no_label_maps(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "colours.png")
-    (tmp_path / "broken.png").write_bytes(png(np.zeros((4, 4), np.uint8), mode="L")[:50])
+    (tmp_path / "broken.png").write_bytes(png(labels(0, 60, 60).numpy(), mode="L")[:500])
     for name, message in (("colours.png", "mode RGB"), ("broken.png", "cannot be read")):
         with pytest.raises(DataError, match=message):
             write_submission(str(tmp_path / "a.tgz"), [("one", tmp_path / name)])
