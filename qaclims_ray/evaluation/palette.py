@@ -15,3 +15,14 @@ _COLOURS = ("#7d8590", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#
 def system_colours(systems: Sequence[str]) -> dict[str, str]:
     """Return a colour for each system; the first, the baseline, is grey. More than eight begin again."""
     return {system: _COLOURS[position % len(_COLOURS)] for position, system in enumerate(systems)}
+
+
+def colours_with_bound(systems: Sequence[str], bound: str | None) -> dict[str, str]:
+    """Deal colours to the compared systems; the fully supervised bound stands apart, in ink.
+
+    Args:
+        systems: labels, in order.
+        bound: label of the bound, where it is one of them.
+    """
+    dealt = system_colours([system for system in systems if system != bound])
+    return {system: dealt.get(system, INK) for system in systems}

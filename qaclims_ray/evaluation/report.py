@@ -14,9 +14,11 @@ from qaclims_ray.data import storage
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.report_data import CHOSEN_BY_PIXEL_LABELS, ReportData
 from qaclims_ray.evaluation.report_html import render_page
+from qaclims_ray.evaluation.sweep import SeedScores
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
+_SCORED = ("seed", "mask", "segmentation", "segmentation_crf")
 
 
 def write_report(uri: str, data: ReportData) -> str:
@@ -42,7 +44,9 @@ def report_json(data: ReportData) -> dict[str, Any]:
         systems[name] = {
             "label": system.label,
             "description": system.description,
-            "seed": None if system.seed is None else dataclasses.asdict(system.seed),
+            **{stage: _scores(getattr(system, stage)) for stage in _SCORED},
+            "mask_summary": dict(system.mask_summary),
+            "initial_weights": system.initial_weights,
             "cooccurrence": None if system.cooccurrence is None else dataclasses.asdict(system.cooccurrence),
             "prompts": None if system.prompts is None else system.prompts.nearest,
             "prompts_own_text": None if system.prompts is None else system.prompts.own_text,
@@ -54,6 +58,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
             "created": data.created,
             "rank_by": data.rank_by,
             "chosen_by_pixel_labels": list(CHOSEN_BY_PIXEL_LABELS),
+            "splits": dict(data.splits),
             "systems": systems,
             "timings": dict(data.timings),
             "dataset": dict(data.dataset),
@@ -61,6 +66,10 @@ def report_json(data: ReportData) -> dict[str, Any]:
             "config": dict(data.config),
         }
     )
+
+
+def _scores(scores: SeedScores | None) -> dict[str, Any] | None:
+    return None if scores is None else dataclasses.asdict(scores)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,11 @@ CHOSEN_BY_PIXEL_LABELS = (
     "iou_best",
     "curve",
 )
-"""Fields of `SeedScores` whose threshold was chosen with the masks; all others only compare with them."""
+"""Fields of `SeedScores` whose threshold was chosen with the masks; all others only compare with them. They are
+marked alike for seeds, pseudo masks and final networks, which all have these fields."""
+
+FULLY_SUPERVISED = "fully_supervised"
+"""Name of the system whose final network learns from the true masks: the bound of all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,17 @@ class SystemReport:
     label: str
     """Short name, as tables and charts show it."""
     seed: SeedScores | None
-    """Its scores; None where no image has a mask."""
+    """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
+    mask: SeedScores | None = None
+    """Scores of its pseudo masks; the figures that count are those of the label maps as they are (`miou_fixed`)."""
+    segmentation: SeedScores | None = None
+    """Scores of its final network's label maps, without CRF; `miou_fixed` counts."""
+    segmentation_crf: SeedScores | None = None
+    """The same with the CRF (D4)."""
+    mask_summary: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of the pseudo masks' index, such as coverage and ignored share, as fractions; may be empty."""
+    initial_weights: str = ""
+    """What the final network started from; it moves the figures by points (D5)."""
     description: str = ""
     """One sentence: what it is."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -73,6 +87,8 @@ class ReportData:
     """Name, counts, fingerprint of the data."""
     systems: Mapping[str, SystemReport]
     """Name -> system; the first is what the others are compared with."""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation": "val"}."""
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
@@ -81,7 +97,17 @@ class ReportData:
     """UTC time of the run, ISO 8601."""
 
 
+def bound(data: ReportData) -> SystemReport | None:
+    """Return the fully supervised system, or None where the run has none."""
+    return data.systems.get(FULLY_SUPERVISED)
+
+
+def has_later_stages(data: ReportData) -> bool:
+    """Whether anything after the seeds was scored."""
+    return any(s.mask or s.segmentation or s.segmentation_crf for s in data.systems.values())
+
+
 def winner(data: ReportData) -> str | None:
-    """Return the name of the system with the highest figure, or None where nothing was scored."""
+    """Return the name of the system whose seeds have the highest figure, or None where nothing was scored."""
     scored = {name: getattr(system.seed, data.rank_by) for name, system in data.systems.items() if system.seed}
     return max(scored, key=lambda name: scored[name]) if scored else None

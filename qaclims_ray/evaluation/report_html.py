@@ -2,21 +2,17 @@
 
 import base64
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from qaclims_ray.evaluation import figures
-from qaclims_ray.evaluation.palette import system_colours
-from qaclims_ray.evaluation.report_data import ReportData, SystemReport, winner
+from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, winner
+from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart_section, data_colours, percent, swatch
+from qaclims_ray.evaluation.report_stages import class_stages_section, final_tile, stages_section
 from qaclims_ray.evaluation.report_style import STYLE
 from qaclims_ray.evaluation.sweep import SeedScores
 
-_PIXELS = '<span class="pixels">chosen with pixel labels</span>'
-_LEFT = 'style="text-align:left"'
 _WIDE_PX = 1700
 _RANK_WORDS = {
     "miou_best": "best threshold",
@@ -32,8 +28,10 @@ def render_page(data: ReportData) -> str:
         _tiles(data),
         _systems_section(data),
         _pictures_section(data),
+        stages_section(data),
         _sweep_section(data),
         _classes_section(data),
+        class_stages_section(data),
         _cooccurrence_section(data),
         _prompts_section(data),
         _curves_section(data),
@@ -71,33 +69,34 @@ def _tiles(data: ReportData) -> str:
             tiles.append((f"{gain:+.1f}", f"points over {escape(first.label)}", data.rank_by))
             over = 100 * (system.seed.false_positive_rate_best - first.seed.false_positive_rate_best)
             tiles.append((f"{over:+.1f}", f"points of over-activation against {escape(first.label)}", "miou_best"))
+        tiles += final_tile(data, system)
     if data.timings:
         tiles.append((_duration(sum(data.timings.values())), "in all stages together", ""))
     cells = (
-        f'<div class="tile"><b>{value}</b><span>{text}</span>{" " + _PIXELS if rank == "miou_best" else ""}</div>'
+        f'<div class="tile"><b>{value}</b><span>{text}</span>{" " + PIXELS if rank == "miou_best" else ""}</div>'
         for value, text, rank in tiles
     )
     return f'<div class="tiles">{"".join(cells)}</div>' if tiles else ""
 
 
 def _systems_section(data: ReportData) -> str:
-    colours = _colours(data)
+    colours = data_colours(data)
     best, first = winner(data), next(iter(data.systems.values())).seed
     tops = {rank: _top(data, rank) for rank in _RANK_WORDS}
     rows = []
     for name, system in data.systems.items():
-        swatch = f'<span class="swatch" style="background:{colours[system.label]}"></span>'
         crown = '<span class="crown">best</span>' if name == best and len(data.systems) > 1 else ""
-        title = f"<td>{swatch}<b>{escape(system.label)}</b>{crown}<small>{escape(system.description)}</small></td>"
+        label = f"{swatch(colours[system.label])}<b>{escape(system.label)}</b>"
+        title = f"<td>{label}{crown}<small>{escape(system.description)}</small></td>"
         if system.seed is None:
-            rows.append(f'<tr>{title}<td colspan="8">not scored: no image has a mask</td></tr>')
+            rows.append(f'<tr>{title}<td colspan="7">{_why_unscored(data, system)}</td></tr>')
             continue
         cells = [
             _score_cell(system.seed, rank, colours[system.label], system.seed == tops[rank], first)
             for rank in ("miou_fixed", "miou_label_free", "miou_best")
         ]
         errors = "".join(
-            f"<td>{_percent(value)}</td>"
+            f"<td>{percent(value)}</td>"
             for value in (
                 system.seed.false_positive_rate,
                 system.seed.false_negative_rate,
@@ -113,11 +112,17 @@ def _systems_section(data: ReportData) -> str:
         "FP and FN are over- and under-activation: the means over classes of FP and FN over the union.</p>"
         '<div class="scroll"><table><thead><tr><th rowspan="2">system</th><th rowspan="2">mIoU<br>fixed threshold</th>'
         '<th rowspan="2">mIoU<br>label-free threshold</th>'
-        f'<th rowspan="2">mIoU<br>best threshold<br>{_PIXELS}</th><th colspan="2">at the fixed threshold</th>'
+        f'<th rowspan="2">mIoU<br>best threshold<br>{PIXELS}</th><th colspan="2">at the fixed threshold</th>'
         '<th colspan="2">at the best threshold</th></tr>'
         "<tr><th>FP</th><th>FN</th><th>FP</th><th>FN</th></tr></thead><tbody>"
         f"{''.join(rows)}</tbody></table></div></section>"
     )
+
+
+def _why_unscored(data: ReportData, system: SystemReport) -> str:
+    if system is bound(data):
+        return "no seeds: its final network learns from the true masks"
+    return "not scored: no image has a mask"
 
 
 def _score_cell(seed: SeedScores, rank: str, colour: str, is_top: bool, first: SeedScores | None) -> str:
@@ -161,12 +166,12 @@ def _sweep_section(data: ReportData) -> str:
     scored = {system.label: system.seed for system in data.systems.values() if system.seed}
     if not scored:
         return ""
-    return _chart_section(
-        f"Background threshold {_PIXELS}",
+    return chart_section(
+        f"Background threshold {PIXELS}",
         "The whole sweep, without early stop. Left of the best threshold the masks spill over, right of it they "
         "shrink to the most discriminative parts.",
         "sweep",
-        lambda: figures.sweep_figure(scored, colours=_colours(data)),
+        lambda: figures.sweep_figure(scored, colours=data_colours(data)),
     )
 
 
@@ -180,11 +185,11 @@ def _classes_section(data: ReportData) -> str:
     if not iou:
         return ""
     where = "at each system's best threshold" if is_best else "at the fixed threshold"
-    return _chart_section(
-        f"Classes {_PIXELS if is_best else ''}",
+    return chart_section(
+        f"Classes {PIXELS if is_best else ''}",
         f"IoU of each class, {where}.",
         "classes",
-        lambda: figures.class_figure(iou, colours=_colours(data)),
+        lambda: figures.class_figure(iou, colours=data_colours(data)),
     )
 
 
@@ -193,12 +198,12 @@ def _cooccurrence_section(data: ReportData) -> str:
     if not found:
         return ""
     at = ", ".join(f"{escape(label)} at {scores.threshold:g}" for label, scores in found.items())
-    return _chart_section(
+    return chart_section(
         "Where false positives lie",
         f"Means over classes, in units of the class's object area ({at}). Co-occurring stuff is what the class is "
         "usually seen with, such as track for train; only the miniature world knows where it is.",
         "cooccurrence",
-        lambda: figures.cooccurrence_figure(found, colours=_colours(data)),
+        lambda: figures.cooccurrence_figure(found, colours=data_colours(data)),
     )
 
 
@@ -206,15 +211,12 @@ def _prompts_section(data: ReportData) -> str:
     found = {system.label: system.prompts for system in data.systems.values() if system.prompts}
     if not found:
         return ""
-    colours, rows, pictures = _colours(data), [], []
+    colours, rows, pictures = data_colours(data), [], []
     for label, reading in found.items():
-        swatch = f'<span class="swatch" style="background:{colours[label]}"></span>'
-        title = f'<td rowspan="{len(reading.nearest)}">{swatch}<b>{escape(label)}</b></td>'
+        title = f'<td rowspan="{len(reading.nearest)}">{swatch(colours[label])}<b>{escape(label)}</b></td>'
         for name, nearest in reading.nearest.items():
             words = ", ".join(f"{escape(word)}&nbsp;{cosine:.2f}" for word, cosine in nearest)
-            cells = (
-                f"{title}<td {_LEFT}>{escape(name)}</td><td {_LEFT}>{words}</td><td>{reading.own_text[name]:.2f}</td>"
-            )
+            cells = f"{title}<td {LEFT}>{escape(name)}</td><td {LEFT}>{words}</td><td>{reading.own_text[name]:.2f}</td>"
             rows.append(f"<tr>{cells}</tr>")
             title = ""
         caption = f"{label}: maps of the learned prompt beside manual prompts"
@@ -225,7 +227,7 @@ def _prompts_section(data: ReportData) -> str:
         "<section><h2>Learned prompts</h2><p>The words whose texts are most similar to each class's prompt, with their "
         f"cosines. Words: {words}. Last column: the prompt's cosine to the class's own text. Maps show how similar "
         "image patches are, from dark (least) to pale yellow (most in this image); images are chosen by class.</p>"
-        f'<div class="scroll"><table><thead><tr><th>system</th><th {_LEFT}>class</th><th {_LEFT}>nearest words</th>'
+        f'<div class="scroll"><table><thead><tr><th>system</th><th {LEFT}>class</th><th {LEFT}>nearest words</th>'
         f"<th>own text</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>{''.join(pictures)}</section>"
     )
 
@@ -234,17 +236,12 @@ def _curves_section(data: ReportData) -> str:
     curves = {system.label: system.curves for system in data.systems.values() if system.curves}
     if not any(curves.values()):
         return ""
-    return _chart_section(
+    return chart_section(
         "Training",
         "Every quantity over the training steps.",
         "curves",
-        lambda: figures.curves_figure(curves, colours=_colours(data)),
+        lambda: figures.curves_figure(curves, colours=data_colours(data)),
     )
-
-
-def _chart_section(heading: str, text: str, name: str, draw: Callable[[], Figure]) -> str:
-    svg = figures.figure_svg(draw(), name)
-    return f"<section><h2>{heading}</h2><p>{text}</p><figure>{svg}</figure></section>"
 
 
 def _timings_section(data: ReportData) -> str:
@@ -276,17 +273,9 @@ def _config_section(data: ReportData) -> str:
     return f"<section><details><summary>Full configuration</summary><pre>{text}</pre></details></section>"
 
 
-def _colours(data: ReportData) -> dict[str, str]:
-    return system_colours([system.label for system in data.systems.values()])
-
-
 def _top(data: ReportData, rank: str) -> SeedScores | None:
     scored: list[SystemReport] = [system for system in data.systems.values() if system.seed]
     return max((s.seed for s in scored if s.seed), key=lambda seed: getattr(seed, rank), default=None)
-
-
-def _percent(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,157 @@
+"""The claim of both papers in one picture: seed -> pseudo mask -> final network, under the fully supervised bound."""
+
+import math
+import textwrap
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from qaclims_ray.evaluation.figures import WIDTH_INCHES, colours_of, draw_legend, dress, plain_text
+from qaclims_ray.evaluation.palette import INK, PAPER, QUIET_INK
+
+STAGE_WORDS = {"seed": "seed, fixed threshold", "mask": "pseudo mask", "segmentation": "final network"}
+"""Stages in the order of the pipeline, and what charts call them."""
+
+_OFFSETS = {"seed": -0.29, "mask": 0.0, "segmentation": 0.29}
+_MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "best": "*"}
+_SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "best": 10}
+_BEST_WORDS = "seed, best threshold (chosen with pixel labels)"
+_MIN_SLOTS = 3
+_MIN_SPAN = 0.2
+_MAX_NAME_LINES = 3
+
+
+def stages_figure(
+    systems: Mapping[str, Mapping[str, float]],
+    *,
+    bound: tuple[str, float] | None = None,
+    best_seeds: Mapping[str, float] | None = None,
+    splits: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw the mIoU of every system's stages as a short connected line, systems side by side.
+
+    Args:
+        systems: label -> stage ("seed", "mask", "segmentation") -> mIoU as a fraction; stages may be missing or NaN.
+        bound: label and mIoU of the fully supervised network, drawn as a line across.
+        best_seeds: label -> mIoU of the seed at the threshold that was chosen with pixel labels, an open star.
+        splits: stage -> split it is scored on, named in the legend.
+        colours: as in `figures.sweep_figure`.
+    """
+    shown = {label: _finite(stages) for label, stages in systems.items()}
+    stars = {label: value for label, value in (best_seeds or {}).items() if label in shown and math.isfinite(value)}
+    line = bound if bound is not None and math.isfinite(bound[1]) else None
+    values = [value for stages in shown.values() for value in stages.values()] + list(stars.values())
+    low, high = _limits(values + ([line[1]] if line else []))
+    figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
+    axes = figure.subplots()
+    dress(axes, "")
+    slots = max(len(shown), _MIN_SLOTS)
+    centre = (len(shown) - 1) / 2
+    axes.set(xlim=(centre - slots / 2 - 0.2, centre + slots / 2), ylim=(low, high))
+    font_px = 9.5 if slots <= 6 else 8
+    for position, (label, colour) in enumerate(colours_of(colours, shown).items()):
+        if position:
+            axes.axvline(position - 0.5, color=QUIET_INK, alpha=0.25, linewidth=0.7)
+        if label in stars:
+            _mark(axes, "best", position + _OFFSETS["seed"], stars[label], colour)
+        _draw_system(axes, position, shown[label], colour)
+        _draw_values(axes, position, shown[label], line[1] if line else None, font_px)
+    if line:
+        _draw_bound(axes, *line)
+    width = max(8, int(WIDTH_INCHES * 13.5 / slots))
+    axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_px)
+    axes.grid(False, axis="x")
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.set_ylabel("mIoU", color=INK)
+    _add_meanings(axes, shown, bool(stars), splits or {})
+    draw_legend(figure, axes)
+    return figure
+
+
+def _draw_system(axes: Axes, position: int, stages: Mapping[str, float], colour: str) -> None:
+    columns = [position + _OFFSETS[stage] for stage in stages]
+    axes.plot(columns, list(stages.values()), color=colour, linewidth=2.2, gid=f"system-{position}")
+    for column, (stage, value) in zip(columns, stages.items(), strict=True):
+        _mark(axes, stage, column, value, colour)
+
+
+def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label: str | None = None) -> None:
+    """Draw one marker: a stage's, or the open star of "best"; NaN only makes its entry in the legend."""
+    is_open = kind in ("seed", "best")
+    axes.plot(
+        column, value, _MARKERS[kind], color=colour, markersize=_SIZES[kind], label=label, zorder=4,
+        markerfacecolor=PAPER if is_open else colour, markeredgecolor=colour if is_open else PAPER,
+    )  # fmt: skip
+
+
+def _draw_values(axes: Axes, position: int, stages: Mapping[str, float], bound: float | None, font_px: float) -> None:
+    """Write each value where the lines leave room: seeds left of their point, the others above or below."""
+    low, high = axes.get_ylim()
+    names = list(stages)
+    for index, (stage, value) in enumerate(stages.items()):
+        before = stages[names[index - 1]] if index else None
+        after = stages[names[index + 1]] if index + 1 < len(names) else None
+        is_left = stage == "seed"
+        x, y, horizontal, vertical = (-7, 0, "right", "center") if is_left else _place(value, before, after)
+        is_under_line = bound is not None and 0 <= bound - value < 0.07 * (high - low)
+        if stage == "segmentation" and is_under_line:
+            x, y, horizontal, vertical = 0, -7, "center", "top"
+        axes.annotate(
+            f"{100 * value:.1f}", (position + _OFFSETS[stage], value), (x, y), textcoords="offset points",
+            ha=horizontal, va=vertical, color=INK, fontsize=font_px,
+        )  # fmt: skip
+
+
+def _place(value: float, before: float | None, after: float | None) -> tuple[float, float, str, str]:
+    """Return offset and alignment of a value's text: on the side of its point that no line takes."""
+    if before is None or after is None:
+        neighbour = before if after is None else after
+        is_above = neighbour is None or value >= neighbour
+        return (0, 7, "center", "bottom") if is_above else (0, -7, "center", "top")
+    if value >= (before + after) / 2:
+        side = "center" if value >= max(before, after) else "right" if after > value else "left"
+        return {"right": -2, "left": 2, "center": 0}[side], 6, side, "bottom"
+    side = "center" if value <= min(before, after) else "left" if after > value else "right"
+    return {"right": -2, "left": 2, "center": 0}[side], -6, side, "top"
+
+
+def _draw_bound(axes: Axes, label: str, value: float) -> None:
+    axes.axhline(value, color=INK, linewidth=1.4, linestyle=(0, (6, 3)), gid="bound", zorder=1)
+    axes.annotate(
+        f"{plain_text(label)} {100 * value:.1f}", (0, value), (4, 3), xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points", ha="left", va="bottom", color=INK, fontsize=9.5, fontweight="bold",
+    )  # fmt: skip
+
+
+def _add_meanings(
+    axes: Axes, shown: Mapping[str, Mapping[str, float]], has_stars: bool, splits: Mapping[str, str]
+) -> None:
+    for stage, words in STAGE_WORDS.items():
+        if any(stage in stages for stages in shown.values()):
+            text = f"{words} ({plain_text(splits[stage])})" if stage in splits else words
+            _mark(axes, stage, math.nan, math.nan, QUIET_INK, text)
+    if has_stars:
+        _mark(axes, "best", math.nan, math.nan, QUIET_INK, _BEST_WORDS)
+
+
+def _finite(stages: Mapping[str, float]) -> dict[str, float]:
+    """The stages that have a figure, in the pipeline's order."""
+    return {stage: stages[stage] for stage in STAGE_WORDS if stage in stages and math.isfinite(stages[stage])}
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    if not values:
+        return 0.0, 1.0
+    span = max(values) - min(values)
+    # At least 20 points: a step of half a point must not look like a leap.
+    pad = max(0.11 * span, (_MIN_SPAN - span) / 2)
+    return max(0.0, min(values) - pad), max(values) + pad
+
+
+def _wrapped(label: str, width: int) -> str:
+    lines = textwrap.wrap(label, width, max_lines=_MAX_NAME_LINES, placeholder="..")
+    return "\n".join(plain_text(line) for line in lines)
