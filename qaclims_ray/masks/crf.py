@@ -6,12 +6,13 @@ own vote is among those it gets. Settings: rows E7, S17 and D4.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.mask_config import CrfConfig
-from qaclims_ray.masks.permutohedral import Lattice, apply_lattice, build_lattice, scale_points
+from qaclims_ray.masks.permutohedral import Lattice, build_lattice, scale_points
 
 MIN_PROBABILITY = 1e-5
 """Probabilities below it count as it, as in pydensecrf."""
@@ -110,7 +111,7 @@ def _positions(images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "
 def _kernel(features: Float[Tensor, "batch dim point"], weight: float) -> Lattice:
     """Return a lattice whose filter is a weighted kernel, divided by the roots of both pixels' row sums."""
     lattice = build_lattice(features)
-    row_sums = apply_lattice(lattice, torch.ones_like(lattice.weights[:, :1]))[:, 0]
+    row_sums = lattice(features.new_ones(features.shape[0] * features.shape[2], 1))[:, 0]
     return scale_points(lattice, (weight / row_sums).sqrt())
 
 
@@ -127,21 +128,20 @@ def _mean_field(
     all_votes = _votes(kernels, torch.ones_like(unary[:1]))
     bias = unary[-1] - unary[:-1] - all_votes
     probabilities = (-unary).softmax(0)
-    for _ in range(iterations if kernels else 0):
+    for _ in range(iterations):
         votes = _votes(kernels, probabilities[:-1])
         logits = bias + votes + votes.sum(0)  # of each label over the last one
         if len(logits) == 1:
             share = logits.sigmoid_()
             probabilities = torch.cat([share, 1 - share])
         else:
-            probabilities = torch.cat([logits, torch.zeros_like(logits[:1])]).softmax(0)
+            probabilities = F.pad(logits, (0, 0, 0, 1)).softmax(0)
     return probabilities.unflatten(1, (shape[0], *shape[2:])).movedim(1, 0)
 
 
 def _votes(kernels: list[Lattice], probabilities: Float[Tensor, "label point"]) -> Float[Tensor, "label point"]:
     """Return the kernels' sums of all pixels' probabilities."""
-    values = probabilities.T.contiguous()  # (point, label): a lattice step gathers whole rows
-    votes = torch.zeros_like(values)
-    for kernel in kernels:
-        votes += apply_lattice(kernel, values)
-    return votes.T.contiguous()
+    # A lattice gathers rows. Their strides must be those of fresh memory, even of single columns: else it is slow.
+    values = probabilities.T.clone(memory_format=torch.contiguous_format)  # (point, label)
+    votes = [kernel(values) for kernel in kernels]
+    return torch.stack(votes).sum(0).T.contiguous() if votes else torch.zeros_like(probabilities)

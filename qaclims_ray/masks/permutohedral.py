@@ -26,21 +26,46 @@ MAX_ENTRIES = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Lattice:
-    """Tables of one set of points, or of several sets that do not see each other."""
+class WeightedRows:
+    """A sparse matrix: each of its rows is a weighted sum of some rows of what it is applied to."""
 
-    corners: Int32[Tensor, "point corner"]
-    """Vertices of each point's simplex."""
-    weights: Float[Tensor, "point corner"]
-    """Share of each corner: barycentric, so the shares of a point sum to one."""
-    entry_points: Int32[Tensor, " entry"]
-    """The same table seen from the vertices: the points of vertex 0, then those of vertex 1, and so on."""
-    entry_weights: Float[Tensor, " entry"]
-    """Their shares."""
-    starts: Int32[Tensor, " vertex_end"]
-    """Where each vertex's entries start, and the number of entries at the end."""
-    neighbours: Int32[Tensor, "corner vertex 3"]
-    """Each vertex and its two neighbours along each axis; one that no point touches is the number of vertices."""
+    rows: Int32[Tensor, " entry"]
+    """Rows to sum, sum after sum."""
+    weights: Float[Tensor, " entry"]
+    """Their weights."""
+    starts: Int32[Tensor, " sum_end"]
+    """Where each sum starts, and the number of entries at the end."""
+
+    def __call__(self, values: Float[Tensor, "row label"]) -> Float[Tensor, "sum label"]:
+        """Return the weighted sums."""
+        return F.embedding_bag(
+            self.rows, values, self.starts, mode="sum", per_sample_weights=self.weights, include_last_offset=True
+        )
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Tables of one set of points, or of several sets that do not see each other.
+
+    The last vertex is a placeholder of value zero for all the neighbours that no point touches.
+    """
+
+    splat: WeightedRows
+    """Vertices from points."""
+    blurs: tuple[WeightedRows, ...]
+    """Vertices from vertices, along each axis."""
+    slice: WeightedRows
+    """Points from vertices."""
+
+    def __call__(self, values: Float[Tensor, "point label"]) -> Float[Tensor, "point label"]:
+        """Splat, blur with weights 1/2, 1, 1/2 along each axis in turn, and slice.
+
+        The sums are Gaussian-weighted up to one constant factor, which normalisation takes out.
+        """
+        at_vertices = self.splat(values)
+        for blur in self.blurs:
+            at_vertices = blur(at_vertices)
+        return self.slice(at_vertices)
 
 
 def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
@@ -59,55 +84,34 @@ def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
     quotients, ranks, offsets = _nearest_simplex(elevated)
     group = torch.arange(groups, device=features.device).repeat_interleave(points)
     strides, keys = _corner_keys(quotients, ranks, group)
-    corners, entries, starts, vertex_keys = _number_vertices(keys)
+    vertices, order, starts, vertex_keys = _number_vertices(keys)
     weights = _barycentric(offsets, ranks)
     return Lattice(
-        corners=corners.T.contiguous(),
-        weights=weights.T.contiguous(),
-        entry_points=(entries % keys.shape[1]).to(torch.int32),
-        entry_weights=weights.flatten()[entries],
-        starts=starts,
-        neighbours=_find_neighbours(vertex_keys, strides),
+        splat=WeightedRows(order.to(torch.int32).flatten(), weights.gather(1, order).flatten(), starts),
+        blurs=_blurs(_find_neighbours(vertex_keys, strides)),
+        slice=WeightedRows(vertices.T.flatten(), weights.T.flatten(), _equal_starts(groups * points, dim + 1, starts)),
     )
-
-
-def apply_lattice(lattice: Lattice, values: Float[Tensor, "point label"]) -> Float[Tensor, "point label"]:
-    """Splat, blur with weights 1/2, 1, 1/2 along each axis in turn, and slice.
-
-    The sums are Gaussian-weighted up to one constant factor, which normalisation takes out.
-    """
-    at_vertices = F.embedding_bag(
-        lattice.entry_points,
-        values,
-        lattice.starts,
-        mode="sum",
-        per_sample_weights=lattice.entry_weights,
-        include_last_offset=True,
-    )
-    blur = values.new_tensor([1, 0.5, 0.5]).repeat(at_vertices.shape[0], 1)
-    for neighbours in lattice.neighbours:
-        at_vertices = _gather(neighbours, blur, _with_absent(at_vertices))
-    return _gather(lattice.corners, lattice.weights, _with_absent(at_vertices))
 
 
 def scale_points(lattice: Lattice, factors: Float[Tensor, " point"]) -> Lattice:
     """Return the lattice that multiplies each point's value by its factor before filtering and after it."""
-    entry_factors = factors.index_select(0, lattice.entry_points)
-    return replace(
-        lattice, weights=lattice.weights * factors[:, None], entry_weights=lattice.entry_weights * entry_factors
-    )
+    num_corners = lattice.slice.rows.shape[0] // factors.shape[0]
+    into = lattice.splat.weights * factors.index_select(0, lattice.splat.rows)
+    out = lattice.slice.weights * factors.repeat_interleave(num_corners)
+    return replace(lattice, splat=replace(lattice.splat, weights=into), slice=replace(lattice.slice, weights=out))
 
 
-def _gather(
-    rows: Int32[Tensor, "bag member"], weights: Float[Tensor, "bag member"], values: Float[Tensor, "row label"]
-) -> Float[Tensor, "bag label"]:
-    """Return weighted sums of rows."""
-    return F.embedding_bag(rows, values, mode="sum", per_sample_weights=weights)
+def _blurs(neighbours: Int32[Tensor, "corner vertex 3"]) -> tuple[WeightedRows, ...]:
+    """Return the sums of each vertex and its two neighbours; all axes share weights and starts."""
+    num_vertices = neighbours.shape[1]
+    weights = torch.tensor([1, 0.5, 0.5], device=neighbours.device).repeat(num_vertices)
+    starts = _equal_starts(num_vertices, 3, neighbours)
+    return tuple(WeightedRows(rows.flatten(), weights, starts) for rows in neighbours)
 
 
-def _with_absent(values: Float[Tensor, "vertex label"]) -> Float[Tensor, "row label"]:
-    """Append the row of zeros that stands for neighbours that are not there."""
-    return F.pad(values, (0, 0, 0, 1))
+def _equal_starts(num_sums: int, length: int, like: Tensor) -> Int32[Tensor, " sum_end"]:
+    """Return the starts of sums of equal length."""
+    return torch.arange(0, num_sums * length + 1, length, dtype=torch.int32, device=like.device)
 
 
 def _elevate(features: Float[Tensor, "group dim point"]) -> Float[Tensor, "group corner point"]:
@@ -182,44 +186,44 @@ def _corner_keys(
 def _number_vertices(
     keys: Int64[Tensor, "corner point"],
 ) -> tuple[
-    Int32[Tensor, "corner point"],
-    Int64[Tensor, " entry"],
-    Int32[Tensor, " vertex_end"],
-    Int64[Tensor, " vertex"],
+    Int32[Tensor, "corner point"], Int64[Tensor, "corner point"], Int32[Tensor, " sum_end"], Int64[Tensor, " vertex"]
 ]:
-    """Number the different keys in rising order; return the numbers, the entries of `keys` by number, where each
-    number's entries start, and the different keys.
+    """Number the different keys in rising order.
+
+    Returns:
+        The number of each key; the points ordered by it; where each number's points start in that order, flattened
+        (with the placeholder, which has none); and the different keys.
     """
     num_points = keys.shape[1]
-    numbers = torch.empty_like(keys, dtype=torch.int32)
-    entries, starts, vertex_keys, total = [], [], [], 0
+    numbers, order = torch.empty_like(keys, dtype=torch.int32), torch.empty_like(keys)
+    starts, vertex_keys, total = [], [], 0
     for corner, row in enumerate(keys):  # keys of different remainders differ, and short sorts are faster than one
-        ordered, points = row.sort(stable=True)
+        ordered, order[corner] = row.sort(stable=True)
         is_first = F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
-        numbers[corner, points] = is_first.cumsum(0, dtype=torch.int32) + (total - 1)
+        numbers[corner].scatter_(0, order[corner], is_first.cumsum(0, dtype=torch.int32) + (total - 1))
         first = is_first.nonzero()[:, 0]
-        entries.append(points + corner * num_points)
         starts.append(first + corner * num_points)
-        vertex_keys.append(ordered[first])
+        vertex_keys.append(ordered.index_select(0, first))
         total += first.shape[0]
-    ends = torch.cat([*starts, starts[0].new_tensor([keys.numel()])]).to(torch.int32)
-    return numbers, torch.cat(entries), ends, torch.cat(vertex_keys)
+    placeholder = F.pad(torch.cat(starts).to(torch.int32), (0, 2), value=keys.numel())
+    return numbers, order, placeholder, torch.cat(vertex_keys)
 
 
-def _find_neighbours(vertex_keys: Int64[Tensor, " vertex"], strides: Sequence[int]) -> Int32[Tensor, "corner vertex 3"]:
-    """Look each vertex's neighbours up: one remainder on, and one quotient down on the axis."""
+def _find_neighbours(vertex_keys: Int64[Tensor, " key"], strides: Sequence[int]) -> Int32[Tensor, "corner vertex 3"]:
+    """Return each vertex and its neighbours: one remainder on, one quotient down on the axis; and the reverse."""
     *axis_strides, plane = strides
-    num_vertices, num_axes = vertex_keys.shape[0], len(axis_strides)
+    num_keys, num_axes = vertex_keys.shape[0], len(axis_strides)
     # After the last remainder comes the first, with all quotients one up.
     is_last = vertex_keys >= (num_axes - 1) * plane
     onward = vertex_keys + torch.where(is_last, sum(axis_strides) - (num_axes - 1) * plane, plane)
-    table = vertex_keys.new_full((num_axes, num_vertices + 1, 3), num_vertices, dtype=torch.int32)
-    own = torch.arange(num_vertices, dtype=torch.int32, device=vertex_keys.device)
+    table = vertex_keys.new_full((num_axes, 3, num_keys + 1), num_keys, dtype=torch.int32)
+    own = torch.arange(num_keys, dtype=torch.int32, device=vertex_keys.device)
+    table[:, 0, :-1] = own
     for neighbours, stride in zip(table, axis_strides, strict=True):
         wanted = onward - stride
-        at = torch.searchsorted(vertex_keys, wanted).clamp_(max=num_vertices - 1)
-        at = torch.where(vertex_keys[at] == wanted, at, num_vertices)
-        neighbours[:-1, 0] = own
-        neighbours[:-1, 1] = at
-        neighbours[at, 2] = own  # absent ones write to the row that is cut off
-    return table[:, :-1].contiguous()
+        at = torch.searchsorted(vertex_keys, wanted).clamp_(max=num_keys - 1)
+        at = torch.where(vertex_keys.index_select(0, at) == wanted, at, num_keys)
+        neighbours[1, :-1] = at
+        neighbours[2].scatter_(0, at, own)
+    table[:, 2, -1] = num_keys  # absent neighbours wrote there
+    return table.movedim(1, 2)
