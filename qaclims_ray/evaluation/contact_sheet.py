@@ -1,10 +1,10 @@
-"""Contact sheets: image, ground truth, and each system's heat map and mask, side by side.
+"""Contact sheets: image, ground truth, and what each system's stages make of the image, side by side.
 
 The pictures tell in a second what a mean cannot: whether a CAM shows the whole object, only its head, or the track.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +22,7 @@ _GAP_PX = 6
 _GROUP_GAP_PX = 18
 _CAPTION_PX = 120
 _HEADER_PX = 50
+_HEAT, _SEED, _PSEUDO, _FINAL = "CAM", "seed", "pseudo mask", "network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,21 @@ class SheetRow:
     heat: Mapping[str, Tensor]
     """Label of each system -> its highest class score per pixel, (height, width), in [0, 1]."""
     masks: Mapping[str, Tensor]
-    """Label of each system -> its label map, (height, width)."""
+    """Label of each system -> its seed's label map, (height, width)."""
+    pseudo: Mapping[str, Tensor] = field(default_factory=dict)
+    """Label of a system -> its pseudo mask, (height, width); 255 is ignored."""
+    final: Mapping[str, Tensor] = field(default_factory=dict)
+    """Label of a system -> its final network's label map, (height, width); may name systems without seeds, such as the
+    fully supervised bound, which come last."""
 
 
 def contact_sheet(
     rows: Sequence[SheetRow], class_names: Sequence[str], *, tile_px: int = 128
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Draw a contact sheet: a row per image, two columns per system.
+    """Draw a contact sheet: a row per image, a column per system and stage.
+
+    Every system has two columns, heat map and seed; pseudo masks and the final network's label maps have columns where
+    any row has them, and blank places in rows without.
 
     The number in a mask's corner is the mean IoU of the image's classes in percent; it uses pixel labels.
 
@@ -57,23 +66,25 @@ def contact_sheet(
     Raises:
         DataError: when there is no row, or rows name different systems.
     """
-    systems = list(rows[0].heat) if rows else []
-    if not rows or any(list(row.heat) != systems or list(row.masks) != systems for row in rows):
+    seeded = list(rows[0].heat) if rows else []
+    if not rows or any(list(row.heat) != seeded or list(row.masks) != seeded for row in rows):
         raise DataError("a contact sheet needs at least one image, and the same systems for each")
+    groups = _groups(rows, seeded)
     scale = [tile_px / max(row.image.shape[1:]) for row in rows]
     heights = [
         max(round(row.image.shape[1] * s), 24 + 18 * min(len(row.class_ids), 5))
         for row, s in zip(rows, scale, strict=True)
     ]
     has_truth = any(row.truth is not None for row in rows)
-    lefts = _column_lefts(1 + has_truth, len(systems), tile_px)
+    lefts = _column_lefts(1 + has_truth, [len(titles) for titles in groups.values()], tile_px)
     canvas = Image.new("RGB", (lefts[-1] + tile_px + _GAP_PX, _HEADER_PX + sum(heights) + _GAP_PX * len(rows)), PAPER)
     draw = ImageDraw.Draw(canvas)
-    _draw_header(draw, systems, lefts, tile_px, has_truth)
+    # As in the report's charts: the bound has no seeds and stands apart, in ink.
+    _draw_header(draw, groups, system_colours(seeded or list(groups)), lefts, tile_px, has_truth)
     top = _HEADER_PX
     for row, height in zip(rows, heights, strict=True):
         _draw_caption(draw, row, class_names, top)
-        for left, tile in zip(lefts, _tiles(row, len(class_names), has_truth), strict=True):
+        for left, tile in zip(lefts, _tiles(row, groups, len(class_names), has_truth), strict=True):
             if tile is not None:
                 _paste(canvas, tile, left, top, tile_px)
         top += height + _GAP_PX
@@ -113,32 +124,54 @@ def present_iou(
     return None if np.isnan(iou) else iou
 
 
-def _column_lefts(num_plain: int, num_systems: int, tile_px: int) -> list[int]:
+def _groups(rows: Sequence[SheetRow], seeded: Sequence[str]) -> dict[str, list[str]]:
+    """Label of each system -> titles of its columns."""
+    pseudo = dict.fromkeys(system for row in rows for system in row.pseudo)
+    final = dict.fromkeys(system for row in rows for system in row.final)
+    seed = _SEED if pseudo or final else "mask"
+    groups = {}
+    for system in dict.fromkeys([*seeded, *pseudo, *final]):
+        titles = [_HEAT, seed] if system in seeded else []
+        titles += [_PSEUDO] if system in pseudo else []
+        groups[system] = titles + ([_FINAL] if system in final else [])
+    return groups
+
+
+def _column_lefts(num_plain: int, num_columns: Sequence[int], tile_px: int) -> list[int]:
     lefts, left = [], _CAPTION_PX
     for _ in range(num_plain):
         lefts.append(left)
         left += tile_px + _GAP_PX
-    for _ in range(num_systems):
+    for count in num_columns:
         left += _GROUP_GAP_PX - _GAP_PX
-        lefts.extend([left, left + tile_px + _GAP_PX])
-        left += 2 * (tile_px + _GAP_PX)
+        lefts.extend(left + column * (tile_px + _GAP_PX) for column in range(count))
+        left += count * (tile_px + _GAP_PX)
     return lefts
 
 
 _Tile = tuple[UInt8[np.ndarray, "height width 3"], str]
 
 
-def _tiles(row: SheetRow, num_classes: int, has_truth: bool) -> list[_Tile | None]:
+def _tiles(row: SheetRow, groups: Mapping[str, Sequence[str]], num_classes: int, has_truth: bool) -> list[_Tile | None]:
     """Pictures of one row with the text in their corner."""
     tiles: list[_Tile | None] = [(row.image.permute(1, 2, 0).numpy(), "")]
     if has_truth:
         tiles.append(None if row.truth is None else (mask_picture(row.image, row.truth), ""))
-    for system, heat in row.heat.items():
-        labels = row.masks[system]
-        iou = None if row.truth is None else present_iou(labels, row.truth, num_classes)
-        tiles.append((heat_picture(row.image, heat), ""))
-        tiles.append((mask_picture(row.image, labels), "" if iou is None else f"{100 * iou:.0f}"))
+    for system, titles in groups.items():
+        for title in titles:
+            if title == _HEAT:
+                tiles.append((heat_picture(row.image, row.heat[system]), ""))
+            else:
+                stage = {_PSEUDO: row.pseudo, _FINAL: row.final}.get(title, row.masks)
+                tiles.append(_label_tile(row, stage.get(system), num_classes))
     return tiles
+
+
+def _label_tile(row: SheetRow, labels: Tensor | None, num_classes: int) -> _Tile | None:
+    if labels is None:
+        return None
+    iou = None if row.truth is None else present_iou(labels, row.truth, num_classes)
+    return mask_picture(row.image, labels), "" if iou is None else f"{100 * iou:.0f}"
 
 
 def _paste(canvas: Image.Image, tile: _Tile, left: int, top: int, tile_px: int) -> None:
@@ -157,17 +190,22 @@ def _paste(canvas: Image.Image, tile: _Tile, left: int, top: int, tile_px: int) 
 
 
 def _draw_header(
-    draw: ImageDraw.ImageDraw, systems: Sequence[str], lefts: Sequence[int], tile_px: int, has_truth: bool
+    draw: ImageDraw.ImageDraw,
+    groups: Mapping[str, Sequence[str]],
+    colours: Mapping[str, str],
+    lefts: Sequence[int],
+    tile_px: int,
+    has_truth: bool,
 ) -> None:
     plain = ["image", "ground truth"][: 1 + has_truth]
-    titles = plain + ["CAM", "mask"] * len(systems)
-    for left, title in zip(lefts, titles, strict=True):
+    columns = plain + [title for titles in groups.values() for title in titles]
+    for left, title in zip(lefts, columns, strict=True):
         draw.text((left + tile_px / 2, 38), title, font=_font(12), fill=QUIET_INK, anchor="mm")
-    colours = system_colours(systems)
-    for position, system in enumerate(systems):
-        left = lefts[len(plain) + 2 * position]
-        right = left + 2 * tile_px + _GAP_PX
-        draw.rectangle((left, 24, right, 26), fill=colours[system])
+    first = len(plain)
+    for system, titles in groups.items():
+        left, right = lefts[first], lefts[first + len(titles) - 1] + tile_px
+        first += len(titles)
+        draw.rectangle((left, 24, right, 26), fill=colours.get(system, INK))
         font = _font(14, bold=True)
         if draw.textlength(system, font=font) > right - left:
             font = _font(11, bold=True)

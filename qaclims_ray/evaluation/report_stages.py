@@ -94,28 +94,31 @@ def _caption(data: ReportData) -> str:
     text = "Mean IoU over background and classes, in percent"
     text += f": {where}. " if where else ". "
     text += (
-        "Under a figure stands the change from the stage before, where both are scored on the same split. Pseudo masks "
-        "and the network's label maps are scored as they are; a pixel that a pseudo mask leaves out (255) counts as "
-        "background here. "
+        "Under a figure stands the change from the stage before (the seed at its fixed threshold), where both are "
+        "scored on the same split. Pseudo masks and the networks' label maps are scored as they are; a pixel that a "
+        "pseudo mask leaves out (255) counts as background here. "
     )
     text += _weights(data)
     limit = bound(data)
     if limit is None or limit.segmentation is None:
         return text + "This run holds no fully supervised network, so the gap to it is unknown."
-    return text + f"{escape(limit.label)} is the same network trained on the true masks: the bound of all others."
+    return text + f"The network called {escape(limit.label)} learns from the true masks: the bound of all others."
 
 
 def _weights(data: ReportData) -> str:
+    """The commonest first, then who differs: the choice moves figures by points (D5)."""
     by_weights: dict[str, list[str]] = {}
     for system in data.systems.values():
         if system.segmentation or system.segmentation_crf:
             by_weights.setdefault(system.initial_weights or "not recorded", []).append(system.label)
     if not by_weights:
         return ""
-    if len(by_weights) == 1:
-        return f"Initial weights of the final networks: {escape(next(iter(by_weights)))}. "
-    parts = (f"{escape(weights)} ({escape(', '.join(labels))})" for weights, labels in by_weights.items())
-    return f"Initial weights of the final networks differ: {'; '.join(parts)}. "
+    usual, *others = sorted(by_weights, key=lambda weights: -len(by_weights[weights]))
+    exceptions = [
+        f"{escape(weights)} for <b>{escape(label)}</b>" for weights in others for label in by_weights[weights]
+    ]
+    but = f", but {', '.join(exceptions)}" if exceptions else ""
+    return f"The final networks start from these weights: {escape(usual)}{but}. "
 
 
 def _stages_table(data: ReportData) -> str:

@@ -22,6 +22,7 @@ section > p { margin: 0 0 14px; color: var(--quiet); max-width: 95ch; }
 .tile b { display: block; font-size: 32px; line-height: 1.15; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--quiet); font-size: 13px; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 22px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: middle; }
 th { font-weight: 600; font-size: 13px; color: var(--quiet); vertical-align: bottom; }

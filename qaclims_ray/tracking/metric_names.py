@@ -18,6 +18,12 @@ MIOU_LABEL_FREE = "cam/miou_label_free"
 """mIoU at the threshold that was chosen without pixel labels, fraction."""
 CLASS_IOU = "cam/iou/"
 """Prefix of the IoU of one class, fraction."""
+MASK_MIOU = "mask/miou"
+"""mIoU of the pseudo masks as they are, fraction."""
+SEGMENTATION_MIOU = "segmentation/miou"
+"""mIoU of the final network's label maps without CRF, fraction."""
+SEGMENTATION_CRF_MIOU = "segmentation_crf/miou"
+"""The same with the CRF, fraction."""
 
 TRAIN_LOSS = "train/loss"
 """Total loss of a step; its terms are ``train/loss/<term>``."""
@@ -26,6 +32,15 @@ LEARNING_RATE = "train/lr"
 IMAGES_PER_SECOND = "train/images_per_s"
 """Training throughput over all workers."""
 
+_HEADLINE = (
+    MIOU_FIXED,
+    MIOU_BEST,
+    MIOU_LABEL_FREE,
+    FALSE_POSITIVE_RATE,
+    MASK_MIOU,
+    SEGMENTATION_MIOU,
+    SEGMENTATION_CRF_MIOU,
+)
 _FORBIDDEN = re.compile(r"[^\w.\- :/]", re.ASCII)
 
 
@@ -72,9 +87,9 @@ def sanitise(name: str) -> str:
     return _FORBIDDEN.sub("_", name)[:250]
 
 
-def class_metric(class_name: str) -> str:
+def class_metric(class_name: str, *, prefix: str = CLASS_IOU) -> str:
     """Return the metric name of one class's IoU; spaces stay."""
-    return sanitise(CLASS_IOU + class_name.strip().replace("/", "_").replace("..", "_"))
+    return sanitise(prefix + class_name.strip().replace("/", "_").replace("..", "_"))
 
 
 def seed_metrics(scores: SeedFigures, *, miou_label_free: float | None = None) -> dict[str, float]:
@@ -96,10 +111,35 @@ def seed_metrics(scores: SeedFigures, *, miou_label_free: float | None = None) -
     return metrics | {class_metric(name): value for name, value in scores.iou.items()}
 
 
+def mask_metrics(scores: SeedFigures) -> dict[str, float]:
+    """Return the figures of one system's pseudo masks under their names, all of the label maps as they are."""
+    return _stage_metrics("mask", scores)
+
+
+def segmentation_metrics(scores: SeedFigures, *, crf: bool = False) -> dict[str, float]:
+    """Return the figures of one system's final network under their names.
+
+    Args:
+        scores: the scores, as fractions.
+        crf: whether they are of the label maps after the CRF (row D4); both are logged.
+    """
+    return _stage_metrics("segmentation_crf" if crf else "segmentation", scores)
+
+
 def headline_metrics(system: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the few figures that the parent run repeats per system, e.g. ``qa_clims/cam/miou_best``.
 
-    With them the list of pipeline runs already tells which run is better, and for which system.
+    With them the list of pipeline runs already tells which run is better, and for which system. The metrics may be of
+    any stage, e.g. ``qa_clims/segmentation/miou``, or of several together.
     """
-    headline = (MIOU_FIXED, MIOU_BEST, MIOU_LABEL_FREE, FALSE_POSITIVE_RATE)
-    return {sanitise(f"{system}/{name}"): metrics[name] for name in headline if name in metrics}
+    return {sanitise(f"{system}/{name}"): metrics[name] for name in _HEADLINE if name in metrics}
+
+
+def _stage_metrics(stage: str, scores: SeedFigures) -> dict[str, float]:
+    """Label maps have one figure each: no threshold is left to choose."""
+    metrics = {
+        f"{stage}/miou": scores.miou_fixed,
+        f"{stage}/false_positive_rate": scores.false_positive_rate,
+        f"{stage}/false_negative_rate": scores.false_negative_rate,
+    }
+    return metrics | {class_metric(name, prefix=f"{stage}/iou/"): value for name, value in scores.iou.items()}

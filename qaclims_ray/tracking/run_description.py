@@ -54,15 +54,17 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
     """Return the description that the UI shows above a run, as Markdown: what it scored, what is special about it.
 
     Args:
-        scores: system -> column -> figure, fractions.
+        scores: system -> column -> figure, fractions. Columns are those of all systems together, in the order they
+            first appear, e.g. "mIoU, fixed threshold", "pseudo mask mIoU", "segmentation mIoU"; a system without
+            a figure (the fully supervised bound has no seeds) gets a dash.
         changed: settings that are not the preset's.
     """
     lines = []
     if scores:
-        columns = list(next(iter(scores.values())))
+        columns = list(dict.fromkeys(column for row in scores.values() for column in row))
         lines += [f"| system | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         lines += [
-            f"| {label} | {' | '.join(f'{100 * row[column]:.1f}' for column in columns)} |"
+            f"| {label} | {' | '.join(f'{100 * row[column]:.1f}' if column in row else '-' for column in columns)} |"
             for label, row in scores.items()
         ]
         lines.append("")
