@@ -12,6 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.deeplab_v1 import DeepLabV1, build_deeplab_v1
+from qaclims_ray.models.deeplab_v2 import DeepLabV2, build_deeplab_v2
 from qaclims_ray.models.encoder_segmenter import EncoderSegmenter, build_encoder_segmenter
 from qaclims_ray.models.mask2former import Mask2Former, build_mask2former
 from qaclims_ray.models.network_folder import load_network, save_network
@@ -51,7 +53,7 @@ class SegmentationNetwork(Protocol):
         Returns:
             Without labels: logits or log-probabilities at the network's own resolution, to be resized bilinearly
             before the softmax. With labels: "dense" networks give a tuple of logits, each to be supervised by
-            itself; "sets" networks give their loss, the mean over this worker's images.
+            itself; "sets" networks give this worker's share of their loss.
         """
         ...
 
@@ -64,7 +66,7 @@ class SegmentationNetwork(Protocol):
         ...
 
 
-FinalNetwork: TypeAlias = EncoderSegmenter | Segmenter | Mask2Former
+FinalNetwork: TypeAlias = EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former
 """The final networks there are, for code that also uses what every ``nn.Module`` has."""
 
 
@@ -91,8 +93,10 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
             return build_segmenter(config, num_labels)
         case "mask2former":
             return build_mask2former(config, num_labels)
-        case other:
-            raise ConfigError(f"segmentation.net.architecture {other!r} is not known")
+        case "deeplab_v2":
+            return build_deeplab_v2(config, num_labels)
+        case "deeplab_v1":
+            return build_deeplab_v1(config, num_labels)
 
 
 def save_segmentation_network(net: FinalNetwork, folder: str) -> None:
