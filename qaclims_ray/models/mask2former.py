@@ -7,7 +7,7 @@ depend on the number of workers and knows ignored pixels.
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,10 @@ _STRIDE = 4
 _ABSENT = -30.0
 """Mask logit of cells that do not count."""
 _HEAD_KEYS = {"class_predictor.weight", "class_predictor.bias", "criterion.empty_weight"}
+_UNUSED_NORM = "swin.layernorm."
+"""Norm that the hub's Mask2Formers lack, and that nothing here looks at."""
+_COMPUTED = "relative_position_index"
+"""Buffer that the hub's older files hold."""
 _READ_ERRORS = (
     OSError,
     ValueError,
@@ -90,23 +94,21 @@ class Mask2Former(nn.Module):
     ) -> Float[Tensor, "batch label out_height out_width"] | Float[Tensor, ""]:
         """Return the logarithm of normalised semantic scores at stride 4; in training this worker's share of the loss.
 
-        The image is padded with zeros (the mean colour) to sides that are multiples of 32; padding is ignored in
-        training and cut off at test time. An image whose sides are no multiples of 4 gets scores in its own size,
-        since no whole number of cells covers it.
+        The image is padded with zeros (the mean colour) to sides that are multiples of 32. Padding is ignored in
+        training, for which all workers have to call this together, and cut off at test time. An image whose sides are
+        no multiples of 4 gets scores in its own size, since no whole number of cells covers it.
         """
         height, width = image.shape[2:]
         padding = (0, -width % _PAD_PX, 0, -height % _PAD_PX)
         output = self.net(pixel_values=F.pad(image, padding), output_auxiliary_logits=True)
-        if labels is not None:
-            layers = [*output.auxiliary_logits, output]
-            with torch.autocast(image.device.type, enabled=False):
-                return set_loss(
-                    self.net,
-                    [layer["class_queries_logits"].float() for layer in layers],
-                    [layer["masks_queries_logits"].float() for layer in layers],
-                    F.pad(labels, padding, value=IGNORE_VALUE),
-                )
-        scores = semantic_scores(output.class_queries_logits.float(), output.masks_queries_logits.float())
+        layers = [output, *output.auxiliary_logits] if labels is not None else [output]
+        classes = [layer["class_queries_logits"].float() for layer in layers]
+        masks = [layer["masks_queries_logits"].float() for layer in layers]
+        with torch.autocast(image.device.type, enabled=False):
+            if labels is not None:
+                labels = F.pad(labels, padding, value=IGNORE_VALUE)
+                return set_loss(self.net, classes, masks, labels, sum_over_workers=_sum_over_workers)
+            scores = semantic_scores(classes[0], masks[0])
         if height % _STRIDE or width % _STRIDE:
             scores = F.interpolate(scores, scale_factor=_STRIDE, mode="bilinear", align_corners=False)
             return scores[:, :, :height, :width].log()
@@ -150,6 +152,8 @@ def set_loss(
     class_logits: list[Float[Tensor, "batch query answer"]],
     mask_logits: list[Float[Tensor, "batch query cell_height cell_width"]],
     labels: UInt8[Tensor, "batch height width"],
+    *,
+    sum_over_workers: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, ""]:
     """Compute this worker's share of the loss of the global batch (section 3.3 of the paper), over all layers.
 
@@ -160,7 +164,7 @@ def set_loss(
       (accelerate's `reduce` already takes the mean), which raises the mask losses with the number of workers, and it
       averages the class losses of workers that hold different numbers of masks. Here sums are divided by global counts,
       so that shares add up to the loss of the global batch. What still depends on the workers are the random points,
-      as each worker draws its own. All workers have to call this together.
+      as each worker draws its own.
     - Ignored pixels (255): a point on one is left out of the mean over points and of the dice loss, and the search for
       uncertain points passes over cells that are mostly ignored. The released code trains all masks to be absent there.
 
@@ -172,6 +176,7 @@ def set_loss(
         class_logits: of every decoder layer.
         mask_logits: of every decoder layer; stretched they cover the labels.
         labels: label maps, 255 ignored.
+        sum_over_workers: adds up this worker's counts and the others'.
     """
     targets = [label_sets(label_map) for label_map in labels]
     num_queries = class_logits[0].shape[1]
@@ -179,7 +184,7 @@ def set_loss(
     no_object = net.config.no_object_weight
     class_weight = num_masks + no_object * (len(labels) * num_queries - num_masks)
     counts = torch.tensor([num_masks, class_weight], dtype=torch.float64, device=labels.device)
-    all_masks, all_class_weight = _sum_over_workers(counts).unbind()
+    all_masks, all_class_weight = sum_over_workers(counts).unbind()
     total = sum(logits.sum() * 0.0 for logits in mask_logits)
     for classes, masks in zip(class_logits, mask_logits, strict=True):
         entropy, points, dice = _layer_loss(net, classes, masks, targets, labels == IGNORE_VALUE)
@@ -298,7 +303,7 @@ def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerFo
                 weights, config=found, ignore_mismatched_sizes=True, output_loading_info=True
             )
             net, report = loaded
-            _check_fit(weights, report, replaced=_HEAD_KEYS, new=(), left_out=())
+            _check_fit(weights, report, replaced=_HEAD_KEYS)
         elif found.model_type == "swin":
             _check_size(config, found)
             net = Mask2FormerForUniversalSegmentation(_network_config(config.backbone, found, num_labels))
@@ -306,7 +311,7 @@ def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerFo
                 weights, config=net.model.pixel_level_module.encoder.config, output_loading_info=True
             )
             swin, report = loaded
-            _check_fit(weights, report, replaced=set(), new=("hidden_states_norms.",), left_out=("classifier.",))
+            _check_fit(weights, report, new="hidden_states_norms.", left_out="classifier.")
             net.model.pixel_level_module.encoder.load_state_dict(swin.state_dict())
         else:
             raise ModelError(
@@ -338,10 +343,16 @@ def _check_size(config: SegmentationNetConfig, swin: Any) -> None:
 
 
 def _check_fit(
-    weights: str, report: dict[str, Any], *, replaced: set[str], new: tuple[str, ...], left_out: tuple[str, ...]
+    weights: str,
+    report: dict[str, Any],
+    *,
+    replaced: Collection[str] = (),
+    new: str = _UNUSED_NORM,
+    left_out: str = _COMPUTED,
 ) -> None:
-    missing = [key for key in report["missing_keys"] if not key.startswith(new)]
-    surplus = [key for key in report["unexpected_keys"] if not key.startswith(left_out)]
+    """Refuse weights of which not every key fits, but for the names (or parts of them) given here."""
+    missing = [key for key in report["missing_keys"] if new not in key and _UNUSED_NORM not in key]
+    surplus = [key for key in report["unexpected_keys"] if left_out not in key and _COMPUTED not in key]
     misshapen = [key for key, *_ in report["mismatched_keys"] if key not in replaced]
     if missing or surplus or misshapen:
         raise ModelError(
