@@ -6,13 +6,15 @@ from collections.abc import Callable
 from qaclims_ray.cluster.main import ablate_main, predict_main, prompts_main, run_main, sync_main
 
 VERBS = {
-    "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, report",
+    "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report",
     "data": "read a data set into a manifest (the miniature is drawn first)",
     "corpus": "ask the VQA model about every training image",
     "text": "encode the texts of every system",
     "train": "train the classifier and every system's network",
     "cams": "compute the CAMs of every system",
     "evaluate": "score the CAMs of every system",
+    "refine": "turn CAMs into pseudo masks",
+    "segment": "train the final networks on the pseudo masks and score them",
     "report": "write the report; what is missing is computed first",
     "ablate": "run a table of either paper over seeds, and write it with our column beside it",
     "predict": "masks and overlays of any images, by a trained run",

@@ -59,6 +59,8 @@ class DataConfig:
     """Split whose images are trained on (VOC: train, train_aug or any list in ImageSets/Segmentation)."""
     eval_split: str = "train"
     """Split whose CAMs are scored; the papers score the training images (E4)."""
+    test_split: str = "val"
+    """Split on which final networks are scored; read where the data set has it."""
     labels: Literal["auto", "annotations", "file", "masks"] = "auto"
     """Where image-level labels come from: VOC XML, a label file, or the masks; auto takes the first that is there."""
     label_file: str = ""
@@ -74,7 +76,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, "data", 8, "num_images")
-        require_text(self, "data", "train_split", "eval_split")
+        require_text(self, "data", "train_split", "eval_split", "test_split")
         require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
         require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
 

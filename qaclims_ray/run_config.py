@@ -110,6 +110,16 @@ class Variant:
 
 
 @settings
+class PerSystem:
+    """Settings of this run for one of its systems alone, e.g. thresholds that suit its CAMs."""
+
+    system: str
+    """Name of a system; a variant of it takes them over."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings on top of the system's own, by dotted name."""
+
+
+@settings
 class RunConfig:
     """One complete run: the data, the shared stages, and the systems that are compared."""
 
@@ -121,6 +131,8 @@ class RunConfig:
     """Systems to train and compare; `systems.SYSTEMS` lists them."""
     variants: tuple[Variant, ...] = ()
     """Further systems that exist in this run alone."""
+    per_system: tuple[PerSystem, ...] = ()
+    """Settings for single systems of this run."""
     goal: Literal["seed", "mask", "segmentation"] = "seed"
     """How far the run goes: CAMs, pseudo masks, or the final network trained on them."""
     seed: int = 0
@@ -172,6 +184,8 @@ class RunConfig:
         )
         names = [variant.name for variant in self.variants]
         require(len(set(names)) == len(names), "variants holds one name twice")
+        adjusted = [entry.system for entry in self.per_system]
+        require(len(set(adjusted)) == len(adjusted), "per_system names one system twice")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -97,8 +97,6 @@ class SegmentationConfig:
     loss: Literal["cross_entropy", "balanced"] = "cross_entropy"
     """cross_entropy: mean over labelled pixels; balanced: half the mean over background pixels and half the mean over
     foreground pixels, which DeepLabV2 needs from ImageNet weights (D2). mask2former has a loss of its own."""
-    eval_split: str = "val"
-    """Split on which the network is scored."""
     iterations: int = 30_000
     """Optimiser steps."""
     iterations_per_checkpoint: int = 1_000
@@ -134,7 +132,6 @@ class SegmentationConfig:
         require_at_least(
             self, "segmentation", 1, "iterations", "iterations_per_checkpoint", "accumulation", "batch_size"
         )
-        require_text(self, "segmentation", "eval_split")
         require(
             self.iterations % min(self.iterations_per_checkpoint, self.iterations) == 0,
             f"segmentation.iterations ({self.iterations}) is not a multiple of segmentation.iterations_per_checkpoint "

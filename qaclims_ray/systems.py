@@ -10,7 +10,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.run_config import RunConfig, with_overrides
 
-Kind = Literal["classifier", "ritc", "clims", "semples", "given"]
+Kind = Literal["classifier", "ritc", "clims", "semples", "given", "supervised"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class System:
     description: str
     """One sentence for the report."""
     kind: Kind = "ritc"
-    """How the network whose CAMs are scored is trained; given: there is none, the CAMs were made elsewhere (S22)."""
+    """How the network whose CAMs are scored is trained; given: there is none, the CAMs were made elsewhere (S22);
+    supervised: no CAMs, the final network learns from the true masks."""
     base: str = ""
     """System whose trained network this one starts from (SemPLeS) or learns prompts from (RITC; SemPLeS, where the
     base is given CAMs)."""
@@ -228,8 +229,16 @@ SYSTEMS: dict[str, System] = {
         base="qa_clims",
         overrides={"ritc.prompt_weight": 0.3},
     ),
+    "fully_supervised": System(
+        label="fully supervised",
+        description="The final network trained on the true masks of the training images: the upper bound.",
+        kind="supervised",
+    ),
 }
 """All systems by name."""
+
+SUPERVISED = "fully_supervised"
+"""The upper bound, which every run up to the final network compares with where the training images have masks."""
 
 
 def system_of(config: RunConfig, name: str) -> System:
@@ -239,7 +248,7 @@ def system_of(config: RunConfig, name: str) -> System:
         ConfigError: when there is no such system, or a variant takes a known one's name.
     """
     found = _named(config, name)
-    if config.selection.criterion == "oracle" and found.kind not in ("classifier", "given"):
+    if config.selection.criterion == "oracle" and found.kind not in ("classifier", "given", "supervised"):
         return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
     return found
 
@@ -249,10 +258,17 @@ def _named(config: RunConfig, name: str) -> System:
         if variant.name == name:
             if name in SYSTEMS:  # it could even be its own base
                 raise ConfigError(f"variant {name!r} has the name of a known system; give it another")
-            known = _known(variant.system)
+            known = _adjusted(config, variant.system)
             label = f"{known.label}, {variant.name}"
             return replace(known, label=label, overrides={**known.overrides, **variant.overrides})
-    return _known(name)
+    return _adjusted(config, name)
+
+
+def _adjusted(config: RunConfig, name: str) -> System:
+    """Return a known system with what this run sets for it alone."""
+    own = next((entry.overrides for entry in config.per_system if entry.system == name), {})
+    known = _known(name)
+    return replace(known, overrides={**known.overrides, **own})
 
 
 def _known(name: str) -> System:
@@ -291,12 +307,19 @@ def training_order(config: RunConfig) -> list[str]:
 
 def needs_clip(config: RunConfig) -> bool:
     """Whether any system of the run learns from CLIP."""
-    return any(system_of(config, name).kind not in ("classifier", "given") for name in training_order(config))
+    return any(
+        system_of(config, name).kind not in ("classifier", "given", "supervised") for name in training_order(config)
+    )
 
 
 def needs_classifier(config: RunConfig) -> bool:
     """Whether any system of the run is the classifier or starts from it."""
-    return any(system_of(config, name).kind != "given" for name in training_order(config))
+    return any(system_of(config, name).kind not in ("given", "supervised") for name in training_order(config))
+
+
+def systems_with_cams(config: RunConfig) -> list[str]:
+    """Return the compared systems that have CAMs: all but the fully supervised one."""
+    return [name for name in config.systems if system_of(config, name).kind != "supervised"]
 
 
 def uses_given(config: RunConfig, name: str) -> bool:
@@ -325,6 +348,8 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(
                 f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
             )
+        if system.kind == "supervised" and config.goal != "segmentation":
+            raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         _check_masks(name, resolved, system)
         if system.kind == "ritc":
             _check_ritc(name, resolved, system)
@@ -332,6 +357,8 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
         if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
             _check_given(name, resolved, system)
+    for entry in config.per_system:
+        _known(entry.system)
     if unused := [variant.name for variant in config.variants if variant.name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
 

@@ -54,7 +54,7 @@ def read_folder(config: DataConfig, *, on_progress: Progress | None = None) -> M
     fail_on(faults, root)
     notes = _notes(folder, label_file, config, table, class_names)
     if left_out := len(files) - len(raw_images):
-        notes.append(f"{left_out} images belong to neither split, or lie beyond data.limit, and are left out")
+        notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):
         notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
     return Manifest(tuple(class_names), records, tuple(notes))
@@ -153,8 +153,9 @@ def _order(by_id: Mapping[str, object], table: LabelTable | None) -> list[str]:
 
 def _splits_of(image_id: str, table: LabelTable | None, config: DataConfig, taken: dict[str, int]) -> tuple[str, ...]:
     """Return an image's splits among those in use, up to the limit of each."""
-    wanted = dict.fromkeys([config.train_split, config.eval_split])
-    own = wanted if table is None or table.splits is None else table.splits.get(image_id, ())
+    everywhere = (config.train_split, config.eval_split)
+    own = everywhere if table is None or table.splits is None else table.splits.get(image_id, ())
+    wanted = dict.fromkeys([*everywhere, config.test_split])
     chosen = [name for name in wanted if name in own and (config.limit is None or taken[name] < config.limit)]
     for name in chosen:
         taken[name] += 1

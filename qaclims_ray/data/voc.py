@@ -108,11 +108,11 @@ def _find_root(root: str) -> str:
 
 
 def _read_splits(root: str, config: DataConfig) -> tuple[dict[str, list[str]], list[Fault]]:
-    """Return the ids of the training and the scored split, and of val where that list exists."""
+    """Return the ids of the training, the scored and the test split; the test split may be absent if it is val."""
     folder = storage.join(root, _LISTS)
     known = {uri.rsplit("/", 1)[-1].removesuffix(".txt"): uri for uri in storage.list_files(folder, ".txt")}
-    official_val = ["val"] if "val" in known else []
-    wanted = list(dict.fromkeys([config.train_split, config.eval_split, *official_val]))
+    tested = [config.test_split] if config.test_split in known or config.test_split != "val" else []
+    wanted = list(dict.fromkeys([config.train_split, config.eval_split, *tested]))
     if absent := [split for split in wanted if split not in known]:
         raise DataError(f"there is no list for split {' or '.join(absent)} in {folder}; it has {sorted(known)}")
     splits, faults = {}, []

@@ -6,6 +6,7 @@ from qaclims_ray.presets import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
 
 SMALL: dict[str, Any] = {
+    "goal": "seed",
     "data.num_images": 24,
     "systems": ["baseline", "qa_clims"],
     "corpus.images_per_shard": 4,

@@ -96,7 +96,7 @@ def test_a_split_column_decides(make_folder: MakeFolder) -> None:
     text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train;val\nc.png,dog,\n"
     manifest = read_folder(folder_config(make_folder(text=text), eval_split="val"))
     assert {r.image_id: r.splits for r in manifest.records} == {"a": ("train",), "b": ("train", "val")}
-    assert any(note.startswith("1 images belong to neither split") for note in manifest.notes)
+    assert any(note.startswith("1 images belong to no split in use") for note in manifest.notes)
 
 
 def test_limit_applies_to_each_split(make_folder: MakeFolder) -> None:
