@@ -62,6 +62,7 @@ def dense_crf(
     Raises:
         ModelError: an energy is infinite or not a number.
     """
+    assert images[:, 0].shape == energies[:, 0].shape, f"images are {images.shape}, energies {energies.shape}"
     _check_energies(energies)
     energies = energies.float()
     if energies.numel() == 0 or energies.shape[1] == 1 or config.iterations == 0:
