@@ -7,6 +7,7 @@ walk of `masks/random_walk.py` takes the same pairs and the same ways.
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
@@ -112,15 +113,35 @@ def path_maximum(
         grid: a value for every cell.
         offset: of the pairs.
     """
-    cells = path_cells(offset)
-    with torch.no_grad():
-        # Only the winner's position is kept for the gradient, not the dozen values on the way.
-        winner = torch.stack([pair_view(grid, offset, cell) for cell in cells]).argmax(dim=0)
-        width = grid.shape[2]
-        positions = torch.arange(grid[0].numel(), device=grid.device).view(grid.shape[1:])
-        steps = torch.tensor([row * width + column for row, column in cells], device=grid.device)
-        index = pair_view(positions, offset, (0, 0)) + steps[winner]  # (batch, pair_height, pair_width)
-    return grid.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+    return _PathMaximum.apply(grid, offset)  # type: ignore[return-value]
+
+
+class _PathMaximum(torch.autograd.Function):
+    """Keeps the maxima alone: backward finds again which cell held each, the first of several equal ones."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, offset: Offset) -> Tensor:
+        first, *others = _path_views(grid, offset)
+        highest = first.clone()
+        for view in others:
+            torch.maximum(highest, view, out=highest)
+        ctx.save_for_backward(grid, highest)
+        ctx.offset = offset
+        return highest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        grid, highest = ctx.saved_tensors
+        found, left = torch.zeros_like(grid), gradients[0].clone()
+        for view, target in zip(_path_views(grid, ctx.offset), _path_views(found, ctx.offset), strict=True):
+            is_holder = view == highest
+            target.add_(left * is_holder)
+            left.masked_fill_(is_holder, 0)
+        return found, None
+
+
+def _path_views(grid: Tensor, offset: Offset) -> list[Tensor]:
+    return [pair_view(grid, offset, cell) for cell in path_cells(offset)]
 
 
 def affinity_sums(
