@@ -16,7 +16,7 @@ from qaclims_ray.config import (
 )
 from qaclims_ray.mask_config import CrfConfig, IrnConfig, MaskConfig
 from qaclims_ray.method_config import ClimsConfig, PromptConfig, RitcConfig, SemplesConfig
-from qaclims_ray.run_config import ClusterConfig, RunConfig, with_overrides
+from qaclims_ray.run_config import ClusterConfig, PerSystem, RunConfig, with_overrides
 from qaclims_ray.segmentation_config import (
     SegmentationConfig,
     SegmentationCropConfig,
@@ -66,6 +66,10 @@ def miniature() -> RunConfig:
         evaluation=EvaluationConfig(fixed_threshold=0.1),
         goal="segmentation",
         masks=_miniature_masks(),
+        per_system=(
+            PerSystem(system="baseline", overrides={"masks.seed_threshold": 0.6}),
+            PerSystem(system="ritc_class_names", overrides={"masks.seed_threshold": 0.4}),
+        ),
         segmentation=_miniature_segmentation(),
         cluster=ClusterConfig(num_workers=2),
     )
@@ -95,7 +99,6 @@ def miniature_weaktr() -> RunConfig:
                 "name": "miniature_weaktr",
                 "cams.activation": "relu",
                 "cams.normalisation": "minmax",
-                "masks.steps": ["crf"],  # the miniature's IRN needs a convolutional classifier
             },
         ),
         cam_net=replace(
@@ -186,8 +189,8 @@ def miniature_semples() -> RunConfig:
 
 def _miniature_masks() -> MaskConfig:
     return MaskConfig(
-        steps=("irn",),
-        seed_threshold=0.1,
+        steps=("crf",),
+        seed_threshold=0.02,
         crf=_miniature_crf(),
         irn=IrnConfig(
             foreground_threshold=0.3,
@@ -200,16 +203,16 @@ def _miniature_masks() -> MaskConfig:
             min_scale=1.0,
             max_scale=1.0,
             crop_px=64,
-            optim=OptimConfig(name="adamw", lr=3e-3, head_lr_factor=1.0, epochs=3, batch_size=32),
-            walk_radius=4,
-            log2_steps=4,
+            optim=OptimConfig(name="adamw", lr=3e-3, head_lr_factor=1.0, epochs=15, batch_size=32),
+            walk_radius=3,
+            log2_steps=2,
         ),
     )
 
 
 def _miniature_crf() -> CrfConfig:
     return CrfConfig(
-        gaussian_sxy=1.0, gaussian_weight=2.0, bilateral_sxy=8.0, bilateral_srgb=20.0, bilateral_weight=3.0
+        gaussian_sxy=1.0, gaussian_weight=3.0, bilateral_sxy=12.0, bilateral_srgb=10.0, bilateral_weight=6.0
     )
 
 

@@ -88,7 +88,7 @@ class Ablation:
     def run(self, seed: int, rows: tuple[AblationRow, ...]) -> RunConfig:
         """Return the run of a seed with some of the rows."""
         uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
-        places = {"seed": seed, "tracking.uri": uri, "tracking.enabled": bool(uri)}
+        places = {"seed": seed, "goal": "seed", "tracking.uri": uri, "tracking.enabled": bool(uri)}
         return with_overrides(with_rows(self.config, rows), places)
 
 

@@ -1,12 +1,13 @@
 """The arguments that every verb and every job shares: a preset, an output folder, overrides."""
 
+import functools
 import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -26,6 +27,9 @@ PATH_FIELDS = (
     "cam_net.weights",
     "classifier.network",
     "cams.given",
+    "masks.irn.weights",
+    "masks.sam.model",
+    "segmentation.net.weights",
 )
 """Settings that are paths, or names that may also be paths."""
 
@@ -98,11 +102,14 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     values = to_dict(config)
     overrides = {}
     for name in PATH_FIELDS:
-        stage, key = name.split(".")
-        value = values[stage][key]
+        value = _at(values, name)
         if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
             overrides[name] = storage.absolute(value)
     return with_overrides(config, overrides)
+
+
+def _at(values: Any, name: str) -> str:
+    return functools.reduce(dict.__getitem__, name.split("."), values)
 
 
 def _take_preset(argv: list[str]) -> tuple[str, list[str]]:

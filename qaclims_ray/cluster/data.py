@@ -1,5 +1,6 @@
 """Stage 1: a raw data set becomes a manifest (and the miniature world is drawn first)."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
+from qaclims_ray.run_config import RunConfig
 
 
 def run_data(stage: Stage) -> Manifest:
@@ -56,8 +58,6 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
 
 
 def _with_root(data: DataConfig, root: str) -> DataConfig:
-    import dataclasses
-
     return dataclasses.replace(data, root=root)
 
 
@@ -75,11 +75,27 @@ def _describe(manifest: Manifest) -> str:
     return f"{len(manifest.records)} images, {len(manifest.class_names)} classes, {pairs} (image, class) pairs"
 
 
-def training_manifest(manifest: Manifest, config: Any) -> Manifest:
+def training_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
     """Return the images that are trained on."""
     return manifest.subset(config.data.train_split)
 
 
-def scored_manifest(manifest: Manifest, config: Any) -> Manifest:
+def scored_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
     """Return the images whose CAMs are scored."""
     return manifest.subset(config.data.eval_split)
+
+
+def cam_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
+    """Return the images whose CAMs are computed: the scored ones, and those that a final network learns from."""
+    splits = {config.data.eval_split, *([] if config.goal == "seed" else [config.data.train_split])}
+    records = tuple(record for record in manifest.records if splits & set(record.splits))
+    return dataclasses.replace(manifest, records=records)
+
+
+def test_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
+    """Return the images on which final networks are scored.
+
+    Raises:
+        DataError: when the data set has no such split.
+    """
+    return manifest.subset(config.data.test_split)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.masks import shard_name, shards_of
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.cluster.stage import Stage, current
@@ -35,6 +36,8 @@ class SweepActor:
         sweep = ThresholdSweep(self.thresholds, self.num_classes)
         places = CooccurrenceSums((self.fixed_threshold,), range(self.num_classes))
         for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
+            if cam.image_id not in masks:
+                continue  # its CAM is for the final network's training alone
             mask, context = masks[cam.image_id]
             sweep.update(cam, mask)
             if mask is not None and context is not None:
@@ -58,7 +61,12 @@ class Evaluation:
 
 
 def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
-    """Score a system's CAMs over the manifest's images.
+    """Score a system's CAMs over the scored images.
+
+    Args:
+        stage: surroundings.
+        system: whose CAMs.
+        manifest: the images that have CAMs, the scored ones among them.
 
     Raises:
         ConfigError: when the CAMs were stored without their full-resolution maps.
@@ -70,14 +78,14 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
     thresholds = sweep_thresholds(config.evaluation)
     settings = scoring_settings(config.evaluation)
-    inputs = {"cams": cams.fingerprint, "manifest": manifest.fingerprint()}
+    inputs = {"cams": cams.fingerprint, "manifest": scored_manifest(manifest, config).fingerprint()}
     if current(uri, "evaluation", settings, inputs):
         evaluation = read_evaluation(uri)
         stage.progress.finish(f"{_describe(evaluation.seed)} (there already)", is_new=False)
     else:
         shards = shards_of(manifest)
         summaries = run_shards(
-            list(enumerate(shards)),
+            [(i, [r for r in shard if config.data.eval_split in r.splits]) for i, shard in enumerate(shards)],
             decode=_decode_masks,
             actor=SweepActor,
             actor_kwargs={
@@ -109,11 +117,16 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
 def read_evaluation(uri: str) -> Evaluation:
     """Return the scores of a finished evaluation."""
     values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
-    seed, places = values["seed"], values["cooccurrence"]
-    curve = SweepCurve(**{name: tuple(points) for name, points in seed.pop("curve").items()})
+    places = values["cooccurrence"]
     if places is not None:
         places["per_class"] = {name: tuple(figures) for name, figures in places["per_class"].items()}
-    return Evaluation(SeedScores(**seed, curve=curve), CooccurrenceScores(**places) if places else None)
+    return Evaluation(scores_from(values["seed"]), CooccurrenceScores(**places) if places else None)
+
+
+def scores_from(values: dict[str, Any]) -> SeedScores:
+    """Return scores from what ``dataclasses.asdict`` made of them."""
+    curve = SweepCurve(**{name: tuple(points) for name, points in values["curve"].items()})
+    return SeedScores(**{**values, "curve": curve})
 
 
 def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:

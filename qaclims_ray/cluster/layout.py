@@ -81,3 +81,23 @@ class RunLayout:
     def evaluation(self, system: str) -> str:
         """A system's scores."""
         return storage.join(self.out, "evaluations", system)
+
+    def seed_labels(self, system: str) -> str:
+        """A system's confident seeds, from which its affinity network learns."""
+        return storage.join(self.out, "seed_labels", system)
+
+    def affinity(self, system: str) -> str:
+        """A system's affinity network (IRN)."""
+        return storage.join(self.out, "affinity", system)
+
+    def masks(self, system: str) -> str:
+        """A system's pseudo masks."""
+        return storage.join(self.out, "masks", system)
+
+    def segmentation(self, system: str) -> str:
+        """A system's final network."""
+        return storage.join(self.out, "segmentation", system)
+
+    def predictions(self, system: str) -> str:
+        """What a system's final network says of the test split, and its scores."""
+        return storage.join(self.out, "predictions", system)

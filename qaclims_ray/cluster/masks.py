@@ -1,5 +1,6 @@
 """Stage 6: CAMs of the scored images, by an actor pool on Ray Data."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,15 +62,21 @@ def shard_name(index: int) -> str:
 
 
 def unfinished_shards(
-    cams_uri: str, fingerprint: str, shards: list[list[ImageRecord]]
+    uri: str, fingerprint: str, shards: list[list[ImageRecord]], name_of: Callable[[int], str] = shard_name
 ) -> list[tuple[int, list[ImageRecord]]]:
-    """Return the shards that are not there yet; what was made with another fingerprint is removed."""
-    partial = storage.join(cams_uri, f"plan-{fingerprint}")
+    """Return the shards that are not there yet; what was made with another fingerprint is removed.
+
+    Args:
+        uri: folder of the artefact.
+        fingerprint: that it will carry.
+        shards: all of them.
+        name_of: the file, below the folder, that declares a shard whole.
+    """
+    partial = storage.join(uri, f"plan-{fingerprint}")
     if not storage.exists(partial):
-        storage.remove_tree(cams_uri)
+        storage.remove_tree(uri)
         storage.write_bytes(partial, b"")
-    there = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(cams_uri, ".parquet")}
-    return [(i, shard) for i, shard in enumerate(shards) if shard_name(i) not in there]
+    return [(i, shard) for i, shard in enumerate(shards) if not storage.exists(storage.join(uri, name_of(i)))]
 
 
 def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, manifest: Manifest) -> ArtifactMeta:

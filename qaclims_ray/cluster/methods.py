@@ -94,8 +94,8 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
             return _run_with_texts(stage, name, system, manifest)
         case "semples":
             return _run_semples(stage, name, system, manifest)
-        case "classifier" | "given":
-            raise AssertionError("the classifier is trained once for all systems, given CAMs are not trained")
+        case "classifier" | "given" | "supervised":
+            raise AssertionError("the classifier is trained once for all systems; the others have no CAM network")
 
 
 def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:

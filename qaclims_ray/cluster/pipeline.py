@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -11,14 +11,17 @@ from rich.table import Table
 
 from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.corpus import run_corpus
-from qaclims_ray.cluster.data import run_data, scored_manifest, training_manifest
+from qaclims_ray.cluster.data import cam_manifest, run_data, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
 from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import run_cams
 from qaclims_ray.cluster.methods import run_classifier, run_method
 from qaclims_ray.cluster.preflight import preflight
-from qaclims_ray.cluster.reporting import log_scores, read_timings, run_report, write_timings
+from qaclims_ray.cluster.refine import PseudoMasks, run_refine
+from qaclims_ray.cluster.reporting import read_timings, run_report, write_timings
+from qaclims_ray.cluster.results import Results, log_masks, log_scores, log_segmentation, note_figures
+from qaclims_ray.cluster.segment import Segmentation, run_segment
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
@@ -27,7 +30,15 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_classifier, needs_corpus, system_config, system_of, training_order
+from qaclims_ray.systems import (
+    SUPERVISED,
+    needs_classifier,
+    needs_corpus,
+    system_config,
+    system_of,
+    systems_with_cams,
+    training_order,
+)
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.tracking.store import shown
@@ -35,7 +46,7 @@ from qaclims_ray.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "report", "run")
+STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
 
@@ -51,6 +62,10 @@ class Outcome:
     """Where its artefacts are."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
     """Seed scores by system, as far as there are masks."""
+    masks: dict[str, PseudoMasks] = field(default_factory=dict)
+    """Pseudo masks by system, where the run goes so far."""
+    segmentations: dict[str, Segmentation] = field(default_factory=dict)
+    """Final networks by system, where the run goes so far; the fully supervised one among them."""
     labels: dict[str, str] = field(default_factory=dict)
     """Short names of the systems, for tables."""
     report_uri: str = ""
@@ -76,6 +91,9 @@ def run_pipeline(
     """
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGES)}")
+    if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):
+        needed = "mask" if until == "refine" else "segmentation"
+        raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
@@ -93,32 +111,28 @@ def run_pipeline(
         with run.stage("data") as stage:
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-        scores = run.stages(manifest)
-        tracker.set_tags(_note(config, scores))
+        found = run.stages(manifest)
+        tracker.set_tags(_note(config, found))
         report_uri = ""
         if run.reaches("report"):
             with run.stage("report") as stage:
-                report_uri = run_report(stage, tracker, manifest, scores, progress.seconds)
+                report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
         write_timings(layout, progress.seconds)
     return Outcome(
         layout=layout,
-        scores=scores,
-        labels={name: system_of(config, name).label for name in config.systems},
+        scores=found.scores,
+        masks=found.masks,
+        segmentations=found.segmentations,
+        labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
     )
 
 
-def _note(config: RunConfig, scores: Mapping[str, Evaluation]) -> dict[str, str]:
+def _note(config: RunConfig, found: Results) -> dict[str, str]:
     """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
     changed = changed_settings(config, PRESETS[config.name]()) if config.name in PRESETS else {}
-    rows = {
-        system_of(config, name).label: {
-            "mIoU, fixed threshold": found.seed.miou_fixed,
-            "mIoU, best threshold (chosen with pixel labels)": found.seed.miou_best,
-        }
-        for name, found in scores.items()
-    }
+    rows = {system_of(config, name).label: note_figures(found, name) for name in found.names(config)}
     listed = ", ".join(f"{name}={value}" for name, value in changed.items())
     return {"mlflow.note.content": run_note(rows, changed), "changed": listed[:_TAG_LENGTH] or "nothing"}
 
@@ -134,44 +148,65 @@ class _Run:
     def reaches(self, stage: str) -> bool:
         return STAGES.index(stage) <= self.last
 
-    def stages(self, manifest: Manifest) -> dict[str, Evaluation]:
-        trained, scored = training_manifest(manifest, self.config), scored_manifest(manifest, self.config)
+    def stages(self, manifest: Manifest) -> Results:
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
-                run_corpus(stage, trained)
+                run_corpus(stage, training_manifest(manifest, self.config))
         if self.reaches("train") and needs_classifier(self.config):
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
-        scores: dict[str, Evaluation] = {}
+        found = Results()
         for system in training_order(self.config):
-            if (found := self.system(system, manifest, trained, scored)) is not None:
-                scores[system] = found
-        return {name: scores[name] for name in self.config.systems if name in scores}
+            if system_of(self.config, system).kind != "supervised":
+                self.seeds(system, manifest, found)
+        for system in systems_with_cams(self.config):
+            self.masks(system, manifest, found)
+        for system in self.segmented(manifest):
+            self.segmentation(system, manifest, found)
+        return found
 
-    def system(self, system: str, manifest: Manifest, trained: Manifest, scored: Manifest) -> Evaluation | None:
+    def seeds(self, system: str, manifest: Manifest, found: Results) -> None:
         kind, network = system_of(self.config, system).kind, self.layout.classifier
         if kind not in ("classifier", "given"):
             network = self.layout.network(system)
             if self.reaches("text") and kind != "semples":
                 with self.stage("text", system) as stage:
-                    run_text(stage, system, trained)
+                    run_text(stage, system, training_manifest(manifest, self.config))
             if self.reaches("train"):
                 with self.stage("train", system) as stage:
                     run_method(stage, system, manifest)
         if system not in self.config.systems:
-            return None  # another system's base: trained, not compared
+            return  # another system's base: trained, not compared
+        images = cam_manifest(manifest, self.config)
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
                 if kind == "given":
-                    run_given_cams(stage, self.layout.cams(system), scored, label=system)
+                    run_given_cams(stage, self.layout.cams(system), images, label=system)
                 else:
-                    run_cams(stage, network, kind, self.layout.cams(system), scored)
-        if not self.reaches("evaluate") or not can_score(scored):
-            return None
-        with self.stage("evaluate", system) as stage:
-            evaluation = run_evaluate(stage, system, scored)
-            log_scores(stage.tracker, self.tracker, system, evaluation)
-        return evaluation
+                    run_cams(stage, network, kind, self.layout.cams(system), images)
+        if self.reaches("evaluate") and can_score(scored_manifest(manifest, self.config)):
+            with self.stage("evaluate", system) as stage:
+                found.scores[system] = run_evaluate(stage, system, images)
+                log_scores(stage.tracker, self.tracker, system, found.scores[system])
+
+    def masks(self, system: str, manifest: Manifest, found: Results) -> None:
+        if self.config.goal == "seed" or not self.reaches("refine"):
+            return
+        with self.stage("refine", system) as stage:
+            found.masks[system] = run_refine(stage, system, manifest)
+            log_masks(stage.tracker, self.tracker, system, found.masks[system])
+
+    def segmented(self, manifest: Manifest) -> list[str]:
+        """Return the systems that get a final network; the true masks' one is added where there are any."""
+        if self.config.goal != "segmentation" or not self.reaches("segment"):
+            return []
+        has_truth = any(record.mask_uri for record in training_manifest(manifest, self.config).records)
+        return list(dict.fromkeys([*self.config.systems, *([SUPERVISED] if has_truth else [])]))
+
+    def segmentation(self, system: str, manifest: Manifest, found: Results) -> None:
+        with self.stage("segment", system) as stage:
+            found.segmentations[system] = run_segment(stage, system, manifest)
+            log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
@@ -206,19 +241,44 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
 def print_results(outcome: Outcome, console: Console) -> None:
     """Print the table of systems and where report and tracking store are."""
     if outcome.scores:
-        table = Table(title="Seed mIoU, %, by choice of threshold", title_justify="left")
-        for column in ("system", "fixed", "label-free", "best *", "FP", "FN"):
-            table.add_column(column, justify="left" if column == "system" else "right")
-        for name, evaluation in outcome.scores.items():
-            s = evaluation.seed
-            figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
-            table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
-        console.print(table)
+        console.print(_seed_table(outcome))
         console.print(
             "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False
         )
+    if outcome.masks or outcome.segmentations:
+        console.print(_final_table(outcome))
     if outcome.report_uri:
         console.print(f"report   {outcome.report_uri}", highlight=False, soft_wrap=True)
         console.print(f"figures  {outcome.report_uri.replace('.html', '.json')}", highlight=False, soft_wrap=True)
     if outcome.tracking:
         console.print(f"MLflow   {outcome.tracking}", highlight=False, soft_wrap=True)
+
+
+def _seed_table(outcome: Outcome) -> Table:
+    table = _table("Seed mIoU, %, by choice of threshold", "fixed", "label-free", "best *", "FP", "FN")
+    for name, evaluation in outcome.scores.items():
+        s = evaluation.seed
+        figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
+        table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
+    return table
+
+
+def _final_table(outcome: Outcome) -> Table:
+    table = _table("mIoU, %, from seeds to the final network", "seed", "mask", "segmentation", "with CRF")
+    for name in dict.fromkeys([*outcome.masks, *outcome.segmentations]):
+        seed, mask, final = outcome.scores.get(name), outcome.masks.get(name), outcome.segmentations.get(name)
+        scores = (
+            seed.seed if seed else None,
+            mask.scores if mask else None,
+            final.plain if final else None,
+            final.crf if final else None,
+        )
+        table.add_row(outcome.labels[name], *(f"{100 * s.miou_fixed:.1f}" if s else "-" for s in scores))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("system", *columns):
+        table.add_column(column, justify="left" if column == "system" else "right")
+    return table

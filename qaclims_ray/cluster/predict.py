@@ -3,8 +3,8 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -13,9 +13,11 @@ from rich.console import Console
 from qaclims_ray.cluster.arguments import absolute_out, load_config
 from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.predict_final import FinalNetwork
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.classes import BACKGROUND_VALUE, class_id
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image
 from qaclims_ray.data.label_files import image_id_of, read_label_file
 from qaclims_ray.data.manifest import read_manifest
@@ -23,6 +25,7 @@ from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
+from qaclims_ray.masks.submission import write_submission
 from qaclims_ray.models.mask_generator import load_mask_generator
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import system_config, system_of
@@ -43,11 +46,18 @@ class PredictArguments:
     system: str = ""
     """System of the run; empty takes its last one."""
     labels: str = ""
-    """CSV or JSON of image-level labels by file name; empty predicts them with the run's classifier."""
+    """CSV or JSON of image-level labels by file name; without it CAMs take the classifier's labels, and the final
+    network finds the classes itself."""
     label_threshold: float = 0.5
     """Probability from which the classifier's label counts as present."""
     threshold: float | None = None
-    """Background score; None takes the run's fixed threshold."""
+    """Background score of CAMs; None takes the run's fixed threshold."""
+    network: Literal["auto", "final", "cam"] = "auto"
+    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is trained."""
+    crf: bool = False
+    """Refine what the final network says by its dense CRF."""
+    submission: str = ""
+    """Also write the masks as an archive for the VOC evaluation server, e.g. results.tgz."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,7 @@ class PredictActor:
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
         """Return one row per image: its labels, or its error."""
         net = self.config.cam_net
-        rows: list[dict[str, Any]] = [
-            {"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)
-        ]
+        rows = _error_rows(shard)
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
         probabilities = [self._probabilities(image) for _, image in good]
         labels = [
@@ -98,8 +106,7 @@ class PredictActor:
         threshold = self.config.evaluation.fixed_threshold if threshold is None else threshold
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
-            save_label_map(mask, storage.join(self.arguments.out, "masks", f"{target.image_id}.png"))
-            _save_png(overlay(image, mask), storage.join(self.arguments.out, "overlays", f"{target.image_id}.png"))
+            _save(image, mask, target, self.arguments.out)
             rows.append(
                 {
                     "image": target.uri,
@@ -118,10 +125,33 @@ class PredictActor:
             return torch.sigmoid(self.classifier(pixels, want="scores")[0].float())[0].tolist()
 
 
+class FinalPredictActor:
+    """Hold the final network; publish the masks and overlays of one decoded shard."""
+
+    def __init__(self, config: RunConfig, network: str, arguments: PredictArguments) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        self.network = FinalNetwork(network, config.segmentation, device, with_crf=arguments.crf)
+        self.arguments = arguments
+
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
+        """Return one row per image: the classes found, or its error."""
+        good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
+        masks = self.network([image for _, image in good], [target.labels for target, _ in good])
+        rows = _error_rows(shard)
+        for (target, image), mask in zip(good, masks, strict=True):
+            _save(image, mask, target, self.arguments.out)
+            found = [class_id(value) for value in mask.unique().tolist() if value != BACKGROUND_VALUE]
+            source = "final network" if target.labels is None else "final network, among those in the file"
+            rows.append({"image": target.uri, "labels": found, "labels_from": source})
+        return {"rows": rows}
+
+
 def run_predict(arguments: PredictArguments) -> None:
     """Write masks and overlays of files, folders or buckets with a trained run.
 
-    Labels are given in a file, or predicted by the run's classifier; an image without any label is background.
+    The final network finds the classes itself. CAMs need labels: given in a file, or predicted by the run's
+    classifier; an image without any label is background.
 
     Raises:
         QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
@@ -130,12 +160,9 @@ def run_predict(arguments: PredictArguments) -> None:
     config, layout = load_config(run), RunLayout(run)
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)
-    kind = system_of(config, system).kind
-    if kind == "given":
-        raise ConfigError(f"system {system} has no network to predict with; name another with --system")
-    network = layout.classifier if kind == "classifier" else layout.network(system)
-    artifacts.require(layout.classifier, "classifier", verb="train")
-    artifacts.require(network, kind, verb="train")
+    submission = absolute_out(arguments.submission) if arguments.submission else ""
+    absolute = replace(arguments, out=out, run=run, submission=submission)
+    actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
     class_names = read_manifest(layout.manifest).class_names
     targets = _targets(arguments, class_names)
     storage.check_writable(out)
@@ -143,34 +170,71 @@ def run_predict(arguments: PredictArguments) -> None:
     progress.start("predict")
     with ray_session(resolved):
         shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
-        absolute = PredictArguments(**{**arguments.__dict__, "out": out, "run": run})
         summaries = run_shards(
             shards,
             decode=_decode,
-            actor=PredictActor,
-            actor_kwargs={
-                "config": resolved,
-                "classifier": layout.classifier,
-                "network": network,
-                "arguments": absolute,
-            },
+            actor=actor,
+            actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute},
             num_actors=min(resolved.cams.num_actors, len(shards)),
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
         )
     rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
     for row in rows:
-        if "labels" in row:
+        if "probabilities" in row:
             row["probabilities"] = {class_names[i]: p for i, p in row["probabilities"].items()}
+        if "labels" in row:
             row["labels"] = [class_names[i] for i in row["labels"]]
-    content = {"run": run, "system": system, "classes": class_names, "images": rows}
+    content = {"run": run, "system": system, "by": _says(actor), "classes": class_names, "images": rows}
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
     errors = [row for row in rows if "error" in row]
     for row in errors[:10]:
         progress.console.print(f"[yellow]skipped[/yellow] {row['error']}", highlight=False, soft_wrap=True)
-    progress.finish(f"{len(rows) - len(errors)} masks and overlays, {len(errors)} images skipped -> {out}")
+    progress.finish(f"{len(rows) - len(errors)} masks by {_says(actor)}, {len(errors)} images skipped -> {out}")
     if len(errors) == len(rows):
         raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
+    if submission:
+        _submit(submission, out, [target.image_id for target in targets], errors)
+        progress.console.print(f"submission {submission}", highlight=False, soft_wrap=True)
+
+
+def _predictor(
+    config: RunConfig, layout: RunLayout, system: str, arguments: PredictArguments
+) -> tuple[type, dict[str, Any]]:
+    """Return the actor that predicts, and where its networks are.
+
+    Raises:
+        ConfigError: when the system has no such network, or an option does nothing for it.
+        ArtifactError: when the network is not trained.
+    """
+    kind, final = system_of(config, system).kind, layout.segmentation(system)
+    is_final = arguments.network == "final" or (
+        arguments.network == "auto" and artifacts.read_meta(final) is not None and arguments.threshold is None
+    )
+    if is_final:
+        if arguments.threshold is not None:
+            raise ConfigError("--threshold is a background score of CAMs; leave it out, or set --network cam")
+        artifacts.require(final, "segmentation", verb="segment")
+        return FinalPredictActor, {"network": final}
+    if arguments.crf:
+        raise ConfigError(f"--crf refines the final network, and system {system} has none yet; run `qaclims segment`")
+    if kind in ("given", "supervised"):
+        raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
+    network = layout.classifier if kind == "classifier" else layout.network(system)
+    artifacts.require(layout.classifier, "classifier", verb="train")
+    artifacts.require(network, kind, verb="train")
+    return PredictActor, {"classifier": layout.classifier, "network": network}
+
+
+def _says(actor: type) -> str:
+    return "the final network" if actor is FinalPredictActor else "CAMs"
+
+
+def _submit(uri: str, out: str, image_ids: list[str], errors: list[dict[str, Any]]) -> None:
+    if errors:
+        raise DataError(f"the evaluation server needs every image, but {len(errors)} could not be read; no archive")
+    with storage.local_copy(storage.join(out, "masks")) as folder:
+        write_submission(uri, ((name, f"{folder}/{name}.png") for name in image_ids))
 
 
 def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_Target]:
@@ -220,6 +284,15 @@ def _decode(shard: list[_Target]) -> list[tuple[_Target, Any]]:
         except DataError as error:
             decoded.append((target, error))
     return decoded
+
+
+def _error_rows(shard: list[tuple[_Target, Any]]) -> list[dict[str, Any]]:
+    return [{"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)]
+
+
+def _save(image: Any, mask: Any, target: _Target, out: str) -> None:
+    save_label_map(mask, storage.join(out, "masks", f"{target.image_id}.png"))
+    _save_png(overlay(image, mask), storage.join(out, "overlays", f"{target.image_id}.png"))
 
 
 def _save_png(image: Any, uri: str) -> None:

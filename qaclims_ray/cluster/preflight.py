@@ -11,6 +11,7 @@ from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.masks.given_cams import given_files
 from qaclims_ray.models.clip import load_clip
 from qaclims_ray.models.mask_generator import build_mask_generator
+from qaclims_ray.models.segmentation_network import build_segmentation_network
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import needs_clip, needs_corpus, system_config, uses_given
@@ -37,6 +38,8 @@ def preflight(config: RunConfig, out: str) -> None:
     # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
     with torch.random.fork_rng(devices=[]):
         build_mask_generator(config.cam_net, num_classes=1)
+    if config.goal == "segmentation":
+        _check_segmentation(config)
     if needs_clip(config):
         model, clip_weights = clip_model(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
@@ -48,6 +51,17 @@ def preflight(config: RunConfig, out: str) -> None:
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))
+
+
+def _check_segmentation(config: RunConfig) -> None:
+    """Build the final network once, so that weights which are absent or do not fit are found at once."""
+    if config.cluster.num_workers > config.segmentation.batch_size:
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.batch_size "
+            f"{config.segmentation.batch_size}; lower the one or raise the other"
+        )
+    with torch.random.fork_rng(devices=[]):
+        build_segmentation_network(config.segmentation.net, num_labels=2)
 
 
 def _is_path(name: str) -> bool:

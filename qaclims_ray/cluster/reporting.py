@@ -16,11 +16,12 @@ import ray
 import torch
 from PIL import Image
 
-from qaclims_ray.cluster.data import scored_manifest
-from qaclims_ray.cluster.evaluate import Evaluation, check_stores_full
+from qaclims_ray.cluster.data import cam_manifest, scored_manifest
+from qaclims_ray.cluster.evaluate import check_stores_full
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
+from qaclims_ray.cluster.results import Results
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.train import read_curves
 from qaclims_ray.data import artifacts, storage
@@ -34,48 +35,36 @@ from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_clip, system_config, system_of, uses_given
-from qaclims_ray.tracking.metric_names import headline_metrics, seed_metrics
+from qaclims_ray.systems import needs_clip, system_config, system_of, systems_with_cams, uses_given
 from qaclims_ray.tracking.tracker import Tracker
 
 PACKAGES = ("ray", "torch", "timm", "transformers", "open_clip_torch", "accelerate", "mlflow", "numpy", "pyarrow")
 
 
-def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:
-    """Log a system's scores into its own run, and as its headline into the pipeline's."""
-    scores = evaluation.seed
-    metrics = seed_metrics(scores, miou_label_free=scores.miou_label_free)
-    stage.log_metrics(metrics)
-    parent.log_metrics(headline_metrics(system, metrics))
-    columns = {
-        "class": list(scores.iou),
-        "iou_fixed": list(scores.iou.values()),
-        "iou_best": [*scores.iou_best.values()],
-    }
-    stage.log_table(columns, "iou_per_class")
-
-
-def run_report(
-    stage: Stage, parent: Tracker, manifest: Manifest, scores: Mapping[str, Evaluation], timings: Mapping[str, float]
-) -> str:
+def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results, timings: Mapping[str, float]) -> str:
     """Write report.html and report.json, also into the pipeline's run, and return the page's URI."""
     config, layout = stage.config, stage.layout
     stage.progress.start("report")
     check_stores_full(config.cams)
     systems, readings = {}, _prompt_readings(stage, manifest)
-    for name in config.systems:
+    for name in found.names(config):
         system = system_of(config, name)
         network = layout.classifier if system.kind == "classifier" else layout.network(name)
-        evaluation = scores.get(name)
+        evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
         systems[name] = SystemReport(
             label=system.label,
             description=system.description,
             seed=evaluation.seed if evaluation else None,
             cooccurrence=evaluation.cooccurrence if evaluation else None,
-            curves=read_curves(network),
+            mask=masks.scores if masks else None,
+            mask_summary=masks.summary if masks else {},
+            segmentation=final.plain if final else None,
+            segmentation_crf=final.crf if final else None,
+            initial_weights=system_config(config, name).segmentation.net.weights if final else "",
+            curves={**read_curves(network), **_final_curves(layout, name)},
             prompts=readings.get(name),
         )
-    sheet = _contact_sheet(stage, scored_manifest(manifest, config))
+    sheet = _contact_sheet(stage, scored_manifest(manifest, config), cam_manifest(manifest, config))
     page = write_report(
         layout.report,
         ReportData(
@@ -85,6 +74,11 @@ def run_report(
             timings={name: round(seconds, 2) for name, seconds in timings.items()},
             dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
             systems=systems,
+            splits={
+                "seed": config.data.eval_split,
+                "mask": config.data.eval_split,
+                "segmentation": config.data.test_split,
+            },
             contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
@@ -159,11 +153,13 @@ def _read_all(
     return readings
 
 
-def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:
+def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.ndarray:
     positions = choose_images(manifest, stage.config.evaluation.contact_sheet_images)
-    cams = {name: _cams_at(stage.layout, name, manifest, positions) for name in stage.config.systems}
-    thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in stage.config.systems}
-    labels = {name: system_of(stage.config, name).label for name in stage.config.systems}
+    chosen = {manifest.records[position].image_id for position in positions}
+    names = systems_with_cams(stage.config)
+    cams = {name: _cams_of(stage, name, images, chosen) for name in names}
+    thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in names}
+    labels = {name: system_of(stage.config, name).label for name in names}
     rows = []
     for position in positions:
         record = manifest.records[position]
@@ -178,6 +174,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest) -> np.ndarray:
                 class_ids=record.labels,
                 heat={labels[name]: _heat(cam) for name, cam in found.items()},
                 masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
+                final=_final_masks(stage, record.image_id, labels),
             )
         )
     return contact_sheet(rows, manifest.class_names)
@@ -195,11 +192,26 @@ def choose_images(manifest: Manifest, count: int) -> list[int]:
     return chosen
 
 
-def _cams_at(layout: RunLayout, system: str, manifest: Manifest, positions: list[int]) -> dict[str, ImageCam]:
-    shards = sorted({position // IMAGES_PER_SHARD for position in positions})
-    wanted = {manifest.records[position].image_id for position in positions}
-    cams = (cam for index in shards for cam in read_cam_shard(storage.join(layout.cams(system), shard_name(index))))
+def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
+    """Return the CAMs of some images out of the shards that hold them."""
+    shards = sorted({i // IMAGES_PER_SHARD for i, record in enumerate(images.records) if record.image_id in wanted})
+    uri = stage.layout.cams(system)
+    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
+
+
+def _final_masks(stage: Stage, image_id: str, labels: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Return the pseudo masks of an image that are there."""
+    if stage.config.goal == "seed":
+        return {}
+    places = {label: storage.join(stage.layout.masks(name), f"{image_id}.png") for name, label in labels.items()}
+    return {label: load_mask(uri) for label, uri in places.items() if storage.exists(uri)}
+
+
+def _final_curves(layout: RunLayout, name: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a system's affinity and final networks."""
+    places = {"irn": layout.affinity(name), "segmentation": layout.segmentation(name)}
+    return {f"{part}/{figure}": points for part, uri in places.items() for figure, points in read_curves(uri).items()}
 
 
 def _heat(cam: ImageCam) -> torch.Tensor:

@@ -119,7 +119,7 @@ def _without_level_line() -> Iterator[None]:
 
 def required_cpus(config: RunConfig) -> float:
     """Return the logical CPUs the run needs: its training workers, or its actors and a reader beside them."""
-    actors = max(config.corpus.num_actors, config.cams.num_actors)
+    actors = max(config.corpus.num_actors, config.cams.num_actors, config.masks.num_actors)
     training = max(config.cluster.num_workers, 1) * config.cluster.cpus_per_worker
     return max(training, actors + 2) + 1
 
@@ -130,6 +130,7 @@ def required_gpus(config: RunConfig) -> float:
         config.cluster.num_workers if config.cluster.use_gpu else 0,
         config.corpus.num_actors * config.corpus.gpus_per_actor,
         config.cams.num_actors * config.cams.gpus_per_actor,
+        config.masks.num_actors * config.masks.gpus_per_actor if config.goal != "seed" else 0,
     )
 
 
@@ -146,7 +147,7 @@ def check_resources(config: RunConfig) -> None:
     there = ray.cluster_resources()
     for name, needed, settings in (
         ("CPU", required_cpus(config), "cluster.num_workers, cluster.cpus_per_worker, *.num_actors"),
-        ("GPU", required_gpus(config), "cluster.use_gpu, corpus.gpus_per_actor, cams.gpus_per_actor"),
+        ("GPU", required_gpus(config), "cluster.use_gpu, *.gpus_per_actor"),
     ):
         if needed > there.get(name, 0.0):
             raise ResourceError(

@@ -93,7 +93,8 @@ def run_training(
     kind, optim = job.kind, job.optim
     stage.progress.start(f"train {label}")
     if meta := current(uri, kind, settings, inputs):
-        stage.progress.finish(f"{optim.epochs} epochs (there already)", is_new=False)
+        amount = f"{job.total_steps(0)} steps" if job.counts_steps else f"{optim.epochs} epochs"
+        stage.progress.finish(f"{amount} (there already)", is_new=False)
         return meta
     num_images = len(training_manifest(manifest, stage.config).records)
     job = dataclasses.replace(job, tracker=stage.tracker.handle())
@@ -114,8 +115,8 @@ def _describe(job: TrainingJob, num_images: int, metrics: Mapping[str, float], u
     steps = job.total_steps(num_images)
     if not steps:
         return f"random, not learned -> {uri}"
-    items = f"{num_images} images" if job.kind != "prompts" else f"{steps // job.optim.epochs} steps"
-    learning = f"{job.optim.epochs} epochs of {items}, learning rate {job.optim.lr:g}"
+    amount = f"{steps} steps" if job.counts_steps else f"{job.optim.epochs} epochs of {num_images} images"
+    learning = f"{amount}, learning rate {job.optim.lr:g}"
     return f"{learning}, loss {metrics['loss']:.4f} -> {uri}"
 
 

@@ -1,5 +1,6 @@
 """What a training worker is told, and how it turns that into a call of ``training/``."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,34 +10,41 @@ import torch
 
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
 from qaclims_ray.cluster.given_cams import StoredMaps
-from qaclims_ray.cluster.stage import backbone_weights, clip_model
+from qaclims_ray.cluster.mask_images import masked_images, truth_images
+from qaclims_ray.cluster.stage import backbone_weights, clip_model, segmentation_weights
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
-from qaclims_ray.data.datasets import ImageLabelDataset
+from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.label_map_dataset import LabelMapDataset
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.masks.cam import compute_cams
+from qaclims_ray.models.affinity_net import build_affinity_net
 from qaclims_ray.models.clip import FrozenClip, load_clip
 from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.segmentation_config import SegmentationCropConfig
 from qaclims_ray.text.bank import read_bank
 from qaclims_ray.text.prompts import class_prompts
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import TrackerHandle
+from qaclims_ray.training.affinity_task import train_affinity
 from qaclims_ray.training.classifier_task import train_classifier
 from qaclims_ray.training.clims_task import clims_regions, train_clims
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.loop import seeded
 from qaclims_ray.training.phases import Phase
 from qaclims_ray.training.prompt_task import light, train_prompts
 from qaclims_ray.training.region_features import RegionOptions
 from qaclims_ray.training.ritc_task import ritc_regions, train_ritc
+from qaclims_ray.training.segmentation_task import train_segmentation
 from qaclims_ray.training.selection import Rate, clip_score
 from qaclims_ray.training.semples_tasks import region_options, train_jointly, train_matching
 from qaclims_ray.training.setup import TrainingSetup
 
-JobKind = Literal["classifier", "ritc", "clims", "match", "prompts", "refine", "joint"]
+JobKind = Literal["classifier", "ritc", "clims", "match", "prompts", "refine", "joint", "affinity", "segmentation"]
 RegionsOf = Literal["semples", "ritc"]
 
 
@@ -56,6 +64,8 @@ class TrainingJob:
     """RITC and CLIMS: the text bank."""
     prompts_uri: str = ""
     """Refinement, and RITC with prompts: the learned prompts."""
+    masks_uri: str = ""
+    """Affinity network: confident seeds; final network: pseudo masks, or empty for the true masks."""
     regions_of: RegionsOf = "semples"
     """Prompts: whose way of cutting regions they are learned on."""
     on_given: bool = False
@@ -75,13 +85,28 @@ class TrainingJob:
                 return self.config.ritc.optim
             case "clims":
                 return self.config.clims.optim
+            case "affinity":
+                return self.config.masks.irn.optim
+            case "segmentation":
+                return self.config.segmentation.optim
             case "match" | "prompts" | "refine" | "joint" as kind:
                 return Phase(kind).optim(self.config.semples)
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether its length is given in steps and not in passes over the images."""
+        return self.kind in ("prompts", "segmentation")
+
     def num_items(self, num_images: int) -> int:
         """Return how many items an epoch has, images or cached features."""
-        prompt = self.config.semples.prompt
-        return prompt.steps_per_epoch * prompt.batch_size if self.kind == "prompts" else num_images
+        prompt, segmentation = self.config.semples.prompt, self.config.segmentation
+        match self.kind:
+            case "prompts":
+                return prompt.steps_per_epoch * prompt.batch_size
+            case "segmentation":
+                return segmentation.steps_per_epoch * segmentation.batch_size
+            case _:
+                return num_images
 
     def total_steps(self, num_images: int) -> int:
         """Return the optimiser steps of the whole training."""
@@ -127,8 +152,13 @@ def _train(
         context=context,
         on_step=on_step,
     )
-    if job.kind == "classifier":
-        return train_classifier(setup=setup, classifier=config.classifier, weights=backbone_weights(config))
+    match job.kind:
+        case "classifier":
+            return train_classifier(setup=setup, classifier=config.classifier, weights=backbone_weights(config))
+        case "affinity":
+            return _train_affinity(job, manifest, setup)
+        case "segmentation":
+            return _train_segmentation(job, manifest, setup)
     clip = load_job_clip(config, context.device)
     class_texts = _class_texts(manifest, config, clip)
     with storage.local_copy(job.init_uri) as init_dir:
@@ -151,6 +181,43 @@ def _train(
             case _:
                 prompts = _prompts(job, clip) if job.prompts_uri else None
                 return train_matching(optim=job.optim, prompts=prompts, **shared)
+
+
+def _train_affinity(job: TrainingJob, manifest: Manifest, setup: TrainingSetup) -> dict[str, float]:
+    config, irn = job.config, job.config.masks.irn
+    crop = SegmentationCropConfig(min_scale=irn.min_scale, max_scale=irn.max_scale, crop_px=irn.crop_px)
+    images = masked_images(manifest, config.data.train_split, job.masks_uri)
+    with contextlib.ExitStack() as stack:
+        classifier_dir = stack.enter_context(storage.local_copy(job.init_uri)) if job.init_uri else ""
+        with seeded(seed_of("affinity", config.seed), setup.context.device):
+            network = build_affinity_net(irn, classifier_dir=classifier_dir)
+    mean, std = network.normalisation
+    return train_affinity(
+        network=network,
+        dataset=LabelMapDataset(images, crop, mean, std, config.seed),
+        irn=irn,
+        seed=setup.seed,
+        precision=setup.precision,
+        loader_workers=setup.loader_workers,
+        context=setup.context,
+        on_step=setup.on_step,
+    )
+
+
+def _train_segmentation(job: TrainingJob, manifest: Manifest, setup: TrainingSetup) -> dict[str, float]:
+    config, split = job.config, job.config.data.train_split
+    images = masked_images(manifest, split, job.masks_uri) if job.masks_uri else truth_images(manifest, split)
+    return train_segmentation(
+        images=images,
+        num_labels=len(manifest.class_names) + 1,
+        segmentation=config.segmentation,
+        seed=setup.seed,
+        precision=setup.precision,
+        loader_workers=setup.loader_workers,
+        context=setup.context,
+        on_step=setup.on_step,
+        weights=segmentation_weights(config),
+    )
 
 
 def _regions(job: TrainingJob) -> RegionOptions:

@@ -1,0 +1,142 @@
+"""The shape of stages that write one label map per image: shards of images in, PNGs and a part file per shard out.
+
+A part file holds a shard's rows and counts and declares it whole, so a killed stage repeats at most what was in
+flight, and nothing is counted twice.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qaclims_ray.cluster.masks import shards_of, unfinished_shards
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.cluster.stage import Stage
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.errors import DataError
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image of a shard."""
+
+    record: ImageRecord
+    """The image."""
+    pixels: Any
+    """RGB pixels (3, height, width)."""
+    truth: Any
+    """Its mask (height, width) where it is scored, or None."""
+
+
+@dataclass(frozen=True)
+class DecodedShard:
+    """A shard whose images were read."""
+
+    index: int
+    """Which shard."""
+    images: list[Decoded]
+    """Its readable images."""
+    errors: dict[str, str]
+    """Image id -> what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage keeps of a shard."""
+
+    rows: list[dict[str, Any]]
+    """One row per image, of plain JSON types."""
+    counts: dict[str, np.ndarray]
+    """Counts that add up over shards."""
+
+
+def part_name(index: int) -> str:
+    """Return the file of a shard's part, below the artefact's folder."""
+    return f"parts/part-{index:05d}.npz"
+
+
+def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping[str, np.ndarray]) -> None:
+    """Publish a shard's part: the last thing an actor does with it."""
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {"rows": np.frombuffer(json.dumps(rows).encode(), np.uint8), **counts}
+    np.savez_compressed(buffer, **content)
+    storage.write_bytes(storage.join(uri, part_name(index)), buffer.getvalue())
+
+
+def read_part(uri: str, index: int) -> Part:
+    """Read a part back."""
+    with np.load(io.BytesIO(storage.read_bytes(storage.join(uri, part_name(index))))) as content:
+        rows = json.loads(content["rows"].tobytes())
+        return Part(rows, {name: content[name] for name in content.files if name != "rows"})
+
+
+def run_image_stage(
+    stage: Stage,
+    uri: str,
+    fingerprint: str,
+    manifest: Manifest,
+    *,
+    actor: type,
+    actor_kwargs: dict[str, Any],
+    scored_split: str | None,
+    num_actors: int,
+    gpus_per_actor: float,
+) -> list[Part]:
+    """Run an actor over the shards that are not there yet; return the parts of all shards.
+
+    Args:
+        stage: surroundings.
+        uri: folder of the artefact.
+        fingerprint: that it will carry; what was made with another is removed.
+        manifest: the images.
+        actor: called with a `DecodedShard`; ends with `write_part`.
+        actor_kwargs: its constructor arguments.
+        scored_split: split whose masks are read, or None.
+        num_actors: size of the pool.
+        gpus_per_actor: GPUs of one actor.
+    """
+    shards = shards_of(manifest)
+    todo = unfinished_shards(uri, fingerprint, shards, part_name)
+    run_shards(
+        todo,
+        decode=_Reader(scored_split),
+        actor=actor,
+        actor_kwargs=actor_kwargs,
+        num_actors=min(num_actors, max(len(todo), 1)),
+        gpus_per_actor=gpus_per_actor,
+        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+    )
+    return [read_part(uri, index) for index in range(len(shards))]
+
+
+def finish_image_stage(
+    uri: str, kind: str, settings: Any, inputs: Mapping[str, str], summary: Mapping[str, Any]
+) -> artifacts.ArtifactMeta:
+    """Declare the artefact complete and remove its parts, whose content it holds by now."""
+    meta = artifacts.write_meta(uri, kind, settings, inputs, summary)
+    storage.remove_tree(storage.join(uri, "parts"))
+    return meta
+
+
+class _Reader:
+    """Read a shard's images and the masks it is scored with; a bad image becomes its error."""
+
+    def __init__(self, scored_split: str | None) -> None:
+        self.scored_split = scored_split
+
+    def __call__(self, shard: tuple[int, list[ImageRecord]]) -> DecodedShard:
+        index, records = shard
+        images, errors = [], {}
+        for record in records:
+            try:
+                is_scored = record.mask_uri is not None and self.scored_split in record.splits
+                truth = load_mask(record.mask_uri) if is_scored and record.mask_uri else None
+                images.append(Decoded(record, load_image(record.image_uri), truth))
+            except DataError as error:
+                errors[record.image_id] = str(error)
+        return DecodedShard(index, images, errors)

@@ -1,0 +1,33 @@
+"""Images with the label maps that a training takes for true: pseudo masks, confident seeds, or the true masks."""
+
+from qaclims_ray.data import storage
+from qaclims_ray.data.label_map_dataset import LabelledImage
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.masks.mask_index import MaskRow, read_mask_index
+
+INDEX_NAME = "index.parquet"
+
+
+def mask_rows(masks_uri: str) -> list[MaskRow]:
+    """Return the index of pseudo masks, without images that could not be read."""
+    rows, _ = read_mask_index(storage.join(masks_uri, INDEX_NAME))
+    return [row for row in rows if row.status == "ok"]
+
+
+def truth_images(manifest: Manifest, split: str) -> list[LabelledImage]:
+    """Return the images of a split that have a true mask."""
+    return [
+        LabelledImage(record.image_id, record.image_uri, record.mask_uri)
+        for record in manifest.records
+        if split in record.splits and record.mask_uri
+    ]
+
+
+def masked_images(manifest: Manifest, split: str, masks_uri: str) -> list[LabelledImage]:
+    """Return the images of a split that have a mask in an artefact with an index."""
+    masks = {row.image_id: storage.join(masks_uri, row.mask) for row in mask_rows(masks_uri)}
+    return [
+        LabelledImage(record.image_id, record.image_uri, masks[record.image_id])
+        for record in manifest.records
+        if split in record.splits and record.image_id in masks
+    ]

@@ -1,0 +1,295 @@
+"""From CAMs to pseudo masks on Ray Data; what IRN needs for it is trained on Ray Train first (rows E7-E11)."""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from qaclims_ray.cluster.data import cam_manifest, scored_manifest
+from qaclims_ray.cluster.evaluate import check_stores_full, scores_from
+from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
+from qaclims_ray.cluster.mask_images import INDEX_NAME
+from qaclims_ray.cluster.masks import shard_name
+from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
+from qaclims_ray.cluster.train import run_training
+from qaclims_ray.cluster.training_job import TrainingJob
+from qaclims_ray.config import EvaluationConfig
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.mask_config import IrnConfig, MaskConfig
+from qaclims_ray.masks.affinity_labels import confident_seeds
+from qaclims_ray.masks.cam_store import read_cam_shard
+from qaclims_ray.masks.label_map import save_label_map
+from qaclims_ray.masks.mask_index import MaskRow, failed_row, mask_row, summarise_masks, write_mask_index
+from qaclims_ray.masks.refinement import (
+    Refiners,
+    pseudo_mask,
+    refine_cams,
+    refined_threshold,
+    without_uncertain,
+)
+from qaclims_ray.models.affinity_net import boundary_map, load_affinity_net
+from qaclims_ray.models.sam import generate_masks, load_sam
+
+SCORES_NAME = "scores.json"
+_WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
+"""Settings of IRN that its training does not depend on."""
+_SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
+
+
+class SeedLabelActor:
+    """Write the confident seeds of one shard's images."""
+
+    def __init__(self, irn: IrnConfig, cams_uri: str, uri: str) -> None:
+        torch.set_num_threads(1)
+        self.irn, self.cams_uri, self.uri = irn, cams_uri, uri
+
+    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+        """Publish the shard's label maps and its part."""
+        cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(shard.index)))}
+        rows = [dataclasses.asdict(failed_row(name, error)) for name, error in shard.errors.items()]
+        for image in shard.images:
+            cam = cams[image.record.image_id]
+            labels = confident_seeds(image.pixels, cam, self.irn)
+            save_label_map(labels, storage.join(self.uri, f"{cam.image_id}.png"))
+            rows.append(dataclasses.asdict(mask_row(cam.image_id, labels, cam.class_ids)))
+        write_part(self.uri, shard.index, rows, {})
+        return {}
+
+
+class RefineActor:
+    """Refine the CAMs of one shard, write its pseudo masks, and score those that are scored."""
+
+    def __init__(
+        self,
+        config: MaskConfig,
+        cams_uri: str,
+        affinity_uri: str,
+        uri: str,
+        scoring: EvaluationConfig,
+        num_classes: int,
+    ) -> None:
+        torch.set_num_threads(1)
+        self.config, self.cams_uri, self.uri = config, cams_uri, uri
+        self.thresholds, self.num_classes = sweep_thresholds(scoring), num_classes
+        self.device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+        self.refiners = Refiners(
+            boundary=self._boundary(affinity_uri) if "irn" in config.steps else None,
+            segments=self._segments() if "sam" in config.steps else None,
+        )
+
+    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+        """Publish the shard's pseudo masks and its part."""
+        cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(shard.index)))}
+        seeds = [cams[image.record.image_id] for image in shard.images]
+        pixels = [image.pixels for image in shard.images]
+        refined = refine_cams(pixels, seeds, self.config, self.refiners, device=self.device)
+        sweep, threshold = ThresholdSweep(self.thresholds, self.num_classes), refined_threshold(self.config)
+        rows = [failed_row(name, error) for name, error in shard.errors.items()]
+        for image, cam in zip(shard.images, refined, strict=True):
+            labels = pseudo_mask(cam, threshold, self.config.uncertain)
+            row = mask_row(cam.image_id, labels, cam.class_ids)
+            save_label_map(labels, storage.join(self.uri, row.mask))
+            rows.append(row)
+            if image.truth is not None:
+                sweep.update(without_uncertain(cam, self.config.uncertain), image.truth)
+        write_part(self.uri, shard.index, [dataclasses.asdict(row) for row in rows], {"sweep": sweep.to_array()})
+        return {}
+
+    def _boundary(self, affinity_uri: str) -> Any:
+        with storage.local_copy(affinity_uri) as folder:
+            network = load_affinity_net(folder, self.device)
+        return lambda image: boundary_map(network, image, self.config.irn.pad_px).cpu()
+
+    def _segments(self) -> Any:
+        sam = load_sam(self.config.sam.model, self.device)
+        return lambda image: generate_masks(sam, image, self.config.sam)
+
+
+@dataclasses.dataclass(frozen=True)
+class PseudoMasks:
+    """A system's pseudo masks."""
+
+    meta: ArtifactMeta
+    """Of the artefact."""
+    scores: SeedScores | None
+    """Their scores; None where no scored image has a mask."""
+    summary: dict[str, Any]
+    """Coverage, ignored share, class areas."""
+
+
+def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
+    """Turn a system's CAMs into pseudo masks; the affinity network is trained first where IRN is a step.
+
+    Args:
+        stage: surroundings.
+        system: whose CAMs.
+        manifest: the whole manifest.
+
+    Raises:
+        ConfigError: when the CAMs were stored without their full-resolution maps.
+        DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
+    """
+    config, layout, uri = stage.config, stage.layout, stage.layout.masks(system)
+    check_stores_full(config.cams)
+    images = cam_manifest(manifest, config)
+    cams = artifacts.require(layout.cams(system), "cams", verb="cams")
+    affinity = _run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
+    stage.progress.start(f"masks of {system}")
+    scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_threshold(config.masks))
+    settings = artifacts.plain({"masks": mask_settings(config.masks), "sweep": sweep_thresholds(scoring)})
+    inputs = {
+        "cams": cams.fingerprint,
+        "manifest": images.fingerprint(),
+        "scored": scored_manifest(manifest, config).fingerprint(),
+        **({"affinity": affinity.fingerprint} if affinity else {}),
+        **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
+    }
+    if meta := current(uri, "masks", settings, inputs):
+        found = read_pseudo_masks(uri, meta)
+        stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
+        return found
+    parts = run_image_stage(
+        stage,
+        uri,
+        artifacts.expected_fingerprint("masks", settings, inputs),
+        images,
+        actor=RefineActor,
+        actor_kwargs={
+            "config": config.masks,
+            "cams_uri": layout.cams(system),
+            "affinity_uri": layout.affinity(system),
+            "uri": uri,
+            "scoring": scoring,
+            "num_classes": len(manifest.class_names),
+        },
+        scored_split=config.data.eval_split,
+        num_actors=config.masks.num_actors,
+        gpus_per_actor=config.masks.gpus_per_actor,
+    )
+    rows = [_mask_row(row) for part in parts for row in part.rows]
+    _check_failures(rows, config.cams.max_failed_fraction)
+    write_mask_index(storage.join(uri, INDEX_NAME), rows, manifest.class_names)
+    counts = [part.counts["sweep"] for part in parts]
+    scores = merged_scores(counts, scoring, manifest)
+    content = {"scores": None if scores is None else dataclasses.asdict(scores)}
+    storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
+    summary = summarise_masks(rows, manifest.class_names)
+    found = PseudoMasks(finish_image_stage(uri, "masks", settings, inputs, summary), scores, summary)
+    stage.progress.finish(f"{_describe(found)} -> {uri}")
+    return found
+
+
+def mask_settings(config: MaskConfig) -> dict[str, Any]:
+    """Return the settings that pseudo masks depend on besides their inputs: those of the steps that are taken."""
+    values = artifacts.plain(config)
+    used = {step: values[step] for step in config.steps}
+    if "irn" in used:
+        used["irn"] = {name: used["irn"][name] for name in _WALK_FIELDS}
+    return {"steps": config.steps, "seed_threshold": config.seed_threshold, "uncertain": config.uncertain, **used}
+
+
+def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
+    """Return what a finished stage kept."""
+    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))["scores"]
+    return PseudoMasks(meta, None if values is None else scores_from(values), meta.summary)
+
+
+def merged_scores(counts: list[np.ndarray], scoring: EvaluationConfig, manifest: Manifest) -> SeedScores | None:
+    """Add up the counts of shards and read the scores; None where nothing was scored.
+
+    Args:
+        counts: of `ThresholdSweep.to_array`, one per shard.
+        scoring: thresholds, the fixed one among them.
+        manifest: for the class names.
+    """
+    thresholds = sweep_thresholds(scoring)
+    sweeps = (ThresholdSweep.from_array(np.asarray(c), thresholds, len(manifest.class_names)) for c in counts)
+    sweep = functools.reduce(ThresholdSweep.merge, sweeps)
+    if int(sweep.counts.sum()) == 0:
+        return None
+    return seed_scores(sweep, scoring.fixed_threshold, manifest.class_names)
+
+
+def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:
+    """Write confident seeds and train the affinity network on them."""
+    config, layout = stage.config, stage.layout
+    seeds = _run_seed_labels(stage, system, images, cams)
+    irn = artifacts.plain(config.masks.irn)
+    settings = {
+        "irn": {name: value for name, value in irn.items() if name not in (*_WALK_FIELDS, *_SEED_FIELDS)},
+        "seed": config.seed,
+        "precision": config.cluster.precision,
+    }
+    inputs = {"seed_labels": seeds.fingerprint, "weights": _affinity_weights(stage)}
+    job = TrainingJob(
+        kind="affinity",
+        config=config,
+        manifest_uri=layout.manifest,
+        init_uri=layout.classifier if config.masks.irn.weights == "classifier" else "",
+        masks_uri=layout.seed_labels(system),
+    )
+    settings = artifacts.plain(settings)
+    return run_training(stage, job, layout.affinity(system), settings, inputs, images, label=f"{system}: irn")
+
+
+def _affinity_weights(stage: Stage) -> str:
+    weights = stage.config.masks.irn.weights
+    if weights == "classifier":
+        return artifacts.require(stage.layout.classifier, "classifier", verb="train").fingerprint
+    return weights_fingerprint(weights)
+
+
+def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:
+    config, uri = stage.config, stage.layout.seed_labels(system)
+    stage.progress.start(f"confident seeds of {system}")
+    irn = artifacts.plain(config.masks.irn)
+    settings = {name: irn[name] for name in _SEED_FIELDS}
+    inputs = {"cams": cams.fingerprint, "manifest": images.fingerprint()}
+    if meta := current(uri, "seed_labels", settings, inputs):
+        stage.progress.finish(f"{_share(meta.summary)} (there already)", is_new=False)
+        return meta
+    parts = run_image_stage(
+        stage,
+        uri,
+        artifacts.expected_fingerprint("seed_labels", settings, inputs),
+        images,
+        actor=SeedLabelActor,
+        actor_kwargs={"irn": config.masks.irn, "cams_uri": stage.layout.cams(system), "uri": uri},
+        scored_split=None,
+        num_actors=config.masks.num_actors,
+        gpus_per_actor=0,
+    )
+    rows = [_mask_row(row) for part in parts for row in part.rows]
+    _check_failures(rows, config.cams.max_failed_fraction)
+    write_mask_index(storage.join(uri, INDEX_NAME), rows, images.class_names)
+    summary = summarise_masks(rows, images.class_names)
+    meta = finish_image_stage(uri, "seed_labels", settings, inputs, summary)
+    stage.progress.finish(f"{_share(summary)} -> {uri}")
+    return meta
+
+
+def _mask_row(values: dict[str, Any]) -> MaskRow:
+    return MaskRow(**{**values, "class_ids": tuple(values["class_ids"]), "areas": tuple(values["areas"])})
+
+
+def _check_failures(rows: list[MaskRow], max_failed_fraction: float) -> None:
+    failed = [row for row in rows if row.status != "ok"]
+    if len(failed) > max_failed_fraction * len(rows):
+        shown = "; ".join(str(row.error) for row in failed[:5])
+        raise DataError(f"{len(failed)} of {len(rows)} images cannot be read: {shown}")
+
+
+def _describe(found: PseudoMasks) -> str:
+    share = _share(found.summary)
+    return share if found.scores is None else f"mIoU {found.scores.miou_fixed:.1%}, {share}"
+
+
+def _share(summary: dict[str, Any]) -> str:
+    return f"{summary['mean_coverage']:.1%} foreground, {summary['mean_ignored']:.1%} ignored"

@@ -1,0 +1,167 @@
+"""Training of final networks on Ray Train, and their scores on the test split by Ray Data (rows D1-D8)."""
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+
+from qaclims_ray.cluster.data import test_manifest, training_manifest
+from qaclims_ray.cluster.evaluate import scores_from
+from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
+from qaclims_ray.cluster.refine import merged_scores
+from qaclims_ray.cluster.stage import Stage, current, segmentation_weights, weights_fingerprint
+from qaclims_ray.cluster.train import run_training
+from qaclims_ray.cluster.training_job import TrainingJob
+from qaclims_ray.config import EvaluationConfig
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
+from qaclims_ray.masks.label_map import label_map, save_label_map
+from qaclims_ray.masks.refinement import HALF
+from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.models.segmentation_network import load_segmentation_network
+from qaclims_ray.segmentation_config import SegmentationConfig
+from qaclims_ray.systems import system_of
+
+SCORES_NAME = "scores.json"
+_TEST_FIELDS = ("test", "accumulation")
+"""Settings that the trained network does not depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """How a system's final network does on the test split."""
+
+    plain: SeedScores | None
+    """Without CRF; None where no image of the split has a mask."""
+    crf: SeedScores | None
+    """With CRF."""
+
+
+class SegmentActor:
+    """Hold a final network; predict one shard's images, write the label maps, score both figures."""
+
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        network_uri: str,
+        uri: str,
+        scoring: EvaluationConfig,
+        num_classes: int,
+        gpus_per_actor: float,
+    ) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        with storage.local_copy(network_uri) as folder:
+            self.network = load_segmentation_network(folder, device)
+        self.config, self.uri = config, uri
+        self.thresholds, self.num_classes = sweep_thresholds(scoring), num_classes
+
+    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+        """Publish the shard's predictions and its part."""
+        net, test = self.config.net, self.config.test
+        plain, with_crf = (ThresholdSweep(self.thresholds, self.num_classes) for _ in range(2))
+        pixels = [image.pixels for image in shard.images]
+        predicted = segment_images(self.network, pixels, test, net.image_mean, net.image_std)
+        for image, probabilities in zip(shard.images, predicted, strict=True):
+            name = image.record.image_id
+            maps = as_class_maps(name, probabilities)
+            save_label_map(label_map(maps, HALF), storage.join(self.uri, f"{name}.png"))
+            if image.truth is not None:
+                plain.update(maps, image.truth)
+                refined = crf_probabilities(image.pixels, probabilities, test.crf)
+                with_crf.update(as_class_maps(name, refined), image.truth)
+        rows = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+        write_part(self.uri, shard.index, rows, {"plain": plain.to_array(), "crf": with_crf.to_array()})
+        return {}
+
+
+def run_segment(stage: Stage, system: str, manifest: Manifest) -> Segmentation:
+    """Train a system's final network on its masks, and score it on the test split.
+
+    Args:
+        stage: surroundings.
+        system: whose pseudo masks; the fully supervised one takes the true masks.
+        manifest: the whole manifest.
+
+    Raises:
+        DataError: when there is no mask to train on, or an image of the test split cannot be read.
+    """
+    network = _train(stage, system, manifest)
+    return _predict(stage, system, network, manifest)
+
+
+def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
+    config, layout = stage.config, stage.layout
+    trained = training_manifest(manifest, config)
+    inputs = {
+        "manifest": trained.fingerprint(),
+        "weights": weights_fingerprint(segmentation_weights(config)),
+    }
+    masks_uri = ""
+    if system_of(config, system).kind != "supervised":
+        masks_uri = layout.masks(system)
+        inputs["masks"] = artifacts.require(masks_uri, "masks", verb="refine").fingerprint
+    settings = {
+        "segmentation": {k: v for k, v in artifacts.plain(config.segmentation).items() if k not in _TEST_FIELDS},
+        "seed": config.seed,
+        "precision": config.cluster.precision,
+    }
+    job = TrainingJob(kind="segmentation", config=config, manifest_uri=layout.manifest, masks_uri=masks_uri)
+    uri, label = layout.segmentation(system), f"{system}: segmentation"
+    return run_training(stage, job, uri, artifacts.plain(settings), inputs, manifest, label=label)
+
+
+def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
+    config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
+    tested = test_manifest(manifest, config)
+    stage.progress.start(f"segment with {system}")
+    scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
+    settings = artifacts.plain({"test": config.segmentation.test, "sweep": sweep_thresholds(scoring)})
+    inputs = {"network": network.fingerprint, "manifest": tested.fingerprint()}
+    if current(uri, "predictions", settings, inputs):
+        found = read_segmentation(uri)
+        stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
+        return found
+    parts = run_image_stage(
+        stage,
+        uri,
+        artifacts.expected_fingerprint("predictions", settings, inputs),
+        tested,
+        actor=SegmentActor,
+        actor_kwargs={
+            "config": config.segmentation,
+            "network_uri": layout.segmentation(system),
+            "uri": uri,
+            "scoring": scoring,
+            "num_classes": len(manifest.class_names),
+            "gpus_per_actor": config.cams.gpus_per_actor,
+        },
+        scored_split=config.data.test_split,
+        num_actors=config.cams.num_actors,
+        gpus_per_actor=config.cams.gpus_per_actor,
+    )
+    if errors := [row["error"] for part in parts for row in part.rows]:
+        raise DataError(f"{len(errors)} images of split {config.data.test_split} cannot be read: {errors[0]}")
+    scores = [merged_scores([part.counts[name] for part in parts], scoring, manifest) for name in ("plain", "crf")]
+    found = Segmentation(*scores)
+    content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
+    storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
+    finish_image_stage(uri, "predictions", settings, inputs, {"images": len(tested.records)})
+    stage.progress.finish(f"{_describe(found)} -> {uri}")
+    return found
+
+
+def read_segmentation(uri: str) -> Segmentation:
+    """Return what a finished stage kept."""
+    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
+    return Segmentation(*(values[name] and scores_from(values[name]) for name in ("plain", "crf")))
+
+
+def _describe(found: Segmentation) -> str:
+    if found.plain is None or found.crf is None:
+        return "nothing to score: no image of the test split has a mask"
+    return f"mIoU {found.plain.miou_fixed:.1%}, with CRF {found.crf.miou_fixed:.1%}"

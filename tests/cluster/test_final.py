@@ -1,0 +1,120 @@
+"""From CAMs to pseudo masks to final networks on a real local Ray, and prediction with them."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.predict import PredictArguments, run_predict
+from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.masks.mask_index import read_mask_index
+from tests.cluster.small_run import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+FINAL = {
+    "goal": "segmentation",
+    "masks.steps": ["irn", "crf"],
+    "masks.irn.optim.epochs": 1,
+    "masks.irn.optim.batch_size": 8,
+    "segmentation.iterations": 6,
+    "segmentation.iterations_per_checkpoint": 3,
+    "segmentation.batch_size": 8,
+}
+
+
+def _config(**overrides):
+    final = {name.replace(".", "__"): value for name, value in FINAL.items()}
+    return small_config(**{**final, "systems": ["baseline"], **overrides})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("final")
+    run_pipeline(_config(cluster__num_workers=2), str(out))
+    return out
+
+
+def test_the_report_goes_from_seed_to_final_network_and_shows_the_bound(finished):
+    report = json.loads((finished / "report" / "report.json").read_text())
+    systems = report["systems"]
+    assert list(systems) == ["baseline", "fully_supervised"]
+    keys = set(systems["baseline"]["seed"])
+    assert set(systems["baseline"]["mask"]) == keys == set(systems["baseline"]["segmentation"])
+    assert systems["fully_supervised"]["seed"] is None and systems["fully_supervised"]["mask"] is None
+    assert 0 < systems["fully_supervised"]["segmentation"]["miou_fixed"] < 1
+    assert {"irn/loss", "segmentation/loss"} <= set(systems["baseline"]["curves"])
+
+
+def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finished):
+    rows, names = read_mask_index(str(finished / "masks" / "baseline" / "index.parquet"))
+    assert len(rows) == 24 and len(names) == 8
+    for row in rows:
+        picture = Image.open(finished / "masks" / "baseline" / row.mask)
+        values = np.array(picture)
+        assert picture.mode == "P" and values.shape == (64, 64)
+        assert set(np.unique(values)) <= {0, *(class_id + 1 for class_id in row.class_ids)}
+        assert row.coverage == pytest.approx(float((values > 0).mean()), abs=1e-6)
+    assert not (finished / "masks" / "baseline" / "parts").exists()
+
+
+def test_a_second_run_does_nothing_again_and_a_lost_artefact_is_made_alone(finished):
+    layout = RunLayout(str(finished))
+    weights = Path(layout.segmentation("fully_supervised"), "network.safetensors")
+    before = weights.stat().st_mtime_ns
+    seeds = Path(layout.seed_labels("baseline"), "meta.json").stat().st_mtime_ns
+    Path(layout.masks("baseline"), "meta.json").unlink()
+    run_pipeline(_config(cluster__num_workers=2), str(finished))
+    assert weights.stat().st_mtime_ns == before
+    assert Path(layout.seed_labels("baseline"), "meta.json").stat().st_mtime_ns == seeds
+    assert read_meta(layout.masks("baseline")) is not None
+
+
+def test_prediction_takes_the_final_network_and_packs_a_submission(finished, tmp_path):
+    images = sorted((finished / "data" / "JPEGImages").glob("*.png"))[:3]
+    archive = tmp_path / "results.tgz"
+    run_predict(
+        PredictArguments(
+            run=str(finished), images=tuple(map(str, images)), out=str(tmp_path / "out"), submission=str(archive)
+        )
+    )
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert content["by"] == "the final network"
+    assert {row["labels_from"] for row in content["images"]} == {"final network"}
+    with tarfile.open(archive) as packed:
+        assert len([name for name in packed.getnames() if name.endswith(".png")]) == 3
+    predicted = Path(finished, "predictions", "baseline")
+    assert len(list(predicted.glob("*.png"))) == 150
+
+
+def test_prediction_by_cams_is_still_there_and_options_that_would_do_nothing_are_refused(finished, tmp_path):
+    image = str(next((finished / "data" / "JPEGImages").glob("*.png")))
+    arguments = {"run": str(finished), "images": (image,), "out": str(tmp_path)}
+    run_predict(PredictArguments(**arguments, network="cam"))
+    assert json.loads((tmp_path / "predictions.json").read_text())["by"] == "CAMs"
+    with pytest.raises(ConfigError, match="leave it out"):
+        run_predict(PredictArguments(**arguments, network="final", threshold=0.3))
+    with pytest.raises(ConfigError, match="refines the final network"):
+        run_predict(PredictArguments(**arguments, network="cam", crf=True))
+    with pytest.raises(ConfigError, match="no CAM network"):
+        run_predict(PredictArguments(**arguments, network="cam", system="fully_supervised"))
+
+
+def test_other_steps_share_the_cams(finished):
+    config = _config(masks__steps=["pamr"], masks__uncertain=[0.4, 0.6], goal="mask")
+    outcome = run_pipeline(config, str(finished), until="refine")
+    summary = outcome.masks["baseline"].summary
+    assert 0 < summary["ignored"] < 1
+    assert outcome.masks["baseline"].scores is not None
+    assert not outcome.segmentations
+
+
+def test_a_stage_beyond_the_goal_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--goal segmentation"):
+        run_pipeline(_config(goal="mask"), str(tmp_path), until="segment")
