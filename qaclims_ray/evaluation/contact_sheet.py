@@ -49,7 +49,11 @@ class SheetRow:
 
 
 def contact_sheet(
-    rows: Sequence[SheetRow], class_names: Sequence[str], *, tile_px: int = 128
+    rows: Sequence[SheetRow],
+    class_names: Sequence[str],
+    *,
+    tile_px: int = 128,
+    colours: Mapping[str, str] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draw a contact sheet: a row per image, a column per system and stage.
 
@@ -62,6 +66,8 @@ def contact_sheet(
         rows: images; all with the same systems.
         class_names: foreground classes in label order.
         tile_px: side of the square that each picture is fitted into.
+        colours: label of a system -> colour of its header; by default as `palette.system_colours` deals them to the
+            systems with seeds, the others in ink.
 
     Raises:
         DataError: when there is no row, or rows name different systems.
@@ -79,8 +85,7 @@ def contact_sheet(
     lefts = _column_lefts(1 + has_truth, [len(titles) for titles in groups.values()], tile_px)
     canvas = Image.new("RGB", (lefts[-1] + tile_px + _GAP_PX, _HEADER_PX + sum(heights) + _GAP_PX * len(rows)), PAPER)
     draw = ImageDraw.Draw(canvas)
-    # As in the report's charts: the bound has no seeds and stands apart, in ink.
-    _draw_header(draw, groups, system_colours(seeded or list(groups)), lefts, tile_px, has_truth)
+    _draw_header(draw, groups, colours or system_colours(seeded), lefts, tile_px, has_truth)
     top = _HEADER_PX
     for row, height in zip(rows, heights, strict=True):
         _draw_caption(draw, row, class_names, top)

@@ -56,7 +56,8 @@ class SystemReport:
     segmentation_crf: SeedScores | None = None
     """The same with the CRF (D4)."""
     mask_summary: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers of the pseudo masks' index, such as coverage and ignored share, as fractions; may be empty."""
+    """Numbers of the pseudo masks' index, such as coverage and ignored share; may be empty. The page shows numbers and
+    words, floats in [0, 1] in percent; what is nested stays in the JSON."""
     initial_weights: str = ""
     """What the final network started from; it moves the figures by points (D5)."""
     description: str = ""

@@ -37,7 +37,7 @@ tr.bound td { border-top: 2px dashed var(--quiet); }
 table.heat { width: auto; }
 table.heat th, table.heat td { padding: 4px 7px; font-size: 12.5px; border-bottom: 1px solid var(--card); }
 table.heat td { text-align: center; min-width: 38px; border-left: 1px solid var(--card); }
-table.heat td:first-child { text-align: left; white-space: nowrap; }
+table.heat td:first-child { text-align: left; white-space: nowrap; position: sticky; left: 0; background: var(--card); }
 table.heat .first { border-left: 12px solid var(--card); }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
 .crown { background: var(--accent); color: var(--card); border-radius: 999px; font-size: 11.5px; font-weight: 650;

@@ -1,14 +1,17 @@
 """The claim of both papers in one picture: seed -> pseudo mask -> final network, under the fully supervised bound."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from qaclims_ray.evaluation.figures import WIDTH_INCHES, colours_of, draw_legend, dress, plain_text
+from qaclims_ray.evaluation.label_places import LEFT, place_labels
 from qaclims_ray.evaluation.palette import INK, PAPER, QUIET_INK
 
 STAGE_WORDS = {"seed": "seed, fixed threshold", "mask": "pseudo mask", "segmentation": "final network"}
@@ -17,6 +20,8 @@ STAGE_WORDS = {"seed": "seed, fixed threshold", "mask": "pseudo mask", "segmenta
 _OFFSETS = {"seed": -0.29, "mask": 0.0, "segmentation": 0.29}
 _MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "best": "*"}
 _SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "best": 10}
+_MARKER_POINTS = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
+_PANEL_POINTS = (815.0, 250.0)  # as the layout leaves it, about: it is only known after drawing
 _BEST_WORDS = "seed, best threshold (chosen with pixel labels)"
 _MIN_SLOTS = 3
 _MIN_SPAN = 0.2
@@ -51,18 +56,18 @@ def stages_figure(
     slots = max(len(shown), _MIN_SLOTS)
     centre = (len(shown) - 1) / 2
     axes.set(xlim=(centre - slots / 2 - 0.2, centre + slots / 2), ylim=(low, high))
-    font_px = 9.5 if slots <= 6 else 8
+    font_points = 9.5 if slots <= 6 else 8.0
     for position, (label, colour) in enumerate(colours_of(colours, shown).items()):
         if position:
             axes.axvline(position - 0.5, color=QUIET_INK, alpha=0.25, linewidth=0.7)
         if label in stars:
             _mark(axes, "best", position + _OFFSETS["seed"], stars[label], colour)
         _draw_system(axes, position, shown[label], colour)
-        _draw_values(axes, position, shown[label], line[1] if line else None, font_px)
+    _draw_values(axes, shown, stars, line, font_points)
     if line:
         _draw_bound(axes, *line)
     width = max(8, int(WIDTH_INCHES * 13.5 / slots))
-    axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_px)
+    axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_points)
     axes.grid(False, axis="x")
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -88,43 +93,50 @@ def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label
     )  # fmt: skip
 
 
-def _draw_values(axes: Axes, position: int, stages: Mapping[str, float], bound: float | None, font_px: float) -> None:
-    """Write each value where the lines leave room: seeds left of their point, the others above or below."""
-    low, high = axes.get_ylim()
-    names = list(stages)
-    for index, (stage, value) in enumerate(stages.items()):
-        before = stages[names[index - 1]] if index else None
-        after = stages[names[index + 1]] if index + 1 < len(names) else None
-        is_left = stage == "seed"
-        x, y, horizontal, vertical = (-7, 0, "right", "center") if is_left else _place(value, before, after)
-        is_under_line = bound is not None and 0 <= bound - value < 0.07 * (high - low)
-        if stage == "segmentation" and is_under_line:
-            x, y, horizontal, vertical = 0, -7, "center", "top"
+def _draw_values(
+    axes: Axes, shown: Mapping[str, Mapping[str, float]], stars: Mapping[str, float], line: tuple[str, float] | None,
+    font_points: float,
+) -> None:  # fmt: skip
+    """Write each value where lines, markers and other values leave room: seeds left of their point if they can be."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    scale = np.array([_PANEL_POINTS[0] / (right - left), _PANEL_POINTS[1] / (high - low)])
+    points, labels, firsts, obstacles, taken = [], [], [], [], np.zeros((0, 4))
+    for position, (label, stages) in enumerate(shown.items()):
+        corners = [(position + _OFFSETS[stage], value) for stage, value in stages.items()]
+        points += corners
+        labels += [f"{100 * value:.1f}" for value in stages.values()]
+        firsts += [LEFT if stage == "seed" else (0, 1) for stage in stages]
+        marks = corners + ([(position + _OFFSETS["seed"], stars[label])] if label in stars else [])
+        obstacles += [(np.array(mark) - (left, low)) * scale + offset for mark in marks for offset in _MARKER_POINTS]
+        for one, other in itertools.pairwise(corners):
+            obstacles += list((np.linspace(one, other, 20) - (left, low)) * scale)
+    if not points:
+        return
+    if line:
+        height = (line[1] - low) * scale[1]
+        obstacles += [(x, height) for x in np.arange(0, _PANEL_POINTS[0], 4)]
+        taken = np.array([[0, height, 7.0 * len(_bound_text(*line)), height + 16]])
+    anchors = (np.array(points) - (left, low)) * scale
+    text = (2.55 * font_points, 1.15 * font_points)
+    offsets = place_labels(
+        anchors, np.array(obstacles), text=text, ground=_PANEL_POINTS, first_choices=firsts, taken=taken
+    )
+    for label, point, (x, y) in zip(labels, points, offsets.tolist(), strict=True):
         axes.annotate(
-            f"{100 * value:.1f}", (position + _OFFSETS[stage], value), (x, y), textcoords="offset points",
-            ha=horizontal, va=vertical, color=INK, fontsize=font_px,
-        )  # fmt: skip
-
-
-def _place(value: float, before: float | None, after: float | None) -> tuple[float, float, str, str]:
-    """Return offset and alignment of a value's text: on the side of its point that no line takes."""
-    if before is None or after is None:
-        neighbour = before if after is None else after
-        is_above = neighbour is None or value >= neighbour
-        return (0, 7, "center", "bottom") if is_above else (0, -7, "center", "top")
-    if value >= (before + after) / 2:
-        side = "center" if value >= max(before, after) else "right" if after > value else "left"
-        return {"right": -2, "left": 2, "center": 0}[side], 6, side, "bottom"
-    side = "center" if value <= min(before, after) else "left" if after > value else "right"
-    return {"right": -2, "left": 2, "center": 0}[side], -6, side, "top"
+            label, point, (x, y), textcoords="offset points", ha="center", va="center", color=INK, fontsize=font_points
+        )
 
 
 def _draw_bound(axes: Axes, label: str, value: float) -> None:
     axes.axhline(value, color=INK, linewidth=1.4, linestyle=(0, (6, 3)), gid="bound", zorder=1)
     axes.annotate(
-        f"{plain_text(label)} {100 * value:.1f}", (0, value), (4, 3), xycoords=axes.get_yaxis_transform(),
+        plain_text(_bound_text(label, value)), (0, value), (4, 3), xycoords=axes.get_yaxis_transform(),
         textcoords="offset points", ha="left", va="bottom", color=INK, fontsize=9.5, fontweight="bold",
     )  # fmt: skip
+
+
+def _bound_text(label: str, value: float) -> str:
+    return f"{label} {100 * value:.1f}"
 
 
 def _add_meanings(

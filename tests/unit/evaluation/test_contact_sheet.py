@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,45 @@ def test_shows_every_image_and_system():
     assert three_systems.shape[1] - one.shape[1] >= 2 * 64
     without_truth = contact_sheet([row(with_truth=False)], NAMES, tile_px=64)
     assert one.shape[1] - without_truth.shape[1] >= 64
+
+
+def test_later_stages_have_columns_where_there_are_any():
+    plain = row(systems=("A", "B"))
+    labels = plain.masks["A"]
+    width = contact_sheet([plain], NAMES, tile_px=64).shape[1]
+    network = dataclasses.replace(plain, final={"A": labels})
+    assert contact_sheet([network], NAMES, tile_px=64).shape[1] == width + 70
+    both = dataclasses.replace(plain, pseudo={"A": labels, "B": labels}, final={"A": labels, "B": labels})
+    assert contact_sheet([both], NAMES, tile_px=64).shape[1] == width + 4 * 70
+    assert contact_sheet([plain, both], NAMES, tile_px=64).shape[1] == width + 4 * 70
+    bound = dataclasses.replace(plain, final={"fully supervised": labels})
+    assert contact_sheet([bound], NAMES, tile_px=64).shape[1] == width + 70 + 12
+
+
+def test_a_later_stage_shows_its_own_label_map():
+    plain = row(systems=("A",))
+    full = torch.ones_like(plain.masks["A"])
+    sheet = contact_sheet([dataclasses.replace(plain, final={"A": full})], NAMES, tile_px=32)
+    expected = mask_picture(plain.image, full)
+    last = sheet[50:82, -38:-6]
+    assert np.array_equal(last[:8], expected[:8])  # the number in the corner covers the rest
+
+
+def test_a_stage_that_an_image_lacks_stays_blank():
+    plain = row(systems=("A",))
+    rows = [dataclasses.replace(plain, pseudo={"A": plain.masks["A"]}), plain]
+    sheet = contact_sheet(rows, NAMES, tile_px=64)
+    heights = (50, 50 + 64 + 6)
+    assert int(sheet[heights[0] : heights[0] + 64, -70:].min()) < 255
+    assert int(sheet[heights[1] : heights[1] + 64, -70:].min()) == 255
+
+
+def test_the_bound_stands_apart_in_ink_unless_colours_are_given():
+    plain = row(systems=("A",))
+    sheet_row = dataclasses.replace(plain, final={"full": plain.masks["A"]})
+    assert tuple(contact_sheet([sheet_row], NAMES, tile_px=64)[25, -20]) == (0x1B, 0x1F, 0x24)
+    given = contact_sheet([sheet_row], NAMES, tile_px=64, colours={"A": "#000000", "full": "#ff0000"})
+    assert tuple(given[25, -20]) == (255, 0, 0)
 
 
 def test_pictures_keep_their_aspect_and_pixels():

@@ -19,3 +19,21 @@ def test_the_note_shows_scores_in_percent_and_what_changed():
         "Changed from the preset: `ritc.omega=0.4`",
     ]
     assert run_note({}, {}) == "Changed from the preset: nothing"
+
+
+def test_systems_may_have_stages_that_others_lack():
+    note = run_note(
+        {
+            "QA-CLIMS": {"mIoU, fixed threshold": 0.57, "segmentation mIoU": 0.61},
+            "masks": {"mIoU, fixed threshold": 0.2, "pseudo mask mIoU": 0.3},
+            "fully supervised": {"segmentation mIoU": 0.78},
+        },
+        {},
+    )
+    assert note.splitlines()[:5] == [
+        "| system | mIoU, fixed threshold | segmentation mIoU | pseudo mask mIoU |",
+        "|---|---|---|---|",
+        "| QA-CLIMS | 57.0 | 61.0 | - |",
+        "| masks | 20.0 | - | 30.0 |",
+        "| fully supervised | - | 78.0 | - |",
+    ]

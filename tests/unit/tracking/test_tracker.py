@@ -61,6 +61,31 @@ def test_metric_names_are_fixed():
     )
 
 
+def test_names_of_pseudo_masks_and_final_networks_are_fixed():
+    assert metric_names.mask_metrics(SCORES) == {
+        "mask/miou": 0.4,
+        "mask/false_positive_rate": 0.1,
+        "mask/false_negative_rate": 0.2,
+        "mask/iou/background": 0.8,
+        "mask/iou/dining table": 0.3,
+        "mask/iou/cat_dog": 0.2,
+    }
+    assert metric_names.segmentation_metrics(SCORES)[metric_names.SEGMENTATION_MIOU] == 0.4
+    assert metric_names.segmentation_metrics(SCORES, crf=True)["segmentation_crf/iou/cat_dog"] == 0.2
+    stages = [metric_names.segmentation_metrics(SCORES, crf=crf) for crf in (False, True)]
+    assert not set(stages[0]) & set(stages[1])
+
+
+def test_parent_repeats_the_headline_of_every_stage():
+    metrics = metric_names.mask_metrics(SCORES) | metric_names.segmentation_metrics(SCORES)
+    metrics |= metric_names.segmentation_metrics(SCORES, crf=True)
+    assert metric_names.headline_metrics("qa_clims", metrics) == {
+        "qa_clims/mask/miou": 0.4,
+        "qa_clims/segmentation/miou": 0.4,
+        "qa_clims/segmentation_crf/miou": 0.4,
+    }
+
+
 def test_no_label_free_figure_when_none_was_chosen():
     assert "cam/miou_label_free" not in metric_names.seed_metrics(SCORES)
 
