@@ -6,6 +6,7 @@ import torch
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.mask_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
+from qaclims_ray.masks import crf
 from qaclims_ray.masks.crf import dense_crf, label_energy, probability_energy
 
 SETTINGS = [irn_crf(), semples_crf(), deeplab_crf()]
@@ -42,6 +43,22 @@ def test_a_batch_is_its_images() -> None:
     for index in range(3):
         own = slice(index, index + 1)
         assert torch.equal(dense_crf(images[own], energies[own], irn_crf()), together[own])
+
+
+def test_images_together_in_one_lattice_as_on_a_gpu() -> None:
+    images = torch.cat([picture(seed=seed)[0] for seed in range(3)])
+    energies = random_energies(3, 3, 24, 30)
+    kernels = crf._smoothness(images, irn_crf()) + crf._appearance(images, irn_crf())
+    together = crf._mean_field(energies, kernels, iterations=10)
+    torch.testing.assert_close(together, dense_crf(images, energies, irn_crf()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    images = torch.cat([picture(seed=seed)[0] for seed in range(3)])
+    energies = random_energies(3, 3, 24, 30)
+    on_gpu = dense_crf(images.to("cuda"), energies.to("cuda"), irn_crf())
+    torch.testing.assert_close(on_gpu.cpu(), dense_crf(images, energies, irn_crf()), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_labels", [2, 3, 5])
