@@ -205,8 +205,8 @@ def _number_vertices(
         starts.append(first + corner * num_points)
         vertex_keys.append(ordered.index_select(0, first))
         total += first.shape[0]
-    placeholder = F.pad(torch.cat(starts).to(torch.int32), (0, 2), value=keys.numel())
-    return numbers, order, placeholder, torch.cat(vertex_keys)
+    with_placeholder = F.pad(torch.cat(starts).to(torch.int32), (0, 2), value=keys.numel())
+    return numbers, order, with_placeholder, torch.cat(vertex_keys)
 
 
 def _find_neighbours(vertex_keys: Int64[Tensor, " key"], strides: Sequence[int]) -> Int32[Tensor, "corner vertex 3"]:
