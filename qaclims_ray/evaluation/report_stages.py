@@ -193,7 +193,7 @@ def _mask_table(data: ReportData) -> str:
     if not columns:
         return ""
     colours = data_colours(data)
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    head = "".join(f"<th>{escape(name.removeprefix('num_').replace('_', ' '))}</th>" for name in columns)
     rows = "".join(
         f"<tr><td>{swatch(colours[label])}<b>{escape(label)}</b></td>"
         + "".join(f"<td>{_number(summary.get(name))}</td>" for name in columns)

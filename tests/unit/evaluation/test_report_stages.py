@@ -13,6 +13,7 @@ from qaclims_ray.evaluation.report_data import FULLY_SUPERVISED, ReportData, Sys
 from qaclims_ray.evaluation.report_parts import data_colours
 from qaclims_ray.evaluation.report_stages import stages_chart
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
+from qaclims_ray.systems import SUPERVISED
 
 SPLITS = {"seed": "train", "mask": "train", "segmentation": "val"}
 
@@ -34,7 +35,8 @@ def systems() -> dict[str, SystemReport]:
     return {
         "baseline": SystemReport(
             label="baseline CAM", seed=scores(0.21, 0.39), mask=scores(0.40, 0.99), segmentation=scores(0.44),
-            mask_summary={"coverage": 0.312, "images": 600, "class_areas": {"bird": 0.1}}, initial_weights="timm <r50>",
+            mask_summary={"num_images": 600, "mean_coverage": 0.312, "mean_ignored": None, "classes": {"bird": 0.1}},
+            initial_weights="timm <r50>",
         ),
         "qa_clims": SystemReport(
             label="QA-CLIMS", seed=scores(0.59, 0.62), mask=scores(0.64), segmentation=scores(0.67),
@@ -89,7 +91,7 @@ def test_json_has_the_same_keys_for_every_stage():
     full = report["systems"][FULLY_SUPERVISED]
     assert full["seed"] is None and full["mask"] is None and full["segmentation"]["miou_fixed"] == 0.78
     assert report["splits"] == SPLITS and full["initial_weights"] == "random"
-    assert report["systems"]["baseline"]["mask_summary"]["class_areas"] == {"bird": 0.1}
+    assert report["systems"]["baseline"]["mask_summary"]["classes"] == {"bird": 0.1}
     assert report["systems"]["baseline"]["segmentation_crf"] is None
 
 
@@ -128,8 +130,8 @@ def test_a_change_needs_the_same_images(tmp_path: Path):
 def test_numbers_of_the_mask_index_are_shown(page: str):
     section = section_of(page, "From seeds to the final network")
     table = section[section.index("pseudo masks</th>") :]
-    assert "<th>coverage</th><th>images</th>" in table and "<td>31.2 %</td><td>600</td>" in table
-    assert "class areas" not in table and "QA-CLIMS" not in table
+    assert "<th>images</th><th>mean coverage</th></tr>" in table and "<td>600</td><td>31.2 %</td>" in table
+    assert "classes" not in table and "QA-CLIMS" not in table
 
 
 def test_classes_show_every_stage_that_there_is(page: str):
@@ -174,6 +176,10 @@ def test_figures_that_do_not_exist_are_said_so(tmp_path: Path):
         section_of(page_of(tmp_path, report_data(systems=broken)), "From seeds to the final network"), "QA-CLIMS"
     )
     assert cells[2] == "n/a" and cells[3] == "67.0"
+
+
+def test_the_bound_has_the_name_that_systems_give_it():
+    assert FULLY_SUPERVISED == SUPERVISED
 
 
 def test_colours_are_those_of_the_other_charts_wherever_the_bound_stands():
