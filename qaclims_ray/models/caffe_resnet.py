@@ -43,7 +43,7 @@ class CaffeResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 2048 out_height out_width"]:
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim out_height out_width"]:
         """Return features of an image whose channels are red, green, blue."""
         stem = self.layer1(image.flip(1))
         return self.layer5(self.layer4(self.layer3(self.layer2(stem))))
