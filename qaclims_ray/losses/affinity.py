@@ -141,7 +141,10 @@ class _PathMaximum(torch.autograd.Function):
 
 
 def _path_views(grid: Tensor, offset: Offset) -> list[Tensor]:
-    return [pair_view(grid, offset, cell) for cell in path_cells(offset)]
+    rows, columns = offset
+    height, width = grid.shape[-2] - abs(rows), grid.shape[-1] - abs(columns)
+    corners = [(row - min(rows, 0), column - min(columns, 0)) for row, column in path_cells(offset)]
+    return [grid[..., top : top + max(height, 0), left : left + max(width, 0)] for top, left in corners]
 
 
 def affinity_sums(
