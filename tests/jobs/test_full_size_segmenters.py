@@ -81,7 +81,7 @@ def report(title: str, network: FinalNetwork, step, test, loss: Tensor, scores: 
             "loss": f"{float(loss.detach()):.4f}",
             "gradient norm of backbone, head": f"{norm(backbone()):.3g}, {norm(head()):.3g}",
             "scores of the crop, of a 375x500 image": ", ".join(str(tuple(score.shape)) for score in scores),
-            "training step with AdamW: GFLOP, peak memory, seconds": f"{step.gflop:.0f}, {step.memory}, {step.seconds:.1f}",
+            "step with AdamW: GFLOP, peak memory, seconds": f"{step.gflop:.0f}, {step.memory}, {step.seconds:.1f}",
             "test time of both: GFLOP, peak memory, seconds": f"{test.gflop:.0f}, {test.memory}, {test.seconds:.1f}",
         },
     )
