@@ -195,8 +195,9 @@ def test_accumulation_changes_memory_and_not_the_network(tmp_path, loss) -> None
     with seeded(seed_of("network", 0), torch.device("cpu")):
         fresh = build_segmentation_network(NET, 3).state_dict()
     for name, value in stored(whole).items():
-        torch.testing.assert_close(stored(parted)[name], value, rtol=1e-4, atol=1e-5)
-        assert "running" in name or "num_batches" in name or (value - fresh[name]).abs().max() > 2e-4, name
+        change = (value - fresh[name]).abs().max()
+        assert change > 1e-5 or "running" in name or "num_batches" in name, name
+        assert (stored(parted)[name] - value).abs().max() <= 0.01 * change + 1e-6, name
 
 
 def test_the_named_file_takes_the_place_of_its_name(tmp_path) -> None:
@@ -238,7 +239,7 @@ def test_backbone_and_head_learn_at_their_own_rates(tmp_path) -> None:
     (backbone, low), (head, high) = task.groups
     assert (low, high) == (1.0, 10.0)
     assert len(list(backbone)) + len(list(head)) == len(list(network.parameters()))
-    assert len(task.dataset) == 4 * 3 and task.optim.epochs == 2
+    assert len(task.dataset) == 2 * 3 and task.optim.epochs == 4
 
 
 @pytest.mark.parametrize("is_balanced", [False, True])
