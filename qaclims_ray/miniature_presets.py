@@ -231,7 +231,7 @@ def _miniature_segmentation() -> SegmentationConfig:
         iterations=600,
         iterations_per_checkpoint=200,
         optimizer="adamw",
-        lr=3e-3,
+        lr=6e-3,
         head_lr_factor=1.0,
         weight_decay=1e-4,
         batch_size=16,

@@ -87,15 +87,19 @@ def scored_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
 
 def cam_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
     """Return the images whose CAMs are computed: the scored ones, and those that a final network learns from."""
-    splits = {config.data.eval_split, *([] if config.goal == "seed" else [config.data.train_split])}
-    records = tuple(record for record in manifest.records if splits & set(record.splits))
-    return dataclasses.replace(manifest, records=records)
+    return _of_splits(manifest, config.data.eval_split, *([] if config.goal == "seed" else [config.data.train_split]))
 
 
-def test_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
-    """Return the images on which final networks are scored.
+def predicted_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
+    """Return the images that final networks segment: those of the test split, and those whose seeds are scored.
 
     Raises:
-        DataError: when the data set has no such split.
+        DataError: when the data set has no test split.
     """
-    return manifest.subset(config.data.test_split)
+    manifest.subset(config.data.test_split)
+    return _of_splits(manifest, config.data.test_split, config.data.eval_split)
+
+
+def _of_splits(manifest: Manifest, *splits: str) -> Manifest:
+    records = tuple(record for record in manifest.records if set(splits) & set(record.splits))
+    return dataclasses.replace(manifest, records=records)

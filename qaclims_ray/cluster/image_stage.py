@@ -6,7 +6,7 @@ flight, and nothing is counted twice.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def run_image_stage(
     *,
     actor: type,
     actor_kwargs: dict[str, Any],
-    scored_split: str | None,
+    scored_splits: Collection[str],
     num_actors: int,
     gpus_per_actor: float,
 ) -> list[Part]:
@@ -96,7 +96,7 @@ def run_image_stage(
         manifest: the images.
         actor: called with a `DecodedShard`; ends with `write_part`.
         actor_kwargs: its constructor arguments.
-        scored_split: split whose masks are read, or None.
+        scored_splits: splits whose masks are read.
         num_actors: size of the pool.
         gpus_per_actor: GPUs of one actor.
     """
@@ -104,7 +104,7 @@ def run_image_stage(
     todo = unfinished_shards(uri, fingerprint, shards, part_name)
     run_shards(
         todo,
-        decode=_Reader(scored_split),
+        decode=_Reader(scored_splits),
         actor=actor,
         actor_kwargs=actor_kwargs,
         num_actors=min(num_actors, max(len(todo), 1)),
@@ -126,15 +126,15 @@ def finish_image_stage(
 class _Reader:
     """Read a shard's images and the masks it is scored with; a bad image becomes its error."""
 
-    def __init__(self, scored_split: str | None) -> None:
-        self.scored_split = scored_split
+    def __init__(self, scored_splits: Collection[str]) -> None:
+        self.scored_splits = frozenset(scored_splits)
 
     def __call__(self, shard: tuple[int, list[ImageRecord]]) -> DecodedShard:
         index, records = shard
         images, errors = [], {}
         for record in records:
             try:
-                is_scored = record.mask_uri is not None and self.scored_split in record.splits
+                is_scored = self.scored_splits.intersection(record.splits)
                 truth = load_mask(record.mask_uri) if is_scored and record.mask_uri else None
                 images.append(Decoded(record, load_image(record.image_uri), truth))
             except DataError as error:

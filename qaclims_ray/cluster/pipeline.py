@@ -11,7 +11,7 @@ from rich.table import Table
 
 from qaclims_ray.cluster.console import ConsoleProgress
 from qaclims_ray.cluster.corpus import run_corpus
-from qaclims_ray.cluster.data import cam_manifest, run_data, scored_manifest, training_manifest
+from qaclims_ray.cluster.data import cam_manifest, predicted_manifest, run_data, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
 from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
@@ -149,6 +149,8 @@ class _Run:
         return STAGES.index(stage) <= self.last
 
     def stages(self, manifest: Manifest) -> Results:
+        if self.config.goal == "segmentation":
+            predicted_manifest(manifest, self.config)  # a test split that is not there is found now, not at the end
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, training_manifest(manifest, self.config))

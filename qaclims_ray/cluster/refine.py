@@ -169,7 +169,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
             "scoring": scoring,
             "num_classes": len(manifest.class_names),
         },
-        scored_split=config.data.eval_split,
+        scored_splits=(config.data.eval_split,),
         num_actors=config.masks.num_actors,
         gpus_per_actor=config.masks.gpus_per_actor,
     )
@@ -262,7 +262,7 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
         images,
         actor=SeedLabelActor,
         actor_kwargs={"irn": config.masks.irn, "cams_uri": stage.layout.cams(system), "uri": uri},
-        scored_split=None,
+        scored_splits=(),
         num_actors=config.masks.num_actors,
         gpus_per_actor=0,
     )

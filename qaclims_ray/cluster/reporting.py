@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -29,13 +29,15 @@ from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.evaluation.contact_sheet import SheetRow, contact_sheet
+from qaclims_ray.evaluation.figures import figure_pixels
 from qaclims_ray.evaluation.report import write_report
-from qaclims_ray.evaluation.report_data import PromptReading, ReportData, SystemReport
+from qaclims_ray.evaluation.report_data import PromptReading, ReportData, SystemReport, has_later_stages
+from qaclims_ray.evaluation.report_stages import stages_chart
 from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.systems import needs_clip, system_config, system_of, systems_with_cams, uses_given
+from qaclims_ray.systems import SUPERVISED, needs_clip, system_config, system_of, systems_with_cams, uses_given
 from qaclims_ray.tracking.tracker import Tracker
 
 PACKAGES = ("ray", "torch", "timm", "transformers", "open_clip_torch", "accelerate", "mlflow", "numpy", "pyarrow")
@@ -46,44 +48,23 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
     config, layout = stage.config, stage.layout
     stage.progress.start("report")
     check_stores_full(config.cams)
-    systems, readings = {}, _prompt_readings(stage, manifest)
-    for name in found.names(config):
-        system = system_of(config, name)
-        network = layout.classifier if system.kind == "classifier" else layout.network(name)
-        evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
-        systems[name] = SystemReport(
-            label=system.label,
-            description=system.description,
-            seed=evaluation.seed if evaluation else None,
-            cooccurrence=evaluation.cooccurrence if evaluation else None,
-            mask=masks.scores if masks else None,
-            mask_summary=masks.summary if masks else {},
-            segmentation=final.plain if final else None,
-            segmentation_crf=final.crf if final else None,
-            initial_weights=system_config(config, name).segmentation.net.weights if final else "",
-            curves={**read_curves(network), **_final_curves(layout, name)},
-            prompts=readings.get(name),
-        )
+    readings = _prompt_readings(stage, manifest)
     sheet = _contact_sheet(stage, scored_manifest(manifest, config), cam_manifest(manifest, config))
-    page = write_report(
-        layout.report,
-        ReportData(
-            title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
-            config=to_dict(config),
-            environment={**environment(), "supervision": supervision(config)},
-            timings={name: round(seconds, 2) for name, seconds in timings.items()},
-            dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
-            systems=systems,
-            splits={
-                "seed": config.data.eval_split,
-                "mask": config.data.eval_split,
-                "segmentation": config.data.test_split,
-            },
-            contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        ),
+    data = ReportData(
+        title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
+        config=to_dict(config),
+        environment={**environment(), "supervision": supervision(config)},
+        timings={name: round(seconds, 2) for name, seconds in timings.items()},
+        dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
+        systems={name: _system_report(stage, found, name, readings.get(name)) for name in found.names(config)},
+        splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
+        contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    page = write_report(layout.report, data)
     parent.log_image(sheet, "contact_sheet")
+    if has_later_stages(data):
+        parent.log_image(figure_pixels(stages_chart(data)), "stages")
     for name, reading in readings.items():
         log_reading(parent, name, reading)
     with tempfile.TemporaryDirectory() as folder:
@@ -92,8 +73,35 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
             with open(local, "wb") as handle:
                 handle.write(storage.read_bytes(storage.join(layout.report, name)))
             parent.log_artifact(local, "report")
-    stage.progress.finish(f"{len(systems)} systems -> {page}")
+    stage.progress.finish(f"{len(data.systems)} systems -> {page}")
     return page
+
+
+def _system_report(stage: Stage, found: Results, name: str, reading: PromptReading | None) -> SystemReport:
+    config, layout = stage.config, stage.layout
+    system = system_of(config, name)
+    network = layout.classifier if system.kind == "classifier" else layout.network(name)
+    evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
+    return SystemReport(
+        label=system.label,
+        description=system.description,
+        seed=evaluation.seed if evaluation else None,
+        cooccurrence=evaluation.cooccurrence if evaluation else None,
+        mask=masks.scores if masks else None,
+        mask_summary=masks.summary if masks else {},
+        segmentation=final.plain if final else None,
+        segmentation_crf=final.crf if final else None,
+        segmentation_on_seeds=final.seed_plain if final else None,
+        segmentation_crf_on_seeds=final.seed_crf if final else None,
+        initial_weights=_initial_weights(system_config(config, name)) if final else "",
+        curves={**read_curves(network), **_final_curves(layout, name)},
+        prompts=reading,
+    )
+
+
+def _initial_weights(config: RunConfig) -> str:
+    net = config.segmentation.net
+    return f"{net.weights} ({net.architecture}, {net.backbone})"
 
 
 def environment() -> dict[str, object]:
@@ -160,6 +168,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
     thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
+    bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
     rows = []
     for position in positions:
         record = manifest.records[position]
@@ -174,7 +183,10 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
                 class_ids=record.labels,
                 heat={labels[name]: _heat(cam) for name, cam in found.items()},
                 masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
-                final=_final_masks(stage, record.image_id, labels),
+                pseudo=_stored_masks(stage.layout.masks, record.image_id, labels, stage.config.goal != "seed"),
+                final=_stored_masks(
+                    stage.layout.predictions, record.image_id, bound, stage.config.goal == "segmentation"
+                ),
             )
         )
     return contact_sheet(rows, manifest.class_names)
@@ -200,12 +212,12 @@ def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> d
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
 
 
-def _final_masks(stage: Stage, image_id: str, labels: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """Return the pseudo masks of an image that are there."""
-    if stage.config.goal == "seed":
-        return {}
-    places = {label: storage.join(stage.layout.masks(name), f"{image_id}.png") for name, label in labels.items()}
-    return {label: load_mask(uri) for label, uri in places.items() if storage.exists(uri)}
+def _stored_masks(
+    place_of: Callable[[str], str], image_id: str, labels: Mapping[str, str], is_made: bool
+) -> dict[str, torch.Tensor]:
+    """Return the label maps of an image that the systems left, by the systems' labels."""
+    places = {label: storage.join(place_of(name), f"{image_id}.png") for name, label in labels.items()}
+    return {label: load_mask(uri) for label, uri in places.items() if is_made and storage.exists(uri)}
 
 
 def _final_curves(layout: RunLayout, name: str) -> dict[str, list[tuple[int, float]]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qaclims_ray.cluster.data import test_manifest, training_manifest
+from qaclims_ray.cluster.data import predicted_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import scores_from
 from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.refine import merged_scores
@@ -27,6 +27,7 @@ from qaclims_ray.segmentation_config import SegmentationConfig
 from qaclims_ray.systems import system_of
 
 SCORES_NAME = "scores.json"
+_FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
 _TEST_FIELDS = ("test", "accumulation")
 """Settings that the trained network does not depend on."""
 
@@ -39,6 +40,10 @@ class Segmentation:
     """Without CRF; None where no image of the split has a mask."""
     crf: SeedScores | None
     """With CRF."""
+    seed_plain: SeedScores | None = None
+    """Without CRF, on the images on which seeds and pseudo masks are scored: what it made of its own masks."""
+    seed_crf: SeedScores | None = None
+    """The same with CRF."""
 
 
 class SegmentActor:
@@ -51,6 +56,7 @@ class SegmentActor:
         uri: str,
         scoring: EvaluationConfig,
         num_classes: int,
+        splits: dict[str, str],
         gpus_per_actor: float,
     ) -> None:
         torch.set_num_threads(1)
@@ -58,24 +64,27 @@ class SegmentActor:
         with storage.local_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
-        self.thresholds, self.num_classes = sweep_thresholds(scoring), num_classes
+        self.thresholds, self.num_classes, self.splits = sweep_thresholds(scoring), num_classes, splits
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
-        plain, with_crf = (ThresholdSweep(self.thresholds, self.num_classes) for _ in range(2))
+        sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
         pixels = [image.pixels for image in shard.images]
         predicted = segment_images(self.network, pixels, test, net.image_mean, net.image_std)
         for image, probabilities in zip(shard.images, predicted, strict=True):
             name = image.record.image_id
             maps = as_class_maps(name, probabilities)
             save_label_map(label_map(maps, HALF), storage.join(self.uri, f"{name}.png"))
-            if image.truth is not None:
-                plain.update(maps, image.truth)
-                refined = crf_probabilities(image.pixels, probabilities, test.crf)
-                with_crf.update(as_class_maps(name, refined), image.truth)
+            if image.truth is None:
+                continue
+            refined = as_class_maps(name, crf_probabilities(image.pixels, probabilities, test.crf))
+            for prefix, split in self.splits.items():
+                if split in image.record.splits:
+                    sweeps[f"{prefix}plain"].update(maps, image.truth)
+                    sweeps[f"{prefix}crf"].update(refined, image.truth)
         rows = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
-        write_part(self.uri, shard.index, rows, {"plain": plain.to_array(), "crf": with_crf.to_array()})
+        write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
         return {}
 
 
@@ -117,7 +126,7 @@ def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
 
 def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
     config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
-    tested = test_manifest(manifest, config)
+    tested = predicted_manifest(manifest, config)
     stage.progress.start(f"segment with {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     settings = artifacts.plain({"test": config.segmentation.test, "sweep": sweep_thresholds(scoring)})
@@ -138,15 +147,16 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
             "uri": uri,
             "scoring": scoring,
             "num_classes": len(manifest.class_names),
+            "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
             "gpus_per_actor": config.cams.gpus_per_actor,
         },
-        scored_split=config.data.test_split,
+        scored_splits=(config.data.test_split, config.data.eval_split),
         num_actors=config.cams.num_actors,
         gpus_per_actor=config.cams.gpus_per_actor,
     )
     if errors := [row["error"] for part in parts for row in part.rows]:
-        raise DataError(f"{len(errors)} images of split {config.data.test_split} cannot be read: {errors[0]}")
-    scores = [merged_scores([part.counts[name] for part in parts], scoring, manifest) for name in ("plain", "crf")]
+        raise DataError(f"{len(errors)} images cannot be read: {errors[0]}")
+    scores = [merged_scores([part.counts[name] for part in parts], scoring, manifest) for name in _FIGURES]
     found = Segmentation(*scores)
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
@@ -158,7 +168,7 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
 def read_segmentation(uri: str) -> Segmentation:
     """Return what a finished stage kept."""
     values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
-    return Segmentation(*(values[name] and scores_from(values[name]) for name in ("plain", "crf")))
+    return Segmentation(*(values[name] and scores_from(values[name]) for name in _FIGURES))
 
 
 def _describe(found: Segmentation) -> str:

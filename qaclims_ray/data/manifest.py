@@ -95,7 +95,10 @@ class Manifest:
         records = tuple(record for record in self.records if split in record.splits)
         if not records:
             known = sorted({name for record in self.records for name in record.splits})
-            raise DataError(f"no image of the manifest belongs to split {split!r}; its splits are {known}")
+            raise DataError(
+                f"no image of the manifest belongs to split {split!r}; its splits are {known}: set data.train_split, "
+                "data.eval_split and data.test_split to some of them"
+            )
         return dataclasses.replace(self, records=records)
 
     def fingerprint(self) -> str:

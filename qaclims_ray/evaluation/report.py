@@ -18,7 +18,9 @@ from qaclims_ray.evaluation.sweep import SeedScores
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
-_SCORED = ("seed", "mask", "segmentation", "segmentation_crf")
+_SCORED = (
+    "seed", "mask", "segmentation", "segmentation_crf", "segmentation_on_seeds", "segmentation_crf_on_seeds"
+)  # fmt: skip
 
 
 def write_report(uri: str, data: ReportData) -> str:

@@ -55,6 +55,10 @@ class SystemReport:
     """Scores of its final network's label maps, without CRF; `miou_fixed` counts."""
     segmentation_crf: SeedScores | None = None
     """The same with the CRF (D4)."""
+    segmentation_on_seeds: SeedScores | None = None
+    """The final network on the images of seeds and pseudo masks, which it learned from: comparable with `mask`."""
+    segmentation_crf_on_seeds: SeedScores | None = None
+    """The same with CRF."""
     mask_summary: Mapping[str, Any] = field(default_factory=dict)
     """Numbers of the pseudo masks' index, such as coverage and ignored share; may be empty. The page shows numbers and
     words, floats in [0, 1] in percent; what is nested stays in the JSON."""

@@ -14,6 +14,11 @@ from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart, data_colour
 from qaclims_ray.evaluation.stages_figure import stages_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 
+_ON_SEEDS = {
+    "segmentation_on_seeds": "segmentation,<br>same images",
+    "segmentation_crf_on_seeds": "segmentation<br>+ CRF,<br>same images",
+}
+"""What the final network makes of the images whose pseudo masks are scored."""
 _CLASS_STAGES = {"seed": "seed", "mask": "mask", "segmentation": "net", "segmentation_crf": "net + CRF"}
 
 
@@ -94,9 +99,9 @@ def _caption(data: ReportData) -> str:
     text = "Mean IoU over background and classes, in percent"
     text += f": {where}. " if where else ". "
     text += (
-        "Under a figure stands the change from the stage before (the seed at its fixed threshold), where both are "
-        "scored on the same split. Pseudo masks and the networks' label maps are scored as they are; a pixel that a "
-        "pseudo mask leaves out (255) counts as background here. "
+        "Under a figure stands the change from the stage before (the seed at its fixed threshold; on the same images, "
+        "the pseudo mask), where both are scored on the same split. Pseudo masks and the networks' label maps are "
+        "scored as they are; a pixel that a pseudo mask leaves out (255) counts as background here. "
     )
     text += _weights(data)
     limit = bound(data)
@@ -126,8 +131,9 @@ def _stages_table(data: ReportData) -> str:
     others = [system for system in data.systems.values() if system is not limit]
     tops = {
         stage: max((s.miou_fixed for system in others if (s := getattr(system, stage))), default=None)
-        for stage in ("seed", "mask", "segmentation", "segmentation_crf")
+        for stage in ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
     }
+    shows_seeds = not _same_split(data, "seed", "segmentation") and any(s.segmentation_on_seeds for s in others)
     rows = []
     for system in data.systems.values():
         cells = [
@@ -136,6 +142,7 @@ def _stages_table(data: ReportData) -> str:
             if system.seed
             else "<td>-</td>",
             _cell(system.mask, system.seed if _same_split(data, "seed", "mask") else None, tops["mask"]),
+            *(_cell(getattr(system, stage), system.mask, tops[stage]) for stage in _ON_SEEDS if shows_seeds),
             _cell(
                 system.segmentation,
                 system.mask if _same_split(data, "mask", "segmentation") else None,
@@ -152,6 +159,7 @@ def _stages_table(data: ReportData) -> str:
             ("seed<br>fixed threshold", "seed"),
             (f"seed<br>best threshold<br>{PIXELS}", "seed"),
             ("pseudo mask", "mask"),
+            *((words, "seed") for words in _ON_SEEDS.values() if shows_seeds),
             ("segmentation", "segmentation"),
             ("segmentation<br>+ CRF", "segmentation"),
         )

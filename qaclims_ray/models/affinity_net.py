@@ -21,6 +21,7 @@ from qaclims_ray.models.cam_net import MINIATURE, MINIATURE_STRIDE, CamNet, Mini
 from qaclims_ray.models.mask_generator import load_mask_generator
 from qaclims_ray.models.network_folder import load_network, save_network
 
+Rgb = tuple[float, float, float]
 GRID_STRIDE = 4
 """Pixels along a cell's side."""
 _PROBE_PX = (70, 90)
@@ -48,9 +49,11 @@ class AffinityNet(nn.Module):
         self.register_buffer("mean_displacement", torch.zeros(2))
 
     @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def normalisation(self) -> tuple[Rgb, Rgb]:
         """Mean and standard deviation of the images, on the 0-1 scale."""
-        return tuple(self.image_mean.tolist()), tuple(self.image_std.tolist())
+        mean_red, mean_green, mean_blue = self.image_mean.tolist()
+        std_red, std_green, std_blue = self.image_std.tolist()
+        return (mean_red, mean_green, mean_blue), (std_red, std_green, std_blue)
 
     def forward(
         self, image: Float[Tensor, "batch 3 height width"]

@@ -43,9 +43,14 @@ class EncoderSegmenter(nn.Module):
         image: Float[Tensor, "batch 3 height width"],
         labels: UInt8[Tensor, "batch height width"] | None = None,
     ) -> Float[Tensor, "batch label out_height out_width"] | tuple[Float[Tensor, "batch label _ _"], ...]:
-        """Return logits at stride 4 (miniature: 2); as a tuple of one when labels are given, which are not read."""
+        """Return logits at stride 4 (miniature: 2), or with labels a tuple of one, enlarged to the labels' size.
+
+        Supervised there, borders come out finer than on the coarse grid.
+        """
         logits = self.classifier(self.decoder(self.encoder(image)))
-        return logits if labels is None else (logits,)
+        if labels is None:
+            return logits
+        return (F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False),)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Yield what is new in this network: decoder and classifier."""

@@ -183,14 +183,14 @@ def set_loss(
     num_masks = sum(min(len(classes), num_queries) for _, classes in targets)
     no_object = net.config.no_object_weight
     class_weight = num_masks + no_object * (len(labels) * num_queries - num_masks)
-    counts = torch.tensor([num_masks, class_weight], dtype=torch.float64, device=labels.device)
+    counts = torch.tensor([num_masks, class_weight], dtype=torch.float32, device=labels.device)
     all_masks, all_class_weight = sum_over_workers(counts).unbind()
     total = sum(logits.sum() * 0.0 for logits in mask_logits)
     for classes, masks in zip(class_logits, mask_logits, strict=True):
         entropy, points, dice = _layer_loss(net, classes, masks, targets, labels == IGNORE_VALUE)
-        total = total + net.config.class_weight * entropy * (class_weight / all_class_weight).float()
+        total = total + net.config.class_weight * entropy * (class_weight / all_class_weight)
         mask_terms = net.config.mask_weight * points + net.config.dice_weight * dice
-        total = total + mask_terms / all_masks.clamp(min=1).float()
+        total = total + mask_terms / all_masks.clamp(min=1)
     assert isinstance(total, Tensor)
     return total
 
