@@ -1,6 +1,6 @@
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,13 @@ from qaclims_ray.segmentation_config import SegmentationNetConfig
 
 TINY = SegmentationNetConfig(architecture="mask2former", backbone="miniature", weights="random")
 TINY_SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 8}
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def changed(**changes: object) -> SegmentationNetConfig:
@@ -202,15 +209,13 @@ def test_a_batch_can_be_learnt() -> None:
     network, (image, labels) = tiny().train(), picture_and_labels()
     image, labels = image[..., :50, :], labels[:, :50]
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        losses = []
-        for _ in range(40):
-            loss = network(image, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
+    losses = []
+    for _ in range(40):
+        loss = network(image, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
     with torch.no_grad():
         predicted = network.eval()(image).argmax(dim=1)
