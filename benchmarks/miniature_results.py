@@ -58,7 +58,8 @@ def main() -> None:
     """Parse the arguments; run or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22])
-    parser.add_argument("--systems", nargs="*", default=[*SYSTEMS, UNCALIBRATED])
+    trainable = [name for name, system in SYSTEMS.items() if system.kind not in ("given", "supervised")]
+    parser.add_argument("--systems", nargs="*", default=[*trainable, UNCALIBRATED])
     parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
     parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides, for choosing settings")

@@ -15,8 +15,9 @@ class SegmentationNetConfig:
     """deeplab_v2: ResNet, ASPP, three scales (D1-D5); deeplab_v1: WideResNet-38 (D6); segmenter: plain ViT and mask
     transformer; mask2former: transformers' own (D8); encoder: any timm network and a light decoder."""
     backbone: str = "resnet50"
-    """timm model (deeplab_v2: resnet101, segmenter: deit_small_patch16_224), "wide_resnet38" for deeplab_v1, a
-    transformers Swin size for mask2former ("swin_large", "swin_tiny"), or "miniature" for encoder."""
+    """timm model (deeplab_v2: resnet101, segmenter: deit_small_patch16_224), or "miniature" (segmenter:
+    "miniature_vit"); deeplab_v2 also "resnet101_caffe", for weights in deeplab-pytorch's names; deeplab_v1
+    "wide_resnet38"; mask2former a size of Swin, "swin_large", "swin_base", "swin_small", "swin_tiny"."""
     weights: str = ""
     """Initial weights, required: "random", "timm" for the model's default pretrained ones, or a local file or folder
     (mask2former: also a hub name). Recorded with every figure, which it moves by points (D5)."""
