@@ -6,8 +6,9 @@ import pytest
 from qaclims_ray.cluster.methods import phase_settings
 from qaclims_ray.config import DataConfig
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import RunConfig, Variant, with_overrides
+from qaclims_ray.run_config import PerSystem, RunConfig, Variant, with_overrides
 from qaclims_ray.systems import (
+    SUPERVISED,
     SYSTEMS,
     check_systems,
     needs_classifier,
@@ -15,6 +16,7 @@ from qaclims_ray.systems import (
     needs_corpus,
     system_config,
     system_of,
+    systems_with_cams,
     training_order,
     uses_given,
 )
@@ -26,12 +28,18 @@ def _run(*systems: str, variants: tuple[Variant, ...] = (), **overrides: Any) ->
     return with_overrides(config, {"clip.mask_adapted": True, **overrides})
 
 
+FINAL = {"goal": "segmentation", "segmentation.net.weights": "random"}
+
+
 # --- the table
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
-    check_systems(_run(name, **{"data.dataset": "miniature", "data.root": "", "cams.given": "/cams"}))
+    overrides = {"data.dataset": "miniature", "data.root": "", "cams.given": "/cams"}
+    if name == SUPERVISED:
+        overrides |= FINAL
+    check_systems(_run(name, **overrides))
     assert SYSTEMS[name].label and SYSTEMS[name].description.endswith(".")
 
 
@@ -177,6 +185,92 @@ def test_a_variant_that_nothing_trains_is_refused() -> None:
 
 def test_plain_clips_do_for_clims_and_semples() -> None:
     check_systems(_run("clims", "semples", "semples_joint", "semples_on_clims", **{"clip.mask_adapted": False}))
+
+
+# --- settings of this run for single systems
+
+
+def _adjusted(*systems: str, entries: dict[str, dict[str, Any]], variants: tuple[Variant, ...] = ()) -> RunConfig:
+    per_system = tuple(PerSystem(system=name, overrides=overrides) for name, overrides in entries.items())
+    return dataclasses.replace(_run(*systems, variants=variants), per_system=per_system)
+
+
+def test_a_system_takes_this_run_s_settings_for_it_and_others_do_not() -> None:
+    entries = {"semples": {"masks.seed_threshold": 0.6}, "semples_match": {"semples.omega": 0.3}}
+    config = _adjusted("baseline", "semples", "semples_match", entries=entries)
+    check_systems(config)
+    thresholds = [system_config(config, name).masks.seed_threshold for name in config.systems]
+    assert thresholds == [0.15, 0.6, 0.15]
+    matched = system_config(config, "semples_match").semples
+    assert (matched.rounds, matched.omega) == (0, 0.3), "on top of the system's own, which stay"
+    assert SYSTEMS["semples_match"].overrides == {"semples.rounds": 0}
+
+
+def test_a_run_s_settings_for_a_system_win_over_the_table_s_and_a_variant_s_over_both() -> None:
+    variant = Variant(name="v", system="semples_2_rounds", overrides={"semples.rounds": 4})
+    entries = {"semples_2_rounds": {"semples.rounds": 3, "semples.omega": 0.2}}
+    config = _adjusted("semples_2_rounds", "v", entries=entries, variants=(variant,))
+    rounds = [(s.rounds, s.omega) for s in (system_config(config, name).semples for name in config.systems)]
+    assert rounds == [(3, 0.2), (4, 0.2)]
+
+
+def test_settings_for_a_base_reach_the_base() -> None:
+    config = _adjusted("semples_on_clims", entries={"clims": {"clims.optim.epochs": 3}})
+    assert system_config(config, "clims").clims.optim.epochs == 3
+    assert system_config(config, "semples_on_clims").clims.optim.epochs != 3
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"semple": {}}, "no system 'semple'; known: "),
+        ({"semples": {"masks.threshold": 0.5}}, "no setting 'masks.threshold'"),
+        ({"semples": {"masks.seed_threshold": 2.0}}, "masks.seed_threshold is 2.0"),
+        ({"semples": {"masks.steps": ["crf", "irn"]}}, "irn works on the CAMs' small maps"),
+    ],
+)
+def test_settings_for_a_system_that_cannot_work_are_refused(entries, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(_adjusted("semples", entries=entries))
+
+
+def test_one_system_is_adjusted_once() -> None:
+    entry = PerSystem(system="semples", overrides={"seed": 1})
+    with pytest.raises(ConfigError, match="per_system names one system twice"):
+        dataclasses.replace(_run("semples"), per_system=(entry, entry))
+
+
+# --- the fully supervised bound
+
+
+def test_the_bound_needs_the_final_network_and_nothing_else() -> None:
+    with pytest.raises(ConfigError, match="fully_supervised is a final network; set goal to segmentation"):
+        check_systems(_run(SUPERVISED))
+    config = _run(SUPERVISED, **FINAL)
+    check_systems(config)
+    assert not needs_clip(config) and not needs_classifier(config) and not needs_corpus(config)
+    assert systems_with_cams(config) == []
+
+
+def test_all_other_systems_have_cams() -> None:
+    names = [name for name in SYSTEMS if not name.startswith("fixed_")]
+    config = _run(*names, **FINAL, **{"cams.given": "/cams"})
+    check_systems(config)
+    assert systems_with_cams(config) == [name for name in names if name != SUPERVISED]
+
+
+def test_a_variant_of_the_bound_has_no_cams_either() -> None:
+    variant = Variant(name="wider", system=SUPERVISED, overrides={"segmentation.net.width": 256})
+    config = _run("baseline", "wider", variants=(variant,), **FINAL)
+    check_systems(config)
+    assert systems_with_cams(config) == ["baseline"]
+    assert system_config(config, "wider").segmentation.net.width == 256
+
+
+def test_the_bound_is_no_matter_of_the_epoch_s_choice() -> None:
+    config = _run(SUPERVISED, "semples", **FINAL, **{"selection.criterion": "oracle"})
+    assert system_of(config, SUPERVISED).label == "fully supervised"
+    assert "chosen with pixel labels" in system_of(config, "semples").label
 
 
 # --- given CAMs

@@ -99,6 +99,24 @@ def test_a_split_column_decides(make_folder: MakeFolder) -> None:
     assert any(note.startswith("1 images belong to no split in use") for note in manifest.notes)
 
 
+def test_images_of_the_test_split_are_read_where_the_data_set_has_one(make_folder: MakeFolder) -> None:
+    text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train;held_out\nc.png,dog,held_out\n"
+    manifest = read_folder(folder_config(make_folder(text=text, masks={"c": (1,)}), test_split="held_out"))
+    assert {r.image_id: r.splits for r in manifest.records} == {
+        "a": ("train",),
+        "b": ("train", "held_out"),
+        "c": ("held_out",),
+    }
+    assert [bool(r.mask_uri) for r in manifest.subset("held_out").records] == [False, True]
+
+
+def test_a_folder_without_test_split_is_read_and_says_so_when_asked(make_folder: MakeFolder) -> None:
+    manifest = read_folder(folder_config(make_folder()))
+    assert all(record.splits == ("train",) for record in manifest.records)
+    with pytest.raises(DataError, match=r"split 'val'; its splits are \['train'\]: set .*data.test_split"):
+        manifest.subset("val")
+
+
 def test_limit_applies_to_each_split(make_folder: MakeFolder) -> None:
     text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train\nc.png,dog,val\n"
     manifest = read_folder(folder_config(make_folder(text=text), eval_split="val", limit=1))

@@ -46,6 +46,41 @@ def test_val_is_there_even_when_no_stage_asks_for_it(make_voc: MakeVoc) -> None:
     assert [record.image_id for record in manifest.subset("val").records] == ["2007_03", "2007_04"]
 
 
+def test_the_test_split_is_read_with_its_masks_and_needs_none(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    (root / "ImageSets/Segmentation/test.txt").write_text("2007_04\n2007_02\n")
+    (root / "SegmentationClass/2007_04.png").unlink()
+    manifest = read_voc(voc_config(root, test_split="test"))
+    assert {record.image_id: record.splits for record in manifest.records} == {
+        "2007_01": ("train",),
+        "2007_02": ("train", "test"),
+        "2007_03": ("train",),
+        "2007_04": ("test",),
+    }
+    masks = {record.image_id: record.mask_uri for record in manifest.subset("test").records}
+    assert masks == {"2007_02": f"{root}/SegmentationClass/2007_02.png", "2007_04": None}
+
+
+def test_val_may_be_absent_but_a_test_split_that_was_named_may_not(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    (root / "ImageSets/Segmentation/val.txt").unlink()
+    manifest = read_voc(voc_config(root))
+    assert [record.splits for record in manifest.records] == [("train",)] * 3
+    with pytest.raises(DataError, match=r"no image .* split 'val'; its splits are \['train'\]: set .*data.test_split"):
+        manifest.subset("val")
+    report = report_of(root, test_split="test")
+    assert "no list for split test in" in report and "it has ['train']" in report
+
+
+def test_an_empty_test_split_and_its_broken_images_are_faults(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    (root / "ImageSets/Segmentation/test.txt").write_text("")
+    assert "test: no image belongs to it" in report_of(root, test_split="test")
+    (root / "ImageSets/Segmentation/test.txt").write_text("2007_04\n")
+    (root / "JPEGImages/2007_04.jpg").write_bytes(b"")
+    assert "2007_04.jpg is empty" in report_of(root, test_split="test")
+
+
 @pytest.mark.parametrize("above", ["", "VOC2012", "VOCdevkit/VOC2012"])
 def test_the_root_may_be_the_folder_or_one_that_holds_it(make_voc: MakeVoc, tmp_path: Path, above: str) -> None:
     outer = tmp_path / "outer"

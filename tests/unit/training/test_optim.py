@@ -23,6 +23,22 @@ def test_cosine_constant_and_warm_up() -> None:
     assert [learning_rate_factor(step, 10, warm) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("schedule", ["poly", "cosine"])
+def test_a_rate_may_move_every_so_many_steps_only(schedule) -> None:
+    """Row D1: DeepLab's poly moves every 10 steps, to what it would be there when moving at each."""
+    each = OptimConfig(schedule=schedule)
+    tenth = OptimConfig(schedule=schedule, schedule_every=10)
+    factors = [learning_rate_factor(step, 35, tenth) for step in range(40)]
+    assert factors == [learning_rate_factor(min(step // 10 * 10, 30), 35, each) for step in range(40)]
+    assert len(set(factors)) == 4 and factors[0] == 1.0
+
+
+def test_a_warm_up_moves_at_every_step_whatever_the_schedule_does() -> None:
+    warm = OptimConfig(schedule="poly", poly_power=1.0, schedule_every=4, warmup_steps=3)
+    found = [learning_rate_factor(step, 8, warm) for step in range(6)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0, 0.5, 0.5])
+
+
 def test_head_learns_faster_and_frozen_parameters_stay_out() -> None:
     backbone, head = nn.Linear(2, 2), nn.Linear(2, 1)
     backbone.bias.requires_grad_(False)
