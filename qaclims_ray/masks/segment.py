@@ -18,8 +18,9 @@ from qaclims_ray.masks.cam import ImageCam, _batches, _device_of, _inference, re
 from qaclims_ray.masks.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.segmentation_config import SegmentationTestConfig
 
-CRF_MIN_PROBABILITY = 0.05
-"""A label that reaches no more than this at any pixel of an image stays out of its CRF."""
+CRF_MIN_PROBABILITY = 0.02
+"""A label that reaches no more than this at any pixel of an image stays out of its CRF. With a barely trained network,
+the worst case, this changes 1 in 700 000 pixels of VOC images, 0.03 changes 1 in 2 400, and 0.05 1 in 660."""
 
 
 def segment_images(
