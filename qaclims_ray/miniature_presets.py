@@ -99,6 +99,8 @@ def miniature_weaktr() -> RunConfig:
                 "name": "miniature_weaktr",
                 "cams.activation": "relu",
                 "cams.normalisation": "minmax",
+                "segmentation.net.weights": "random",  # its classifier is no convolutional network
+                "segmentation.iterations": 600,
             },
         ),
         cam_net=replace(
@@ -235,14 +237,14 @@ def _miniature_segmentation() -> SegmentationConfig:
         net=SegmentationNetConfig(
             architecture="encoder",
             backbone="miniature",
-            weights="random",
+            weights="classifier",
             image_mean=(0.5, 0.5, 0.5),
             image_std=(0.25, 0.25, 0.25),
             width=48,
         ),
         crop=SegmentationCropConfig(min_scale=0.75, max_scale=1.33, crop_px=64),
         test=SegmentationTestConfig(crf=replace(_miniature_crf(), unary="softmax"), batch_size=64),
-        iterations=600,
+        iterations=400,
         iterations_per_checkpoint=200,
         optimizer="adamw",
         lr=6e-3,

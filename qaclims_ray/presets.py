@@ -5,7 +5,7 @@ from collections.abc import Callable
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.miniature_presets import miniature, miniature_combined, miniature_semples, miniature_weaktr
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import check_systems
+from qaclims_ray.system_checks import check_systems
 from qaclims_ray.voc_presets import (
     voc12,
     voc12_clims,

@@ -19,8 +19,9 @@ class SegmentationNetConfig:
     "miniature_vit"); deeplab_v2 also "resnet101_caffe", for weights in deeplab-pytorch's names; deeplab_v1
     "wide_resnet38"; mask2former a size of Swin, "swin_large", "swin_base", "swin_small", "swin_tiny"."""
     weights: str = ""
-    """Initial weights, required: "random", "timm" for the model's default pretrained ones, or a local file or folder
-    (mask2former: also a hub name). Recorded with every figure, which it moves by points (D5)."""
+    """Initial weights, required: "random", "timm" for the model's default pretrained ones, "classifier" for the
+    backbone of the run's image-level classifier (encoder), or a local file or folder (mask2former: also a hub name).
+    Recorded with every figure, which it moves by points (D5)."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Normalisation of the image (0-1 scale)."""
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -36,6 +37,10 @@ class SegmentationNetConfig:
         require_text(self, "segmentation.net", "backbone")
         require_at_least(self, "segmentation.net", 1, "width", "image_size")
         require(min(self.image_std) > 0, f"segmentation.net.image_std is {self.image_std}, expected positive numbers")
+        require(
+            self.weights != "classifier" or self.architecture == "encoder",
+            f"segmentation.net.weights is classifier, which only architecture encoder takes, not {self.architecture}",
+        )
         expected = {"deeplab_v1": "wide_resnet38"}.get(self.architecture, self.backbone)
         require(
             self.backbone == expected,

@@ -33,6 +33,8 @@ class System:
     """Settings on top of the run's, by dotted name."""
 
 
+FROM_CLASSIFIER = "classifier"
+"""Initial weights of affinity and final networks: the backbone of the run's image-level classifier."""
 CLIMS_BACKGROUND = ("tree", "river", "sea", "lake", "water", "railway", "railroad", "track", "stone", "rock")
 """CLIMS's ten background texts for VOC, shared by all classes (row C4)."""
 
@@ -267,11 +269,16 @@ def _named(config: RunConfig, name: str) -> System:
 def _adjusted(config: RunConfig, name: str) -> System:
     """Return a known system with what this run sets for it alone."""
     own = next((entry.overrides for entry in config.per_system if entry.system == name), {})
-    known = _known(name)
+    known = known_system(name)
     return replace(known, overrides={**known.overrides, **own})
 
 
-def _known(name: str) -> System:
+def known_system(name: str) -> System:
+    """Return a system by name, as every run finds it.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
     if name not in SYSTEMS:
         raise ConfigError(f"there is no system {name!r}; known: {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
@@ -314,7 +321,15 @@ def needs_clip(config: RunConfig) -> bool:
 
 def needs_classifier(config: RunConfig) -> bool:
     """Whether any system of the run is the classifier or starts from it."""
-    return any(system_of(config, name).kind not in ("given", "supervised") for name in training_order(config))
+    return starts_from_classifier(config) or any(
+        system_of(config, name).kind not in ("given", "supervised") for name in training_order(config)
+    )
+
+
+def starts_from_classifier(config: RunConfig) -> bool:
+    """Whether affinity or final networks start from the classifier's backbone."""
+    uses_irn = config.goal != "seed" and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
+    return uses_irn or (config.goal == "segmentation" and config.segmentation.net.weights == FROM_CLASSIFIER)
 
 
 def systems_with_cams(config: RunConfig) -> list[str]:
@@ -334,66 +349,3 @@ def needs_corpus(config: RunConfig) -> bool:
         system_of(config, name).kind in ("ritc", "clims") and system_config(config, name).text.source == "qape"
         for name in training_order(config)
     )
-
-
-def check_systems(config: RunConfig) -> None:
-    """Resolve every system of a run once, so that a bad name or combination fails before any work starts.
-
-    Raises:
-        ConfigError: naming the setting or system that cannot be used and why.
-    """
-    for name in training_order(config):
-        system, resolved = system_of(config, name), system_config(config, name)
-        if system.miniature_only and config.data.dataset != "miniature":
-            raise ConfigError(
-                f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
-            )
-        if system.kind == "supervised" and config.goal != "segmentation":
-            raise ConfigError(f"system {name} is a final network; set goal to segmentation")
-        _check_masks(name, resolved, system)
-        if system.kind == "ritc":
-            _check_ritc(name, resolved, system)
-        if system.kind == "clims" and resolved.text.source != "fixed":
-            raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
-        if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
-            _check_given(name, resolved, system)
-    for entry in config.per_system:
-        _known(entry.system)
-    if unused := [variant.name for variant in config.variants if variant.name not in training_order(config)]:
-        raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
-
-
-def _check_masks(name: str, resolved: RunConfig, system: System) -> None:
-    """Refuse sigmoid masks of WeakTr's maps: they are never negative, so that no mask would fall below one half."""
-    takes_sigmoid = system.kind in ("ritc", "clims") or (
-        system.kind == "semples" and resolved.semples.mask == "sigmoid"
-    )
-    if resolved.cam_net.generator == "weaktr" and takes_sigmoid:
-        advice = "set semples.mask to minmax" if system.kind == "semples" else "use cam_net.generator cnn"
-        raise ConfigError(f"system {name} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")
-
-
-def _check_given(name: str, resolved: RunConfig, system: System) -> None:
-    if not resolved.cams.given:
-        raise ConfigError(f"system {name} needs CAMs made elsewhere; set cams.given to their folder")
-    semples = resolved.semples
-    if system.kind == "semples" and (semples.schedule == "joint" or semples.rounds == 0 or semples.refine_weight == 0):
-        raise ConfigError(
-            f"system {name} learns prompts on given CAMs and refines with them, but semples.schedule is "
-            f"{semples.schedule}, semples.rounds {semples.rounds}, semples.refine_weight {semples.refine_weight:g}; "
-            "expected sequential, at least 1, and more than 0"
-        )
-
-
-def _check_ritc(name: str, resolved: RunConfig, system: System) -> None:
-    if resolved.ritc.region_mode in ("token_mask", "both") and not resolved.clip.mask_adapted:
-        raise ConfigError(
-            f"system {name}: ritc.region_mode is {resolved.ritc.region_mode}, but a plain CLIP has no mask "
-            "tokens; set ritc.region_mode to pixel_mask, or clip.mask_adapted with an OVSeg checkpoint"
-        )
-    if (resolved.ritc.prompt_weight > 0 or resolved.ritc.prompt_text) != bool(system.base):
-        raise ConfigError(
-            f"system {name}: ritc.prompt_weight is {resolved.ritc.prompt_weight:g}; learned prompts come from another "
-            f"system's network (ritc.prompt_text is {resolved.ritc.prompt_text} too), so one of the two is set in the "
-            "system qa_clims_prompts and neither in all others"
-        )

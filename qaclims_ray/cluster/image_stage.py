@@ -5,8 +5,9 @@ flight, and nothing is counted twice.
 """
 
 import io
+import itertools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,7 @@ def run_image_stage(
     actor: type,
     actor_kwargs: dict[str, Any],
     scored_splits: Collection[str],
+    max_failed_fraction: float,
     num_actors: int,
     gpus_per_actor: float,
 ) -> list[Part]:
@@ -97,8 +99,12 @@ def run_image_stage(
         actor: called with a `DecodedShard`; ends with `write_part`.
         actor_kwargs: its constructor arguments.
         scored_splits: splits whose masks are read.
+        max_failed_fraction: share of the images that may fail; a failed image has a row with an `error`.
         num_actors: size of the pool.
         gpus_per_actor: GPUs of one actor.
+
+    Raises:
+        DataError: when more images fail.
     """
     shards = shards_of(manifest)
     todo = unfinished_shards(uri, fingerprint, shards, part_name)
@@ -111,7 +117,20 @@ def run_image_stage(
         gpus_per_actor=gpus_per_actor,
         progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
     )
-    return [read_part(uri, index) for index in range(len(shards))]
+    parts = [read_part(uri, index) for index in range(len(shards))]
+    _check_failures(uri, parts, len(manifest.records), max_failed_fraction)
+    return parts
+
+
+def _check_failures(uri: str, parts: Sequence[Part], num_images: int, max_failed_fraction: float) -> None:
+    errors = [[row["error"] for row in part.rows if row.get("error")] for part in parts]
+    failed = list(itertools.chain.from_iterable(errors))
+    if len(failed) <= max_failed_fraction * num_images:
+        return
+    for index, found in enumerate(errors):
+        if found:  # forgotten, so that mended images are read again
+            storage.remove_tree(storage.join(uri, part_name(index)))
+    raise DataError(f"{len(failed)} of {num_images} images cannot be read: " + "; ".join(failed[:5]))
 
 
 def finish_image_stage(

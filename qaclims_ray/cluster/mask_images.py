@@ -5,12 +5,10 @@ from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.masks.mask_index import MaskRow, read_mask_index
 
-INDEX_NAME = "index.parquet"
-
 
 def mask_rows(masks_uri: str) -> list[MaskRow]:
     """Return the index of pseudo masks, without images that could not be read."""
-    rows, _ = read_mask_index(storage.join(masks_uri, INDEX_NAME))
+    rows, _ = read_mask_index(masks_uri)
     return [row for row in rows if row.status == "ok"]
 
 

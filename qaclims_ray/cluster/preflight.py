@@ -1,5 +1,6 @@
 """What is checked before any long work starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.models.segmentation_network import build_segmentation_network
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import needs_clip, needs_corpus, system_config, uses_given
+from qaclims_ray.systems import FROM_CLASSIFIER, needs_clip, needs_corpus, system_config, uses_given
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -60,8 +61,17 @@ def _check_segmentation(config: RunConfig) -> None:
             f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.batch_size "
             f"{config.segmentation.batch_size}; lower the one or raise the other"
         )
+    net = config.segmentation.net
+    if net.weights == FROM_CLASSIFIER:
+        own = (config.cam_net.generator, config.cam_net.backbone)
+        if own != ("cnn", net.backbone):
+            raise ConfigError(
+                f"segmentation.net starts from the classifier's backbone, but the classifier is {' '.join(own)} and "
+                f"segmentation.net.backbone is {net.backbone}; name the same convolutional one, or other weights"
+            )
+        net = replace(net, weights="random")
     with torch.random.fork_rng(devices=[]):
-        build_segmentation_network(config.segmentation.net, num_labels=2)
+        build_segmentation_network(net, num_labels=2)
 
 
 def _is_path(name: str) -> bool:

@@ -10,8 +10,7 @@ import torch
 
 from qaclims_ray.cluster.data import cam_manifest, scored_manifest
 from qaclims_ray.cluster.evaluate import check_stores_full, scores_from
-from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
-from qaclims_ray.cluster.mask_images import INDEX_NAME
+from qaclims_ray.cluster.image_stage import Decoded, DecodedShard, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.masks import shard_name
 from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
@@ -20,10 +19,10 @@ from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.mask_config import IrnConfig, MaskConfig
 from qaclims_ray.masks.affinity_labels import confident_seeds
+from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
 from qaclims_ray.masks.label_map import save_label_map
 from qaclims_ray.masks.mask_index import MaskRow, failed_row, mask_row, summarise_masks, write_mask_index
@@ -36,6 +35,7 @@ from qaclims_ray.masks.refinement import (
 )
 from qaclims_ray.models.affinity_net import boundary_map, load_affinity_net
 from qaclims_ray.models.sam import generate_masks, load_sam
+from qaclims_ray.systems import FROM_CLASSIFIER
 
 SCORES_NAME = "scores.json"
 _WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
@@ -52,14 +52,13 @@ class SeedLabelActor:
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's label maps and its part."""
-        cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(shard.index)))}
-        rows = [dataclasses.asdict(failed_row(name, error)) for name, error in shard.errors.items()]
-        for image in shard.images:
-            cam = cams[image.record.image_id]
+        images, cams, rows = _with_cams(shard, self.cams_uri)
+        for image, cam in zip(images, cams, strict=True):
             labels = confident_seeds(image.pixels, cam, self.irn)
-            save_label_map(labels, storage.join(self.uri, f"{cam.image_id}.png"))
-            rows.append(dataclasses.asdict(mask_row(cam.image_id, labels, cam.class_ids)))
-        write_part(self.uri, shard.index, rows, {})
+            row = mask_row(cam.image_id, labels, cam.class_ids)
+            save_label_map(labels, storage.join(self.uri, row.mask))
+            rows.append(row)
+        write_part(self.uri, shard.index, [dataclasses.asdict(row) for row in rows], {})
         return {}
 
 
@@ -86,13 +85,11 @@ class RefineActor:
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's pseudo masks and its part."""
-        cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(shard.index)))}
-        seeds = [cams[image.record.image_id] for image in shard.images]
-        pixels = [image.pixels for image in shard.images]
+        images, seeds, rows = _with_cams(shard, self.cams_uri)
+        pixels = [image.pixels for image in images]
         refined = refine_cams(pixels, seeds, self.config, self.refiners, device=self.device)
         sweep, threshold = ThresholdSweep(self.thresholds, self.num_classes), refined_threshold(self.config)
-        rows = [failed_row(name, error) for name, error in shard.errors.items()]
-        for image, cam in zip(shard.images, refined, strict=True):
+        for image, cam in zip(images, refined, strict=True):
             labels = pseudo_mask(cam, threshold, self.config.uncertain)
             row = mask_row(cam.image_id, labels, cam.class_ids)
             save_label_map(labels, storage.join(self.uri, row.mask))
@@ -170,12 +167,12 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
             "num_classes": len(manifest.class_names),
         },
         scored_splits=(config.data.eval_split,),
+        max_failed_fraction=config.cams.max_failed_fraction,
         num_actors=config.masks.num_actors,
         gpus_per_actor=config.masks.gpus_per_actor,
     )
     rows = [_mask_row(row) for part in parts for row in part.rows]
-    _check_failures(rows, config.cams.max_failed_fraction)
-    write_mask_index(storage.join(uri, INDEX_NAME), rows, manifest.class_names)
+    write_mask_index(uri, rows, manifest.class_names)
     counts = [part.counts["sweep"] for part in parts]
     scores = merged_scores(counts, scoring, manifest)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
@@ -184,6 +181,20 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     found = PseudoMasks(finish_image_stage(uri, "masks", settings, inputs, summary), scores, summary)
     stage.progress.finish(f"{_describe(found)} -> {uri}")
     return found
+
+
+def _with_cams(shard: DecodedShard, cams_uri: str) -> tuple[list[Decoded], list[ImageCam], list[MaskRow]]:
+    """Bring a shard's images and their CAMs together; an image without one of the two becomes a failed row."""
+    cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(cams_uri, shard_name(shard.index)))}
+    images = [image for image in shard.images if image.record.image_id in cams]
+    errors = {
+        image.record.image_id: f"{image.record.image_uri} could not be read when CAMs were computed and has none; "
+        f"remove {cams_uri} to compute them again"
+        for image in shard.images
+        if image.record.image_id not in cams
+    }
+    failed = [failed_row(name, error) for name, error in {**shard.errors, **errors}.items()]
+    return images, [cams[image.record.image_id] for image in images], failed
 
 
 def mask_settings(config: MaskConfig) -> dict[str, Any]:
@@ -232,7 +243,7 @@ def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMet
         kind="affinity",
         config=config,
         manifest_uri=layout.manifest,
-        init_uri=layout.classifier if config.masks.irn.weights == "classifier" else "",
+        init_uri=layout.classifier if config.masks.irn.weights == FROM_CLASSIFIER else "",
         masks_uri=layout.seed_labels(system),
     )
     settings = artifacts.plain(settings)
@@ -241,7 +252,7 @@ def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMet
 
 def _affinity_weights(stage: Stage) -> str:
     weights = stage.config.masks.irn.weights
-    if weights == "classifier":
+    if weights == FROM_CLASSIFIER:
         return artifacts.require(stage.layout.classifier, "classifier", verb="train").fingerprint
     return weights_fingerprint(weights)
 
@@ -263,12 +274,12 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
         actor=SeedLabelActor,
         actor_kwargs={"irn": config.masks.irn, "cams_uri": stage.layout.cams(system), "uri": uri},
         scored_splits=(),
+        max_failed_fraction=config.cams.max_failed_fraction,
         num_actors=config.masks.num_actors,
         gpus_per_actor=0,
     )
     rows = [_mask_row(row) for part in parts for row in part.rows]
-    _check_failures(rows, config.cams.max_failed_fraction)
-    write_mask_index(storage.join(uri, INDEX_NAME), rows, images.class_names)
+    write_mask_index(uri, rows, images.class_names)
     summary = summarise_masks(rows, images.class_names)
     meta = finish_image_stage(uri, "seed_labels", settings, inputs, summary)
     stage.progress.finish(f"{_share(summary)} -> {uri}")
@@ -277,13 +288,6 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
 
 def _mask_row(values: dict[str, Any]) -> MaskRow:
     return MaskRow(**{**values, "class_ids": tuple(values["class_ids"]), "areas": tuple(values["areas"])})
-
-
-def _check_failures(rows: list[MaskRow], max_failed_fraction: float) -> None:
-    failed = [row for row in rows if row.status != "ok"]
-    if len(failed) > max_failed_fraction * len(rows):
-        shown = "; ".join(str(row.error) for row in failed[:5])
-        raise DataError(f"{len(failed)} of {len(rows)} images cannot be read: {shown}")
 
 
 def _describe(found: PseudoMasks) -> str:

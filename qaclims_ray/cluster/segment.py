@@ -10,21 +10,20 @@ from qaclims_ray.cluster.data import predicted_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import scores_from
 from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.refine import merged_scores
-from qaclims_ray.cluster.stage import Stage, current, segmentation_weights, weights_fingerprint
+from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
 from qaclims_ray.cluster.training_job import TrainingJob
 from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.masks.label_map import label_map, save_label_map
 from qaclims_ray.masks.refinement import HALF
 from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.models.segmentation_network import load_segmentation_network
 from qaclims_ray.segmentation_config import SegmentationConfig
-from qaclims_ray.systems import system_of
+from qaclims_ray.systems import FROM_CLASSIFIER, system_of
 
 SCORES_NAME = "scores.json"
 _FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
@@ -97,7 +96,8 @@ def run_segment(stage: Stage, system: str, manifest: Manifest) -> Segmentation:
         manifest: the whole manifest.
 
     Raises:
-        DataError: when there is no mask to train on, or an image of the test split cannot be read.
+        DataError: when there is no mask to train on, or more than `cams.max_failed_fraction` of the images that are
+            segmented cannot be read.
     """
     network = _train(stage, system, manifest)
     return _predict(stage, system, network, manifest)
@@ -106,11 +106,12 @@ def run_segment(stage: Stage, system: str, manifest: Manifest) -> Segmentation:
 def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     config, layout = stage.config, stage.layout
     trained = training_manifest(manifest, config)
-    inputs = {
-        "manifest": trained.fingerprint(),
-        "weights": weights_fingerprint(segmentation_weights(config)),
-    }
-    masks_uri = ""
+    weights = config.segmentation.net.weights
+    if weights == FROM_CLASSIFIER:
+        start = artifacts.require(layout.classifier, "classifier", verb="train").fingerprint
+    else:
+        start = weights_fingerprint(weights)
+    inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start}, ""
     if system_of(config, system).kind != "supervised":
         masks_uri = layout.masks(system)
         inputs["masks"] = artifacts.require(masks_uri, "masks", verb="refine").fingerprint
@@ -119,7 +120,13 @@ def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         "seed": config.seed,
         "precision": config.cluster.precision,
     }
-    job = TrainingJob(kind="segmentation", config=config, manifest_uri=layout.manifest, masks_uri=masks_uri)
+    job = TrainingJob(
+        kind="segmentation",
+        config=config,
+        manifest_uri=layout.manifest,
+        init_uri=layout.classifier if weights == FROM_CLASSIFIER else "",
+        masks_uri=masks_uri,
+    )
     uri, label = layout.segmentation(system), f"{system}: segmentation"
     return run_training(stage, job, uri, artifacts.plain(settings), inputs, manifest, label=label)
 
@@ -151,16 +158,17 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
             "gpus_per_actor": config.cams.gpus_per_actor,
         },
         scored_splits=(config.data.test_split, config.data.eval_split),
+        max_failed_fraction=config.cams.max_failed_fraction,
         num_actors=config.cams.num_actors,
         gpus_per_actor=config.cams.gpus_per_actor,
     )
-    if errors := [row["error"] for part in parts for row in part.rows]:
-        raise DataError(f"{len(errors)} images cannot be read: {errors[0]}")
+    errors = [row["error"] for part in parts for row in part.rows]
     scores = [merged_scores([part.counts[name] for part in parts], scoring, manifest) for name in _FIGURES]
     found = Segmentation(*scores)
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
-    finish_image_stage(uri, "predictions", settings, inputs, {"images": len(tested.records)})
+    summary = {"images": len(tested.records) - len(errors), "errors": errors[:20]}
+    finish_image_stage(uri, "predictions", settings, inputs, summary)
     stage.progress.finish(f"{_describe(found)} -> {uri}")
     return found
 

@@ -63,11 +63,6 @@ def backbone_weights(config: RunConfig) -> str:
     return config.cam_net.weights
 
 
-def segmentation_weights(config: RunConfig) -> str:
-    """Return the initial weights of the final network."""
-    return config.segmentation.net.weights
-
-
 def vqa_model(config: RunConfig) -> str:
     """Return the VQA model's name or folder; "miniature" is the shipped folder."""
     return str(vqa_dir()) if config.corpus.model == "miniature" else config.corpus.model

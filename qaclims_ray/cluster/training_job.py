@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
 from qaclims_ray.cluster.given_cams import StoredMaps
 from qaclims_ray.cluster.mask_images import masked_images, truth_images
-from qaclims_ray.cluster.stage import backbone_weights, clip_model, segmentation_weights
+from qaclims_ray.cluster.stage import backbone_weights, clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
@@ -22,6 +23,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.masks.cam import compute_cams
 from qaclims_ray.models.affinity_net import build_affinity_net
+from qaclims_ray.models.cam_net import backbone_file
 from qaclims_ray.models.clip import FrozenClip, load_clip
 from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
 from qaclims_ray.run_config import RunConfig
@@ -59,7 +61,8 @@ class TrainingJob:
     manifest_uri: str
     """The manifest."""
     init_uri: str = ""
-    """The network to start from; for prompts, the fixed mask generator or given CAMs."""
+    """The network to start from; for prompts, the fixed mask generator or given CAMs; for affinity and final networks,
+    the classifier whose backbone they take over, or empty."""
     bank_uri: str = ""
     """RITC and CLIMS: the text bank."""
     prompts_uri: str = ""
@@ -207,17 +210,28 @@ def _train_affinity(job: TrainingJob, manifest: Manifest, setup: TrainingSetup) 
 def _train_segmentation(job: TrainingJob, manifest: Manifest, setup: TrainingSetup) -> dict[str, float]:
     config, split = job.config, job.config.data.train_split
     images = masked_images(manifest, split, job.masks_uri) if job.masks_uri else truth_images(manifest, split)
-    return train_segmentation(
-        images=images,
-        num_labels=len(manifest.class_names) + 1,
-        segmentation=config.segmentation,
-        seed=setup.seed,
-        precision=setup.precision,
-        loader_workers=setup.loader_workers,
-        context=setup.context,
-        on_step=setup.on_step,
-        weights=segmentation_weights(config),
-    )
+    with _initial_weights(job.init_uri) as weights:
+        return train_segmentation(
+            images=images,
+            num_labels=len(manifest.class_names) + 1,
+            segmentation=config.segmentation,
+            seed=setup.seed,
+            precision=setup.precision,
+            loader_workers=setup.loader_workers,
+            context=setup.context,
+            on_step=setup.on_step,
+            weights=weights,
+        )
+
+
+@contextlib.contextmanager
+def _initial_weights(classifier_uri: str) -> Iterator[str | None]:
+    """Yield a file with the backbone of the classifier, or nothing where the network starts from something else."""
+    if not classifier_uri:
+        yield None
+        return
+    with storage.local_copy(classifier_uri) as folder, tempfile.TemporaryDirectory() as scratch:
+        yield backbone_file(folder, scratch)
 
 
 def _regions(job: TrainingJob) -> RegionOptions:

@@ -5,12 +5,14 @@ their sigmoid as CAMs. `models/mask_generator.py` chooses between this and WeakT
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qaclims_ray.config import CamNetConfig
@@ -125,6 +127,25 @@ def load_cam_net(folder: str, device: torch.device | str = "cpu") -> CamNet:
         ArtifactError: when the folder holds no network, or a broken one.
     """
     return load_network(folder, rebuild_cam_net, device)
+
+
+def backbone_file(folder: str, target_dir: str) -> str:
+    """Write the backbone of a trained network as a file of its own, for other networks to start from.
+
+    Args:
+        folder: the trained network, local.
+        target_dir: local folder for the file.
+
+    Returns:
+        Path of the safetensors file.
+
+    Raises:
+        ArtifactError: when the folder holds no convolutional network, or a broken one.
+    """
+    network = load_cam_net(folder)
+    path = Path(target_dir, "backbone.safetensors")
+    save_file({name: value.contiguous() for name, value in network.backbone.state_dict().items()}, path)
+    return str(path)
 
 
 def rebuild_cam_net(config: CamNetConfig, description: dict[str, Any]) -> CamNet:

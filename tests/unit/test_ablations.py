@@ -6,7 +6,8 @@ from qaclims_ray.ablations import TABLES, AblationRow, ablation_table, with_rows
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS, preset
 from qaclims_ray.run_config import to_dict, with_overrides
-from qaclims_ray.systems import check_systems, system_config
+from qaclims_ray.system_checks import check_systems
+from qaclims_ray.systems import system_config
 
 
 @pytest.mark.parametrize("preset_name", PRESETS)
