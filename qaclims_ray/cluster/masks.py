@@ -1,5 +1,6 @@
 """Stage 6: CAMs of the scored images, by an actor pool on Ray Data."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +46,13 @@ class CamActor:
             self.mean,
             self.std,
         )
-        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
         errors = [str(image) for _, image in decoded if isinstance(image, DataError)]
-        return {"images": len(good), "errors": errors}
+        noted = storage.join(self.uri, errors_name(index))
+        storage.remove_tree(noted)  # of an attempt that was killed here
+        if errors:  # before the shard, which declares both whole
+            storage.write_bytes(noted, json.dumps(errors).encode())
+        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
+        return {"images": len(good)}
 
 
 def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
@@ -59,6 +64,11 @@ def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
 def shard_name(index: int) -> str:
     """Return the file name of a shard of CAMs."""
     return f"part-{index:05d}.parquet"
+
+
+def errors_name(index: int) -> str:
+    """Return the file name of what is wrong with a shard's bad images, where it has any."""
+    return f"errors-{index:05d}.json"
 
 
 def unfinished_shards(
@@ -97,7 +107,7 @@ def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, m
     shards = shards_of(manifest)
     todo = unfinished_shards(cams_uri, fingerprint, shards)
     net = stage.config.cam_net
-    summaries = run_shards(
+    run_shards(
         todo,
         decode=decode_images,
         actor=CamActor,
@@ -112,13 +122,28 @@ def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, m
         gpus_per_actor=config.gpus_per_actor,
         progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
     )
-    errors = [error for summary in summaries for error in summary["errors"]]
-    if len(errors) > config.max_failed_fraction * len(manifest.records):
-        raise DataError(f"{len(errors)} of {len(manifest.records)} images cannot be read: " + "; ".join(errors[:5]))
+    errors = _errors_of(cams_uri, len(shards), config.max_failed_fraction * len(manifest.records))
     summary = {"images": len(manifest.records) - len(errors), "errors": errors[:20]}
     meta = artifacts.write_meta(cams_uri, "cams", settings, inputs, summary)
     stage.progress.finish(f"{summary['images']} images in {len(shards)} shards -> {cams_uri}")
     return meta
+
+
+def _errors_of(uri: str, num_shards: int, num_allowed: float) -> list[str]:
+    """Return what is wrong with the bad images of all shards, those of earlier attempts included.
+
+    Raises:
+        DataError: when there are too many; their shards are forgotten, so that mended images are read again.
+    """
+    files = {index: storage.join(uri, errors_name(index)) for index in range(num_shards)}
+    found = {index: json.loads(storage.read_bytes(file)) for index, file in files.items() if storage.exists(file)}
+    errors = [error for index in found for error in found[index]]
+    if len(errors) <= num_allowed:
+        return errors
+    for index in found:
+        storage.remove_tree(storage.join(uri, shard_name(index)))
+        storage.remove_tree(files[index])
+    raise DataError(f"{len(errors)} images cannot be read: " + "; ".join(errors[:5]))
 
 
 def decode_images(shard: tuple[int, list[ImageRecord]]) -> tuple[int, list[tuple[ImageRecord, Any]]]:

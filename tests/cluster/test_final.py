@@ -53,7 +53,7 @@ def test_the_report_goes_from_seed_to_final_network_and_shows_the_bound(finished
 
 
 def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finished):
-    rows, names = read_mask_index(str(finished / "masks" / "baseline" / "index.parquet"))
+    rows, names = read_mask_index(str(finished / "masks" / "baseline"))
     assert len(rows) == 24 and len(names) == 8
     for row in rows:
         picture = Image.open(finished / "masks" / "baseline" / row.mask)
@@ -61,7 +61,9 @@ def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finish
         assert picture.mode == "P" and values.shape == (64, 64)
         assert set(np.unique(values)) <= {0, *(class_id + 1 for class_id in row.class_ids)}
         assert row.coverage == pytest.approx(float((values > 0).mean()), abs=1e-6)
-    assert not (finished / "masks" / "baseline" / "parts").exists()
+    found = {path.name for path in (finished / "masks" / "baseline").iterdir() if path.suffix != ".png"}
+    assert {name for name in found if not name.startswith("plan-")} == {"index.parquet", "meta.json", "scores.json"}
+    assert (finished / "masks" / "baseline" / "index.parquet").is_file()
 
 
 def test_a_second_run_does_nothing_again_and_a_lost_artefact_is_made_alone(finished):
