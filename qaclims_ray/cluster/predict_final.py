@@ -8,8 +8,8 @@ import torch
 from qaclims_ray.data import storage
 from qaclims_ray.errors import DataError
 from qaclims_ray.masks.label_map import label_map
-from qaclims_ray.masks.refinement import HALF
 from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.masks.shares import HALF
 from qaclims_ray.models.segmentation_network import load_segmentation_network
 from qaclims_ray.segmentation_config import SegmentationConfig
 

@@ -5,17 +5,26 @@ from pathlib import Path
 
 import torch
 
+from qaclims_ray.cluster.evaluate import check_stores_full
 from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.masks.given_cams import given_files
+from qaclims_ray.models.affinity_net import GRID_STRIDE, build_affinity_net
 from qaclims_ray.models.clip import load_clip
 from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.models.segmentation_network import build_segmentation_network
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import FROM_CLASSIFIER, needs_clip, needs_corpus, system_config, uses_given
+from qaclims_ray.systems import (
+    FROM_CLASSIFIER,
+    needs_clip,
+    needs_corpus,
+    system_config,
+    systems_with_cams,
+    uses_given,
+)
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -39,6 +48,8 @@ def preflight(config: RunConfig, out: str) -> None:
     # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
     with torch.random.fork_rng(devices=[]):
         build_mask_generator(config.cam_net, num_classes=1)
+    if config.goal != "seed":
+        _check_masks(config)
     if config.goal == "segmentation":
         _check_segmentation(config)
     if needs_clip(config):
@@ -54,6 +65,42 @@ def preflight(config: RunConfig, out: str) -> None:
         weights_fingerprint(vqa_model(config))
 
 
+def _check_masks(config: RunConfig) -> None:
+    """Check what the refinement steps need of CAMs and weights; an affinity network is built once for that."""
+    check_stores_full(config.cams)
+    for masks in {system_config(config, name).masks for name in systems_with_cams(config)}:
+        if "sam" in masks.steps:
+            weights_fingerprint(masks.sam.model)
+        if "irn" not in masks.steps:
+            continue
+        if (config.cams.store, config.cams.grid_stride) != ("both", GRID_STRIDE):
+            raise ConfigError(
+                f"masks.steps has irn, which walks on CAMs of one cell for every {GRID_STRIDE} pixels, but cams.store "
+                f"is {config.cams.store} and cams.grid_stride {config.cams.grid_stride}; set them to both and "
+                f"{GRID_STRIDE}"
+            )
+        irn = masks.irn
+        if config.cluster.num_workers > irn.optim.batch_size:
+            raise ConfigError(
+                f"cluster.num_workers is {config.cluster.num_workers}, but masks.irn.optim.batch_size "
+                f"{irn.optim.batch_size}; lower the one or raise the other"
+            )
+        if irn.weights == FROM_CLASSIFIER:
+            _check_classifier(config, "masks.irn", irn.backbone)
+            irn = replace(irn, weights="random")
+        with torch.random.fork_rng(devices=[]):
+            build_affinity_net(irn)
+
+
+def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
+    own = (config.cam_net.generator, config.cam_net.backbone)
+    if own != ("cnn", backbone):
+        raise ConfigError(
+            f"{section} starts from the classifier's backbone, but the classifier is {' '.join(own)} and "
+            f"{section}.backbone is {backbone}; name the same convolutional one, or other weights"
+        )
+
+
 def _check_segmentation(config: RunConfig) -> None:
     """Build the final network once, so that weights which are absent or do not fit are found at once."""
     if config.cluster.num_workers > config.segmentation.batch_size:
@@ -63,12 +110,7 @@ def _check_segmentation(config: RunConfig) -> None:
         )
     net = config.segmentation.net
     if net.weights == FROM_CLASSIFIER:
-        own = (config.cam_net.generator, config.cam_net.backbone)
-        if own != ("cnn", net.backbone):
-            raise ConfigError(
-                f"segmentation.net starts from the classifier's backbone, but the classifier is {' '.join(own)} and "
-                f"segmentation.net.backbone is {net.backbone}; name the same convolutional one, or other weights"
-            )
+        _check_classifier(config, "segmentation.net", net.backbone)
         net = replace(net, weights="random")
     with torch.random.fork_rng(devices=[]):
         build_segmentation_network(net, num_labels=2)

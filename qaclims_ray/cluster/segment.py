@@ -19,8 +19,8 @@ from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.masks.label_map import label_map, save_label_map
-from qaclims_ray.masks.refinement import HALF
 from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.masks.shares import HALF
 from qaclims_ray.models.segmentation_network import load_segmentation_network
 from qaclims_ray.segmentation_config import SegmentationConfig
 from qaclims_ray.systems import FROM_CLASSIFIER, system_of

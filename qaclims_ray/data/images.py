@@ -95,7 +95,7 @@ def resize_square(image: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Te
         image: RGB.
         size: side in pixels.
     """
-    return _resize(image, width=size, height=size)
+    return resize(image, width=size, height=size)
 
 
 def training_crop(
@@ -124,16 +124,16 @@ def training_crop(
             image = _random_long_side(image, augment, generator)
         case "random_resized_crop":
             image = _random_part(image, augment, generator)
-    if augment.flip and _randint(0, 1, generator):
+    if augment.flip and random_integer(0, 1, generator):
         image = image.flip(2)
     if augment.rand_augment_magnitude:
-        with _torchvision_draws_from(generator):
+        with torchvision_draws_from(generator):
             image = _rand_augment(augment.rand_augment_magnitude, mean)(image)
     pixels = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     if augment.kind == "resize_crop":
         pixels = _random_crop(pixels, augment.crop_px, generator)
     if augment.erasing_probability:
-        with _torchvision_draws_from(generator):
+        with torchvision_draws_from(generator):
             # torchvision's own annotation forgets the word that its documentation gives.
             erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
             pixels = erase(pixels)
@@ -143,17 +143,17 @@ def training_crop(
 def _random_long_side(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
     if augment.max_long_side_px == 0:
         return image
-    long_side = _randint(augment.min_long_side_px, augment.max_long_side_px, generator)
+    long_side = random_integer(augment.min_long_side_px, augment.max_long_side_px, generator)
     height, width = image.shape[1:]
     scale = long_side / max(height, width)
-    return _resize(image, width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+    return resize(image, width=max(1, round(width * scale)), height=max(1, round(height * scale)))
 
 
 def _random_part(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
     cut = v2.RandomResizedCrop(
         augment.crop_px, scale=(augment.min_crop_scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC
     )
-    with _torchvision_draws_from(generator):
+    with torchvision_draws_from(generator):
         return cut(image)
 
 
@@ -175,7 +175,7 @@ def _rand_augment(magnitude: int, mean: tuple[float, float, float]) -> v2.Transf
 
 
 @contextmanager
-def _torchvision_draws_from(generator: torch.Generator) -> Iterator[None]:
+def torchvision_draws_from(generator: torch.Generator) -> Iterator[None]:
     """Seed the global generator, the only one that torchvision knows, from a given one; give it back as it was."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
@@ -187,25 +187,27 @@ def _torchvision_draws_from(generator: torch.Generator) -> Iterator[None]:
 def _random_crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
     crop = pixels.new_zeros(3, side, side)
     height, width = pixels.shape[1:]
-    target_top, top = _offsets(height, side, generator)
-    target_left, left = _offsets(width, side, generator)
+    target_top, top = crop_offsets(height, side, generator)
+    target_left, left = crop_offsets(width, side, generator)
     part = pixels[:, top : top + side, left : left + side]
     crop[:, target_top : target_top + part.shape[1], target_left : target_left + part.shape[2]] = part
     return crop
 
 
-def _offsets(length: int, side: int, generator: torch.Generator) -> tuple[int, int]:
-    """Offset in the crop and offset in the image, along one axis; one of the two is 0."""
+def crop_offsets(length: int, side: int, generator: torch.Generator) -> tuple[int, int]:
+    """Draw the offset in the crop and the offset in the image, along one axis; one of the two is 0."""
     if length > side:
-        return 0, _randint(0, length - side, generator)
-    return _randint(0, side - length, generator), 0
+        return 0, random_integer(0, length - side, generator)
+    return random_integer(0, side - length, generator), 0
 
 
-def _randint(low: int, high: int, generator: torch.Generator) -> int:
+def random_integer(low: int, high: int, generator: torch.Generator) -> int:
+    """Draw an integer, both ends included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-def _resize(image: Tensor, *, width: int, height: int) -> Tensor:
+def resize(image: UInt8[Tensor, "3 _ _"], *, width: int, height: int) -> UInt8[Tensor, "3 {height} {width}"]:
+    """Resize with PIL's bicubic filter; sizes in pixels."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     return _to_tensor(picture.resize((width, height), Image.Resampling.BICUBIC))
 

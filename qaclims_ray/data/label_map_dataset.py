@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.datasets import seed_of
-from qaclims_ray.data.images import _offsets, _randint, _resize, _torchvision_draws_from, load_image, load_mask
+from qaclims_ray.data.images import crop_offsets, load_image, load_mask, random_integer, resize, torchvision_draws_from
 from qaclims_ray.errors import DataError
 from qaclims_ray.segmentation_config import SegmentationCropConfig
 
@@ -169,11 +169,11 @@ def labelled_crop(
     """
     side = crop.crop_px
     height, width = _random_size((image.shape[1], image.shape[2]), crop, generator)
-    target_top, top = _offsets(height, side, generator)
-    target_left, left = _offsets(width, side, generator)
-    part = _resize(image, width=width, height=height)[:, top : top + side, left : left + side]
+    target_top, top = crop_offsets(height, side, generator)
+    target_left, left = crop_offsets(width, side, generator)
+    part = resize(image, width=width, height=height)[:, top : top + side, left : left + side]
     part_labels = _resize_labels(labels, width=width, height=height)[top : top + side, left : left + side]
-    if crop.flip and _randint(0, 1, generator):
+    if crop.flip and random_integer(0, 1, generator):
         part, part_labels = part.flip(2), part_labels.flip(1)
     if crop.jitter:
         part = _jitter(part, crop.jitter, generator)
@@ -199,5 +199,5 @@ def _resize_labels(labels: Tensor, *, width: int, height: int) -> Tensor:
 
 def _jitter(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     change = v2.ColorJitter(strength, strength, strength, strength * _HUE_SHARE)
-    with _torchvision_draws_from(generator):
+    with torchvision_draws_from(generator):
         return change(image)

@@ -77,10 +77,10 @@ def compute_cams(
     """
     if not len(images) == len(class_ids) == len(image_ids):
         raise DataError(f"got {len(images)} images, {len(class_ids)} label sets and {len(image_ids)} identifiers")
-    device = _device_of(network)
+    device = device_of(network)
     cams: dict[int, ImageCam] = {}
-    with _inference(network):
-        for positions in _batches(images, config.batch_size):
+    with inference(network):
+        for positions in batches_of_one_size(images, config.batch_size):
             pixels = torch.stack([images[position] for position in positions]).to(device)
             present = [class_ids[position] for position in positions]
             names = [image_ids[position] for position in positions]
@@ -110,7 +110,7 @@ def grid_size(height: int, width: int, stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
-def _batches(images: Sequence[Tensor], batch_size: int) -> Iterator[list[int]]:
+def batches_of_one_size(images: Sequence[Tensor], batch_size: int) -> Iterator[list[int]]:
     """Yield positions of images of one size, at most `batch_size` together."""
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
@@ -228,14 +228,15 @@ def _split(
     return [one.clone() for one in maps.cpu().split(counts)]
 
 
-def _device_of(network: nn.Module) -> torch.device:
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network's parameters; the CPU where it has none."""
     for parameter in network.parameters():
         return parameter.device
     return torch.device("cpu")
 
 
 @contextmanager
-def _inference(network: nn.Module) -> Iterator[None]:
+def inference(network: nn.Module) -> Iterator[None]:
     """Run without gradients and in eval mode; each part of the network returns to the mode it was in."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -21,9 +21,8 @@ from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.masks.pamr import refine_by_pamr
 from qaclims_ray.masks.random_walk import walk_cam
 from qaclims_ray.masks.sam_refinement import refine_by_sam
+from qaclims_ray.masks.shares import HALF, foreground_shares
 
-HALF = 0.5
-"""Background score where a map is the share of its class against the background."""
 _CRF_LABEL_PIXELS = 4_000_000
 """Pixels times labels of one CRF batch: bounds its memory."""
 
@@ -151,16 +150,9 @@ def refine_by_crf(
             maps = torch.stack([_full(cams[position]) for position in chosen]).to(device)
             pixels = torch.stack([images[position] for position in chosen]).to(device)
             posterior = dense_crf(pixels, _energy(maps, threshold, config), config)
-            for position, one in zip(chosen, against_background(posterior).cpu(), strict=True):
-                refined[position] = replace(cams[position], full=one, grid=None)
+            for position, one in zip(chosen, posterior, strict=True):
+                refined[position] = replace(cams[position], full=foreground_shares(one).cpu(), grid=None)
     return refined
-
-
-def against_background(
-    posterior: Float[Tensor, "batch label height width"],
-) -> Float[Tensor, "batch class height width"]:
-    """Return each class's share against the background: above one half where the class beats it."""
-    return posterior[:, 1:] / (posterior[:, 1:] + posterior[:, :1]).clamp_min(1e-12)
 
 
 def _energy(maps: Float[Tensor, "batch class height width"], threshold: float, config: CrfConfig) -> Tensor:

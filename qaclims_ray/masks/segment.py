@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from qaclims_ray.data.classes import BACKGROUND_VALUE, class_id
 from qaclims_ray.errors import ModelError
 from qaclims_ray.mask_config import CrfConfig
-from qaclims_ray.masks.cam import ImageCam, _batches, _device_of, _inference, resize_like_pil
+from qaclims_ray.masks.cam import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
 from qaclims_ray.masks.crf import dense_crf, label_energy, probability_energy
+from qaclims_ray.masks.shares import foreground_shares
 from qaclims_ray.segmentation_config import SegmentationTestConfig
 
 CRF_MIN_PROBABILITY = 0.02
@@ -50,10 +51,10 @@ def segment_images(
     Raises:
         ModelError: when the network's response is not finite.
     """
-    device = _device_of(network)
+    device = device_of(network)
     found: dict[int, Tensor] = {}
-    with _inference(network):
-        for positions in _batches(images, test.batch_size):
+    with inference(network):
+        for positions in batches_of_one_size(images, test.batch_size):
             pixels = torch.stack([images[position] for position in positions]).to(device)
             found.update(zip(positions, _probabilities(network, pixels, test, mean, std).cpu(), strict=True))
     return [found[position] for position in range(len(images))]
@@ -62,25 +63,12 @@ def segment_images(
 def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"]) -> ImageCam:
     """Return label probabilities as class maps whose label map at background score 0.5 is their argmax.
 
-    The map of class k is p_k / (p_k + p_background). Where rounding would make a tie of it (a background of 1e-9 lets
-    two classes round to 1), the foremost class keeps the lead by the smallest step of float32. Ties are decided as by
-    argmax: the background wins, then the class listed first.
-
     Args:
         image_id: the manifest's image identifier.
         probabilities: background first; they need not add up to 1.
     """
-    background, classes = probabilities[:1].float(), probabilities[1:].float()
-    half = torch.tensor(0.5, device=classes.device)
-    shares = classes / (background + classes).clamp_min(torch.finfo(torch.float32).tiny)
-    highest, foremost = classes.max(0, keepdim=True)
-    lead = shares.gather(0, foremost)
-    above = torch.nextafter(half, half + 1)
-    lead = torch.where(highest > background, lead.clamp_min(above), lead.clamp_max(half))
-    below = torch.nextafter(lead, torch.zeros_like(lead))
-    shares = torch.minimum(shares, below).scatter(0, foremost, lead)
     class_ids = tuple(class_id(value) for value in range(1, len(probabilities)))
-    return ImageCam(image_id, class_ids, shares, None, *probabilities.shape[1:])
+    return ImageCam(image_id, class_ids, foreground_shares(probabilities), None, *probabilities.shape[1:])
 
 
 def crf_probabilities(

@@ -14,7 +14,6 @@ from qaclims_ray.masks.pamr import refine_by_pamr
 from qaclims_ray.masks.random_walk import walk_cam
 from qaclims_ray.masks.refinement import (
     Refiners,
-    against_background,
     pseudo_mask,
     refine_by_crf,
     refine_cams,
@@ -232,11 +231,6 @@ def test_the_crf_follows_the_square_that_the_seed_only_hints_at() -> None:
     square[3:21, 4:20] = True
     seed, refined = (((label_map(*one) == 3) == square).float().mean() for one in ((cam, 0.3), (found, 0.5)))
     assert refined > 0.99 and seed < 0.7
-
-
-def test_a_class_s_share_against_a_background_that_is_impossible() -> None:
-    posterior = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
-    assert against_background(posterior).flatten().tolist() == [1.0, 0.0]
 
 
 # --- uncertain pixels (row E11)
