@@ -194,6 +194,7 @@ def _miniature_thresholds(system: str, *, seed: float, foreground: float, backgr
     return PerSystem(
         system=system,
         overrides={
+            "evaluation.fixed_threshold": seed,
             "masks.seed_threshold": seed,
             "masks.irn.foreground_threshold": foreground,
             "masks.irn.background_threshold": background,

@@ -7,10 +7,10 @@ from qaclims_ray.cluster.methods import phase_settings
 from qaclims_ray.config import DataConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import PerSystem, RunConfig, Variant, with_overrides
+from qaclims_ray.system_checks import check_systems
 from qaclims_ray.systems import (
     SUPERVISED,
     SYSTEMS,
-    check_systems,
     needs_classifier,
     needs_clip,
     needs_corpus,
@@ -238,6 +238,24 @@ def test_one_system_is_adjusted_once() -> None:
     entry = PerSystem(system="semples", overrides={"seed": 1})
     with pytest.raises(ConfigError, match="per_system names one system twice"):
         dataclasses.replace(_run("semples"), per_system=(entry, entry))
+
+
+# --- what starts from the classifier
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (FINAL, False),
+        ({**FINAL, "segmentation.net.weights": "classifier"}, True),
+        ({"segmentation.net.weights": "classifier", "goal": "mask", "masks.steps": ["crf"]}, False),
+        ({"goal": "mask", "masks.irn.weights": "classifier"}, True),
+        ({"goal": "mask", "masks.irn.weights": "classifier", "masks.steps": ["crf"]}, False),
+        ({"goal": "seed", "masks.irn.weights": "classifier"}, False),
+    ],
+)
+def test_networks_that_start_from_the_classifier_need_it_trained(overrides, expected) -> None:
+    assert needs_classifier(_run("given_cams", **{"cams.given": "/cams", **overrides})) == expected
 
 
 # --- the fully supervised bound
