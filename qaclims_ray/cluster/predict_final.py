@@ -20,7 +20,7 @@ class FinalNetwork:
     def __init__(self, network_uri: str, config: SegmentationConfig, device: torch.device, *, with_crf: bool) -> None:
         with storage.local_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
-        self.config, self.with_crf = config, with_crf
+        self.config, self.device, self.with_crf = config, device, with_crf
 
     def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:
         """Return the label map of each image.
@@ -36,8 +36,10 @@ class FinalNetwork:
         predicted = segment_images(self.network, images, test, net.image_mean, net.image_std)
         masks = []
         for image, probabilities, known in zip(images, predicted, labels, strict=True):
-            refined = crf_probabilities(image, probabilities, test.crf) if self.with_crf else probabilities
-            maps = as_class_maps("", refined)
+            if self.with_crf:
+                here = crf_probabilities(image.to(self.device), probabilities.to(self.device), test.crf)
+                probabilities = here.cpu()
+            maps = as_class_maps("", probabilities)
             if known is not None:
                 if beyond := [class_id for class_id in known if class_id >= len(maps.class_ids)]:
                     raise DataError(f"label {beyond[0]} is no class of the network, which has {len(maps.class_ids)}")

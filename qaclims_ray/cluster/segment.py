@@ -59,9 +59,9 @@ class SegmentActor:
         gpus_per_actor: float,
     ) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        self.device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
         with storage.local_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, device)
+            self.network = load_segmentation_network(folder, self.device)
         self.config, self.uri = config, uri
         self.thresholds, self.num_classes, self.splits = sweep_thresholds(scoring), num_classes, splits
 
@@ -77,7 +77,8 @@ class SegmentActor:
             save_label_map(label_map(maps, HALF), storage.join(self.uri, f"{name}.png"))
             if image.truth is None:
                 continue
-            refined = as_class_maps(name, crf_probabilities(image.pixels, probabilities, test.crf))
+            refined = crf_probabilities(image.pixels.to(self.device), probabilities.to(self.device), test.crf)
+            refined = as_class_maps(name, refined.cpu())
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
                     sweeps[f"{prefix}plain"].update(maps, image.truth)
