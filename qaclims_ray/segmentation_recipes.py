@@ -1,5 +1,6 @@
 """Published recipes of final networks (rows D1-D8); presets choose one, and say what it starts from."""
 
+from qaclims_ray.models.caffe_resnet import CAFFE_MEAN, CAFFE_STD
 from qaclims_ray.segmentation_config import (
     SegmentationConfig,
     SegmentationCropConfig,
@@ -30,9 +31,19 @@ def deeplab_v2(weights: str = "timm") -> SegmentationConfig:
 
 
 def deeplab_v2_from_coco(weights: str) -> SegmentationConfig:
-    """DeepLabV2 from weights that were trained on COCO's masks, which moves VOC val by 1 to 2.7 points (D1, D5)."""
+    """DeepLabV2 from weights that were trained on COCO's masks, which moves VOC val by 1 to 2.7 points (D1, D5).
+
+    Args:
+        weights: file in deeplab-pytorch's names; they hold pixel labels of COCO, and every result says what it used.
+    """
     return SegmentationConfig(
-        net=SegmentationNetConfig(architecture="deeplab_v2", backbone="resnet101", weights=weights),
+        net=SegmentationNetConfig(
+            architecture="deeplab_v2",
+            backbone="resnet101_caffe",
+            weights=weights,
+            image_mean=CAFFE_MEAN,
+            image_std=CAFFE_STD,
+        ),
         crop=SegmentationCropConfig(min_scale=0.5, max_scale=1.5, crop_px=321),
         test=SegmentationTestConfig(flip=False),
         iterations=20_000,

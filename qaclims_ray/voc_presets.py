@@ -15,7 +15,7 @@ from qaclims_ray.config import (
 from qaclims_ray.mask_config import IrnConfig, MaskConfig, semples_crf
 from qaclims_ray.run_config import ClusterConfig, RunConfig, with_overrides
 from qaclims_ray.segmentation_config import SegmentationConfig, SegmentationCropConfig, SegmentationNetConfig
-from qaclims_ray.segmentation_recipes import deeplab_v1, deeplab_v2, mask2former, segmenter
+from qaclims_ray.segmentation_recipes import deeplab_v1, deeplab_v2, deeplab_v2_from_coco, mask2former, segmenter
 
 _PLAIN_VIT_B = {"clip.model": "ViT-B-32-quickgelu", "clip.weights": "openai", "clip.mask_adapted": False}
 """OpenAI's plain CLIP, which CLIMS and SemPLeS use."""
@@ -41,6 +41,15 @@ def voc12() -> RunConfig:
         segmentation=deeplab_v2(),
         cluster=ClusterConfig(num_workers=2, use_gpu=True, cpus_per_worker=4, loader_workers=3, precision="bf16"),
     )
+
+
+def voc12_from_coco() -> RunConfig:
+    """QA-CLIMS on VOC 2012, the DeepLabV2 starting from COCO's segmentation weights (rows D1, D5).
+
+    Needs them in deeplab-pytorch's names as `segmentation.net.weights`; they were trained with pixel labels.
+    """
+    recipe = deeplab_v2_from_coco("deeplabv1_resnet101-coco.pth")
+    return replace(voc12(), name="voc12_from_coco", segmentation=recipe)
 
 
 def voc12_deeplab_v1() -> RunConfig:

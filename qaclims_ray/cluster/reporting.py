@@ -120,15 +120,21 @@ def environment() -> dict[str, object]:
 
 
 def supervision(config: RunConfig) -> str:
-    """Say which labels stand behind the figures: OVSeg's CLIP has seen masks, plain CLIP has not."""
-    labels = "image-level labels"
+    """Say which labels stand behind the figures: OVSeg's CLIP and SAM have seen masks, plain CLIP has not."""
+    labels = ["image-level labels"]
     if any(uses_given(config, name) for name in config.systems):
-        labels += "; whatever stands behind the given CAMs"
-    if config.data.dataset == "miniature" or not needs_clip(config):
-        return labels
-    if config.clip.mask_adapted:
-        return f"{labels}; a CLIP adapted on mask proposals of COCO (OVSeg)"
-    return f"{labels}; a CLIP trained on pairs of image and text"
+        labels.append("whatever stands behind the given CAMs")
+    is_miniature = config.data.dataset == "miniature"
+    if needs_clip(config) and not is_miniature:
+        adapted = "a CLIP adapted on mask proposals of COCO (OVSeg)"
+        labels.append(adapted if config.clip.mask_adapted else "a CLIP trained on pairs of image and text")
+    if config.goal != "seed" and "sam" in config.masks.steps:
+        labels.append("SAM, trained on masks")
+    if config.goal != "seed" and is_miniature:
+        labels.append("the background scores of its masks were chosen on seeds 10 and 11, with pixel labels")
+    if config.goal == "segmentation":
+        labels.append(f"initial weights of the final network: {config.segmentation.net.weights}")
+    return "; ".join(labels)
 
 
 def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReading]:
