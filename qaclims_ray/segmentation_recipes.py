@@ -81,8 +81,7 @@ def segmenter(weights: str = "timm") -> SegmentationConfig:
     """
     return SegmentationConfig(
         net=SegmentationNetConfig(
-            architecture="segmenter", backbone="deit_small_patch16_224", weights=weights, image_size=512,
-            image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5),
+            architecture="segmenter", backbone="deit_small_patch16_224", weights=weights, image_size=512
         ),
         crop=SegmentationCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512),
         test=SegmentationTestConfig(scales=(0.75, 1.0, 1.25), window_px=512),
@@ -91,7 +90,7 @@ def segmenter(weights: str = "timm") -> SegmentationConfig:
         head_lr_factor=1.0,
         weight_decay=0.0,
         batch_size=8,
-    )  # fmt: skip
+    )
 
 
 def mask2former(weights: str) -> SegmentationConfig:

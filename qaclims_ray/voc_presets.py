@@ -148,7 +148,7 @@ def voc12_weaktr() -> RunConfig:
             kind="random_resized_crop", crop_px=224, rand_augment_magnitude=9, erasing_probability=0.25
         ),
         classifier=ClassifierConfig(optim=scaled, freeze_batch_norm=False),
-        masks=MaskConfig(steps=("crf",), seed_threshold=0.4, crf=semples_crf()),
+        masks=MaskConfig(steps=("crf",), seed_threshold=0.4, crf=semples_crf(), gpus_per_actor=1.0),
         segmentation=segmenter(),
     )
 

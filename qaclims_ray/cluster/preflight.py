@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from qaclims_ray.cluster.evaluate import check_stores_full
-from qaclims_ray.cluster.stage import clip_model, vqa_model, weights_fingerprint
+from qaclims_ray.cluster.stage import backbone_weights, clip_model, vqa_model, weights_fingerprint
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
@@ -42,12 +42,12 @@ def preflight(config: RunConfig, out: str) -> None:
     if storage.is_remote(out) and config.cluster.num_workers == 0:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
     storage.check_writable(out)
-    weights = config.cam_net.weights
+    weights = backbone_weights(config)
     if weights not in ("", "timm") and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
     # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
     with torch.random.fork_rng(devices=[]):
-        build_mask_generator(config.cam_net, num_classes=1)
+        build_mask_generator(replace(config.cam_net, weights=weights), num_classes=1)
     if config.goal != "seed":
         _check_masks(config)
     if config.goal == "segmentation":
