@@ -59,9 +59,9 @@ class SegmentActor:
         gpus_per_actor: float,
     ) -> None:
         torch.set_num_threads(1)
-        self.device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
         with storage.local_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, self.device)
+            self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
         self.thresholds, self.num_classes, self.splits = sweep_thresholds(scoring), num_classes, splits
 
@@ -70,15 +70,14 @@ class SegmentActor:
         net, test = self.config.net, self.config.test
         sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
         pixels = [image.pixels for image in shard.images]
-        predicted = segment_images(self.network, pixels, test, net.image_mean, net.image_std)
-        for image, probabilities in zip(shard.images, predicted, strict=True):
+        for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
+            image = shard.images[position]
             name = image.record.image_id
-            maps = as_class_maps(name, probabilities)
+            maps = as_class_maps(name, probabilities.cpu())
             save_label_map(label_map(maps, HALF), storage.join(self.uri, f"{name}.png"))
             if image.truth is None:
                 continue
-            refined = crf_probabilities(image.pixels.to(self.device), probabilities.to(self.device), test.crf)
-            refined = as_class_maps(name, refined.cpu())
+            refined = as_class_maps(name, crf_probabilities(image.pixels, probabilities, test.crf).cpu())
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
                     sweeps[f"{prefix}plain"].update(maps, image.truth)

@@ -30,12 +30,13 @@ def segment_images(
     test: SegmentationTestConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-) -> list[Float[Tensor, "label _height _width"]]:
-    """Return each image's label probabilities, averaged over scales and mirror images.
+) -> Iterator[tuple[int, Float[Tensor, "label height width"]]]:
+    """Yield each image's position and label probabilities, averaged over scales and mirror images.
 
     At each scale (PIL's bicubic filter) logits are enlarged bilinearly to the image's own size before the softmax.
     With a window they are averaged where windows overlap, at the scaled image's size. Images of one size run
-    together, `test.batch_size` at a time. Computed in float32.
+    together, `test.batch_size` at a time, and come one batch after the other: the probabilities of a whole shard of
+    640x480 pixels and 81 labels would take 6 GB. Computed in float32.
 
     Args:
         network: a final network (`segmentation_network.SegmentationNetwork`); it runs on the device of its parameters,
@@ -45,19 +46,19 @@ def segment_images(
         mean: of the network's normalisation, on the 0-1 scale.
         std: of the network's normalisation, on the 0-1 scale.
 
-    Returns:
-        Probabilities on the CPU that add up to 1 over labels, background first, in the order of the images.
+    Yields:
+        Position in `images`, each once and not in order; probabilities on the network's device that add up to 1 over
+        labels, background first.
 
     Raises:
         ModelError: when the network's response is not finite.
     """
     device = device_of(network)
-    found: dict[int, Tensor] = {}
-    with inference(network):
-        for positions in batches_of_one_size(images, test.batch_size):
-            pixels = torch.stack([images[position] for position in positions]).to(device)
-            found.update(zip(positions, _probabilities(network, pixels, test, mean, std).cpu(), strict=True))
-    return [found[position] for position in range(len(images))]
+    for positions in batches_of_one_size(images, test.batch_size):
+        pixels = torch.stack([images[position] for position in positions]).to(device)
+        with inference(network):  # not around the yield, which would leave the caller in inference mode
+            found = _probabilities(network, pixels, test, mean, std)
+        yield from zip(positions, found, strict=True)
 
 
 def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"]) -> ImageCam:

@@ -60,6 +60,12 @@ def normalised(image: torch.Tensor) -> torch.Tensor:
     return ((image.float() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))[None]
 
 
+def segmented(network, images, test, mean, std) -> list[torch.Tensor]:
+    """All probabilities in the order of the images."""
+    found = dict(segment_images(network, images, test, mean, std))
+    return [found[position] for position in range(len(images))]
+
+
 @torch.no_grad()
 def probabilities_of(network, image, scale: float, is_mirrored: bool) -> torch.Tensor:
     """One image at one scale, step by step."""
@@ -74,11 +80,11 @@ def test_probabilities_are_means_over_scales_and_mirror_images(network) -> None:
     network.eval()
     image = picture()
     test = SegmentationTestConfig(scales=(0.5, 1.0, 1.75), flip=True)
-    (found,) = segment_images(network, [image], test, MEAN, STD)
+    (found,) = segmented(network, [image], test, MEAN, STD)
     views = [probabilities_of(network, image, scale, flip) for scale in test.scales for flip in (False, True)]
     torch.testing.assert_close(found, torch.stack(views).mean(0))
     torch.testing.assert_close(found.sum(0), torch.ones(12, 18))
-    (single,) = segment_images(network, [image], PLAIN, MEAN, STD)
+    (single,) = segmented(network, [image], PLAIN, MEAN, STD)
     torch.testing.assert_close(single, probabilities_of(network, image, 1.0, False))
     assert (found - single).abs().max() > 0.01
 
@@ -86,30 +92,38 @@ def test_probabilities_are_means_over_scales_and_mirror_images(network) -> None:
 def test_images_of_one_size_run_together_and_keep_their_order(network) -> None:
     images = [picture(seed=0), picture(10, 10, 1), picture(seed=2), picture(seed=3)]
     test = SegmentationTestConfig(flip=False, batch_size=2)
-    found = segment_images(network, images, test, MEAN, STD)
+    found = segmented(network, images, test, MEAN, STD)
     assert sorted(network.sizes) == [(1, 3, 10, 10), (1, 3, 12, 18), (2, 3, 12, 18)]
     for image, probabilities in zip(images, found, strict=True):
         assert probabilities.shape == (4, *image.shape[1:]) and probabilities.dtype == torch.float32
-        torch.testing.assert_close(probabilities, segment_images(network, [image], PLAIN, MEAN, STD)[0])
-    assert segment_images(network, [], test, MEAN, STD) == []
+        torch.testing.assert_close(probabilities, segmented(network, [image], PLAIN, MEAN, STD)[0])
+    assert segmented(network, [], test, MEAN, STD) == []
+
+
+def test_images_come_batch_by_batch_and_leave_the_caller_as_it_was(network) -> None:
+    test = SegmentationTestConfig(flip=False, batch_size=2)
+    found = segment_images(network, [picture(seed=seed) for seed in range(5)], test, MEAN, STD)
+    assert [next(found)[0], next(found)[0]] == [0, 1] and len(network.sizes) == 1
+    assert not torch.is_inference_mode_enabled() and network.training
+    assert [position for position, _ in found] == [2, 3, 4]
 
 
 def test_the_network_keeps_its_mode_and_gets_no_gradients(network) -> None:
     network.train()
     network.norm.eval()
     mean = network.norm.running_mean.clone()
-    (found,) = segment_images(network, [picture()], PLAIN, MEAN, STD)
+    (found,) = segmented(network, [picture()], PLAIN, MEAN, STD)
     assert network.training and network.conv.training and not network.norm.training
     assert not found.requires_grad and torch.equal(network.norm.running_mean, mean)
     network.eval()
-    torch.testing.assert_close(segment_images(network, [picture()], PLAIN, MEAN, STD)[0], found)
+    torch.testing.assert_close(segmented(network, [picture()], PLAIN, MEAN, STD)[0], found)
 
 
 def test_windows_are_averaged_where_they_overlap(network) -> None:
     network.eval()
     image = picture(8, 20)
     test = SegmentationTestConfig(flip=False, window_px=8)
-    (found,) = segment_images(network, [image], test, MEAN, STD)
+    (found,) = segmented(network, [image], test, MEAN, STD)
     assert network.sizes == [(1, 3, 8, 8)] * 4
     total, counts = torch.zeros(4, 8, 20), torch.zeros(8, 20)
     for start in (0, 4, 8, 12):
@@ -128,15 +142,15 @@ def test_windows_reach_every_edge(height, width) -> None:
             return torch.ones_like(image[:, :2]) * torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
 
     test = SegmentationTestConfig(flip=True, window_px=8)
-    (found,) = segment_images(Ones(), [picture(height, width)], test, MEAN, STD)
+    (found,) = segmented(Ones(), [picture(height, width)], test, MEAN, STD)
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0]).softmax(0).view(2, 1, 1).expand(2, height, width))
 
 
 def test_an_image_inside_the_window_is_seen_at_once(network) -> None:
     network.eval()
     test = SegmentationTestConfig(flip=False, window_px=32)
-    (found,) = segment_images(network, [picture()], test, MEAN, STD)
-    torch.testing.assert_close(found, segment_images(network, [picture()], PLAIN, MEAN, STD)[0])
+    (found,) = segmented(network, [picture()], test, MEAN, STD)
+    torch.testing.assert_close(found, segmented(network, [picture()], PLAIN, MEAN, STD)[0])
 
 
 @pytest.mark.parametrize("window_px", [0, 8])
@@ -144,7 +158,7 @@ def test_an_image_inside_the_window_is_seen_at_once(network) -> None:
 def test_scores_that_are_not_finite_are_refused(network, value, window_px) -> None:
     nn.init.constant_(network.classifier.bias, value)
     with pytest.raises(ModelError, match=r"not finite.*segmentation\.lr"):
-        segment_images(network, [picture()], SegmentationTestConfig(window_px=window_px), MEAN, STD)
+        segmented(network, [picture()], SegmentationTestConfig(window_px=window_px), MEAN, STD)
 
 
 def random_probabilities(kind: str, seed: int) -> torch.Tensor:
