@@ -88,6 +88,7 @@ def _check_masks(config: RunConfig) -> None:
         if irn.weights == FROM_CLASSIFIER:
             _check_classifier(config, "masks.irn", irn.backbone)
             irn = replace(irn, weights="random")
+        weights_fingerprint(irn.weights)
         with torch.random.fork_rng(devices=[]):
             build_affinity_net(irn)
 
@@ -112,6 +113,7 @@ def _check_segmentation(config: RunConfig) -> None:
     if net.weights == FROM_CLASSIFIER:
         _check_classifier(config, "segmentation.net", net.backbone)
         net = replace(net, weights="random")
+    weights_fingerprint(net.weights)
     with torch.random.fork_rng(devices=[]):
         build_segmentation_network(net, num_labels=2)
 
