@@ -207,8 +207,12 @@ def voc12_mobilenet() -> RunConfig:
         ),
         cams=CamConfig(scales=(1.0, 0.5, 1.5), batch_size=4),
         goal="segmentation",
-        masks=MaskConfig(
+        masks=MaskConfig(  # around Otsu's threshold of the sample's CAMs, 0.43, which needs no masks
+            seed_threshold=0.43,
             irn=IrnConfig(
+                foreground_threshold=0.53,
+                background_threshold=0.33,
+                walk_threshold=0.43,
                 backbone="mobilenetv2_100",
                 weights="classifier",
                 width=128,
@@ -226,7 +230,7 @@ def voc12_mobilenet() -> RunConfig:
                 pad_same=True,
             ),
             crop=SegmentationCropConfig(min_scale=0.5, max_scale=1.5, crop_px=256),
-            iterations=400,
+            iterations=300,
             iterations_per_checkpoint=100,
             freeze_batch_norm=True,
             optimizer="adamw",
