@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, has_later_stages
 from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart, data_colours, percent, swatch
-from qaclims_ray.evaluation.stages_figure import stages_figure
+from qaclims_ray.evaluation.stages_figure import STAGE_WORDS, stages_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 
 _ON_SEEDS = {
@@ -37,13 +37,16 @@ def stages_chart(data: ReportData) -> Figure:
     limit = bound(data)
     values, best = {}, {}
     for system in data.systems.values():
-        scored = {stage: getattr(system, stage) for stage in ("seed", "mask", "segmentation")}
+        scored = {stage: getattr(system, stage) for stage in STAGE_WORDS}
         figures = {stage: scores.miou_fixed for stage, scores in scored.items() if scores is not None}
         if figures and system is not limit:
             values[system.label] = figures
             best |= {system.label: system.seed.miou_best} if system.seed else {}
     line = (limit.label, limit.segmentation.miou_fixed) if limit and limit.segmentation else None
-    return stages_figure(values, bound=line, best_seeds=best, splits=data.splits, colours=data_colours(data))
+    crf = limit.segmentation_crf.miou_fixed if limit and limit.segmentation_crf else None
+    return stages_figure(
+        values, bound=line, bound_crf=crf, best_seeds=best, splits=data.splits, colours=data_colours(data)
+    )
 
 
 def final_tile(data: ReportData, system: SystemReport) -> list[tuple[str, str, str]]:

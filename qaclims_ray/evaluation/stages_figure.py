@@ -14,12 +14,17 @@ from qaclims_ray.evaluation.figures import WIDTH_INCHES, colours_of, draw_legend
 from qaclims_ray.evaluation.label_places import LEFT, place_labels
 from qaclims_ray.evaluation.palette import INK, PAPER, QUIET_INK
 
-STAGE_WORDS = {"seed": "seed, fixed threshold", "mask": "pseudo mask", "segmentation": "final network"}
+STAGE_WORDS = {
+    "seed": "seed, fixed threshold",
+    "mask": "pseudo mask",
+    "segmentation": "final network",
+    "segmentation_crf": "final network + CRF",
+}
 """Stages in the order of the pipeline, and what charts call them."""
 
-_OFFSETS = {"seed": -0.29, "mask": 0.0, "segmentation": 0.29}
-_MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "best": "*"}
-_SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "best": 10}
+_OFFSETS = {"seed": -0.33, "mask": -0.11, "segmentation": 0.11, "segmentation_crf": 0.33}
+_MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "segmentation_crf": "s", "best": "*"}
+_SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "segmentation_crf": 7, "best": 10}
 _MARKER_POINTS = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
 _PANEL_POINTS = (815.0, 250.0)  # as the layout leaves it, about: it is only known after drawing
 _BEST_WORDS = "seed, best threshold (chosen with pixel labels)"
@@ -32,6 +37,7 @@ def stages_figure(
     systems: Mapping[str, Mapping[str, float]],
     *,
     bound: tuple[str, float] | None = None,
+    bound_crf: float | None = None,
     best_seeds: Mapping[str, float] | None = None,
     splits: Mapping[str, str] | None = None,
     colours: Mapping[str, str] | None = None,
@@ -39,17 +45,18 @@ def stages_figure(
     """Draw the mIoU of every system's stages as a short connected line, systems side by side.
 
     Args:
-        systems: label -> stage ("seed", "mask", "segmentation") -> mIoU as a fraction; stages may be missing or NaN.
+        systems: label -> stage (of `STAGE_WORDS`) -> mIoU as a fraction; stages may be missing or NaN.
         bound: label and mIoU of the fully supervised network, drawn as a line across.
+        bound_crf: mIoU of that network with CRF, another line.
         best_seeds: label -> mIoU of the seed at the threshold that was chosen with pixel labels, an open star.
         splits: stage -> split it is scored on, named in the legend.
         colours: as in `figures.sweep_figure`.
     """
     shown = {label: _finite(stages) for label, stages in systems.items()}
     stars = {label: value for label, value in (best_seeds or {}).items() if label in shown and math.isfinite(value)}
-    line = bound if bound is not None and math.isfinite(bound[1]) else None
+    lines = _bound_lines(bound, bound_crf)
     values = [value for stages in shown.values() for value in stages.values()] + list(stars.values())
-    low, high = _limits(values + ([line[1]] if line else []))
+    low, high = _limits(values + [value for _, value in lines])
     figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
     axes = figure.subplots()
     dress(axes, "")
@@ -63,9 +70,9 @@ def stages_figure(
         if label in stars:
             _mark(axes, "best", position + _OFFSETS["seed"], stars[label], colour)
         _draw_system(axes, position, shown[label], colour)
-    _draw_values(axes, shown, stars, line, font_points)
-    if line:
-        _draw_bound(axes, *line)
+    _draw_values(axes, shown, stars, lines, font_points)
+    for (name, value), gid in zip(lines, ("bound", "bound-crf"), strict=False):
+        _draw_bound(axes, name, value, gid)
     width = max(8, int(WIDTH_INCHES * 13.5 / slots))
     axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_points)
     axes.grid(False, axis="x")
@@ -94,7 +101,7 @@ def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label
 
 
 def _draw_values(
-    axes: Axes, shown: Mapping[str, Mapping[str, float]], stars: Mapping[str, float], line: tuple[str, float] | None,
+    axes: Axes, shown: Mapping[str, Mapping[str, float]], stars: Mapping[str, float], lines: list[tuple[str, float]],
     font_points: float,
 ) -> None:  # fmt: skip
     """Write each value where lines, markers and other values leave room: seeds left of their point if they can be."""
@@ -112,10 +119,10 @@ def _draw_values(
             obstacles += list((np.linspace(one, other, 20) - (left, low)) * scale)
     if not points:
         return
-    if line:
-        height = (line[1] - low) * scale[1]
+    for name, value in lines:
+        height = (value - low) * scale[1]
         obstacles += [(x, height) for x in np.arange(0, _PANEL_POINTS[0], 4)]
-        taken = np.array([[0, height, 7.0 * len(_bound_text(*line)), height + 16]])
+        taken = np.concatenate([taken, [[0, height, 7.0 * len(_bound_text(name, value)), height + 16]]])
     anchors = (np.array(points) - (left, low)) * scale
     text = (2.55 * font_points, 1.15 * font_points)
     offsets = place_labels(
@@ -127,8 +134,16 @@ def _draw_values(
         )
 
 
-def _draw_bound(axes: Axes, label: str, value: float) -> None:
-    axes.axhline(value, color=INK, linewidth=1.4, linestyle=(0, (6, 3)), gid="bound", zorder=1)
+def _bound_lines(bound: tuple[str, float] | None, bound_crf: float | None) -> list[tuple[str, float]]:
+    if bound is None:
+        return []
+    name, value = bound
+    lines = [(name, value), (f"{name} + CRF", math.nan if bound_crf is None else bound_crf)]
+    return [(words, height) for words, height in lines if math.isfinite(height)]
+
+
+def _draw_bound(axes: Axes, label: str, value: float, gid: str) -> None:
+    axes.axhline(value, color=INK, linewidth=1.4, linestyle=(0, (6, 3)), gid=gid, zorder=1)
     axes.annotate(
         plain_text(_bound_text(label, value)), (0, value), (4, 3), xycoords=axes.get_yaxis_transform(),
         textcoords="offset points", ha="left", va="bottom", color=INK, fontsize=9.5, fontweight="bold",
@@ -144,7 +159,8 @@ def _add_meanings(
 ) -> None:
     for stage, words in STAGE_WORDS.items():
         if any(stage in stages for stages in shown.values()):
-            text = f"{words} ({plain_text(splits[stage])})" if stage in splits else words
+            split = splits.get(stage.removesuffix("_crf"))
+            text = f"{words} ({plain_text(split)})" if split is not None else words
             _mark(axes, stage, math.nan, math.nan, QUIET_INK, text)
     if has_stars:
         _mark(axes, "best", math.nan, math.nan, QUIET_INK, _BEST_WORDS)

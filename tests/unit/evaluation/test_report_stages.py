@@ -189,7 +189,12 @@ def test_colours_are_those_of_the_other_charts_wherever_the_bound_stands():
         assert data_colours(data) == expected
     axes = stages_chart(report_data()).axes[0]
     lines = {line.get_gid(): line.get_color() for line in axes.lines if line.get_gid()}
-    assert lines == {"system-0": expected["baseline CAM"], "system-1": expected["QA-CLIMS"], "bound": INK}
+    assert lines == {
+        "system-0": expected["baseline CAM"],
+        "system-1": expected["QA-CLIMS"],
+        "bound": INK,
+        "bound-crf": INK,
+    }
 
 
 class Balance(HTMLParser):
