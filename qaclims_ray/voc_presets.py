@@ -218,7 +218,7 @@ def voc12_mobilenet() -> RunConfig:
                 width=128,
                 crop_px=256,
                 optim=OptimConfig(name="adamw", lr=1e-3, head_lr_factor=1.0, epochs=4, batch_size=8),
-            )
+            ),
         ),
         segmentation=SegmentationConfig(
             net=SegmentationNetConfig(
