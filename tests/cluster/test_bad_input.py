@@ -80,8 +80,21 @@ def bad(tmp_path: Path) -> dict[str, str]:
     }
 
 
-VOC = ("voc12", "--data-root", "FILE", "--out", "OUT", "--corpus.model", "miniature", "--cam-net.weights", "")
+VOC = (
+    "voc12",
+    "--data-root",
+    "FILE",
+    "--out",
+    "OUT",
+    "--corpus.model",
+    "miniature",
+    "--cam-net.weights",
+    "",
+    "--goal",
+    "seed",
+)
 MINI = ("miniature", "--out", "OUT")
+IRN = (*MINI, "--masks.steps", "irn")
 MISTAKES = {
     "no preset and no run": (("--out", "OUT"), "ConfigError: there is no run at"),
     "nothing at all": ((), "ConfigError: name a preset"),
@@ -100,6 +113,25 @@ MISTAKES = {
     "questions absent": ((*MINI, "--corpus.questions", "ABSENT"), "absent.pth"),
     "questions broken": ((*MINI, "--corpus.questions", "QUESTIONS"), "questions.json"),
     "more workers than a batch": ((*MINI, "--cluster.num-workers", "99"), "num_workers is 99"),
+    "final network from nothing": ((*MINI, "--segmentation.net.weights", ""), "ConfigError.*net.weights is empty"),
+    "final weights absent": ((*MINI, "--segmentation.net.weights", "ABSENT"), "ModelError.*absent.pth"),
+    "final weights garbage": ((*MINI, "--segmentation.net.weights", "GARBAGE"), "ModelError.*garbage.pth"),
+    "final network from another": (
+        (*MINI, "--segmentation.net.weights", "classifier", "--segmentation.net.backbone", "resnet18"),
+        "ConfigError.*segmentation.net.backbone is resnet18",
+    ),
+    "affinity weights absent": ((*IRN, "--masks.irn.weights", "ABSENT"), "ModelError.*absent.pth"),
+    "affinity network from another": ((*IRN, "--masks.irn.backbone", "resnet18"), "masks.irn.backbone is resnet18"),
+    "affinity batch too small": ((*IRN, "--masks.irn.optim.batch-size", "1"), "masks.irn.optim.batch_size 1"),
+    "final batch too small": ((*MINI, "--segmentation.batch-size", "1"), "segmentation.batch_size 1"),
+    "walk without small maps": ((*IRN, "--cams.store", "full"), "cams.store is full and cams.grid_stride 4"),
+    "walk on another grid": ((*IRN, "--cams.grid-stride", "8"), "cams.grid_stride 8"),
+    "masks without full maps": ((*MINI, "--cams.store", "grid"), "ConfigError.*cams.store is grid"),
+    "SAM absent": ((*MINI, "--masks.steps", "sam", "--masks.sam.model", "ABSENT"), "ModelError.*absent.pth"),
+    "bound without final networks": (
+        (*MINI, "--systems", "fully_supervised", "--goal", "mask"),
+        "goal to segmentation",
+    ),
     "no such tracking store": ((*MINI, "--tracking.uri", "/some/folder"), "tracking.uri"),
 }
 
@@ -151,6 +183,19 @@ def test_all_faults_of_a_data_set_are_said_at_once_and_before_the_corpus(
     assert "areoplane" in message and "aeroplane" in message
     assert {path.name for path in out.iterdir()} <= {"config.json", "manifest"}
     assert not (out / "manifest").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_an_absent_test_split_is_said_before_any_training(tmp_path: Path, refused: Run, session: None) -> None:
+    root = tmp_path / "voc"
+    write_dataset(root, num_images=8, num_val=4, seed=1)
+    (root / "ImageSets/Segmentation/val.txt").unlink()
+    out = tmp_path / "out"
+    flags = as_flags({**SMALL, "goal": "segmentation", "data.dataset": "voc12", "data.root": str(root)})
+    message = refused("miniature", "--out", str(out), *flags)
+    assert "belongs to split 'val'; its splits are ['train']" in message and "data.test_split" in message
+    assert {path.name for path in out.iterdir()} <= {"config.json", "manifest"}
 
 
 # --- a disk that is full, for real

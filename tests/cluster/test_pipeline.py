@@ -1,16 +1,11 @@
 """The pipeline on a real local Ray: complete, skipped when there, resumed after kills."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -21,7 +16,8 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
-from tests.cluster.small_run import SMALL, as_flags, small_config
+from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
+from tests.cluster.small_run import SMALL, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -115,34 +111,12 @@ def test_more_workers_than_images_in_a_batch_is_refused(tmp_path):
         run_pipeline(small_config(cluster__num_workers=9), str(tmp_path))
 
 
-def _start(out: Path, until: str, extra: dict) -> subprocess.Popen:
-    flags = as_flags({**SMALL, **extra})
-    command = [sys.executable, "-m", "qaclims_ray", until, "miniature", "--out", str(out), *flags]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def _wait_for(condition, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
-def _kill_tree(process: subprocess.Popen) -> None:
-    for child in psutil.Process(process.pid).children(recursive=True):
-        child.kill()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
     extra = {"data.num_images": 160, "corpus.num_beams": 3}
-    process = _start(tmp_path, "corpus", extra)
+    process = start(tmp_path, "corpus", {**SMALL, **extra})
     corpus = tmp_path / "corpus" / "answers"
-    _wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 600, "three shards")
-    _kill_tree(process)
+    wait_for(lambda: len(list(corpus.glob("*.parquet"))) >= 3, 600, "three shards")
+    kill_tree(process)
     done = {path: path.stat().st_mtime_ns for path in corpus.glob("*.parquet")}
     assert 3 <= len(done) < 40
     assert not (corpus.parent / "meta.json").exists()
@@ -162,10 +136,8 @@ def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatc
     victims: list[int] = []
 
     def kill_one() -> None:
-        _wait_for(lambda: len(list(runs.glob("classifier-*/checkpoint_*"))) >= 1, 600, "a first checkpoint")
-        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
-        victims.append(workers[-1].pid)
-        workers[-1].kill()
+        wait_for(lambda: len(list(runs.glob("classifier-*/checkpoint_*"))) >= 1, 600, "a first checkpoint")
+        victims.append(kill_training_worker())
 
     killer = threading.Thread(target=kill_one)
     killer.start()

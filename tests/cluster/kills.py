@@ -1,0 +1,57 @@
+"""Runs in processes of their own, and killing them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.cluster.small_run import as_flags
+
+_RUN = """
+import sys
+from qaclims_ray.cluster import masks
+from qaclims_ray.cluster.main import run_main
+masks.IMAGES_PER_SHARD = int(sys.argv[2]) or masks.IMAGES_PER_SHARD
+sys.exit(run_main(sys.argv[3:], prog="qaclims", description="", until=sys.argv[1]))
+"""
+
+
+def start(out: Path, until: str, overrides: dict[str, Any], *, images_per_shard: int = 0) -> subprocess.Popen:
+    """Start a run of the miniature; 0 images per shard leaves their number as it is."""
+    arguments = [until, str(images_per_shard), "miniature", "--out", str(out), *as_flags(overrides)]
+    return subprocess.Popen(
+        [sys.executable, "-c", _RUN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until a condition holds; fail after some seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """Kill a run with everything it started."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def kill_training_worker() -> int:
+    """Kill one training worker of this process's Ray; return its process id."""
+    workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    workers[-1].kill()
+    return workers[-1].pid
