@@ -7,7 +7,7 @@ flight, and nothing is counted twice.
 import io
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class DecodedShard:
 
 @dataclass(frozen=True)
 class Part:
-    """What a stage keeps of a shard."""
+    """What a stage keeps of a shard, or of all of them."""
 
     rows: list[dict[str, Any]]
     """One row per image, of plain JSON types."""
@@ -88,8 +88,8 @@ def run_image_stage(
     max_failed_fraction: float,
     num_actors: int,
     gpus_per_actor: float,
-) -> list[Part]:
-    """Run an actor over the shards that are not there yet; return the parts of all shards.
+) -> Part:
+    """Run an actor over the shards that are not there yet; return the rows and summed counts of all shards.
 
     Args:
         stage: surroundings.
@@ -117,20 +117,29 @@ def run_image_stage(
         gpus_per_actor=gpus_per_actor,
         progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
     )
-    parts = [read_part(uri, index) for index in range(len(shards))]
-    _check_failures(uri, parts, len(manifest.records), max_failed_fraction)
-    return parts
+    return _merged(uri, len(shards), max_failed_fraction * len(manifest.records), len(manifest.records))
 
 
-def _check_failures(uri: str, parts: Sequence[Part], num_images: int, max_failed_fraction: float) -> None:
-    errors = [[row["error"] for row in part.rows if row.get("error")] for part in parts]
-    failed = list(itertools.chain.from_iterable(errors))
-    if len(failed) <= max_failed_fraction * num_images:
-        return
-    for index, found in enumerate(errors):
-        if found:  # forgotten, so that mended images are read again
-            storage.remove_tree(storage.join(uri, part_name(index)))
-    raise DataError(f"{len(failed)} of {num_images} images cannot be read: " + "; ".join(failed[:5]))
+def _merged(uri: str, num_shards: int, num_allowed: float, num_images: int) -> Part:
+    """Add up the parts one by one: all at once, those of many classes would take gigabytes.
+
+    Raises:
+        DataError: when too many images failed.
+    """
+    merged, failed = Part([], {}), {}
+    for index in range(num_shards):
+        part = read_part(uri, index)
+        merged.rows.extend(part.rows)
+        for name, counts in part.counts.items():
+            merged.counts[name] = merged.counts.get(name, 0) + counts
+        if errors := [row["error"] for row in part.rows if row.get("error")]:
+            failed[index] = errors
+    errors = list(itertools.chain.from_iterable(failed.values()))
+    if len(errors) <= num_allowed:
+        return merged
+    for index in failed:  # forgotten, so that mended images are read again
+        storage.remove_tree(storage.join(uri, part_name(index)))
+    raise DataError(f"{len(errors)} of {num_images} images cannot be read: " + "; ".join(errors[:5]))
 
 
 def finish_image_stage(

@@ -1,14 +1,13 @@
 """From CAMs to pseudo masks on Ray Data; what IRN needs for it is trained on Ray Train first (rows E7-E11)."""
 
 import dataclasses
-import functools
 import json
 from typing import Any
 
 import numpy as np
 import torch
 
-from qaclims_ray.cluster.data import cam_manifest, scored_manifest
+from qaclims_ray.cluster.data import cam_manifest, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import check_stores_full, scores_from
 from qaclims_ray.cluster.image_stage import Decoded, DecodedShard, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.masks import shard_name
@@ -46,15 +45,16 @@ _SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
 class SeedLabelActor:
     """Write the confident seeds of one shard's images."""
 
-    def __init__(self, irn: IrnConfig, cams_uri: str, uri: str) -> None:
+    def __init__(self, irn: IrnConfig, cams_uri: str, uri: str, gpus_per_actor: float) -> None:
         torch.set_num_threads(1)
         self.irn, self.cams_uri, self.uri = irn, cams_uri, uri
+        self.device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's label maps and its part."""
         images, cams, rows = _with_cams(shard, self.cams_uri)
         for image, cam in zip(images, cams, strict=True):
-            labels = confident_seeds(image.pixels, cam, self.irn)
+            labels = confident_seeds(image.pixels.to(self.device), cam, self.irn)
             row = mask_row(cam.image_id, labels, cam.class_ids)
             save_label_map(labels, storage.join(self.uri, row.mask))
             rows.append(row)
@@ -152,7 +152,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         found = read_pseudo_masks(uri, meta)
         stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
         return found
-    parts = run_image_stage(
+    whole = run_image_stage(
         stage,
         uri,
         artifacts.expected_fingerprint("masks", settings, inputs),
@@ -171,10 +171,9 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         num_actors=config.masks.num_actors,
         gpus_per_actor=config.masks.gpus_per_actor,
     )
-    rows = [_mask_row(row) for part in parts for row in part.rows]
+    rows = [_mask_row(row) for row in whole.rows]
     write_mask_index(uri, rows, manifest.class_names)
-    counts = [part.counts["sweep"] for part in parts]
-    scores = merged_scores(counts, scoring, manifest)
+    scores = stage_scores(whole.counts["sweep"], scoring, manifest)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     summary = summarise_masks(rows, manifest.class_names)
@@ -203,7 +202,15 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
     used = {step: values[step] for step in config.steps}
     if "irn" in used:
         used["irn"] = {name: used["irn"][name] for name in _WALK_FIELDS}
-    return {"steps": config.steps, "seed_threshold": config.seed_threshold, "uncertain": config.uncertain, **used}
+    else:  # which starts from the CAMs' scores and brings a threshold of its own
+        used["seed_threshold"] = config.seed_threshold
+    return {"steps": config.steps, "uncertain": config.uncertain, **used}
+
+
+def content_fingerprint(masks: ArtifactMeta) -> str:
+    """Return what a final network depends on: all that shaped the pseudo masks, but not how they were scored."""
+    inputs = {name: value for name, value in masks.inputs.items() if name != "scored"}
+    return artifacts.fingerprint_of([masks.settings["masks"], inputs])
 
 
 def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
@@ -212,17 +219,15 @@ def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
     return PseudoMasks(meta, None if values is None else scores_from(values), meta.summary)
 
 
-def merged_scores(counts: list[np.ndarray], scoring: EvaluationConfig, manifest: Manifest) -> SeedScores | None:
-    """Add up the counts of shards and read the scores; None where nothing was scored.
+def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, manifest: Manifest) -> SeedScores | None:
+    """Read the scores off the counts of all shards; None where nothing was scored.
 
     Args:
-        counts: of `ThresholdSweep.to_array`, one per shard.
+        counts: of `ThresholdSweep.to_array`, summed over shards.
         scoring: thresholds, the fixed one among them.
         manifest: for the class names.
     """
-    thresholds = sweep_thresholds(scoring)
-    sweeps = (ThresholdSweep.from_array(np.asarray(c), thresholds, len(manifest.class_names)) for c in counts)
-    sweep = functools.reduce(ThresholdSweep.merge, sweeps)
+    sweep = ThresholdSweep.from_array(counts, sweep_thresholds(scoring), len(manifest.class_names))
     if int(sweep.counts.sum()) == 0:
         return None
     return seed_scores(sweep, scoring.fixed_threshold, manifest.class_names)
@@ -238,7 +243,11 @@ def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMet
         "seed": config.seed,
         "precision": config.cluster.precision,
     }
-    inputs = {"seed_labels": seeds.fingerprint, "weights": _affinity_weights(stage)}
+    inputs = {
+        "seed_labels": seeds.fingerprint,
+        "manifest": training_manifest(images, config).fingerprint(),
+        "weights": _affinity_weights(stage),
+    }
     job = TrainingJob(
         kind="affinity",
         config=config,
@@ -266,19 +275,24 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
     if meta := current(uri, "seed_labels", settings, inputs):
         stage.progress.finish(f"{_share(meta.summary)} (there already)", is_new=False)
         return meta
-    parts = run_image_stage(
+    whole = run_image_stage(
         stage,
         uri,
         artifacts.expected_fingerprint("seed_labels", settings, inputs),
         images,
         actor=SeedLabelActor,
-        actor_kwargs={"irn": config.masks.irn, "cams_uri": stage.layout.cams(system), "uri": uri},
+        actor_kwargs={
+            "irn": config.masks.irn,
+            "cams_uri": stage.layout.cams(system),
+            "uri": uri,
+            "gpus_per_actor": config.masks.gpus_per_actor,
+        },
         scored_splits=(),
         max_failed_fraction=config.cams.max_failed_fraction,
         num_actors=config.masks.num_actors,
-        gpus_per_actor=0,
+        gpus_per_actor=config.masks.gpus_per_actor,
     )
-    rows = [_mask_row(row) for part in parts for row in part.rows]
+    rows = [_mask_row(row) for row in whole.rows]
     write_mask_index(uri, rows, images.class_names)
     summary = summarise_masks(rows, images.class_names)
     meta = finish_image_stage(uri, "seed_labels", settings, inputs, summary)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from qaclims_ray.cluster.data import predicted_manifest, training_manifest
+from qaclims_ray.cluster.data import predicted_manifest, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import scores_from
 from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
-from qaclims_ray.cluster.refine import merged_scores
+from qaclims_ray.cluster.refine import content_fingerprint, stage_scores
 from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
 from qaclims_ray.cluster.training_job import TrainingJob
@@ -114,7 +114,7 @@ def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start}, ""
     if system_of(config, system).kind != "supervised":
         masks_uri = layout.masks(system)
-        inputs["masks"] = artifacts.require(masks_uri, "masks", verb="refine").fingerprint
+        inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
     settings = {
         "segmentation": {k: v for k, v in artifacts.plain(config.segmentation).items() if k not in _TEST_FIELDS},
         "seed": config.seed,
@@ -137,12 +137,17 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
     stage.progress.start(f"segment with {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     settings = artifacts.plain({"test": config.segmentation.test, "sweep": sweep_thresholds(scoring)})
-    inputs = {"network": network.fingerprint, "manifest": tested.fingerprint()}
+    inputs = {
+        "network": network.fingerprint,
+        "manifest": tested.fingerprint(),
+        "scored": scored_manifest(manifest, config).fingerprint(),
+        "tested": manifest.subset(config.data.test_split).fingerprint(),
+    }
     if current(uri, "predictions", settings, inputs):
         found = read_segmentation(uri)
         stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
         return found
-    parts = run_image_stage(
+    whole = run_image_stage(
         stage,
         uri,
         artifacts.expected_fingerprint("predictions", settings, inputs),
@@ -162,9 +167,8 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
         num_actors=config.cams.num_actors,
         gpus_per_actor=config.cams.gpus_per_actor,
     )
-    errors = [row["error"] for part in parts for row in part.rows]
-    scores = [merged_scores([part.counts[name] for part in parts], scoring, manifest) for name in _FIGURES]
-    found = Segmentation(*scores)
+    errors = [row["error"] for row in whole.rows]
+    found = Segmentation(*(stage_scores(whole.counts[name], scoring, manifest) for name in _FIGURES))
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     summary = {"images": len(tested.records) - len(errors), "errors": errors[:20]}

@@ -120,6 +120,7 @@ def test_weights_that_switch_a_kernel_off_are_fine() -> None:
         (["crf"], {"masks.irn.beta": 8.0}, False),
         (["irn"], {"masks.crf.iterations": 5}, False),
         (["irn"], {"masks.irn.optim.epochs": 9}, False),
+        (["irn", "crf"], {"masks.seed_threshold": 0.4}, False),
         (["irn"], {"masks.irn.crf.iterations": 5}, False),
         # Where it is computed.
         (["crf"], {"masks.num_actors": 4}, False),

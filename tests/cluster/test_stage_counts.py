@@ -1,0 +1,66 @@
+"""What a stage of label maps makes of its shards' parts, and what label maps depend on; no Ray is started."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qaclims_ray.cluster.image_stage import Part, part_name, run_image_stage, write_part
+from qaclims_ray.cluster.masks import IMAGES_PER_SHARD
+from qaclims_ray.cluster.refine import content_fingerprint, mask_settings
+from qaclims_ray.cluster.stage import Stage
+from qaclims_ray.data import artifacts
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.mask_config import MaskConfig
+from tests.cluster.small_run import small_config
+
+pytestmark = pytest.mark.ray
+
+
+def _run(uri: Path, *, max_failed_fraction: float) -> Part:
+    records = tuple(ImageRecord(f"{i:03d}", f"{i}.jpg", 8, 8, (0,)) for i in range(2 * IMAGES_PER_SHARD))
+    return run_image_stage(
+        Stage(small_config(), None),  # type: ignore[arg-type]
+        str(uri),
+        "abc",
+        Manifest(("dog",), records),
+        actor=object,
+        actor_kwargs={},
+        scored_splits=(),
+        max_failed_fraction=max_failed_fraction,
+        num_actors=1,
+        gpus_per_actor=0,
+    )
+
+
+def _write_parts(uri: Path, error: str) -> None:
+    (uri / "plan-abc").parent.mkdir(parents=True, exist_ok=True)
+    (uri / "plan-abc").write_bytes(b"")
+    write_part(str(uri), 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
+    write_part(str(uri), 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
+
+
+def test_rows_follow_each_other_and_counts_add_up(tmp_path) -> None:
+    _write_parts(tmp_path, "")
+    whole = _run(tmp_path, max_failed_fraction=0.0)
+    assert [row["image_id"] for row in whole.rows] == ["000", "064"]
+    assert whole.counts["sweep"].tolist() == [11, 22]
+
+
+def test_too_many_failures_forget_their_shards_alone(tmp_path) -> None:
+    _write_parts(tmp_path, "064.jpg is broken")
+    assert _run(tmp_path, max_failed_fraction=0.5).counts["sweep"].tolist() == [11, 22]
+    with pytest.raises(DataError, match=r"1 of 128 images cannot be read: 064.jpg is broken"):
+        _run(tmp_path, max_failed_fraction=0.0)
+    assert (tmp_path / part_name(0)).exists() and not (tmp_path / part_name(1)).exists()
+
+
+def test_a_final_network_does_not_depend_on_how_its_masks_were_scored(tmp_path) -> None:
+    def content(sweep: list[float], scored: str, cams: str) -> str:
+        settings = {"masks": artifacts.plain(mask_settings(MaskConfig())), "sweep": sweep}
+        inputs = {"cams": cams, "manifest": "m", "scored": scored}
+        return content_fingerprint(artifacts.write_meta(str(tmp_path), "masks", settings, inputs))
+
+    assert content([0.1], "one", "c") == content([0.1, 0.2], "other", "c")
+    assert content([0.1], "one", "c") != content([0.1], "one", "d")
