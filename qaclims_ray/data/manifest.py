@@ -53,7 +53,7 @@ class ImageRecord:
     labels: tuple[int, ...]
     """Classes that the image shows, 0-based, ascending; may be empty."""
     mask_uri: str | None = None
-    """Label map of the true classes, where there is one; only evaluation reads it."""
+    """Label map of the true classes, where there is one; evaluation and the fully supervised bound read it."""
     context_uri: str | None = None
     """Map of background stuff, where there is one (the miniature world)."""
     splits: tuple[str, ...] = ()
