@@ -21,6 +21,13 @@ def truth_images(manifest: Manifest, split: str) -> list[LabelledImage]:
     ]
 
 
+def truth_share(manifest: Manifest, split: str) -> str:
+    """Say on how many images a network learns from true masks, where some of the split have none; else nothing."""
+    num_images = sum(split in record.splits for record in manifest.records)
+    num_masks = len(truth_images(manifest, split))
+    return f"{num_masks} of {num_images} training images, the others have no mask" if num_masks < num_images else ""
+
+
 def masked_images(manifest: Manifest, split: str, masks_uri: str) -> list[LabelledImage]:
     """Return the images of a split that have a mask in an artefact with an index."""
     masks = {row.image_id: storage.join(masks_uri, row.mask) for row in mask_rows(masks_uri)}

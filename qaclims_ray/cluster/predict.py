@@ -53,7 +53,8 @@ class PredictArguments:
     threshold: float | None = None
     """Background score of CAMs; None takes the run's fixed threshold."""
     network: Literal["auto", "final", "cam"] = "auto"
-    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is trained."""
+    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
+    trained and no --threshold is given."""
     crf: bool = False
     """Refine what the final network says by its dense CRF."""
     submission: str = ""
@@ -217,7 +218,10 @@ def _predictor(
         artifacts.require(final, "segmentation", verb="segment")
         return FinalPredictActor, {"network": final}
     if arguments.crf:
-        raise ConfigError(f"--crf refines the final network, and system {system} has none yet; run `qaclims segment`")
+        raise ConfigError(
+            f"--crf refines the final network, but CAMs predict here (--network {arguments.network}, --threshold "
+            f"{arguments.threshold}); leave these out, and run `qaclims segment` if system {system} has none yet"
+        )
     if kind in ("given", "supervised"):
         raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
     network = layout.classifier if kind == "classifier" else layout.network(system)

@@ -17,8 +17,10 @@ from qaclims_ray.models.mask_generator import build_mask_generator
 from qaclims_ray.models.segmentation_network import build_segmentation_network
 from qaclims_ray.presets import check_run
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.segmentation_config import SegmentationConfig
 from qaclims_ray.systems import (
     FROM_CLASSIFIER,
+    SUPERVISED,
     needs_clip,
     needs_corpus,
     system_config,
@@ -51,7 +53,8 @@ def preflight(config: RunConfig, out: str) -> None:
     if config.goal != "seed":
         _check_masks(config)
     if config.goal == "segmentation":
-        _check_segmentation(config)
+        for final in {system_config(config, name).segmentation for name in (*config.systems, SUPERVISED)}:
+            _check_segmentation(config, final)
     if needs_clip(config):
         model, clip_weights = clip_model(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
@@ -102,16 +105,22 @@ def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
         )
 
 
-def _check_segmentation(config: RunConfig) -> None:
+def _check_segmentation(config: RunConfig, segmentation: SegmentationConfig) -> None:
     """Build the final network once, so that weights which are absent or do not fit are found at once."""
-    if config.cluster.num_workers > config.segmentation.batch_size:
+    if config.cluster.num_workers > segmentation.batch_size:
         raise ConfigError(
             f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.batch_size "
-            f"{config.segmentation.batch_size}; lower the one or raise the other"
+            f"{segmentation.batch_size}; lower the one or raise the other"
         )
-    net = config.segmentation.net
+    net, own = segmentation.net, config.cam_net
     if net.weights == FROM_CLASSIFIER:
         _check_classifier(config, "segmentation.net", net.backbone)
+        for name in ("image_mean", "image_std", "pad_same"):
+            if getattr(net, name) != getattr(own, name):
+                raise ConfigError(
+                    f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
+                    f"{getattr(own, name)} (cam_net.{name}); set both alike"
+                )
         net = replace(net, weights="random")
     weights_fingerprint(net.weights)
     with torch.random.fork_rng(devices=[]):

@@ -310,4 +310,6 @@ def _describe(found: PseudoMasks) -> str:
 
 
 def _share(summary: dict[str, Any]) -> str:
+    if not summary["num_images"]:
+        return "no image could be read"
     return f"{summary['mean_coverage']:.1%} foreground, {summary['mean_ignored']:.1%} ignored"

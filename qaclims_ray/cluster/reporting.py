@@ -19,6 +19,7 @@ from PIL import Image
 from qaclims_ray.cluster.data import cam_manifest, scored_manifest
 from qaclims_ray.cluster.evaluate import check_stores_full
 from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.mask_images import truth_share
 from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.cluster.results import Results
@@ -56,7 +57,7 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         environment={**environment(), "supervision": supervision(config)},
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
         dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
-        systems={name: _system_report(stage, found, name, readings.get(name)) for name in found.names(config)},
+        systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
         splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
         contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,14 +78,17 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
     return page
 
 
-def _system_report(stage: Stage, found: Results, name: str, reading: PromptReading | None) -> SystemReport:
+def _system_report(
+    stage: Stage, manifest: Manifest, found: Results, name: str, reading: PromptReading | None
+) -> SystemReport:
     config, layout = stage.config, stage.layout
     system = system_of(config, name)
+    share = truth_share(manifest, config.data.train_split) if system.kind == "supervised" else ""
     network = layout.classifier if system.kind == "classifier" else layout.network(name)
     evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
     return SystemReport(
         label=system.label,
-        description=system.description,
+        description=f"{system.description} It learned from {share}." if share else system.description,
         seed=evaluation.seed if evaluation else None,
         cooccurrence=evaluation.cooccurrence if evaluation else None,
         mask=masks.scores if masks else None,

@@ -9,6 +9,7 @@ import torch
 from qaclims_ray.cluster.data import predicted_manifest, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import scores_from
 from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
+from qaclims_ray.cluster.mask_images import truth_share
 from qaclims_ray.cluster.refine import content_fingerprint, stage_scores
 from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
@@ -27,7 +28,7 @@ from qaclims_ray.systems import FROM_CLASSIFIER, system_of
 
 SCORES_NAME = "scores.json"
 _FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
-_TEST_FIELDS = ("test", "accumulation")
+_TEST_FIELDS = ("test",)
 """Settings that the trained network does not depend on."""
 
 
@@ -128,6 +129,8 @@ def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         masks_uri=masks_uri,
     )
     uri, label = layout.segmentation(system), f"{system}: segmentation"
+    if not masks_uri and (share := truth_share(manifest, config.data.train_split)):
+        label += f" ({share})"
     return run_training(stage, job, uri, artifacts.plain(settings), inputs, manifest, label=label)
 
 

@@ -1,8 +1,8 @@
 """Reader for the PASCAL VOC layout (VOC 2012, its augmented list, the miniature world) -> `Manifest`.
 
 Images lie in ``JPEGImages``, split lists in ``ImageSets/Segmentation``, label maps in ``SegmentationClass`` or
-``SegmentationClassAug``, stuff maps of the miniature in ``SegmentationContext``. Masks serve evaluation only; the
-un-augmented one is preferred where both are there (row E4).
+``SegmentationClassAug``, stuff maps of the miniature in ``SegmentationContext``. Masks serve evaluation and the fully
+supervised bound; the un-augmented one is preferred where both are there (row E4).
 """
 
 import dataclasses
