@@ -2,6 +2,7 @@ import pytest
 
 from qaclims_ray.config import DataConfig, OptimConfig
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.caffe_resnet import CAFFE_MEAN, CAFFE_STD
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.segmentation_config import (
     SegmentationConfig,
@@ -84,8 +85,10 @@ def test_deeplab_v2_is_trained_as_its_configuration_says() -> None:
     imagenet, coco = deeplab_v2(), deeplab_v2_from_coco("coco.pth")
     assert _learning(imagenet) == (30_000, 10, 2.5e-4, 0.5, 2.0, 321, "balanced")
     assert _learning(coco) == (20_000, 10, 2.5e-4, 0.5, 1.5, 321, "cross_entropy")
+    assert (imagenet.net.backbone, coco.net.backbone) == ("resnet101", "resnet101_caffe")
+    assert (coco.net.image_mean, coco.net.image_std) == (CAFFE_MEAN, CAFFE_STD)
     for recipe in (imagenet, coco):
-        assert (recipe.net.architecture, recipe.net.backbone) == ("deeplab_v2", "resnet101")
+        assert recipe.net.architecture == "deeplab_v2"
         assert (recipe.schedule, recipe.poly_power, recipe.schedule_every) == ("poly", 0.9, 10)
         assert (recipe.optimizer, recipe.momentum, recipe.weight_decay, recipe.accumulation) == ("sgd", 0.9, 5e-4, 2)
         crf = recipe.test.crf
