@@ -1,7 +1,10 @@
 """From CAMs to pseudo masks to final networks on a real local Ray, and prediction with them."""
 
 import json
+import shutil
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +14,24 @@ from PIL import Image
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
+from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
+from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.mask_index import read_mask_index
-from tests.cluster.small_run import small_config
+from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
+from tests.cluster.small_run import SMALL, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
+LIMIT = 24
 FINAL = {
     "goal": "segmentation",
+    "data.limit": LIMIT,
     "masks.steps": ["irn", "crf"],
-    "masks.irn.optim.epochs": 1,
+    "masks.irn.optim.epochs": 8,
     "masks.irn.optim.batch_size": 8,
-    "segmentation.iterations": 6,
+    "segmentation.iterations": 60,
     "segmentation.iterations_per_checkpoint": 3,
     "segmentation.batch_size": 8,
 }
@@ -34,11 +42,39 @@ def _config(**overrides):
     return small_config(**{**final, "systems": ["baseline"], **overrides})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """One Ray for all tests; a run uses one that is there."""
+    with ray_session(_config(cluster__num_workers=2)):
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("final")
     run_pipeline(_config(cluster__num_workers=2), str(out))
     return out
+
+
+def _copy_without(finished: Path, target: Path, *folders: str) -> Path:
+    """Copy a finished run as it was before some of its artefacts were made."""
+    shutil.copytree(finished, target)
+    for folder in folders:
+        shutil.rmtree(target / folder / "baseline")
+    return target
+
+
+def _has_checkpoint(runs: Path, kind: str) -> bool:
+    """Whether Ray has taken note of a checkpoint, and not only received it."""
+    return any('"checkpoint_dir_name"' in path.read_text() for path in runs.glob(f"{kind}-*/{SNAPSHOT_NAME}"))
+
+
+def _weights(out: Path, kind: str) -> bytes:
+    return (out / kind / "baseline" / "network.safetensors").read_bytes()
+
+
+def _scores(out: Path, kind: str) -> str:
+    return (out / kind / "baseline" / "scores.json").read_text()
 
 
 def test_the_report_goes_from_seed_to_final_network_and_shows_the_bound(finished):
@@ -64,6 +100,37 @@ def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finish
     found = {path.name for path in (finished / "masks" / "baseline").iterdir() if path.suffix != ".png"}
     assert {name for name in found if not name.startswith("plan-")} == {"index.parquet", "meta.json", "scores.json"}
     assert (finished / "masks" / "baseline" / "index.parquet").is_file()
+
+
+def test_killed_worker_of_a_final_network_is_replaced_and_changes_nothing(finished, tmp_path):
+    out = _copy_without(finished, tmp_path / "copy", "segmentation", "predictions")
+    runs, victims = out / "training_runs", []
+
+    def kill_one() -> None:
+        wait_for(lambda: _has_checkpoint(runs, "segmentation"), 600, "a first checkpoint")
+        victims.append(kill_training_worker())
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    run_pipeline(_config(cluster__num_workers=2), str(out), until="segment")
+    killer.join()
+    assert victims
+    assert _weights(out, "segmentation") == _weights(finished, "segmentation")
+    assert _scores(out, "predictions") == _scores(finished, "predictions")
+
+
+def test_killed_run_goes_on_with_its_affinity_network_from_the_checkpoint(finished, tmp_path):
+    out = _copy_without(finished, tmp_path / "copy", "affinity", "masks", "segmentation", "predictions")
+    overrides = {**SMALL, **FINAL, "systems": ["baseline"], "cluster.num_workers": 2}
+    process = start(out, "refine", overrides)
+    wait_for(lambda: _has_checkpoint(out / "training_runs", "affinity"), 600, "a first checkpoint")
+    kill_tree(process)
+    assert read_meta(RunLayout(str(out)).affinity("baseline")) is None
+    run_pipeline(_config(cluster__num_workers=2), str(out), until="refine")
+    curve = json.loads((out / "affinity" / "baseline" / "curves.json").read_text())
+    assert min(map(int, curve)) > 3, "it went on, and did not begin again with the 3 steps of an epoch"
+    assert _weights(out, "affinity") == _weights(finished, "affinity")
+    assert _scores(out, "masks") == _scores(finished, "masks")
 
 
 def test_a_second_run_does_nothing_again_and_a_lost_artefact_is_made_alone(finished):
@@ -92,7 +159,21 @@ def test_prediction_takes_the_final_network_and_packs_a_submission(finished, tmp
     with tarfile.open(archive) as packed:
         assert len([name for name in packed.getnames() if name.endswith(".png")]) == 3
     predicted = Path(finished, "predictions", "baseline")
-    assert len(list(predicted.glob("*.png"))) == 150
+    assert len(list(predicted.glob("*.png"))) == 2 * LIMIT, "those of the test split, and those whose seeds are scored"
+
+
+def test_a_broken_image_is_a_row_with_an_error_and_no_submission(finished, tmp_path):
+    whole = sorted((finished / "data" / "JPEGImages").glob("*.png"))[:2]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(whole[0].read_bytes()[:200])
+    archive, images = tmp_path / "results.tgz", tuple(map(str, (*whole, broken)))
+    arguments = PredictArguments(run=str(finished), images=images, out=str(tmp_path / "out"), submission=str(archive))
+    with pytest.raises(DataError, match="needs every image, but 1 could not be read; no archive"):
+        run_predict(arguments)
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert [("error" in row, Path(row["image"]).name) for row in rows if "error" in row] == [(True, "broken.png")]
+    assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {path.name for path in whole}
+    assert not archive.exists()
 
 
 def test_prediction_by_cams_is_still_there_and_options_that_would_do_nothing_are_refused(finished, tmp_path):
@@ -112,7 +193,7 @@ def test_other_steps_share_the_cams(finished):
     config = _config(masks__steps=["pamr"], masks__uncertain=[0.4, 0.6], goal="mask")
     outcome = run_pipeline(config, str(finished), until="refine")
     summary = outcome.masks["baseline"].summary
-    assert 0 < summary["ignored"] < 1
+    assert 0 < summary["mean_ignored"] < 1
     assert outcome.masks["baseline"].scores is not None
     assert not outcome.segmentations
 
