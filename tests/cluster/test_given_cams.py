@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 def _config(*systems: str, given: str = ""):
     return small_config(
+        per_system=[],
         systems=list(systems),
         cams__given=given,
         cluster__num_workers=0,
