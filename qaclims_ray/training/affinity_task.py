@@ -1,6 +1,7 @@
 """Training of the affinity network on the confident seeds (Ahn et al. 2019, row E8)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -61,7 +62,20 @@ def train_affinity(
         if folder is not None:
             save_affinity_net(network, folder)
 
-    task = Task(
+    return fit(
+        _affinity_task(network, dataset, irn, finish),
+        precision=precision,
+        loader_workers=loader_workers,
+        seed=seed,
+        context=context,
+        on_step=on_step,
+    )
+
+
+def _affinity_task(
+    network: AffinityNet, dataset: TrainingImages, irn: IrnConfig, finish: Callable[[str | None], None]
+) -> Task:
+    return Task(
         network=network,
         groups=(
             (tuple(network.boundary.parameters()), 1.0),
@@ -76,14 +90,6 @@ def train_affinity(
         freeze_batch_norm=True,
         identity={name: value for name, value in dataclasses.asdict(irn).items() if name in _TRAINED_WITH},
         finish=finish,
-    )
-    return fit(
-        task,
-        precision=precision,
-        loader_workers=loader_workers,
-        seed=seed,
-        context=context,
-        on_step=on_step,
     )
 
 

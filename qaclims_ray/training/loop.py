@@ -105,9 +105,7 @@ def fit(
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
     optim, network = task.optim, task.network.to(context.device)
-    sampler = GlobalBatchSampler(
-        len(task.dataset), optim.batch_size, context.rank, context.world_size, seed, drop_last=True
-    )
+    sampler = GlobalBatchSampler(len(task.dataset), optim.batch_size, context.rank, context.world_size, seed)
     if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
         convert_sync_batchnorm(network)
     optimizer = build_optimizer(task.groups, optim)
@@ -128,14 +126,13 @@ def fit(
             for step, batch in enumerate(loader, start=epoch * len(sampler)):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
-                # Before the step, which may gather gradients of earlier parts of the batch itself.
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
                 result = task.step(wrapped, {**batch, **moved})
                 _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
         metrics = _require_finite(meter.epoch_metrics(), epoch)
-        steps_done = (epoch + 1) * len(sampler)
-        done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps_done, metrics=metrics)
+        steps = (epoch + 1) * len(sampler)
+        done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
         progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
 
