@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from qaclims_ray.cluster.main import ablate_main, predict_main, prompts_main, run_main, sync_main
+from qaclims_ray.cluster.main import ablate_main, compare_main, predict_main, prompts_main, run_main, sync_main
 
 VERBS = {
     "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report",
@@ -17,6 +17,7 @@ VERBS = {
     "segment": "train the final networks on the pseudo masks and score them",
     "report": "write the report; what is missing is computed first",
     "ablate": "run a table of either paper over seeds, and write it with our column beside it",
+    "compare": "what differs between runs, in settings and in results, with paired bootstrap intervals",
     "predict": "masks and overlays of any images, by a trained run",
     "prompts": "what learned prompts say: nearest words, similarity maps beside manual prompts",
     "sync": "send what could not be sent while the tracking server was away",
@@ -37,6 +38,7 @@ def main() -> None:
         sys.exit(2)
     others: dict[str, Callable[[list[str]], int]] = {
         "ablate": ablate_main,
+        "compare": compare_main,
         "predict": predict_main,
         "prompts": prompts_main,
         "sync": sync_main,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
+from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, ImageSweep, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.masks.cam_store import read_cam_shard
 
@@ -31,18 +33,20 @@ class SweepActor:
         self.num_classes, self.cams_uri = num_classes, cams_uri
 
     def __call__(self, shard: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-        """Return the shard's counts, and where its false positives lie when the data set knows."""
+        """Return the shard's counts, summed and by image, and where false positives lie when the data set knows."""
         index, masks = shard
         sweep = ThresholdSweep(self.thresholds, self.num_classes)
         places = CooccurrenceSums((self.fixed_threshold,), range(self.num_classes))
+        images = []
         for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
             if cam.image_id not in masks:
                 continue  # its CAM is for the final network's training alone
             mask, context = masks[cam.image_id]
-            sweep.update(cam, mask)
+            if (counts := sweep.update(cam, mask)) is not None:
+                images.append(image_sweep(cam.image_id, counts, cam.class_ids))
             if mask is not None and context is not None:
                 places.update(cam, mask, context)
-        return {"counts": sweep.to_array(), "places": places}
+        return {"counts": sweep.to_array(), "places": places, "images": images}
 
 
 def can_score(manifest: Manifest) -> bool:
@@ -108,10 +112,20 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
             sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
             places = cooccurrence_scores(sums, fixed, manifest.class_names)
         evaluation = Evaluation(scores, places)
+        figures = _counted(scores, [image for s in summaries for image in s["images"]])
+        write_image_counts(uri, figures, manifest.class_names)
         storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
         artifacts.write_meta(uri, "evaluation", settings, inputs, {"miou_fixed": scores.miou_fixed})
         stage.progress.finish(_describe(scores))
     return evaluation
+
+
+def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFigure]:
+    """Yield the images' counts at the three thresholds, of which two are known only now."""
+    for name in ("fixed", "label_free", "best"):
+        threshold = getattr(scores, f"threshold_{name}")
+        index = scores.curve.thresholds.index(threshold)
+        yield CountedFigure(name, threshold, [(image.image_id, image.at(index)) for image in images])
 
 
 def read_evaluation(uri: str) -> Evaluation:
@@ -130,8 +144,9 @@ def scores_from(values: dict[str, Any]) -> SeedScores:
 
 
 def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:
-    """Return the settings that shape the scores (not the pictures)."""
-    return {k: v for k, v in artifacts.plain(config).items() if k != "contact_sheet_images"}
+    """Return the settings that shape the scores and their tables (not the pictures)."""
+    shown = {k: v for k, v in artifacts.plain(config).items() if k != "contact_sheet_images"}
+    return {**shown, "image_counts": FORMAT}
 
 
 def check_stores_full(config: CamConfig) -> None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from qaclims_ray.cluster.ablate import run_ablation
 from qaclims_ray.cluster.ablate_arguments import parse_ablation
 from qaclims_ray.cluster.arguments import parse_run
+from qaclims_ray.cluster.compare import CompareArguments, run_compare
+from qaclims_ray.cluster.compare_tables import print_comparison
 from qaclims_ray.cluster.pipeline import print_results, run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.cluster.read_prompts import PromptArguments, run_read_prompts
@@ -67,6 +69,24 @@ def prompts_main(argv: Sequence[str], prog: str = "qaclims prompts") -> int:
             description="Show the nearest words of learned prompts, and their maps beside manual ones.",
         )
         run_read_prompts(arguments, Console())
+
+    return _guarded(prog, work)
+
+
+def compare_main(argv: Sequence[str], prog: str = "qaclims compare") -> int:
+    """Compare finished runs, in settings and in results; return the exit code."""
+
+    def work() -> None:
+        arguments = tyro.cli(
+            CompareArguments,
+            args=list(argv),
+            prog=prog,
+            description="Show what differs between runs in settings and results, with paired bootstrap intervals.",
+        )
+        comparison, page = run_compare(arguments)
+        console = Console()
+        print_comparison(comparison, console)
+        console.print(f"written  {page}", highlight=False, soft_wrap=True)
 
     return _guarded(prog, work)
 

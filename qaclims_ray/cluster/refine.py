@@ -9,7 +9,7 @@ import torch
 
 from qaclims_ray.cluster.data import cam_manifest, scored_manifest, training_manifest
 from qaclims_ray.cluster.evaluate import check_stores_full, scores_from
-from qaclims_ray.cluster.image_stage import Decoded, DecodedShard, finish_image_stage, run_image_stage, write_part
+from qaclims_ray.cluster.image_stage import Decoded, DecodedShard, Part, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.masks import shard_name
 from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
@@ -18,6 +18,7 @@ from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.mask_config import IrnConfig, MaskConfig
 from qaclims_ray.masks.affinity_labels import confident_seeds
@@ -85,18 +86,22 @@ class RefineActor:
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's pseudo masks and its part."""
-        images, seeds, rows = _with_cams(shard, self.cams_uri)
+        images, seeds, failed = _with_cams(shard, self.cams_uri)
+        rows = [dataclasses.asdict(row) for row in failed]
         pixels = [image.pixels for image in images]
         refined = refine_cams(pixels, seeds, self.config, self.refiners, device=self.device)
         sweep, threshold = ThresholdSweep(self.thresholds, self.num_classes), refined_threshold(self.config)
+        index = self.thresholds.index(round(threshold, 6))
         for image, cam in zip(images, refined, strict=True):
             labels = pseudo_mask(cam, threshold, self.config.uncertain)
             row = mask_row(cam.image_id, labels, cam.class_ids)
             save_label_map(labels, storage.join(self.uri, row.mask))
-            rows.append(row)
+            rows.append(dataclasses.asdict(row))
             if image.truth is not None:
-                sweep.update(without_uncertain(cam, self.config.uncertain), image.truth)
-        write_part(self.uri, shard.index, [dataclasses.asdict(row) for row in rows], {"sweep": sweep.to_array()})
+                counts = sweep.update(without_uncertain(cam, self.config.uncertain), image.truth)
+                assert counts is not None
+                rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids).at(index)
+        write_part(self.uri, shard.index, rows, {"sweep": sweep.to_array()})
         return {}
 
     def _boundary(self, affinity_uri: str) -> Any:
@@ -140,7 +145,9 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     affinity = _run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
     stage.progress.start(f"masks of {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_threshold(config.masks))
-    settings = artifacts.plain({"masks": mask_settings(config.masks), "sweep": sweep_thresholds(scoring)})
+    settings = artifacts.plain(
+        {"masks": mask_settings(config.masks), "sweep": sweep_thresholds(scoring), "image_counts": FORMAT}
+    )
     inputs = {
         "cams": cams.fingerprint,
         "manifest": images.fingerprint(),
@@ -171,15 +178,24 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         num_actors=config.masks.num_actors,
         gpus_per_actor=config.masks.gpus_per_actor,
     )
+    found = _finish(uri, whole, scoring, manifest, settings, inputs)
+    stage.progress.finish(f"{_describe(found)} -> {uri}")
+    return found
+
+
+def _finish(
+    uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest, settings: Any, inputs: dict[str, str]
+) -> PseudoMasks:
+    """Write index, counts by image and scores out of the parts, and declare the masks complete."""
+    counted = [(row["image_id"], row.pop("counts")) for row in whole.rows if "counts" in row]
+    write_image_counts(uri, [CountedFigure("fixed", scoring.fixed_threshold, counted)], manifest.class_names)
     rows = [_mask_row(row) for row in whole.rows]
     write_mask_index(uri, rows, manifest.class_names)
     scores = stage_scores(whole.counts["sweep"], scoring, manifest)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     summary = summarise_masks(rows, manifest.class_names)
-    found = PseudoMasks(finish_image_stage(uri, "masks", settings, inputs, summary), scores, summary)
-    stage.progress.finish(f"{_describe(found)} -> {uri}")
-    return found
+    return PseudoMasks(finish_image_stage(uri, "masks", settings, inputs, summary), scores, summary)
 
 
 def _with_cams(shard: DecodedShard, cams_uri: str) -> tuple[list[Decoded], list[ImageCam], list[MaskRow]]:

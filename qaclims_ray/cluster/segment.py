@@ -18,6 +18,7 @@ from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.masks.label_map import label_map, save_label_map
 from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
@@ -70,6 +71,8 @@ class SegmentActor:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
         sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
+        rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+        index = self.thresholds.index(HALF)
         pixels = [image.pixels for image in shard.images]
         for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
             image = shard.images[position]
@@ -79,11 +82,14 @@ class SegmentActor:
             if image.truth is None:
                 continue
             refined = as_class_maps(name, crf_probabilities(image.pixels, probabilities, test.crf).cpu())
+            found = {}
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
-                    sweeps[f"{prefix}plain"].update(maps, image.truth)
-                    sweeps[f"{prefix}crf"].update(refined, image.truth)
-        rows = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+                    for figure, scored in ((f"{prefix}plain", maps), (f"{prefix}crf", refined)):
+                        counts = sweeps[figure].update(scored, image.truth)
+                        assert counts is not None
+                        found[figure] = image_sweep(name, counts, scored.class_ids).at(index)
+            rows.append({"image_id": name, "counts": found})
         write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
         return {}
 
@@ -139,7 +145,9 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
     tested = predicted_manifest(manifest, config)
     stage.progress.start(f"segment with {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
-    settings = artifacts.plain({"test": config.segmentation.test, "sweep": sweep_thresholds(scoring)})
+    settings = artifacts.plain(
+        {"test": config.segmentation.test, "sweep": sweep_thresholds(scoring), "image_counts": FORMAT}
+    )
     inputs = {
         "network": network.fingerprint,
         "manifest": tested.fingerprint(),
@@ -170,10 +178,13 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
         num_actors=config.cams.num_actors,
         gpus_per_actor=config.cams.gpus_per_actor,
     )
-    errors = [row["error"] for row in whole.rows]
+    errors = [row["error"] for row in whole.rows if "error" in row]
     found = Segmentation(*(stage_scores(whole.counts[name], scoring, manifest) for name in _FIGURES))
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
+    counted = [(row["image_id"], row["counts"]) for row in whole.rows if "counts" in row]
+    figures = (CountedFigure(f, HALF, [(name, c[f]) for name, c in counted if f in c]) for f in _FIGURES)
+    write_image_counts(uri, figures, manifest.class_names)
     summary = {"images": len(tested.records) - len(errors), "errors": errors[:20]}
     finish_image_stage(uri, "predictions", settings, inputs, summary)
     stage.progress.finish(f"{_describe(found)} -> {uri}")

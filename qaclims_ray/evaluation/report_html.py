@@ -8,9 +8,8 @@ from typing import Any
 
 from qaclims_ray.evaluation import figures
 from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, winner
-from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart_section, data_colours, percent, swatch
+from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart_section, data_colours, page, percent, swatch
 from qaclims_ray.evaluation.report_stages import class_stages_section, final_tile, stages_section
-from qaclims_ray.evaluation.report_style import STYLE
 from qaclims_ray.evaluation.sweep import SeedScores
 
 _WIDE_PX = 1700
@@ -40,13 +39,7 @@ def render_page(data: ReportData) -> str:
         _pairs_section("Environment", data.environment),
         _config_section(data),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(data.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return page(data.title, parts)
 
 
 def _header(data: ReportData) -> str:

@@ -1,18 +1,31 @@
 """Pieces of HTML that several sections of the report share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from html import escape
 
 from matplotlib.figure import Figure
 
 from qaclims_ray.evaluation import figures
 from qaclims_ray.evaluation.palette import INK, colours_with_bound
 from qaclims_ray.evaluation.report_data import ReportData, bound
+from qaclims_ray.evaluation.report_style import STYLE
 
 PIXELS = '<span class="pixels">chosen with pixel labels</span>'
 """Badge beside every figure whose threshold was chosen with the masks."""
 LEFT = 'style="text-align:left"'
 """Attribute of a table's cell that holds words."""
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole page with its styles inside; parts are HTML, empty ones are left out."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
 
 
 def data_colours(data: ReportData) -> dict[str, str]:

@@ -126,8 +126,14 @@ class ThresholdSweep:
         self.score_counts = torch.zeros(num_bins, dtype=torch.int64)
         """All pixels of images with a present class, by score bin: known without any mask."""
 
-    def update(self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None) -> None:
+    def update(
+        self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None
+    ) -> Int64[Tensor, "truth map bin"] | None:
         """Add one image; without a mask (None) it only adds to the label-free score histogram.
+
+        Returns:
+            The image's own counts, by true label value, position of the foremost map (one position for an image
+            without maps) and score bin; None without a mask.
 
         Raises:
             ArtifactError: when the full-resolution maps are missing, or not finite.
@@ -141,14 +147,15 @@ class ThresholdSweep:
         else:  # every pixel is background at every threshold: bin 0, of whichever class
             foremost = bins = torch.zeros(maps.shape[1:], dtype=torch.int64)
         if label_map is None:
-            return
+            return None
         check_same_size(cam.image_id, maps, label_map)
         check_label_values(label_map, self.num_classes, f"the mask of {cam.image_id}")
         is_scored = label_map != IGNORE_VALUE
         side = max(num_maps, 1)
         cells = (label_map[is_scored].long() * side + foremost[is_scored]) * num_bins + bins[is_scored]
-        counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins)
-        self.counts.index_add_(1, torch.tensor(cam.class_ids or (0,)), counts.view(-1, side, num_bins))
+        counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins).view(-1, side, num_bins)
+        self.counts.index_add_(1, torch.tensor(cam.class_ids or (0,)), counts)
+        return counts
 
     def merge(self, other: "ThresholdSweep") -> "ThresholdSweep":
         """Add another sweep's counts to this one and return it.

@@ -46,7 +46,7 @@ def run_tags(config: RunConfig, *, data_fingerprint: str = "", system: str = "",
 
 def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     """Return the settings, by dotted name, in which a run differs from the preset it started from."""
-    ours, theirs = _flat(to_dict(config)), _flat(to_dict(default))
+    ours, theirs = flat_settings(to_dict(config)), flat_settings(to_dict(default))
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 
@@ -73,11 +73,12 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
     return "\n".join(lines)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name; lists stay whole."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        flat |= flat_settings(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
 
 
