@@ -63,6 +63,7 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
         ConfigError: when fewer than two sides are named, or one is no run.
         ArtifactError: when there is nothing that two sides have, or counts per image are missing.
         DataError: when runs have different classes.
+        ResourceError: when the comparison cannot be written.
     """
     if arguments.resamples < 100:
         raise ConfigError(f"--resamples is {arguments.resamples}, expected at least 100: fewer give no 95 % interval")
@@ -70,15 +71,13 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
         raise ConfigError(f"--seed is {arguments.seed}, expected at least 0")
     runs = _runs(arguments.runs)
     groups = _groups(runs)
+    out = absolute_out(arguments.out) if arguments.out else storage.join(RunLayout(runs[0].side.run).report, "compare")
+    storage.check_writable(out)
     figures = {
         group: {run.side.letter: read_figures(run.side.run, run.config, system) for run, system in pairs}
         for group, pairs in groups.items()
     }
-    stages = [
-        stage
-        for group, sides in figures.items()
-        for stage in _stages(group, sides, arguments)
-    ]  # fmt: skip
+    stages = [stage for group, sides in figures.items() for stage in _stages(group, sides, arguments)]
     left_out = [line for sides in figures.values() for found in sides.values() for line in found.left_out]
     if not stages:
         raise ArtifactError(_nothing_in_common(figures, left_out))
@@ -93,11 +92,10 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
         seed=arguments.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return comparison, _write(comparison, arguments.out)
+    return comparison, _write(comparison, out)
 
 
 def _write(comparison: Comparison, out: str) -> str:
-    out = absolute_out(out) if out else storage.join(RunLayout(comparison.sides[0].run).report, "compare")
     uri = storage.join(out, HTML_NAME)
     storage.write_bytes(storage.join(out, JSON_NAME), comparison_json(comparison).encode())
     storage.write_bytes(uri, comparison_page(comparison).encode())
@@ -112,12 +110,13 @@ def _runs(names: Sequence[str]) -> list[_Run]:
     runs = []
     for letter, name in zip(string.ascii_uppercase, names, strict=False):
         run, system = _parse(name)
+        if not storage.exists(RunLayout(run).config):
+            raise ConfigError(
+                f"there is no run at {run} (no config.json); give output folders of runs, each as RUN or RUN:SYSTEM"
+            )
         runs.append(_Run(Side(letter, run, system), load_config(run)))
         if system and system not in runs[-1].systems():
             raise ConfigError(f"{run} has no system {system!r}; it has {', '.join(runs[-1].systems())}")
-    named = [(run.side.run, run.side.system) for run in runs]
-    if twice := [pair for pair in named if named.count(pair) > 1]:
-        raise ConfigError(f"{':'.join(filter(None, twice[0]))} is named twice: name runs or systems that differ")
     return runs
 
 
@@ -136,7 +135,9 @@ def _groups(runs: list[_Run]) -> dict[str, list[tuple[_Run, str]]]:
         for run, system in pairs:
             if system not in run.systems():
                 raise ConfigError(f"{run.side.run} has no system {system!r}; name one of its own as RUN:SYSTEM")
+        _refuse_twice([f"{run.side.run}:{system}" for run, system in pairs])
         return {" and ".join(dict.fromkeys(_label(run, system) for run, system in pairs)): pairs}
+    _refuse_twice([run.side.run for run in runs])
     first, *others = runs
     groups = {}
     for system in first.systems():
@@ -149,6 +150,12 @@ def _groups(runs: list[_Run]) -> dict[str, list[tuple[_Run, str]]]:
             "name the systems to compare as RUN:SYSTEM"
         )
     return groups
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{name} would be compared with itself: name runs, or systems of one run, that differ")
 
 
 def _label(run: _Run, system: str) -> str:

@@ -28,7 +28,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for stage in (stage for stage in stages if stage.unpaired):
             line = f"{STAGES[stage.stage].words}, {stage.other_letter}: {stage.unpaired}"
             console.print(line, highlight=False, soft_wrap=True, markup=False)
-        console.print(_classes_table(group, [stage for stage in stages if stage.stage == stages[-1].stage]))
+        last = [stage for stage in stages if stage.stage == stages[-1].stage]
+        if any(row.difference for stage in last for row in stage.classes):
+            console.print(_classes_table(group, last))
     console.print("* threshold chosen with pixel labels. ! interval excludes 0", highlight=False)
     for line in (*MEANING[:2], *comparison.notes):
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -18,6 +18,8 @@ _MADE = ("network", "cams", "evaluations", "masks", "segmentation", "predictions
 """Artefacts whose code is compared."""
 _SAID_ELSEWHERE = ("source_hash", "supervision")
 """What a report says of its surroundings, and this comparison of each artefact, or by the settings."""
+_WHERE_ALL_HAVE = ("data", "code")
+"""Kinds that say nothing where a run has not come so far."""
 
 Facts = dict[tuple[str, str], Any]
 """(kind, name) -> value, of plain JSON types."""
@@ -44,6 +46,9 @@ def what_differs(
             facts = {letter: {**own, **(versions[letter] or {})} for letter, own in facts.items()}
         for kind, name in dict.fromkeys(key for own in facts.values() for key in own):
             values = [facts.get(side.letter, {}).get((kind, name)) for side in sides]
+            is_everywhere = all((kind, name) in own for own in facts.values())
+            if kind in _WHERE_ALL_HAVE and not is_everywhere:
+                continue
             if len({json.dumps(own.get((kind, name))) for own in facts.values()}) > 1:
                 groups_of.setdefault((kind, name, json.dumps(values)), []).append(group)
     differences = tuple(
@@ -59,7 +64,7 @@ def _facts(member: SystemFigures) -> Facts:
     facts: Facts = {("settings", "system"): member.system}
     facts |= {("settings", name): value for name, value in settings.items()}
     if manifest := member.metas.get("manifest"):
-        facts["data", "fingerprint of images and labels"] = manifest.summary.get("content")
+        facts["data", "fingerprint of the manifest, paths included"] = manifest.summary.get("content")
     if corpus := member.metas.get("corpus"):
         facts["data", "fingerprint of the corpus"] = corpus.fingerprint
     for name in _MADE:

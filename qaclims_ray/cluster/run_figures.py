@@ -119,25 +119,24 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
         reason = stale.get(before) or _other_source(metas, name, before)
         reason = reason or _other_settings(metas[name], name, of_network if name == "network" else settings)
         if name == "masks" and metas[name].settings["masks"] != artifacts.plain(mask_settings(resolved.masks)):
-            reason = reason or "masks were made with other settings than config.json has"
+            reason = reason or "its masks had other settings than config.json has"
         if reason:
             stale[name] = reason
     return stale
 
 
 def _other_source(metas: Mapping[str, ArtifactMeta], name: str, before: str) -> str:
-    key = {"masks": "masks", "segmentation": "network"}.get(before, before)
+    key = "network" if before == "segmentation" else before
     if before not in metas or key not in metas[name].inputs:
         return ""
     expected = content_fingerprint(metas[before]) if before == "masks" else metas[before].fingerprint
-    return "" if metas[name].inputs[key] == expected else f"{name} came from another {before} than is there now"
+    is_same = metas[name].inputs[key] == expected
+    return "" if is_same else f"its {name} came from another state of {before} than is there now"
 
 
 def _other_settings(meta: ArtifactMeta, name: str, settings: Mapping[str, Any]) -> str:
     made = flat_settings(meta.settings, _PREFIXES.get(name, ""))
     for setting, value in made.items():
         if setting in settings and settings[setting] != value:
-            return (
-                f"{name} was made with {setting} = {json.dumps(value)}, config.json has {json.dumps(settings[setting])}"
-            )
+            return f"its {name} had {setting} = {json.dumps(value)}, config.json has {json.dumps(settings[setting])}"
     return ""

@@ -1,6 +1,7 @@
 """The chart of a comparison: difference of each class's IoU with its interval, one panel per stage."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from qaclims_ray.evaluation.palette import INK, QUIET_INK
 
 COLUMNS = 4
 """Panels beside each other."""
+_TITLE_LETTERS = 26
+"""Longest line of a panel's title."""
 
 
 def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str, str]) -> Figure:
@@ -34,8 +37,8 @@ def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str
         for stage in found:
             position = others.index(stage.other_letter)
             _draw_bars(panel, stage, position, len(others), colours[stage.other_letter])
-        dress(panel, STAGES[key].words + (" (pixel labels)" if STAGES[key].is_chosen else ""))
-        panel.title.set_fontsize(9)
+        words = STAGES[key].words + (" (pixel labels)" if STAGES[key].is_chosen else "")
+        dress(panel, textwrap.fill(words, _TITLE_LETTERS))
         panel.axvline(0, color=QUIET_INK, linewidth=1)
         panel.grid(False, axis="y")
         panel.xaxis.set_major_locator(MaxNLocator(5))
@@ -45,7 +48,7 @@ def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
     for letter in others:
-        axes[0].barh([], [], color=colours[letter], label=f"{letter} - {stages[0].first_letter}")
+        axes[0].plot([], [], color=colours[letter], linewidth=6, label=f"{letter} - {stages[0].first_letter}")
     draw_legend(figure, axes[0])
     return figure
 

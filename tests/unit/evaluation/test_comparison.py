@@ -1,0 +1,158 @@
+"""Two runs beside each other: pairs or none, what the notes say, and the page and JSON that show it."""
+
+import dataclasses
+import html.parser
+import json
+
+import numpy as np
+import pytest
+
+from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.bootstrap import Interval
+from qaclims_ray.evaluation.comparison import (
+    Comparison,
+    Difference,
+    Side,
+    StageDifference,
+    compare_stage,
+    comparison_json,
+    difference_note,
+    excludes_zero,
+    why_unpaired,
+)
+from qaclims_ray.evaluation.comparison_html import comparison_page
+from qaclims_ray.evaluation.image_counts import ScoredImages
+
+LABELS = ("background", "bird", "boat <b>")
+
+
+def scored(seed: int, *, num_images: int = 30) -> ScoredImages:
+    """Images that all show bird, none boat; the share of the birds that is found depends on the seed."""
+    generator = np.random.default_rng(seed)
+    found = generator.integers(40 + 20 * seed, 60 + 20 * seed, num_images)
+    counts = np.zeros((num_images, 3, 3), dtype=np.int64)
+    counts[:, 1] = np.stack([found, found, np.full(num_images, 100)], -1)
+    counts[:, 0] = np.stack([np.full(num_images, 900), 1000 - found, np.full(num_images, 900)], -1)
+    return ScoredImages(0.3, LABELS, tuple(f"image_{i:02d}" for i in range(num_images)), counts)
+
+
+def stage_of(first: ScoredImages, other: ScoredImages, stage: str = "seed_fixed") -> StageDifference:
+    return compare_stage(
+        first,
+        other,
+        group="QA-CLIMS",
+        stage=stage,
+        split="train",
+        letters=("A", "B"),
+        num_resamples=200,
+        seed=0,
+    )
+
+
+def comparison_of(*stages: StageDifference) -> Comparison:
+    return Comparison(
+        sides=(Side("A", "runs/a", ""), Side("B", "runs/b <script>", "")),
+        differences=(Difference("settings", "ritc.omega", (0.1, 0.3), ("QA-CLIMS",)),),
+        stages=stages,
+        notes=("a note",),
+        num_resamples=200,
+        seed=0,
+    )
+
+
+def test_a_better_run_is_better_and_the_interval_holds_the_difference():
+    found = stage_of(scored(0), scored(1))
+    bird = found.classes[1]
+    assert bird.first == pytest.approx(0.5, abs=0.03) and bird.other == pytest.approx(0.7, abs=0.03)
+    assert found.difference == pytest.approx(found.other - found.first)
+    assert found.interval is not None and found.interval.low < found.difference < found.interval.high
+    assert excludes_zero(found.interval) and found.interval.low > 0
+    assert bird.num_images == 30 and not found.unpaired
+    backward = stage_of(scored(1), scored(0))
+    assert backward.interval is not None
+    assert (backward.interval.low, backward.interval.high) == pytest.approx((-found.interval.high, -found.interval.low))
+
+
+def test_a_class_that_never_occurs_has_no_figures():
+    boat = stage_of(scored(0), scored(1)).classes[2]
+    assert (boat.first, boat.other, boat.difference, boat.interval, boat.num_images) == (None, None, None, None, 0)
+
+
+@pytest.mark.parametrize("other_images", [slice(0, 20), slice(5, 30)])
+def test_other_images_are_no_pairs_but_both_figures_are_shown(other_images):
+    whole = scored(1)
+    other = ScoredImages(0.3, LABELS, whole.image_ids[other_images], whole.counts[other_images])
+    found = stage_of(scored(0), other)
+    assert found.interval is None and all(row.interval is None for row in found.classes)
+    assert "scored on different images (30 and" in found.unpaired
+    assert found.other > found.first and found.num_images == (30, len(other.image_ids))
+
+
+def test_the_same_names_with_other_true_masks_are_no_pairs():
+    other = scored(1)
+    other.counts[3, 1, 2] += 1
+    assert "those of 1 of 30 images count other pixels, e.g. image_03" in why_unpaired(scored(0), other)
+    assert stage_of(scored(0), other).interval is None
+
+
+def test_other_classes_are_refused():
+    other = dataclasses.replace(scored(1), labels=("background", "bird", "cat"))
+    with pytest.raises(DataError, match=r"A and B have different classes.*boat <b>, cat"):
+        stage_of(scored(0), other)
+
+
+def _difference(name: str) -> Difference:
+    return Difference("settings", name, (1, 2), ("x",))
+
+
+def test_the_note_says_when_the_seed_alone_differs():
+    assert "differ in seed only" in difference_note((_difference("seed"), _difference("cluster.num_workers")))
+    assert difference_note((_difference("seed"), _difference("ritc.omega"))) == ""
+    assert "same settings" in difference_note((Difference("code", "cams: source hash", ("a", "b"), ("x",)),))
+
+
+def test_an_interval_that_touches_zero_does_not_exclude_it():
+    assert not excludes_zero(Interval(0.0, 0.1)) and not excludes_zero(None)
+    assert excludes_zero(Interval(-0.2, -0.1))
+
+
+class _Checker(html.parser.HTMLParser):
+    """Collects what is open at the end, and whatever the page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("meta", "br", "img"):
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_flags_pixel_labels_and_says_what_intervals_do_not_mean():
+    other = scored(1, num_images=20)
+    page = comparison_page(comparison_of(stage_of(scored(0), scored(1)), stage_of(scored(0), other, "seed_best")))
+    checker = _Checker()
+    checker.feed(page)
+    assert checker.open == [] and checker.fetched == []
+    assert "<script" not in page and "boat &lt;b&gt;" in page
+    assert "chosen with pixel labels" in page and "says nothing about training variance" in page
+    assert "ritc.omega" in page and "not paired" in page and "scored on different images" in page
+
+
+def test_json_holds_fractions_and_null_where_there_is_no_figure():
+    content = json.loads(comparison_json(comparison_of(stage_of(scored(0), scored(1)))))
+    stage = content["stages"][0]
+    assert 0 < stage["interval"]["low"] < stage["difference"] < stage["interval"]["high"] < 1
+    assert stage["classes"][2]["difference"] is None
+    assert content["chosen_by_pixel_labels"] == ["seed_best"]
+    assert content["differences"][0]["values"] == [0.1, 0.3]

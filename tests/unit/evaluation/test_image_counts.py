@@ -1,0 +1,88 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qaclims_ray.errors import ArtifactError
+from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
+from qaclims_ray.evaluation.confusion import iou_per_label, mean_iou
+from qaclims_ray.evaluation.image_counts import (
+    FILE_NAME,
+    CountedFigure,
+    image_sweep,
+    read_image_counts,
+    write_image_counts,
+)
+from qaclims_ray.evaluation.sweep import ThresholdSweep
+from tests.unit.evaluation.test_seed_scores import NAMES, THRESHOLDS, random_image
+
+REMEDY = "`qaclims evaluate --out RUN`"
+
+
+def _written(uri: str, seeds: list[int], *, figure: str = "fixed", index: int = 1) -> ThresholdSweep:
+    sweep, images = ThresholdSweep(THRESHOLDS, 2), []
+    for seed in seeds:
+        cam, truth = random_image(seed)
+        histogram = sweep.update(cam, truth)
+        assert histogram is not None
+        images.append((cam.image_id, image_sweep(cam.image_id, histogram, cam.class_ids).at(index)))
+    write_image_counts(uri, [CountedFigure(figure, THRESHOLDS[index], images)], NAMES)
+    return sweep
+
+
+def test_table_holds_what_was_counted_in_any_order_of_the_images(tmp_path):
+    sweep = _written(str(tmp_path / "a"), [3, 1, 2])
+    _written(str(tmp_path / "b"), [2, 3, 1])
+    found = read_image_counts(str(tmp_path / "a"), remedy=REMEDY)["fixed"]
+    assert (found.image_ids, found.labels, found.threshold) == (("1", "2", "3"), ("background", *NAMES), 0.3)
+    again = read_image_counts(str(tmp_path / "b"), remedy=REMEDY)["fixed"]
+    assert np.array_equal(found.counts, again.counts)
+    assert (tmp_path / "a" / FILE_NAME).read_bytes() == (tmp_path / "b" / FILE_NAME).read_bytes()
+    matrix = sweep.confusion()[1]
+    assert np.allclose(iou_of(found.counts.sum(0)), iou_per_label(matrix).numpy())
+    assert float(mean_of(iou_of(found.counts.sum(0)))) == pytest.approx(float(mean_iou(matrix)))
+
+
+def test_table_reads_as_any_parquet_file_and_leaves_out_what_is_not_there(tmp_path):
+    cam, truth = random_image(4, (1,))
+    truth[truth == 1] = 0
+    histogram = ThresholdSweep(THRESHOLDS, 2).update(cam, truth)
+    assert histogram is not None
+    rows = image_sweep(cam.image_id, histogram, cam.class_ids).at(0)
+    write_image_counts(str(tmp_path), [CountedFigure("best", 0.1, [("4", rows)])], NAMES)
+    frame = pd.read_parquet(tmp_path / FILE_NAME)
+    assert frame["class_name"].tolist() == ["background", "boat"] and frame["label_value"].tolist() == [0, 2]
+    assert set(frame["figure"]) == {"best"} and frame["truth"].sum() == frame["predicted"].sum() == 64
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=6, unique=True), st.integers(1, 5), st.integers(0, 3))
+def test_counts_of_any_parts_add_up_to_the_merged_sweep(tmp_path_factory, seeds, cut, index):
+    """The merge law: images counted in several shards sum to what the sums over shards say."""
+    folder = tmp_path_factory.mktemp("counts")
+    parts = [part for part in (seeds[:cut], seeds[cut:]) if part]
+    sweeps = [_written(str(folder / str(number)), part, index=index) for number, part in enumerate(parts)]
+    tables = [read_image_counts(str(folder / str(number)), remedy=REMEDY)["fixed"] for number in range(len(parts))]
+    merged = sweeps[0]
+    for sweep in sweeps[1:]:
+        merged = merged.merge(sweep)
+    matrix = merged.confusion()[index].numpy()
+    expected = np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], -1)
+    assert np.array_equal(sum(table.counts.sum(0) for table in tables), expected)
+
+
+def test_an_artefact_of_an_earlier_version_says_which_verb_makes_the_table(tmp_path):
+    with pytest.raises(ArtifactError, match=r"earlier version.*Make it again: `qaclims evaluate --out RUN`"):
+        read_image_counts(str(tmp_path), remedy=REMEDY)
+
+
+def test_a_broken_table_says_so(tmp_path):
+    (tmp_path / FILE_NAME).write_bytes(b"PAR1 nothing")
+    with pytest.raises(ArtifactError, match=r"cannot be read.*Make it again"):
+        read_image_counts(str(tmp_path), remedy=REMEDY)
+
+
+def test_no_scored_image_gives_an_empty_table(tmp_path):
+    write_image_counts(str(tmp_path), [CountedFigure("fixed", 0.5, [])], NAMES)
+    assert read_image_counts(str(tmp_path), remedy=REMEDY) == {}
