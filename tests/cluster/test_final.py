@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qaclims_ray.cluster.arguments import load_config
+from qaclims_ray.cluster.compare import CompareArguments, run_compare
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
+from qaclims_ray.cluster.run_figures import read_figures
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
+from qaclims_ray.evaluation.comparison import STAGES
 from qaclims_ray.masks.mask_index import read_mask_index
 from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
@@ -98,8 +103,27 @@ def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finish
         assert set(np.unique(values)) <= {0, *(class_id + 1 for class_id in row.class_ids)}
         assert row.coverage == pytest.approx(float((values > 0).mean()), abs=1e-6)
     found = {path.name for path in (finished / "masks" / "baseline").iterdir() if path.suffix != ".png"}
-    assert {name for name in found if not name.startswith("plan-")} == {"index.parquet", "meta.json", "scores.json"}
+    expected = {"image_counts.parquet", "index.parquet", "meta.json", "scores.json"}
+    assert {name for name in found if not name.startswith("plan-")} == expected
     assert (finished / "masks" / "baseline" / "index.parquet").is_file()
+
+
+def test_counts_by_image_add_up_to_the_scores_of_every_stage_and_systems_can_be_compared(finished):
+    comparison, _ = run_compare(
+        CompareArguments((f"{finished}:baseline", f"{finished}:fully_supervised"), resamples=100)
+    )
+    assert [stage.stage for stage in comparison.stages] == [key for key in STAGES if key.startswith("segmentation")]
+    assert not any(stage.unpaired for stage in comparison.stages) and comparison.stages[0].interval is not None
+    config = load_config(str(finished))
+    figures = read_figures(str(finished), config, "baseline").figures
+    assert list(figures) == list(STAGES)
+    systems = json.loads((finished / "report" / "report.json").read_text())["systems"]
+    for key, counted in figures.items():
+        stage, threshold = (key[:4], key[5:]) if key.startswith("seed") else (key, "fixed")
+        iou = iou_of(counted.counts.sum(0))
+        expected = systems["baseline"][stage]
+        assert float(mean_of(iou)) == pytest.approx(expected[f"miou_{threshold}"], abs=1e-9), key
+        assert counted.threshold == expected[f"threshold_{threshold}"] and len(counted.image_ids) == LIMIT
 
 
 def test_killed_worker_of_a_final_network_is_replaced_and_changes_nothing(finished, tmp_path):

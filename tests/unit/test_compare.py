@@ -169,6 +169,15 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_runs_may_lie_in_a_bucket(tmp_path):
+    """fsspec's memory store stands in for one; every URI has a colon."""
+    local = make_run(tmp_path / "a")
+    storage.upload_tree(make_run(tmp_path / "b", found=60), "memory://bucket/b")
+    found = compare(f"{local}:qa_clims", "memory://bucket/b:qa_clims", out=str(tmp_path / "out"), resamples=200)
+    assert (found.sides[1].run, found.sides[1].system) == ("memory://bucket/b", "qa_clims")
+    assert found.stages[0].interval is not None
+
+
 def _call(*arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ending:
         patch.setattr("sys.argv", ["qaclims", *arguments])
