@@ -13,7 +13,7 @@ from html import escape
 from typing import Any, Literal
 
 from qaclims_ray.data import storage
-from qaclims_ray.evaluation.report_style import STYLE
+from qaclims_ray.evaluation.report_parts import page
 
 Figure = Literal["miou_fixed", "miou_best"]
 PIXELS = "chosen with pixel labels"
@@ -119,16 +119,14 @@ def ablation_html(result: AblationResult) -> str:
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in result.conditions.items()
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(result.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(result.title)}</h1></header>\n"
-        f'<section><div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div></section>\n'
-        f"<section>{text}</section>\n"
-        + (f"<section><h2>Failed</h2><ul>{failed}</ul></section>\n" if failed else "")
-        + f'<section><h2>Conditions</h2><dl class="pairs">{facts}</dl></section>\n</main>\n</body>\n</html>\n'
-    )
+    parts = [
+        f"<header><h1>{escape(result.title)}</h1></header>",
+        f'<section><div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div></section>',
+        f"<section>{text}</section>",
+        f"<section><h2>Failed</h2><ul>{failed}</ul></section>" if failed else "",
+        f'<section><h2>Conditions</h2><dl class="pairs">{facts}</dl></section>',
+    ]
+    return page(result.title, parts)
 
 
 def ablation_json(result: AblationResult) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from qaclims_ray.errors import DataError
-from qaclims_ray.evaluation.bootstrap import Interval, iou_of, mean_of, paired_bootstrap
+from qaclims_ray.evaluation.bootstrap import BootstrapDifference, Interval, iou_of, mean_of, paired_bootstrap
 from qaclims_ray.evaluation.image_counts import ScoredImages
 
 
@@ -214,17 +215,6 @@ def compare_stage(
     drawn = None if unpaired else paired_bootstrap(first.counts, other.counts, num_resamples=num_resamples, seed=seed)
     one, two = (iou_of(side.counts.sum(0)) for side in (first, other))
     means = float(mean_of(one)), float(mean_of(two))
-    classes = tuple(
-        ClassDifference(
-            name=name,
-            num_images=int((first.counts[:, position, 2] > 0).sum()),
-            first=_present(one[position]),
-            other=_present(two[position]),
-            difference=_present(two[position] - one[position]),
-            interval=drawn.labels[position] if drawn else None,
-        )
-        for position, name in enumerate(first.labels)
-    )
     return StageDifference(
         group=group,
         stage=stage,
@@ -238,7 +228,26 @@ def compare_stage(
         difference=means[1] - means[0],
         interval=drawn.miou if drawn else None,
         unpaired=unpaired,
-        classes=classes,
+        classes=_classes(first, one, two, drawn),
+    )
+
+
+def _classes(
+    first: ScoredImages,
+    one: Float64[np.ndarray, " label"],
+    two: Float64[np.ndarray, " label"],
+    drawn: BootstrapDifference | None,
+) -> tuple[ClassDifference, ...]:
+    return tuple(
+        ClassDifference(
+            name=name,
+            num_images=int((first.counts[:, position, 2] > 0).sum()),
+            first=_present(one[position]),
+            other=_present(two[position]),
+            difference=_present(two[position] - one[position]),
+            interval=drawn.labels[position] if drawn else None,
+        )
+        for position, name in enumerate(first.labels)
     )
 
 
