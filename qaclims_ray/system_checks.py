@@ -52,8 +52,8 @@ def _check_background(name: str, resolved: RunConfig) -> None:
     steps = [step for step in resolved.masks.steps if step in ("irn", "sam")]
     if steps and resolved.goal != "seed":
         raise ConfigError(
-            f"system {name}: masks.steps has {' and '.join(steps)}, which part objects from a background, but {dataset} "
-            "has none; leave them out, or take crf or pamr"
+            f"system {name}: masks.steps has {' and '.join(steps)}, which part objects from a background, but "
+            f"{dataset} has none; leave them out, or take crf or pamr"
         )
     if resolved.segmentation.loss == "balanced" and resolved.goal == "segmentation":
         raise ConfigError(
