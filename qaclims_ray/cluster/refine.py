@@ -317,8 +317,10 @@ def _describe(found: PseudoMasks) -> str:
     share, scores = _share(found.summary), found.scores
     if scores is None:
         return share
-    dice = "" if scores.has_background else f", Dice {scores.mdice_fixed:.1%}"
-    return f"mIoU {scores.miou_fixed:.1%}{dice}, {share}"
+    if not scores.has_background:
+        ignored = found.summary["mean_ignored"]
+        return f"mIoU {scores.miou_fixed:.1%}, Dice {scores.mdice_fixed:.1%}, {ignored:.1%} ignored"
+    return f"mIoU {scores.miou_fixed:.1%}, {share}"
 
 
 def _share(summary: dict[str, Any]) -> str:

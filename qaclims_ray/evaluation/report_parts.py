@@ -38,7 +38,7 @@ def chart(figure: Figure, name: str) -> str:
 
 def labels_in_words(data: ReportData) -> str:
     """Say what means are over."""
-    return "over background and classes" if has_background(data) else "over the classes; there is no background"
+    return "over background and classes" if has_background(data) else "over the classes (there is no background)"
 
 
 def percent(value: float) -> str:
