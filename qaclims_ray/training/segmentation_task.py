@@ -109,9 +109,9 @@ def segmentation_task(
     uses_sets = network.supervision == "sets"
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        labels = batch["labels"] if has_background else without_background(batch["labels"])
-        batch = {**batch, "labels": labels}
-        _check_labels(batch, network.num_labels, dataset.images)
+        _check_labels(batch, network.num_labels, dataset.images, has_background=has_background)
+        if not has_background:
+            batch = {**batch, "labels": without_background(batch["labels"])}
         if uses_sets:
             return sets_step(wrapped, batch, parts=parts, world_size=context.world_size)
         is_balanced = segmentation.loss == "balanced"
@@ -234,15 +234,19 @@ def _size(logits: Tensor) -> tuple[int, int]:
     return int(logits.shape[2]), int(logits.shape[3])
 
 
-def _check_labels(batch: dict[str, Tensor], num_labels: int, images: Sequence[LabelledImage]) -> None:
+def _check_labels(
+    batch: dict[str, Tensor], num_labels: int, images: Sequence[LabelledImage], *, has_background: bool
+) -> None:
     """Refuse label values that the network does not know; batch and labels are on the CPU, so nothing waits."""
     labels = batch["labels"]
-    is_unknown = (labels >= num_labels) & (labels != IGNORE_VALUE)
+    highest = num_labels - 1 if has_background else num_labels
+    is_unknown = (labels > highest) & (labels != IGNORE_VALUE)
     if is_unknown.any():
         first = int(is_unknown.flatten(1).any(1).nonzero()[0])
         raise DataError(
-            f"label map {images[int(batch['index'][first])].mask_uri} holds label {int(labels[is_unknown][0])} of the "
-            f"network; expected 0 to {num_labels - 1}, or 255: it was made with another class list"
+            f"label map {images[int(batch['index'][first])].mask_uri} holds label {int(labels[is_unknown][0])}; "
+            f"expected {'0 (background)' if has_background else 1} to {highest}, or 255: it was made with another "
+            "class list"
         )
 
 
