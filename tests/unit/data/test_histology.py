@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.tiny_tissue import WHITE, save_mask, write_luad
 BCSS = "TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500"
 
 
-def read(root: Path, masks: Path, dataset: str = "luad_histoseg", **changes) -> Manifest:
+def read(root: Path, masks: Path, dataset: Any = "luad_histoseg", **changes) -> Manifest:
     settings = {"train_split": "train", "eval_split": "val", "test_split": "test", **changes}
     return read_histology(DataConfig(dataset=dataset, root=str(root), **settings), str(masks))
 
@@ -72,7 +73,7 @@ def test_masks_come_into_the_packages_form_and_labels_from_them(tmp_path: Path) 
     save_mask(root / "val" / "mask" / "385277-1000-46781.png", values)
     manifest = read(root, tmp_path / "masks")
     record = next(record for record in manifest.records if record.image_id == "385277-1000-46781")
-    assert record.mask_uri == str(tmp_path / "masks" / "val" / "385277-1000-46781.png")
+    assert record.mask_uri is not None and record.mask_uri == str(tmp_path / "masks" / "val" / "385277-1000-46781.png")
     labels = load_mask(record.mask_uri).numpy()
     assert {(int(raw), int(label)) for raw, label in zip(values.flat, labels.flat, strict=True)} == {
         (0, 1), (1, 2), (3, 4), (WHITE, 255)
