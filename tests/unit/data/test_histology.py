@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from qaclims_ray.config import DataConfig
+from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES
 from qaclims_ray.data.histology import labels_of_name, read_histology
 from qaclims_ray.data.images import load_mask
@@ -93,6 +94,18 @@ def test_bcss_in_the_other_folders_that_copies_have(tmp_path: Path) -> None:
     assert {record.splits: record.labels for record in manifest.records} == {
         ("train",): (0, 3), ("val",): (3,), ("test",): (3,)
     }  # fmt: skip
+
+
+def test_a_bucket_is_read_and_its_masks_are_written_beside_the_run(tmp_path: Path) -> None:
+    local = write_luad(tmp_path / "data")
+    storage.upload_tree(str(local), "memory://tissue/LUAD-HistoSeg")
+    config = DataConfig(dataset="luad_histoseg", root="memory://tissue", eval_split="val", test_split="test")
+    manifest = read_histology(config, "memory://tissue-run/masks")
+    here = read(local, tmp_path / "masks")
+    assert [(r.image_id, r.labels) for r in manifest.records] == [(r.image_id, r.labels) for r in here.records]
+    for there, one in zip(manifest.records[8:], here.records[8:], strict=True):
+        assert str(there.mask_uri).startswith("memory://tissue-run/masks/")
+        assert load_mask(str(there.mask_uri)).equal(load_mask(str(one.mask_uri)))
 
 
 def test_the_test_split_may_be_absent_the_others_not(tmp_path: Path) -> None:
