@@ -51,8 +51,8 @@ def require_text(config: Any, section: str, *names: str) -> None:
 class DataConfig:
     """Which images, labels and masks."""
 
-    dataset: Literal["miniature", "voc12", "folder"]
-    """Layout of the data set; the miniature world generates itself."""
+    dataset: Literal["miniature", "voc12", "folder", "bcss_wsss", "luad_histoseg"]
+    """Layout of the data set; the miniature world generates itself, the last two are tissue without a background."""
     root: str = ""
     """Folder or fsspec URI of the data set (VOC: the folder that holds JPEGImages); the miniature needs none."""
     train_split: str = "train"
@@ -98,7 +98,7 @@ class CorpusConfig:
     max_question_tokens: int = 35
     """Longer questions are cut (Q1)."""
     questions: str = "official"
-    """Question set: official, paper, or a JSON file (Q2)."""
+    """Question set: official, paper, histology, or a JSON file (Q2)."""
     class_aliases: tuple[tuple[str, str], ...] = ()
     """Pairs (class name, words to use in questions), e.g. (("person", "player"),) (Q3)."""
     lemmatise: bool = True

@@ -168,6 +168,9 @@ class MaskConfig:
     uncertain: tuple[float, float] | None = None
     """Pixels whose foreground score after the last step lies between these become 255, ignored by the final network;
     None labels every pixel. After crf and sam the score is the share of the foreground, one half being the border."""
+    white_above: int | None = None
+    """After the last step, pixels of a brighter grey level than this (0-255) show no class: they become background, or
+    255 where the data set has none. LUAD-HistoSeg: 200; None asks no colour."""
     crf: CrfConfig = field(default_factory=irn_crf)
     """Step crf."""
     irn: IrnConfig = field(default_factory=IrnConfig)
@@ -187,6 +190,10 @@ class MaskConfig:
         require_at_least(self, "masks", 1, "num_actors")
         require_at_least(self, "masks", 0, "gpus_per_actor")
         require(0 < self.seed_threshold < 1, f"masks.seed_threshold is {self.seed_threshold}, expected in (0, 1)")
+        require(
+            self.white_above is None or 0 <= self.white_above < 255,
+            f"masks.white_above is {self.white_above}, expected a grey level from 0 to 254, or None",
+        )
         require(
             self.uncertain is None or 0 <= self.uncertain[0] <= self.uncertain[1] <= 1,
             f"masks.uncertain is {self.uncertain}, expected two rising numbers in [0, 1], or None",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.histology_presets import bcss_wsss, luad_histoseg
 from qaclims_ray.miniature_presets import miniature, miniature_combined, miniature_semples, miniature_weaktr
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.system_checks import check_systems
@@ -36,6 +37,8 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "voc12_mask2former": voc12_mask2former,
     "voc12_weaktr_paper": voc12_weaktr_paper,
     "voc12_mobilenet": voc12_mobilenet,
+    "bcss_wsss": bcss_wsss,
+    "luad_histoseg": luad_histoseg,
 }
 """All presets by name."""
 

@@ -1,5 +1,6 @@
 """Checks of a run's systems before any work starts: names, and settings that do not go together."""
 
+from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems import System, known_system, system_config, system_of, training_order, uses_given
@@ -20,6 +21,7 @@ def check_systems(config: RunConfig) -> None:
         if system.kind == "supervised" and config.goal != "segmentation":
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         _check_masks(name, resolved, system)
+        _check_background(name, resolved)
         if system.kind == "ritc":
             _check_ritc(name, resolved, system)
         if system.kind == "clims" and resolved.text.source != "fixed":
@@ -40,6 +42,24 @@ def _check_masks(name: str, resolved: RunConfig, system: System) -> None:
     if resolved.cam_net.generator == "weaktr" and takes_sigmoid:
         advice = "set semples.mask to minmax" if system.kind == "semples" else "use cam_net.generator cnn"
         raise ConfigError(f"system {name} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")
+
+
+def _check_background(name: str, resolved: RunConfig) -> None:
+    """Refuse what parts objects from a background where the data set has none."""
+    dataset = resolved.data.dataset
+    if has_background(dataset):
+        return
+    steps = [step for step in resolved.masks.steps if step in ("irn", "sam")]
+    if steps and resolved.goal != "seed":
+        raise ConfigError(
+            f"system {name}: masks.steps has {' and '.join(steps)}, which part objects from a background, but "
+            f"{dataset} has none; leave them out, or take crf or pamr"
+        )
+    if resolved.segmentation.loss == "balanced" and resolved.goal == "segmentation":
+        raise ConfigError(
+            f"system {name}: segmentation.loss is balanced between background and foreground, but {dataset} has no "
+            "background; set it to cross_entropy"
+        )
 
 
 def _check_given(name: str, resolved: RunConfig, system: System) -> None:

@@ -8,6 +8,7 @@ from qaclims_ray.cluster.stage import Stage, current
 from qaclims_ray.config import DataConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.folder import read_folder
+from qaclims_ray.data.histology import read_histology
 from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.miniature import vocabulary
@@ -55,6 +56,8 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
             return read_voc(data)
         case "folder":
             return read_folder(data)
+        case "bcss_wsss" | "luad_histoseg":
+            return read_histology(data, storage.join(stage.layout.data, "masks"))
 
 
 def _with_root(data: DataConfig, root: str) -> DataConfig:
@@ -66,6 +69,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "images": len(manifest.records),
         "classes": len(manifest.class_names),
+        "has_background": manifest.has_background,
         **{f"images_{s}": n for s, n in counts.items()},
     }
 

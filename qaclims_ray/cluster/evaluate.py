@@ -80,7 +80,7 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     stage.progress.start(f"evaluate {system}")
     check_stores_full(config.cams)
     cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
-    thresholds = sweep_thresholds(config.evaluation)
+    thresholds = sweep_thresholds(config.evaluation, has_background=manifest.has_background)
     settings = scoring_settings(config.evaluation)
     inputs = {"cams": cams.fingerprint, "manifest": scored_manifest(manifest, config).fingerprint()}
     if current(uri, "evaluation", settings, inputs):
@@ -164,6 +164,8 @@ def _decode_masks(shard: tuple[int, list[ImageRecord]]) -> tuple[int, dict[str, 
 
 
 def _describe(scores: SeedScores) -> str:
+    if not scores.has_background:
+        return f"mIoU {scores.miou_fixed:.1%}, Dice {scores.mdice_fixed:.1%}"
     return (
         f"mIoU {scores.miou_fixed:.1%} at {scores.threshold_fixed:g}, {scores.miou_best:.1%} at its best threshold "
         f"{scores.threshold_best:g} (chosen with pixel labels)"

@@ -28,6 +28,7 @@ from qaclims_ray.cluster.text import run_text
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.presets import PRESETS
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.systems import (
@@ -244,9 +245,10 @@ def print_results(outcome: Outcome, console: Console) -> None:
     """Print the table of systems and where report and tracking store are."""
     if outcome.scores:
         console.print(_seed_table(outcome))
-        console.print(
-            "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False
-        )
+        if _has_background(outcome):
+            console.print(
+                "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False
+            )
     if outcome.masks or outcome.segmentations:
         console.print(_final_table(outcome))
     if outcome.report_uri:
@@ -256,7 +258,23 @@ def print_results(outcome: Outcome, console: Console) -> None:
         console.print(f"MLflow   {outcome.tracking}", highlight=False, soft_wrap=True)
 
 
+def _has_background(outcome: Outcome) -> bool:
+    scored = [
+        *(evaluation.seed for evaluation in outcome.scores.values()),
+        *(found.scores for found in outcome.masks.values()),
+        *(found.plain for found in outcome.segmentations.values()),
+    ]
+    return all(scores.has_background for scores in scored if scores is not None)
+
+
 def _seed_table(outcome: Outcome) -> Table:
+    if not _has_background(outcome):
+        table = _table("Seeds, %, over the classes", "mIoU", "Dice", "FP", "FN")
+        for name, evaluation in outcome.scores.items():
+            s = evaluation.seed
+            figures = (s.miou_fixed, s.mdice_fixed, s.false_positive_rate, s.false_negative_rate)
+            table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
+        return table
     table = _table("Seed mIoU, %, by choice of threshold", "fixed", "label-free", "best *", "FP", "FN")
     for name, evaluation in outcome.scores.items():
         s = evaluation.seed
@@ -266,7 +284,8 @@ def _seed_table(outcome: Outcome) -> Table:
 
 
 def _final_table(outcome: Outcome) -> Table:
-    table = _table("mIoU, %, from seeds to the final network", "seed", "mask", "segmentation", "with CRF")
+    figure = "mIoU" if _has_background(outcome) else "mIoU / Dice"
+    table = _table(f"{figure}, %, from seeds to the final network", "seed", "mask", "segmentation", "with CRF")
     for name in dict.fromkeys([*outcome.masks, *outcome.segmentations]):
         seed, mask, final = outcome.scores.get(name), outcome.masks.get(name), outcome.segmentations.get(name)
         scores = (
@@ -275,8 +294,13 @@ def _final_table(outcome: Outcome) -> Table:
             final.plain if final else None,
             final.crf if final else None,
         )
-        table.add_row(outcome.labels[name], *(f"{100 * s.miou_fixed:.1f}" if s else "-" for s in scores))
+        table.add_row(outcome.labels[name], *(_figures(s) if s else "-" for s in scores))
     return table
+
+
+def _figures(scores: SeedScores) -> str:
+    miou = f"{100 * scores.miou_fixed:.1f}"
+    return miou if scores.has_background else f"{miou} / {100 * scores.mdice_fixed:.1f}"
 
 
 def _table(title: str, *columns: str) -> Table:

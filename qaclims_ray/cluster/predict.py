@@ -17,14 +17,14 @@ from qaclims_ray.cluster.predict_final import FinalNetwork
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.classes import BACKGROUND_VALUE, class_id
-from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, background_score, class_id, has_background
+from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
 from qaclims_ray.data.label_files import image_id_of, read_label_file
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.masks.cam import compute_cams
-from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
+from qaclims_ray.masks.label_map import label_map, overlay
 from qaclims_ray.masks.submission import write_submission
 from qaclims_ray.models.mask_generator import load_mask_generator
 from qaclims_ray.run_config import RunConfig
@@ -81,6 +81,7 @@ class PredictActor:
         with storage.local_copy(network) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.arguments, self.device = config, arguments, device
+        self.has_background = has_background(config.data.dataset)
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
         """Return one row per image: its labels, or its error."""
@@ -89,9 +90,7 @@ class PredictActor:
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
         probabilities = [self._probabilities(image) for _, image in good]
         labels = [
-            target.labels
-            if target.labels is not None
-            else tuple(i for i, p in enumerate(probability) if p >= self.arguments.label_threshold)
+            target.labels if target.labels is not None else self._found(probability)
             for (target, _), probability in zip(good, probabilities, strict=True)
         ]
         cams = compute_cams(
@@ -104,7 +103,8 @@ class PredictActor:
             net.image_std,
         )
         threshold = self.arguments.threshold
-        threshold = self.config.evaluation.fixed_threshold if threshold is None else threshold
+        if threshold is None:
+            threshold = background_score(self.config.evaluation.fixed_threshold, has_background=self.has_background)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
             _save(image, mask, target, self.arguments.out)
@@ -117,6 +117,11 @@ class PredictActor:
                 }
             )
         return {"rows": rows}
+
+    def _found(self, probabilities: list[float]) -> tuple[int, ...]:
+        """Return the classes that count as present; without a background at least the most probable one."""
+        found = tuple(i for i, p in enumerate(probabilities) if p >= self.arguments.label_threshold)
+        return found if found or self.has_background else (probabilities.index(max(probabilities)),)
 
     def _probabilities(self, image: Any) -> list[float]:
         net = self.config.cam_net
@@ -132,7 +137,13 @@ class FinalPredictActor:
     def __init__(self, config: RunConfig, network: str, arguments: PredictArguments) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
-        self.network = FinalNetwork(network, config.segmentation, device, with_crf=arguments.crf)
+        self.network = FinalNetwork(
+            network,
+            config.segmentation,
+            device,
+            with_crf=arguments.crf,
+            has_background=has_background(config.data.dataset),
+        )
         self.arguments = arguments
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
@@ -142,7 +153,8 @@ class FinalPredictActor:
         rows = _error_rows(shard)
         for (target, image), mask in zip(good, masks, strict=True):
             _save(image, mask, target, self.arguments.out)
-            found = [class_id(value) for value in mask.unique().tolist() if value != BACKGROUND_VALUE]
+            shown = set(mask.unique().tolist()) - {BACKGROUND_VALUE, IGNORE_VALUE}
+            found = [class_id(value) for value in sorted(shown)]
             source = "final network" if target.labels is None else "final network, among those in the file"
             rows.append({"image": target.uri, "labels": found, "labels_from": source})
         return {"rows": rows}
@@ -152,7 +164,7 @@ def run_predict(arguments: PredictArguments) -> None:
     """Write masks and overlays of files, folders or buckets with a trained run.
 
     The final network finds the classes itself. CAMs need labels: given in a file, or predicted by the run's
-    classifier; an image without any label is background.
+    classifier; an image without any label is background, or where there is none of the most probable class.
 
     Raises:
         QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
@@ -209,6 +221,10 @@ def _predictor(
         ArtifactError: when the network is not trained.
     """
     kind, final = system_of(config, system).kind, layout.segmentation(system)
+    if arguments.threshold is not None and not has_background(config.data.dataset):
+        raise ConfigError(
+            f"--threshold parts classes from a background, but {config.data.dataset} has none; leave it out"
+        )
     is_final = arguments.network == "final" or (
         arguments.network == "auto" and artifacts.read_meta(final) is not None and arguments.threshold is None
     )

@@ -17,6 +17,7 @@ from qaclims_ray.cluster.training_job import TrainingJob
 from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
@@ -24,7 +25,6 @@ from qaclims_ray.mask_config import IrnConfig, MaskConfig
 from qaclims_ray.masks.affinity_labels import confident_seeds
 from qaclims_ray.masks.cam import ImageCam
 from qaclims_ray.masks.cam_store import read_cam_shard
-from qaclims_ray.masks.label_map import save_label_map
 from qaclims_ray.masks.mask_index import MaskRow, failed_row, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.masks.refinement import (
     Refiners,
@@ -72,12 +72,13 @@ class RefineActor:
         cams_uri: str,
         affinity_uri: str,
         uri: str,
-        scoring: EvaluationConfig,
+        thresholds: tuple[float, ...],
         num_classes: int,
+        has_background: bool,
     ) -> None:
         torch.set_num_threads(1)
         self.config, self.cams_uri, self.uri = config, cams_uri, uri
-        self.thresholds, self.num_classes = sweep_thresholds(scoring), num_classes
+        self.thresholds, self.num_classes, self.has_background = thresholds, num_classes, has_background
         self.device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         self.refiners = Refiners(
             boundary=self._boundary(affinity_uri) if "irn" in config.steps else None,
@@ -89,8 +90,11 @@ class RefineActor:
         images, seeds, failed = _with_cams(shard, self.cams_uri)
         rows = [dataclasses.asdict(row) for row in failed]
         pixels = [image.pixels for image in images]
-        refined = refine_cams(pixels, seeds, self.config, self.refiners, device=self.device)
-        sweep, threshold = ThresholdSweep(self.thresholds, self.num_classes), refined_threshold(self.config)
+        refined = refine_cams(
+            pixels, seeds, self.config, self.refiners, has_background=self.has_background, device=self.device
+        )
+        sweep = ThresholdSweep(self.thresholds, self.num_classes)
+        threshold = refined_threshold(self.config, has_background=self.has_background)
         index = self.thresholds.index(round(threshold, 6))
         for image, cam in zip(images, refined, strict=True):
             labels = pseudo_mask(cam, threshold, self.config.uncertain)
@@ -145,9 +149,8 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     affinity = _run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
     stage.progress.start(f"masks of {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_threshold(config.masks))
-    settings = artifacts.plain(
-        {"masks": mask_settings(config.masks), "sweep": sweep_thresholds(scoring), "image_counts": FORMAT}
-    )
+    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    settings = artifacts.plain({"masks": mask_settings(config.masks), "sweep": thresholds, "image_counts": FORMAT})
     inputs = {
         "cams": cams.fingerprint,
         "manifest": images.fingerprint(),
@@ -170,8 +173,9 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
             "cams_uri": layout.cams(system),
             "affinity_uri": layout.affinity(system),
             "uri": uri,
-            "scoring": scoring,
+            "thresholds": thresholds,
             "num_classes": len(manifest.class_names),
+            "has_background": manifest.has_background,
         },
         scored_splits=(config.data.eval_split,),
         max_failed_fraction=config.cams.max_failed_fraction,
@@ -220,6 +224,8 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
         used["irn"] = {name: used["irn"][name] for name in _WALK_FIELDS}
     else:  # which starts from the CAMs' scores and brings a threshold of its own
         used["seed_threshold"] = config.seed_threshold
+    if config.white_above is not None:
+        used["white_above"] = config.white_above
     return {"steps": config.steps, "uncertain": config.uncertain, **used}
 
 
@@ -241,9 +247,10 @@ def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, manifest: Manife
     Args:
         counts: of `ThresholdSweep.to_array`, summed over shards.
         scoring: thresholds, the fixed one among them.
-        manifest: for the class names.
+        manifest: for the classes, and whether there is a background.
     """
-    sweep = ThresholdSweep.from_array(counts, sweep_thresholds(scoring), len(manifest.class_names))
+    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    sweep = ThresholdSweep.from_array(counts, thresholds, len(manifest.class_names))
     if int(sweep.counts.sum()) == 0:
         return None
     return seed_scores(sweep, scoring.fixed_threshold, manifest.class_names)
@@ -321,8 +328,13 @@ def _mask_row(values: dict[str, Any]) -> MaskRow:
 
 
 def _describe(found: PseudoMasks) -> str:
-    share = _share(found.summary)
-    return share if found.scores is None else f"mIoU {found.scores.miou_fixed:.1%}, {share}"
+    share, scores = _share(found.summary), found.scores
+    if scores is None:
+        return share
+    if not scores.has_background:
+        ignored = found.summary["mean_ignored"]
+        return f"mIoU {scores.miou_fixed:.1%}, Dice {scores.mdice_fixed:.1%}, {ignored:.1%} ignored"
+    return f"mIoU {scores.miou_fixed:.1%}, {share}"
 
 
 def _share(summary: dict[str, Any]) -> str:

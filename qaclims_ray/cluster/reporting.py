@@ -26,6 +26,7 @@ from qaclims_ray.cluster.results import Results
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.train import read_curves
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.errors import QaclimsError
@@ -59,7 +60,7 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
         splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
-        contact_sheets={"Images chosen by class, not by result; masks at the fixed threshold": _png(sheet)},
+        contact_sheets={_sheet_title(manifest): _png(sheet)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     page = write_report(layout.report, data)
@@ -101,6 +102,11 @@ def _system_report(
         curves={**read_curves(network), **_final_curves(layout, name)},
         prompts=reading,
     )
+
+
+def _sheet_title(manifest: Manifest) -> str:
+    how = "masks at the fixed threshold" if manifest.has_background else "each pixel takes its foremost class"
+    return f"Images chosen by class, not by result; {how}"
 
 
 def _initial_weights(config: RunConfig) -> str:
@@ -176,7 +182,12 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     chosen = {manifest.records[position].image_id for position in positions}
     names = systems_with_cams(stage.config)
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {name: system_config(stage.config, name).evaluation.fixed_threshold for name in names}
+    thresholds = {
+        name: background_score(
+            system_config(stage.config, name).evaluation.fixed_threshold, has_background=manifest.has_background
+        )
+        for name in names
+    }
     labels = {name: system_of(stage.config, name).label for name in names}
     bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
     rows = []

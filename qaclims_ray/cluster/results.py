@@ -61,6 +61,8 @@ def _log_table(stage: Tracker, scores: SeedScores, name: str) -> None:
         "class": list(scores.iou),
         "iou_fixed": list(scores.iou.values()),
         "iou_best": [*scores.iou_best.values()],
+        "dice_fixed": list(scores.dice.values()),
+        "dice_best": list(scores.dice_best.values()),
     }
     stage.log_table(columns, name)
 
@@ -69,11 +71,19 @@ def note_figures(found: Results, system: str) -> dict[str, float]:
     """Return a system's figures by the words that a note says them with."""
     seed, masks, final = found.scores.get(system), found.masks.get(system), found.segmentations.get(system)
     figures = {}
-    if seed is not None:
+    if seed is not None and seed.seed.has_background:
         figures["mIoU, fixed threshold"] = seed.seed.miou_fixed
         figures["mIoU, best threshold (chosen with pixel labels)"] = seed.seed.miou_best
+    elif seed is not None:
+        figures |= _both("seed", seed.seed)
     if masks is not None and masks.scores is not None:
-        figures["pseudo mask mIoU"] = masks.scores.miou_fixed
+        figures |= _both("pseudo mask", masks.scores)
     if final is not None and final.plain is not None:
-        figures["segmentation mIoU"] = final.plain.miou_fixed
+        figures |= _both("segmentation", final.plain)
     return figures
+
+
+def _both(stage: str, scores: SeedScores) -> dict[str, float]:
+    """The figures of label maps as they are: mIoU, and Dice where there is no background, as papers on tissue do."""
+    dice = {} if scores.has_background else {f"{stage} Dice": scores.mdice_fixed}
+    return {f"{stage} mIoU": scores.miou_fixed, **dice}

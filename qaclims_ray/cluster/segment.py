@@ -14,13 +14,14 @@ from qaclims_ray.cluster.refine import content_fingerprint, stage_scores
 from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
 from qaclims_ray.cluster.training_job import TrainingJob
-from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.classes import background_score
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
-from qaclims_ray.masks.label_map import label_map, save_label_map
+from qaclims_ray.masks.label_map import label_map
 from qaclims_ray.masks.segment import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.masks.shares import HALF
 from qaclims_ray.models.segmentation_network import load_segmentation_network
@@ -55,8 +56,9 @@ class SegmentActor:
         config: SegmentationConfig,
         network_uri: str,
         uri: str,
-        scoring: EvaluationConfig,
+        thresholds: tuple[float, ...],
         num_classes: int,
+        has_background: bool,
         splits: dict[str, str],
         gpus_per_actor: float,
     ) -> None:
@@ -65,23 +67,26 @@ class SegmentActor:
         with storage.local_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
-        self.thresholds, self.num_classes, self.splits = sweep_thresholds(scoring), num_classes, splits
+        self.thresholds, self.num_classes, self.splits = thresholds, num_classes, splits
+        self.has_background = has_background
 
     def __call__(self, shard: DecodedShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
         sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
         rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
-        index = self.thresholds.index(HALF)
+        border, has_background = background_score(HALF, has_background=self.has_background), self.has_background
+        index = self.thresholds.index(border)
         pixels = [image.pixels for image in shard.images]
         for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
             image = shard.images[position]
             name = image.record.image_id
-            maps = as_class_maps(name, probabilities.cpu())
-            save_label_map(label_map(maps, HALF), storage.join(self.uri, f"{name}.png"))
+            maps = as_class_maps(name, probabilities.cpu(), has_background=has_background)
+            save_label_map(label_map(maps, border), storage.join(self.uri, f"{name}.png"))
             if image.truth is None:
                 continue
-            refined = as_class_maps(name, crf_probabilities(image.pixels, probabilities, test.crf).cpu())
+            smooth = crf_probabilities(image.pixels, probabilities, test.crf, has_background=has_background)
+            refined = as_class_maps(name, smooth.cpu(), has_background=has_background)
             found = {}
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
@@ -145,9 +150,8 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
     tested = predicted_manifest(manifest, config)
     stage.progress.start(f"segment with {system}")
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
-    settings = artifacts.plain(
-        {"test": config.segmentation.test, "sweep": sweep_thresholds(scoring), "image_counts": FORMAT}
-    )
+    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    settings = artifacts.plain({"test": config.segmentation.test, "sweep": thresholds, "image_counts": FORMAT})
     inputs = {
         "network": network.fingerprint,
         "manifest": tested.fingerprint(),
@@ -168,8 +172,9 @@ def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifes
             "config": config.segmentation,
             "network_uri": layout.segmentation(system),
             "uri": uri,
-            "scoring": scoring,
+            "thresholds": thresholds,
             "num_classes": len(manifest.class_names),
+            "has_background": manifest.has_background,
             "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
             "gpus_per_actor": config.cams.gpus_per_actor,
         },
@@ -200,4 +205,7 @@ def read_segmentation(uri: str) -> Segmentation:
 def _describe(found: Segmentation) -> str:
     if found.plain is None or found.crf is None:
         return "nothing to score: no image of the test split has a mask"
-    return f"mIoU {found.plain.miou_fixed:.1%}, with CRF {found.crf.miou_fixed:.1%}"
+    text = f"mIoU {found.plain.miou_fixed:.1%}, with CRF {found.crf.miou_fixed:.1%}"
+    if found.plain.has_background:
+        return text
+    return f"{text}; Dice {found.plain.mdice_fixed:.1%}, with CRF {found.crf.mdice_fixed:.1%}"

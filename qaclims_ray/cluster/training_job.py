@@ -15,6 +15,7 @@ from qaclims_ray.cluster.mask_images import masked_images, truth_images
 from qaclims_ray.cluster.stage import backbone_weights, clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
+from qaclims_ray.data.classes import num_labels
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.label_map_dataset import LabelMapDataset
@@ -213,7 +214,8 @@ def _train_segmentation(job: TrainingJob, manifest: Manifest, setup: TrainingSet
     with _initial_weights(job.init_uri) as weights:
         return train_segmentation(
             images=images,
-            num_labels=len(manifest.class_names) + 1,
+            num_labels=num_labels(len(manifest.class_names), has_background=manifest.has_background),
+            has_background=manifest.has_background,
             segmentation=config.segmentation,
             seed=setup.seed,
             precision=setup.precision,
@@ -293,7 +295,8 @@ def oracle_score(network: torch.nn.Module, *, manifest: Manifest, config: RunCon
         raise ConfigError("selection.criterion is oracle, but no scored image has a mask; use last or clip_score")
     count = min(config.selection.num_images, len(with_mask))
     records = [with_mask[position * len(with_mask) // count] for position in range(count)]
-    thresholds, num_classes = sweep_thresholds(config.evaluation), len(manifest.class_names)
+    thresholds = sweep_thresholds(config.evaluation, has_background=manifest.has_background)
+    num_classes = len(manifest.class_names)
     sweep = ThresholdSweep(thresholds, num_classes)
     net = config.cam_net
     for record in records[context.rank :: context.world_size]:

@@ -92,6 +92,33 @@ PAPER_QUESTIONS: tuple[Question, ...] = _questions(
 """The wording of Table 6 of the paper: the same sixteen, all capitalised."""
 
 
+HISTOLOGY_QUESTIONS: tuple[Question, ...] = _questions(
+    {
+        "objects": (
+            "what tissue surrounds the {}?",
+            "what tissue is next to the {}?",
+            "what cells are around the {}?",
+            "what lies between the {}?",
+            "what other tissue is in the image besides {}?",
+        ),
+        "scene": (
+            "what organ is the {} in?",
+            "what stain shows the {}?",
+            "what kind of specimen is the {} in?",
+        ),
+        "fine_grained": (
+            "What kind of {} is in this microscope image?",
+            "What type of cells does the {} have?",
+        ),
+        "alias": (
+            "What is another medical name for {}?",
+            "What do pathologists call this {}?",
+        ),
+    }
+)
+"""Ours, for tissue under the microscope, where "what is above the {}?" asks for nothing: a slide has no above."""
+
+
 def load_questions(path: str | Path) -> tuple[Question, ...]:
     """Read a question set from a JSON list of ``{"template", "kind", "group"}`` objects.
 
@@ -166,7 +193,7 @@ def _set_faults(entries: list) -> list[str]:
 
 
 def question_set(name_or_path: str) -> tuple[Question, ...]:
-    """Return a question set by name (``official``, ``paper``) or from a JSON file.
+    """Return a question set by name (``official``, ``paper``, ``histology``) or from a JSON file.
 
     Args:
         name_or_path: A name, or a path ending in ``.json``.
@@ -182,11 +209,14 @@ def question_set(name_or_path: str) -> tuple[Question, ...]:
             return OFFICIAL_QUESTIONS
         case "paper":
             return PAPER_QUESTIONS
+        case "histology":
+            return HISTOLOGY_QUESTIONS
         case _ if Path(name_or_path).suffix == ".json":
             return load_questions(name_or_path)
         case _:
             raise ConfigError(
-                f"question set {name_or_path!r} is unknown. Expected official, paper or the path of a .json file."
+                f"question set {name_or_path!r} is unknown. Expected official, paper, histology or the path of a "
+                ".json file."
             )
 
 

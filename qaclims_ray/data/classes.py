@@ -1,12 +1,21 @@
 """Class names, label values and the palette: the only place that knows background, ignore and the mapping.
 
-``class_id`` is 0-based over the foreground classes everywhere; ``label_value`` is what a label map holds.
+``class_id`` is 0-based over the foreground classes everywhere; ``label_value`` is what a label map holds. Some data
+sets have no background: tissue fills the whole picture. Their label maps hold the same values but for 0, their
+background score is `NO_BACKGROUND`, and their final networks have one output less.
 """
+
+from collections.abc import Sequence
 
 BACKGROUND_VALUE = 0
 """Label-map value of the background."""
 IGNORE_VALUE = 255
 """Label-map value of pixels that are not scored (VOC "void")."""
+NO_BACKGROUND = -1.0
+"""Background score of a data set without background: every score exceeds it, so a pixel takes its foremost class.
+A map that is -1 itself shows no class."""
+
+_WITHOUT_BACKGROUND = frozenset({"bcss_wsss", "luad_histoseg"})
 
 VOC_FILE_NAMES: tuple[str, ...] = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -19,6 +28,12 @@ _NATURAL = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmon
 VOC_CLASSES: tuple[str, ...] = tuple(_NATURAL.get(name, name) for name in VOC_FILE_NAMES)
 """The 20 VOC classes in natural words, as questions and prompts use them (row Q3)."""
 
+BCSS_CLASSES: tuple[str, ...] = ("tumor", "stroma", "lymphocytic infiltrate", "necrosis")
+"""The tissues of BCSS-WSSS (TUM, STR, LYM, NEC), in the order of its file names and masks."""
+
+LUAD_CLASSES: tuple[str, ...] = ("tumor epithelium", "necrosis", "lymphocytes", "tumor-associated stroma")
+"""The tissues of LUAD-HistoSeg (TE, NEC, LYM, TAS), in the order of its file names and masks."""
+
 
 def label_value(class_id: int) -> int:
     """Return the label-map value of a foreground class."""
@@ -28,6 +43,26 @@ def label_value(class_id: int) -> int:
 def class_id(value: int) -> int:
     """Return the foreground class of a label-map value."""
     return value - 1
+
+
+def has_background(dataset: str) -> bool:
+    """Whether pixels of a data set (`data.dataset`) may show none of its classes."""
+    return dataset not in _WITHOUT_BACKGROUND
+
+
+def num_labels(num_classes: int, *, has_background: bool) -> int:
+    """Return the outputs of a final network: the background first, where there is one, then the classes."""
+    return num_classes + has_background
+
+
+def label_names(class_names: Sequence[str], *, has_background: bool) -> tuple[str, ...]:
+    """Return the names of what is scored: the background first, where there is one, then the classes."""
+    return ("background", *class_names) if has_background else tuple(class_names)
+
+
+def background_score(score: float, *, has_background: bool) -> float:
+    """Return a background score, or `NO_BACKGROUND` where there is no background."""
+    return score if has_background else NO_BACKGROUND
 
 
 def natural_name(file_name: str) -> str:

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from qaclims_ray.config import AugmentConfig
 from qaclims_ray.data import storage
+from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.errors import DataError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -72,6 +73,18 @@ def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
             f"mask {uri} has mode {picture.mode}: expected a palette or 8-bit grey PNG whose pixels are label values"
         )
     return torch.from_numpy(np.array(picture, dtype=np.uint8))
+
+
+def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:
+    """Write a label map as a PNG with VOC's palette: pixel values are labels, viewers show colours.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    picture = Image.fromarray(labels.cpu().numpy(), mode="P")
+    picture.putpalette(voc_palette())
+    with storage.publishing(uri) as local_path:
+        picture.save(local_path, format="PNG")
 
 
 def image_size(uri: str) -> tuple[int, int]:

@@ -74,6 +74,8 @@ class Manifest:
     """The images, in the order of the split lists."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What a person should know about how the data set was read; no part of the content."""
+    has_background: bool = True
+    """Whether pixels may show none of the classes; without it masks hold no 0."""
 
     def __post_init__(self) -> None:
         counts = Counter(record.image_id for record in self.records)
@@ -106,9 +108,8 @@ class Manifest:
 
         Pixels are known by URI and size only: a file that is replaced under its own name goes unseen.
         """
-        return artifacts.fingerprint_of(
-            [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
-        )
+        content = [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
+        return artifacts.fingerprint_of(content if self.has_background else [*content, "no background"])
 
     def label_matrix(self) -> Float[Tensor, "image class"]:
         """Return 1 where an image shows a class and 0 elsewhere."""
@@ -129,6 +130,7 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
         "images_by_class": dict(zip(manifest.class_names, per_class, strict=True)),
         "images_without_label": sum(not record.labels for record in manifest.records),
         "images_with_mask": sum(record.mask_uri is not None for record in manifest.records),
+        "has_background": manifest.has_background,
         "notes": list(manifest.notes),
     }
 
@@ -148,9 +150,8 @@ def write_manifest(
         ResourceError: when the place cannot be written.
     """
     table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
-    table = table.replace_schema_metadata(
-        {"class_names": json.dumps(manifest.class_names), "notes": json.dumps(manifest.notes)}
-    )
+    metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
+    table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
     with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
         pq.write_table(table, local_path, compression="zstd")
     return artifacts.write_meta(uri, KIND, settings, inputs or {}, summarise(manifest))
@@ -171,6 +172,7 @@ def read_manifest(uri: str) -> Manifest:
             class_names=tuple(json.loads(metadata[b"class_names"])),
             records=tuple(_record(row) for row in table.to_pylist()),
             notes=tuple(json.loads(metadata[b"notes"])),
+            has_background=json.loads(metadata.get(b"has_background", b"true")),
         )
     except (pa.ArrowException, KeyError, ValueError, TypeError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it again with `qaclims data`") from None

@@ -84,9 +84,22 @@ def iou_per_label(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float
     return true_positive / (true_positive + false_positive + false_negative)
 
 
-def mean_iou(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float64[Tensor, "*threshold"]:
-    """Mean IoU over background and classes, as a fraction; labels without an IoU (NaN) are left out."""
-    return iou_per_label(counts).nanmean(-1)
+def mean_iou(
+    counts: Int64[Tensor, "*threshold truth prediction"], *, has_background: bool = True
+) -> Float64[Tensor, "*threshold"]:
+    """Mean IoU over the classes and the background, where there is one; labels without an IoU (NaN) are left out.
+
+    Without a background nothing is truly it: a pixel that shows no class is a miss of its class, and no further label.
+    """
+    return iou_per_label(counts)[..., 0 if has_background else 1 :].nanmean(-1)
+
+
+def dice_of(iou: float) -> float:
+    """Return the Dice coefficient (F1) of a label from its IoU: 2 TP / (2 TP + FP + FN) = 2 IoU / (1 + IoU).
+
+    Both are read from the sums over all images; a mean of the images' own coefficients is another figure.
+    """
+    return 2 * iou / (1 + iou)
 
 
 def false_positive_rate(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float64[Tensor, "*threshold"]:

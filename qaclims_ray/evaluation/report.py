@@ -22,6 +22,8 @@ _SCORED = (
     "seed", "mask", "segmentation", "segmentation_crf", "segmentation_on_seeds", "segmentation_crf_on_seeds"
 )  # fmt: skip
 
+_DICE = ("mdice_fixed", "mdice_best", "dice", "dice_best")
+
 
 def write_report(uri: str, data: ReportData) -> str:
     """Write ``report.json`` and ``report.html`` into a folder and return the page's URI.
@@ -71,7 +73,9 @@ def report_json(data: ReportData) -> dict[str, Any]:
 
 
 def _scores(scores: SeedScores | None) -> dict[str, Any] | None:
-    return None if scores is None else dataclasses.asdict(scores)
+    if scores is None:
+        return None
+    return {**dataclasses.asdict(scores), **{name: getattr(scores, name) for name in _DICE}}
 
 
 def _plain(value: Any) -> Any:

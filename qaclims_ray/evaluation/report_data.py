@@ -14,6 +14,8 @@ CHOSEN_BY_PIXEL_LABELS = (
     "false_positive_rate_best",
     "false_negative_rate_best",
     "iou_best",
+    "mdice_best",
+    "dice_best",
     "curve",
 )
 """Fields of `SeedScores` whose threshold was chosen with the masks; all others only compare with them. They are
@@ -105,6 +107,13 @@ class ReportData:
 def bound(data: ReportData) -> SystemReport | None:
     """Return the fully supervised system, or None where the run has none."""
     return data.systems.get(FULLY_SUPERVISED)
+
+
+def has_background(data: ReportData) -> bool:
+    """Whether the scored labels hold a background, and so there are thresholds to speak of."""
+    stages = ("seed", "mask", "segmentation", "segmentation_crf")
+    scored = (getattr(system, stage) for system in data.systems.values() for stage in stages)
+    return all(scores.has_background for scores in scored if scores is not None)
 
 
 def has_later_stages(data: ReportData) -> bool:

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from qaclims_ray.evaluation import figures
-from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, winner
+from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, has_background, winner
+from qaclims_ray.evaluation.report_no_background import seed_tiles, seeds_section
 from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart_section, data_colours, page, percent, swatch
 from qaclims_ray.evaluation.report_stages import class_stages_section, final_tile, stages_section
 from qaclims_ray.evaluation.sweep import SeedScores
@@ -51,7 +52,9 @@ def _header(data: ReportData) -> str:
 def _tiles(data: ReportData) -> str:
     best = winner(data)
     tiles = []
-    if best is not None:
+    if best is not None and not has_background(data):
+        tiles += seed_tiles(data, best) + final_tile(data, data.systems[best])
+    elif best is not None:
         system, first = data.systems[best], next(iter(data.systems.values()))
         value = getattr(system.seed, data.rank_by)
         tiles.append(
@@ -73,6 +76,8 @@ def _tiles(data: ReportData) -> str:
 
 
 def _systems_section(data: ReportData) -> str:
+    if not has_background(data):
+        return seeds_section(data)
     colours = data_colours(data)
     best, first = winner(data), next(iter(data.systems.values())).seed
     tops = {rank: _top(data, rank) for rank in _RANK_WORDS}
@@ -157,7 +162,7 @@ def _wide(png: bytes) -> str:
 
 def _sweep_section(data: ReportData) -> str:
     scored = {system.label: system.seed for system in data.systems.values() if system.seed}
-    if not scored:
+    if not scored or not has_background(data):
         return ""
     return chart_section(
         f"Background threshold {PIXELS}",
@@ -169,7 +174,7 @@ def _sweep_section(data: ReportData) -> str:
 
 
 def _classes_section(data: ReportData) -> str:
-    is_best = data.rank_by == "miou_best"
+    is_best = data.rank_by == "miou_best" and has_background(data)
     iou = {
         system.label: system.seed.iou_best if is_best else system.seed.iou
         for system in data.systems.values()
@@ -178,9 +183,10 @@ def _classes_section(data: ReportData) -> str:
     if not iou:
         return ""
     where = "at each system's best threshold" if is_best else "at the fixed threshold"
+    where = f"IoU of each class, {where}." if has_background(data) else "IoU of each class, of the seeds."
     return chart_section(
         f"Classes {PIXELS if is_best else ''}",
-        f"IoU of each class, {where}.",
+        where,
         "classes",
         lambda: figures.class_figure(iou, colours=data_colours(data)),
     )

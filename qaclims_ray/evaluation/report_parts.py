@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from qaclims_ray.evaluation import figures
 from qaclims_ray.evaluation.palette import INK, colours_with_bound
-from qaclims_ray.evaluation.report_data import ReportData, bound
+from qaclims_ray.evaluation.report_data import ReportData, bound, has_background
 from qaclims_ray.evaluation.report_style import STYLE
 
 PIXELS = '<span class="pixels">chosen with pixel labels</span>'
@@ -47,6 +47,11 @@ def chart_section(heading: str, text: str, name: str, draw: Callable[[], Figure]
 def chart(figure: Figure, name: str) -> str:
     """Return a chart as an element of the page."""
     return f"<figure>{figures.figure_svg(figure, name)}</figure>"
+
+
+def labels_in_words(data: ReportData) -> str:
+    """Say what means are over."""
+    return "over background and classes" if has_background(data) else "over the classes (there is no background)"
 
 
 def percent(value: float) -> str:

@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, has_later_stages
-from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart, data_colours, percent, swatch
+from qaclims_ray.evaluation.report_data import ReportData, SystemReport, bound, has_background, has_later_stages
+from qaclims_ray.evaluation.report_parts import LEFT, PIXELS, chart, data_colours, labels_in_words, percent, swatch
 from qaclims_ray.evaluation.stages_figure import STAGE_WORDS, stages_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 
@@ -34,18 +34,24 @@ def stages_section(data: ReportData) -> str:
 
 def stages_chart(data: ReportData) -> Figure:
     """Draw seed, pseudo mask and final network of every system, the fully supervised bound as a line across."""
-    limit = bound(data)
+    limit, has_threshold = bound(data), has_background(data)
     values, best = {}, {}
     for system in data.systems.values():
         scored = {stage: getattr(system, stage) for stage in STAGE_WORDS}
         figures = {stage: scores.miou_fixed for stage, scores in scored.items() if scores is not None}
         if figures and system is not limit:
             values[system.label] = figures
-            best |= {system.label: system.seed.miou_best} if system.seed else {}
+            best |= {system.label: system.seed.miou_best} if system.seed and has_threshold else {}
     line = (limit.label, limit.segmentation.miou_fixed) if limit and limit.segmentation else None
     crf = limit.segmentation_crf.miou_fixed if limit and limit.segmentation_crf else None
     return stages_figure(
-        values, bound=line, bound_crf=crf, best_seeds=best, splits=data.splits, colours=data_colours(data)
+        values,
+        bound=line,
+        bound_crf=crf,
+        best_seeds=best,
+        splits=data.splits,
+        colours=data_colours(data),
+        has_threshold=has_threshold,
     )
 
 
@@ -54,6 +60,8 @@ def final_tile(data: ReportData, system: SystemReport) -> list[tuple[str, str, s
     if system.segmentation is None:
         return []
     text = f"segmentation mIoU of {escape(system.label)}{_on(data, 'segmentation')}"
+    if not has_background(data):
+        text += f", Dice {percent(system.segmentation.mdice_fixed)} %"
     limit = bound(data)
     if limit is not None and limit.segmentation is not None:
         text += f"; {escape(limit.label)} {percent(limit.segmentation.miou_fixed)} %"
@@ -61,11 +69,23 @@ def final_tile(data: ReportData, system: SystemReport) -> list[tuple[str, str, s
 
 
 def class_stages_section(data: ReportData) -> str:
-    """Return the IoU of each class at every stage as a heat map; empty without later stages."""
+    """Return the IoU of each class at every stage as a heat map, and its Dice coefficient where there is no background.
+
+    Empty without later stages.
+    """
     if not has_later_stages(data):
         return ""
+    seeds = "seeds at the fixed threshold, " if has_background(data) else "seeds, "
+    text = f"{seeds}pseudo masks and the final network's label maps as they are; dark blue is 0, yellow is 100."
+    heats = f"<p>IoU of each class in percent: {text}</p>{_class_table(data, 'iou')}"
+    if not has_background(data):
+        heats += f"<p>The same as Dice coefficient.</p>{_class_table(data, 'dice')}"
+    return f"<section><h2>Classes at every stage</h2>{heats}</section>"
+
+
+def _class_table(data: ReportData, figure: str) -> str:
     columns = {
-        (system.label, words): scores.iou
+        (system.label, words): getattr(scores, figure)
         for system in data.systems.values()
         for stage, words in _CLASS_STAGES.items()
         if (scores := getattr(system, stage)) is not None
@@ -76,20 +96,19 @@ def class_stages_section(data: ReportData) -> str:
     groups = "".join(f'<th colspan="{n}">{swatch(colours[label])}{escape(label)}</th>' for label, n in counts.items())
     firsts = _first_columns(list(columns))
     heads = "".join(f"<th{first}>{words}</th>" for (_, words), first in zip(columns, firsts, strict=True))
-    names = list(dict.fromkeys(name for iou in columns.values() for name in iou))
+    names = list(dict.fromkeys(name for values in columns.values() for name in values))
     rows = "".join(
         f"<tr><td>{escape(name)}</td>"
         + "".join(
-            _heat_cell(iou.get(name, math.nan), first) for iou, first in zip(columns.values(), firsts, strict=True)
+            _heat_cell(values.get(name, math.nan), first)
+            for values, first in zip(columns.values(), firsts, strict=True)
         )
         + "</tr>"
         for name in names
     )
     return (
-        "<section><h2>Classes at every stage</h2><p>IoU of each class in percent: seeds at the fixed threshold, "
-        "pseudo masks and the final network's label maps as they are; dark blue is 0, yellow is 100.</p>"
         f'<div class="scroll"><table class="heat"><thead><tr><th rowspan="2">class</th>{groups}</tr>'
-        f"<tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+        f"<tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -99,12 +118,16 @@ def _caption(data: ReportData) -> str:
         for stage, words in (("seed", "seeds"), ("mask", "pseudo masks"), ("segmentation", "final networks"))
         if stage in data.splits
     )
-    text = "Mean IoU over background and classes, in percent"
+    dice = "" if has_background(data) else " and mean Dice coefficient"
+    text = f"Mean IoU{dice} {labels_in_words(data)}, in percent"
     text += f": {where}. " if where else ". "
+    seed, left_out = ("the seed at its fixed threshold", "background")
+    if not has_background(data):
+        seed, left_out = "the seed", "a miss of its class"
     text += (
-        "Under a figure stands the change from the stage before (the seed at its fixed threshold; on the same images, "
-        "the pseudo mask), where both are scored on the same split. Pseudo masks and the networks' label maps are "
-        "scored as they are; a pixel that a pseudo mask leaves out (255) counts as background here. "
+        f"Under a figure stands the change from the stage before ({seed}; on the same images, the pseudo mask), where "
+        "both are scored on the same split. Pseudo masks and the networks' label maps are scored as they are; a pixel "
+        f"that a pseudo mask leaves out (255) counts as {left_out} here. "
     )
     text += _weights(data)
     limit = bound(data)
@@ -130,7 +153,7 @@ def _weights(data: ReportData) -> str:
 
 
 def _stages_table(data: ReportData) -> str:
-    colours, limit = data_colours(data), bound(data)
+    colours, limit, has_threshold = data_colours(data), bound(data), has_background(data)
     others = [system for system in data.systems.values() if system is not limit]
     tops = {
         stage: max((s.miou_fixed for system in others if (s := getattr(system, stage))), default=None)
@@ -141,9 +164,7 @@ def _stages_table(data: ReportData) -> str:
     for system in data.systems.values():
         cells = [
             _cell(system.seed, None, tops["seed"]),
-            f"<td>{percent(system.seed.miou_best)}<small>at {system.seed.threshold_best:g}</small></td>"
-            if system.seed
-            else "<td>-</td>",
+            *([_best_cell(system.seed)] if has_threshold else []),
             _cell(system.mask, system.seed if _same_split(data, "seed", "mask") else None, tops["mask"]),
             *(_cell(getattr(system, stage), system.mask, tops[stage]) for stage in _ON_SEEDS if shows_seeds),
             _cell(
@@ -159,8 +180,8 @@ def _stages_table(data: ReportData) -> str:
     head = "".join(
         f"<th>{words}{_split_line(data, stage)}</th>"
         for words, stage in (
-            ("seed<br>fixed threshold", "seed"),
-            (f"seed<br>best threshold<br>{PIXELS}", "seed"),
+            ("seed<br>fixed threshold" if has_threshold else "seed", "seed"),
+            *([(f"seed<br>best threshold<br>{PIXELS}", "seed")] if has_threshold else []),
             ("pseudo mask", "mask"),
             *((words, "seed") for words in _ON_SEEDS.values() if shows_seeds),
             ("segmentation", "segmentation"),
@@ -183,8 +204,15 @@ def _cell(scores: SeedScores | None, before: SeedScores | None, top: float | Non
     if before is not None and math.isfinite(scores.miou_fixed - before.miou_fixed):
         gain = 100 * (scores.miou_fixed - before.miou_fixed)
         change = f'<small class="{"up" if gain >= 0 else "down"}">{gain:+.1f}</small>'
+    dice = "" if scores.has_background else f"<small>Dice {percent(scores.mdice_fixed)}</small>"
     is_top = ' class="top"' if scores.miou_fixed == top else ""
-    return f"<td{is_top}>{percent(scores.miou_fixed)}{change}</td>"
+    return f"<td{is_top}>{percent(scores.miou_fixed)}{dice}{change}</td>"
+
+
+def _best_cell(seed: SeedScores | None) -> str:
+    return (
+        "<td>-</td>" if seed is None else f"<td>{percent(seed.miou_best)}<small>at {seed.threshold_best:g}</small></td>"
+    )
 
 
 def _gap_cell(system: SystemReport, limit: SystemReport | None) -> str:

@@ -41,6 +41,7 @@ def stages_figure(
     best_seeds: Mapping[str, float] | None = None,
     splits: Mapping[str, str] | None = None,
     colours: Mapping[str, str] | None = None,
+    has_threshold: bool = True,
 ) -> Figure:
     """Draw the mIoU of every system's stages as a short connected line, systems side by side.
 
@@ -51,6 +52,7 @@ def stages_figure(
         best_seeds: label -> mIoU of the seed at the threshold that was chosen with pixel labels, an open star.
         splits: stage -> split it is scored on, named in the legend.
         colours: as in `figures.sweep_figure`.
+        has_threshold: whether seeds have a threshold to be named in the legend; without a background they have none.
     """
     shown = {label: _finite(stages) for label, stages in systems.items()}
     stars = {label: value for label, value in (best_seeds or {}).items() if label in shown and math.isfinite(value)}
@@ -79,7 +81,8 @@ def stages_figure(
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.set_ylabel("mIoU", color=INK)
-    _add_meanings(axes, shown, bool(stars), splits or {})
+    words = STAGE_WORDS if has_threshold else {**STAGE_WORDS, "seed": "seed"}
+    _add_meanings(axes, shown, bool(stars), splits or {}, words)
     draw_legend(figure, axes)
     return figure
 
@@ -155,9 +158,13 @@ def _bound_text(label: str, value: float) -> str:
 
 
 def _add_meanings(
-    axes: Axes, shown: Mapping[str, Mapping[str, float]], has_stars: bool, splits: Mapping[str, str]
+    axes: Axes,
+    shown: Mapping[str, Mapping[str, float]],
+    has_stars: bool,
+    splits: Mapping[str, str],
+    stage_words: Mapping[str, str],
 ) -> None:
-    for stage, words in STAGE_WORDS.items():
+    for stage, words in stage_words.items():
         if any(stage in stages for stages in shown.values()):
             split = splits.get(stage.removesuffix("_crf"))
             text = f"{words} ({plain_text(split)})" if split is not None else words

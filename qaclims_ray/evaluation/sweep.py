@@ -3,6 +3,7 @@
 A pixel's foremost class and that class's score decide its label at every threshold: background while the threshold
 is at least the score, the class below. So one histogram over (true label, foremost class, score bin) holds the
 confusion matrices of the whole sweep, and cumulative sums read them off. No map is visited twice, none is kept.
+Without a background the sweep has one threshold, `NO_BACKGROUND`, and figures are over the classes alone.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from qaclims_ray.config import EvaluationConfig
-from qaclims_ray.data.classes import IGNORE_VALUE
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, label_names
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.evaluation.confusion import (
     check_label_values,
+    dice_of,
     false_negative_rate,
     false_positive_rate,
     iou_per_label,
@@ -66,7 +68,7 @@ class SeedScores:
     """How good seeds are. Every figure compares with masks; only the fields marked (*) also *choose* by them."""
 
     threshold_fixed: float
-    """Background score given beforehand."""
+    """Background score given beforehand; without a background all thresholds are `NO_BACKGROUND`."""
     miou_fixed: float
     """Mean IoU over background and classes at the fixed threshold, a fraction."""
     false_positive_rate: float
@@ -92,9 +94,36 @@ class SeedScores:
     curve: SweepCurve
     """The whole sweep."""
 
+    @property
+    def has_background(self) -> bool:
+        """Whether the background was a label."""
+        return self.threshold_fixed != NO_BACKGROUND
 
-def sweep_thresholds(config: EvaluationConfig) -> tuple[float, ...]:
-    """Return the thresholds of the sweep, rising, with the fixed one among them."""
+    @property
+    def dice(self) -> dict[str, float]:
+        """Dice coefficient of each label of `iou`."""
+        return {name: dice_of(iou) for name, iou in self.iou.items()}
+
+    @property
+    def dice_best(self) -> dict[str, float]:
+        """(*) Dice coefficient of each label of `iou_best`."""
+        return {name: dice_of(iou) for name, iou in self.iou_best.items()}
+
+    @property
+    def mdice_fixed(self) -> float:
+        """Mean of `dice`, a fraction; labels that never occur (NaN) are left out."""
+        return float(np.nanmean([*self.dice.values()]))
+
+    @property
+    def mdice_best(self) -> float:
+        """(*) Mean of `dice_best`."""
+        return float(np.nanmean([*self.dice_best.values()]))
+
+
+def sweep_thresholds(config: EvaluationConfig, *, has_background: bool = True) -> tuple[float, ...]:
+    """Return the thresholds of the sweep, rising, with the fixed one among them; `NO_BACKGROUND` alone without one."""
+    if not has_background:
+        return (NO_BACKGROUND,)
     num_steps = round((config.sweep_max - config.sweep_min) / config.sweep_step)
     steps = [round(config.sweep_min + step * config.sweep_step, 6) for step in range(num_steps + 1)]
     return tuple(sorted({*(t for t in steps if t <= config.sweep_max), round(config.fixed_threshold, 6)}))
@@ -205,7 +234,7 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, class_names: Sequ
 
     Args:
         sweep: merged over all images.
-        fixed_threshold: one of the sweep's thresholds (`sweep_thresholds` sees to that).
+        fixed_threshold: one of the sweep's thresholds (`sweep_thresholds` sees to that); not read without a background.
         class_names: foreground classes in label order.
 
     Raises:
@@ -216,14 +245,16 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, class_names: Sequ
         raise ConfigError(f"got {len(class_names)} class names for a sweep over {sweep.num_classes} classes")
     if int(sweep.counts.sum()) == 0:
         raise DataError("no image of the evaluated split has a mask: give masks, or skip the evaluate stage")
+    has_background = sweep.thresholds != (NO_BACKGROUND,)
     fixed = int(np.abs(np.array(sweep.thresholds) - fixed_threshold).argmin())
-    if abs(sweep.thresholds[fixed] - fixed_threshold) > 1e-6:
+    if has_background and abs(sweep.thresholds[fixed] - fixed_threshold) > 1e-6:
         raise ConfigError(f"the fixed threshold {fixed_threshold} is not among the thresholds of the sweep")
     confusion = sweep.confusion()
-    miou, over, under = mean_iou(confusion), false_positive_rate(confusion), false_negative_rate(confusion)
-    iou = iou_per_label(confusion)
-    best, label_free = int(miou.argmax()), otsu_index(sweep.score_counts, sweep.thresholds)
-    names = ("background", *class_names)
+    over, under = false_positive_rate(confusion), false_negative_rate(confusion)
+    miou, iou = mean_iou(confusion, has_background=has_background), iou_per_label(confusion)
+    iou = iou if has_background else iou[:, 1:]
+    best, label_free = int(miou.argmax()), otsu_index(sweep.score_counts, sweep.thresholds) if has_background else 0
+    names = label_names(class_names, has_background=has_background)
     return SeedScores(
         threshold_fixed=sweep.thresholds[fixed],
         miou_fixed=float(miou[fixed]),

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from qaclims_ray.data import storage
-from qaclims_ray.data.classes import BACKGROUND_VALUE, label_value, voc_palette
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, NO_BACKGROUND, label_value, voc_palette
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.masks.cam import ImageCam
 
@@ -25,7 +23,7 @@ def label_map(cam: ImageCam, threshold: float) -> UInt8[Tensor, "height width"]:
 
     Args:
         cam: maps in [0, 1] at the image's resolution.
-        threshold: score of the background.
+        threshold: score of the background; at `NO_BACKGROUND` a pixel without any class is 255, ignored.
 
     Returns:
         Label values: 0 background, class_id + 1 foreground.
@@ -38,30 +36,19 @@ def label_map(cam: ImageCam, threshold: float) -> UInt8[Tensor, "height width"]:
             f"image {cam.image_id} was stored without full-resolution maps; "
             "run `qaclims cams` with cams.store set to both or full"
         )
+    nothing = IGNORE_VALUE if threshold == NO_BACKGROUND else BACKGROUND_VALUE
     if not cam.class_ids:
-        return torch.full((cam.height, cam.width), BACKGROUND_VALUE, dtype=torch.uint8)
+        return torch.full((cam.height, cam.width), nothing, dtype=torch.uint8)
     values = torch.tensor([label_value(class_id) for class_id in cam.class_ids], dtype=torch.uint8)
     score, foremost = cam.full.float().max(0)
     is_foreground = score > torch.tensor(threshold, dtype=torch.float32)
-    return torch.where(is_foreground, values[foremost], BACKGROUND_VALUE).to(torch.uint8)
-
-
-def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:
-    """Write a label map as a PNG with VOC's palette: pixel values are labels, viewers show colours.
-
-    Raises:
-        ResourceError: when the place cannot be written.
-    """
-    picture = Image.fromarray(labels.cpu().numpy(), mode="P")
-    picture.putpalette(voc_palette())
-    with storage.publishing(uri) as local_path:
-        picture.save(local_path, format="PNG")
+    return torch.where(is_foreground, values[foremost], nothing).to(torch.uint8)
 
 
 def overlay(
     image: UInt8[Tensor, "3 height width"], labels: UInt8[Tensor, "height width"], *, opacity: float = 0.55
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay a label map over its image: tinted objects with a bright outline, the background untouched.
+    """Lay a label map over its image: tinted objects with a bright outline, all other pixels untouched.
 
     Args:
         image: RGB pixels.
@@ -69,7 +56,7 @@ def overlay(
         opacity: share of the label's colour inside an object, in [0, 1].
     """
     colours = torch.tensor(voc_palette()).view(-1, 3)[labels.long()].permute(2, 0, 1).float()  # (3, height, width)
-    is_object = labels != BACKGROUND_VALUE
+    is_object = (labels != BACKGROUND_VALUE) & (labels != IGNORE_VALUE)
     blended = torch.where(is_object, (1 - opacity) * image.float() + opacity * colours, image.float())
     blended = torch.where(_outline(labels.float()) & is_object, 0.35 * colours + 0.65 * 255, blended)
     return blended.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

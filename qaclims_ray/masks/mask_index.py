@@ -1,6 +1,6 @@
 """The index of pseudo masks: one row per image, in ``index.parquet`` beside the PNGs.
 
-The masks are written by `label_map.save_label_map` as ``ID.png`` in VOC's form, so any segmentation toolkit can read
+The masks are written by `images.save_label_map` as ``ID.png`` in VOC's form, so any segmentation toolkit can read
 them without this index. An image that failed has a row too, with the reason.
 """
 

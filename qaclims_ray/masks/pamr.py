@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.mask_config import PamrConfig
 from qaclims_ray.masks.cam import ImageCam
@@ -63,12 +64,12 @@ def refine_by_pamr(
     Args:
         image: RGB pixels; their device does the work.
         cam: maps at the image's resolution.
-        background: score of the background, the threshold of the seeds.
+        background: score of the background, the threshold of the seeds; `NO_BACKGROUND` where there is none.
         config: dilations and number of iterations.
 
     Returns:
-        Maps foreground / (foreground + background), in [0, 1], where 0/0 counts as 0; no maps on the small grid. An
-        image without any class is returned as it is.
+        Maps foreground / (foreground + background), in [0, 1], where 0/0 counts as 0; the refined maps themselves
+        where there is no background. No maps on the small grid. An image without any class is returned as it is.
 
     Raises:
         ArtifactError: when the maps were stored on the small grid only.
@@ -87,6 +88,8 @@ def refine_by_pamr(
             "make the maps again with `qaclims cams`"
         )
     foreground = pamr(image, cam.full.to(image.device), config).clamp_min(0)
+    if background == NO_BACKGROUND:
+        return dataclasses.replace(cam, full=foreground.to(cam.full.device), grid=None)
     share = torch.nan_to_num(foreground / (foreground + background), nan=0.0).clamp(0, 1)
     return dataclasses.replace(cam, full=share.to(cam.full.device), grid=None)
 

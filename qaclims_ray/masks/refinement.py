@@ -2,6 +2,7 @@
 
 Maps travel with the background score that turns them into labels, so that steps combine and every result can be
 scored like a seed. After a CRF, PAMR or SAM a map is the share of its class against the background: the border is 1/2.
+Without a background (`NO_BACKGROUND`) maps stay scores of the classes, and the foremost one wins.
 """
 
 from collections import defaultdict
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from qaclims_ray.data.classes import IGNORE_VALUE
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, background_score
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.mask_config import CrfConfig, MaskConfig, MaskStep
 from qaclims_ray.masks.cam import ImageCam
@@ -40,8 +41,12 @@ class Refiners:
     """Step sam: class-agnostic masks of an image."""
 
 
-def refined_threshold(config: MaskConfig) -> float:
+def refined_threshold(config: MaskConfig, *, has_background: bool = True) -> float:
     """Return the background score of the maps after the last step."""
+    return background_score(_after(config), has_background=has_background)
+
+
+def _after(config: MaskConfig) -> float:
     match config.steps[-1:]:
         case ():
             return config.seed_threshold
@@ -57,6 +62,7 @@ def refine_cams(
     config: MaskConfig,
     refiners: Refiners,
     *,
+    has_background: bool = True,
     device: torch.device | str = "cpu",
 ) -> list[ImageCam]:
     """Refine the CAMs of some images; an image without classes is returned as it is.
@@ -66,19 +72,25 @@ def refine_cams(
         cams: their maps; full ones, and grid ones where the first step is irn.
         config: steps and their settings.
         refiners: networks of the steps.
+        has_background: whether pixels may show none of the classes; irn and sam need it.
         device: where a CRF and PAMR are computed.
 
     Returns:
-        Maps in [0, 1] at each image's resolution; `refined_threshold` is their background score.
+        Maps in [0, 1] at each image's resolution, -1 where the image is white (`masks.white_above`);
+        `refined_threshold` is their background score.
 
     Raises:
         ArtifactError: when the maps that a step needs were not stored.
     """
-    refined, threshold = list(cams), config.seed_threshold
+    refined = list(cams)
     for position, step in enumerate(config.steps):
+        before = replace(config, steps=config.steps[:position])
+        threshold = config.seed_threshold if position == 0 else _after(before)
+        threshold = background_score(threshold, has_background=has_background)
         refined = _step(step, images, refined, threshold, config, refiners, torch.device(device))
-        threshold = refined_threshold(replace(config, steps=config.steps[: position + 1]))
-    return refined
+    if config.white_above is None:
+        return refined
+    return [without_white(image, cam, config.white_above) for image, cam in zip(images, refined, strict=True)]
 
 
 def _step(
@@ -124,7 +136,7 @@ def refine_by_crf(
     *,
     device: torch.device | str = "cpu",
 ) -> list[ImageCam]:
-    """Refine maps by a dense CRF over the background and each image's own classes.
+    """Refine maps by a dense CRF over the background, where there is one, and each image's own classes.
 
     Images of one size and number of classes run together.
 
@@ -136,7 +148,7 @@ def refine_by_crf(
         device: where it is computed.
 
     Returns:
-        Per class its posterior against the background's: p_k / (p_k + p_0).
+        Per class its posterior against the background's, p_k / (p_k + p_0), or without a background its posterior.
     """
     refined = list(cams)
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -151,26 +163,44 @@ def refine_by_crf(
             pixels = torch.stack([images[position] for position in chosen]).to(device)
             posterior = dense_crf(pixels, _energy(maps, threshold, config), config)
             for position, one in zip(chosen, posterior, strict=True):
-                refined[position] = replace(cams[position], full=foreground_shares(one).cpu(), grid=None)
+                full = one if threshold == NO_BACKGROUND else foreground_shares(one)
+                refined[position] = replace(cams[position], full=full.cpu(), grid=None)
     return refined
 
 
 def _energy(maps: Float[Tensor, "batch class height width"], threshold: float, config: CrfConfig) -> Tensor:
-    background = torch.full_like(maps[:, :1], threshold)
-    scores = torch.cat([background, maps], 1)
+    scores = maps if threshold == NO_BACKGROUND else torch.cat([torch.full_like(maps[:, :1], threshold), maps], 1)
     match config.unary:
         case "label":
             labels: Int64[Tensor, "batch height width"] = scores.argmax(1)
             return label_energy(labels, scores.shape[1], config.label_confidence)
         case "softmax":
-            return probability_energy(scores / scores.sum(1, keepdim=True))
+            return probability_energy(scores / scores.sum(1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny))
 
 
 def without_uncertain(cam: ImageCam, uncertain: tuple[float, float] | None) -> ImageCam:
-    """Return maps that are 0 where the foreground score is uncertain: such pixels are scored as background (E11)."""
+    """Return maps that show no class where the foreground score is uncertain: scored as background, a miss (E11)."""
     if uncertain is None or not cam.class_ids:
         return cam
-    return replace(cam, full=_full(cam).masked_fill(_is_uncertain(cam, uncertain), 0.0))
+    return replace(cam, full=_full(cam).masked_fill(_is_uncertain(cam, uncertain), NO_BACKGROUND))
+
+
+def without_white(image: UInt8[Tensor, "3 height width"], cam: ImageCam, white_above: int) -> ImageCam:
+    """Return maps that show no class where the image is white, as empty glass is on a slide.
+
+    Grey is 0.299 red + 0.587 green + 0.114 blue. As WSSS-Tissue does for LUAD-HistoSeg, which however keeps white
+    spots of fewer than 50 pixels.
+
+    Args:
+        image: RGB pixels.
+        cam: its maps.
+        white_above: grey level.
+    """
+    if not cam.class_ids:
+        return cam
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device)
+    is_white = torch.tensordot(weights, image.float(), dims=1) > white_above
+    return replace(cam, full=_full(cam).masked_fill(is_white.to(_full(cam).device), NO_BACKGROUND))
 
 
 def pseudo_mask(

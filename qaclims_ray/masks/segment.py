@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, class_id
+from qaclims_ray.data.classes import BACKGROUND_VALUE
 from qaclims_ray.errors import ModelError
 from qaclims_ray.mask_config import CrfConfig
 from qaclims_ray.masks.cam import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
@@ -48,7 +48,7 @@ def segment_images(
 
     Yields:
         Position in `images`, each once and not in order; probabilities on the network's device that add up to 1 over
-        labels, background first.
+        the network's labels.
 
     Raises:
         ModelError: when the network's response is not finite.
@@ -61,19 +61,28 @@ def segment_images(
         yield from zip(positions, found, strict=True)
 
 
-def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"]) -> ImageCam:
-    """Return label probabilities as class maps whose label map at background score 0.5 is their argmax.
+def as_class_maps(
+    image_id: str, probabilities: Float[Tensor, "label height width"], *, has_background: bool = True
+) -> ImageCam:
+    """Return label probabilities as class maps whose label map at the background score 0.5 is their argmax.
+
+    Without a background the maps are the probabilities, and the background score is `NO_BACKGROUND`.
 
     Args:
         image_id: the manifest's image identifier.
-        probabilities: background first; they need not add up to 1.
+        probabilities: background first, where there is one; they need not add up to 1.
+        has_background: whether the first label is the background.
     """
-    class_ids = tuple(class_id(value) for value in range(1, len(probabilities)))
-    return ImageCam(image_id, class_ids, foreground_shares(probabilities), None, *probabilities.shape[1:])
+    maps = foreground_shares(probabilities) if has_background else probabilities.float()
+    return ImageCam(image_id, tuple(range(len(maps))), maps, None, *probabilities.shape[1:])
 
 
 def crf_probabilities(
-    image: UInt8[Tensor, "3 height width"], probabilities: Float[Tensor, "label height width"], crf: CrfConfig
+    image: UInt8[Tensor, "3 height width"],
+    probabilities: Float[Tensor, "label height width"],
+    crf: CrfConfig,
+    *,
+    has_background: bool = True,
 ) -> Float[Tensor, "label height width"]:
     """Return label probabilities after a dense CRF over the labels that can win.
 
@@ -82,8 +91,9 @@ def crf_probabilities(
 
     Args:
         image: RGB.
-        probabilities: background first.
+        probabilities: background first, where there is one.
         crf: kernels, and what the CRF starts from: the label map, or the probabilities.
+        has_background: whether the first label is the background.
 
     Raises:
         ModelError: when a probability is not finite.
@@ -91,7 +101,8 @@ def crf_probabilities(
     foremost = probabilities.argmax(0)
     can_win = probabilities.flatten(1).amax(1) > CRF_MIN_PROBABILITY
     can_win[foremost.unique()] = True
-    can_win[BACKGROUND_VALUE] = True
+    if has_background:
+        can_win[BACKGROUND_VALUE] = True
     match crf.unary:
         case "softmax":
             energies = probability_energy(probabilities[None, can_win])

@@ -67,7 +67,7 @@ def build_deeplab_v1(config: SegmentationNetConfig, num_labels: int) -> DeepLabV
 
     Args:
         config: weights "random", or a file with a PyTorch state dict of the backbone (see models/wide_resnet38.py).
-        num_labels: K + 1.
+        num_labels: K + 1, or K without a background.
 
     Raises:
         ConfigError: for weights "timm", which has no such network.

@@ -93,7 +93,7 @@ def build_deeplab_v2(config: SegmentationNetConfig, num_labels: int) -> DeepLabV
     Args:
         config: a ResNet of timm with weights "random", "timm" or a file of its state dict; or "resnet101_caffe" with
             weights "random" or a file of deeplab-pytorch.
-        num_labels: K + 1.
+        num_labels: K + 1, or K without a background.
 
     Raises:
         ConfigError: for a backbone that is no ResNet, or weights or normalisation that do not go with it.

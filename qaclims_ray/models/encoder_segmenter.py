@@ -114,7 +114,7 @@ def build_encoder_segmenter(config: SegmentationNetConfig, num_labels: int) -> E
     Args:
         config: encoder, its initial weights ("random", "timm", or a file with the state dict of the timm network,
             "miniature": of the mask generator's backbone) and the decoder's width.
-        num_labels: K + 1.
+        num_labels: K + 1, or K without a background.
 
     Raises:
         ConfigError: for an unknown encoder, or one without stages of falling resolution from stride 4 on.

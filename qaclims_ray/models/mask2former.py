@@ -259,7 +259,7 @@ def build_mask2former(
 
     Args:
         config: size and weights of the Swin.
-        num_labels: K + 1; background is a class of its own.
+        num_labels: K + 1, background being a class of its own; K without one.
         description: that of a stored network, which is rebuilt with fresh weights.
 
     Raises:

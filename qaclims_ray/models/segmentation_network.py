@@ -75,7 +75,7 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
 
     Args:
         config: architecture, backbone, initial weights.
-        num_labels: K + 1.
+        num_labels: K + 1, or K without a background.
 
     Raises:
         ConfigError: when the initial weights are not chosen, or the backbone is unknown or unsuitable.

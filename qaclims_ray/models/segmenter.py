@@ -34,7 +34,7 @@ class MaskTransformer(nn.Module):
         """Make fresh weights.
 
         Args:
-            num_labels: K + 1.
+            num_labels: K + 1, or K without a background.
             dim: width of tokens, the encoder's.
             heads: of a block, as many as the encoder's.
         """
@@ -123,7 +123,7 @@ def build_segmenter(config: SegmentationNetConfig, num_labels: int) -> Segmenter
 
     Args:
         config: backbone, its initial weights ("timm", a local file; "random" or empty for none), image size.
-        num_labels: K + 1.
+        num_labels: K + 1, or K without a background.
 
     Raises:
         ConfigError: for an unknown backbone, one that is no plain ViT, or an image size of incomplete patches.

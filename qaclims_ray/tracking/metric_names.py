@@ -18,11 +18,21 @@ MIOU_LABEL_FREE = "cam/miou_label_free"
 """mIoU at the threshold that was chosen without pixel labels, fraction."""
 CLASS_IOU = "cam/iou/"
 """Prefix of the IoU of one class, fraction."""
+MDICE_FIXED = "cam/mdice_fixed"
+"""Mean Dice coefficient of the seed's labels at the fixed threshold, fraction."""
+MDICE_BEST = "cam/mdice_best"
+"""The same at the threshold of `MIOU_BEST`; the choice uses pixel labels."""
 MASK_MIOU = "mask/miou"
 """mIoU of the pseudo masks as they are, fraction."""
+MASK_MDICE = "mask/mdice"
+"""Mean Dice coefficient of the pseudo masks as they are, fraction."""
 SEGMENTATION_MIOU = "segmentation/miou"
 """mIoU of the final network's label maps without CRF, fraction."""
 SEGMENTATION_CRF_MIOU = "segmentation_crf/miou"
+"""The same with the CRF, fraction."""
+SEGMENTATION_MDICE = "segmentation/mdice"
+"""Mean Dice coefficient of the final network's label maps without CRF, fraction."""
+SEGMENTATION_CRF_MDICE = "segmentation_crf/mdice"
 """The same with the CRF, fraction."""
 
 TRAIN_LOSS = "train/loss"
@@ -40,6 +50,10 @@ _HEADLINE = (
     MASK_MIOU,
     SEGMENTATION_MIOU,
     SEGMENTATION_CRF_MIOU,
+    MDICE_FIXED,
+    MASK_MDICE,
+    SEGMENTATION_MDICE,
+    SEGMENTATION_CRF_MDICE,
 )
 _FORBIDDEN = re.compile(r"[^\w.\- :/]", re.ASCII)
 
@@ -73,8 +87,18 @@ class SeedFigures(Protocol):
         ...
 
     @property
+    def mdice_fixed(self) -> float:
+        """See `MDICE_FIXED`."""
+        ...
+
+    @property
+    def mdice_best(self) -> float:
+        """See `MDICE_BEST`."""
+        ...
+
+    @property
     def iou(self) -> Mapping[str, float]:
-        """Class name -> IoU, background included."""
+        """Class name -> IoU, background included where there is one."""
         ...
 
 
@@ -105,6 +129,8 @@ def seed_metrics(scores: SeedFigures, *, miou_label_free: float | None = None) -
         THRESHOLD_BEST: scores.threshold_best,
         FALSE_POSITIVE_RATE: scores.false_positive_rate,
         FALSE_NEGATIVE_RATE: scores.false_negative_rate,
+        MDICE_FIXED: scores.mdice_fixed,
+        MDICE_BEST: scores.mdice_best,
     }
     if miou_label_free is not None:
         metrics[MIOU_LABEL_FREE] = miou_label_free
@@ -139,6 +165,7 @@ def _stage_metrics(stage: str, scores: SeedFigures) -> dict[str, float]:
     """Label maps have one figure each: no threshold is left to choose."""
     metrics = {
         f"{stage}/miou": scores.miou_fixed,
+        f"{stage}/mdice": scores.mdice_fixed,
         f"{stage}/false_positive_rate": scores.false_positive_rate,
         f"{stage}/false_negative_rate": scores.false_negative_rate,
     }

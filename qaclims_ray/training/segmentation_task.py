@@ -39,6 +39,7 @@ def train_segmentation(
     context: WorkerContext,
     on_step: OnStep | None = None,
     weights: str | None = None,
+    has_background: bool = True,
 ) -> dict[str, float]:
     """Train a final network; runs on every worker.
 
@@ -47,7 +48,7 @@ def train_segmentation(
 
     Args:
         images: pictures and their label maps.
-        num_labels: K + 1.
+        num_labels: the network's outputs, `classes.num_labels`.
         segmentation: network, crops, loss, optimiser.
         seed: seed of the network's fresh layers, of order and crops.
         precision: "fp32" or "bf16".
@@ -55,6 +56,7 @@ def train_segmentation(
         context: this worker.
         on_step: see `loop.fit`.
         weights: the file or folder that `segmentation.net.weights` is a name for; None takes it as it is.
+        has_background: whether the network's first label is the background; without it label maps hold no 0.
 
     Returns:
         Metrics since the last checkpoint but one: loss, accuracy (share of labelled pixels of the crops that the
@@ -69,7 +71,7 @@ def train_segmentation(
             dataclasses.replace(net, weights=net.weights if weights is None else weights), num_labels
         )
     network.config = net
-    task = segmentation_task(network, images, segmentation, seed=seed, context=context)
+    task = segmentation_task(network, images, segmentation, seed=seed, context=context, has_background=has_background)
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
 
@@ -80,6 +82,7 @@ def segmentation_task(
     *,
     seed: int,
     context: WorkerContext,
+    has_background: bool = True,
 ) -> Task:
     """Make the training of a final network, which is trained in place.
 
@@ -89,6 +92,7 @@ def segmentation_task(
         segmentation: crops, loss, optimiser; the network is built already.
         seed: seed of order and crops.
         context: this worker.
+        has_background: see `train_segmentation`.
 
     Raises:
         DataError: when there is no image.
@@ -105,7 +109,9 @@ def segmentation_task(
     uses_sets = network.supervision == "sets"
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        _check_labels(batch, network.num_labels, dataset.images)
+        _check_labels(batch, network.num_labels, dataset.images, has_background=has_background)
+        if not has_background:
+            batch = {**batch, "labels": without_background(batch["labels"])}
         if uses_sets:
             return sets_step(wrapped, batch, parts=parts, world_size=context.world_size)
         is_balanced = segmentation.loss == "balanced"
@@ -123,6 +129,11 @@ def segmentation_task(
         freeze_batch_norm=segmentation.freeze_batch_norm,
         identity=_identity(network, dataset.images, segmentation),
     )
+
+
+def without_background(labels: UInt8[Tensor, "batch height width"]) -> UInt8[Tensor, "batch height width"]:
+    """Return label values as a network without background numbers them: the class ids; 0 and 255 become 255."""
+    return torch.where(labels == IGNORE_VALUE, labels, labels - 1)  # bytes: 0 - 1 is 255
 
 
 def num_parts(segmentation: SegmentationConfig, world_size: int) -> int:
@@ -223,15 +234,19 @@ def _size(logits: Tensor) -> tuple[int, int]:
     return int(logits.shape[2]), int(logits.shape[3])
 
 
-def _check_labels(batch: dict[str, Tensor], num_labels: int, images: Sequence[LabelledImage]) -> None:
+def _check_labels(
+    batch: dict[str, Tensor], num_labels: int, images: Sequence[LabelledImage], *, has_background: bool
+) -> None:
     """Refuse label values that the network does not know; batch and labels are on the CPU, so nothing waits."""
     labels = batch["labels"]
-    is_unknown = (labels >= num_labels) & (labels != IGNORE_VALUE)
+    highest = num_labels - 1 if has_background else num_labels
+    is_unknown = (labels > highest) & (labels != IGNORE_VALUE)
     if is_unknown.any():
         first = int(is_unknown.flatten(1).any(1).nonzero()[0])
         raise DataError(
             f"label map {images[int(batch['index'][first])].mask_uri} holds label {int(labels[is_unknown][0])}; "
-            f"expected 0 (background) to {num_labels - 1}, or 255: it was made with another class list"
+            f"expected {'0 (background)' if has_background else 1} to {highest}, or 255: it was made with another "
+            "class list"
         )
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from qaclims_ray.cluster.arguments import PATH_FIELDS, with_absolute_paths
+from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets import PRESETS, check_run, preset
 from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
@@ -25,7 +26,7 @@ def test_a_preset_goes_to_the_final_network_and_names_what_it_starts_from(name) 
     assert config.goal == "segmentation" and config.segmentation.net.weights
     for system in systems_with_cams(config):
         steps = system_config(config, system).masks.steps
-        assert steps
+        assert steps or not has_background(config.data.dataset)
         assert config.cams.store == "both" or ("irn" in steps) == (config.cams.store == "grid")
 
 
@@ -44,6 +45,16 @@ def test_presets_of_the_papers_take_the_papers_masks_and_networks() -> None:
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("voc12")])
 def test_final_networks_on_voc_are_tested_on_val(name) -> None:
     assert preset(name).data.test_split == "val"
+
+
+@pytest.mark.parametrize("name", ["bcss_wsss", "luad_histoseg"])
+def test_tissue_is_scored_where_it_has_masks_and_asked_of_as_tissue(name) -> None:
+    config = preset(name)
+    assert (config.data.dataset, config.data.eval_split, config.data.test_split) == (name, "val", "test")
+    assert config.corpus.questions == "histology" and config.text.template == "a histopathology image of {}."
+    assert config.masks.white_above == (200 if name == "luad_histoseg" else None)
+    with pytest.raises(ConfigError, match=r"data.root is empty"):
+        check_run(config)
 
 
 def test_a_run_without_its_data_is_refused() -> None:

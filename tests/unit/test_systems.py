@@ -160,6 +160,9 @@ def test_a_variant_must_not_hide_a_known_system() -> None:
 # --- what does not fit
 
 
+_TISSUE = {**FINAL, "data.dataset": "bcss_wsss"}
+
+
 @pytest.mark.parametrize(
     ("systems", "overrides", "message"),
     [
@@ -171,11 +174,18 @@ def test_a_variant_must_not_hide_a_known_system() -> None:
         (("semples",), {"cam_net.generator": "weaktr", "semples.mask": "sigmoid"}, "set semples.mask to minmax"),
         (("clims",), {"cam_net.generator": "weaktr"}, "system clims takes the sigmoid of logits"),
         (("semples_text_only",), {"semples.prompt.text_weight": 0.0}, "there is nothing to learn"),
+        (("qa_clims",), {**_TISSUE, "goal": "mask"}, "masks.steps has irn, .* bcss_wsss has none; .* crf or pamr"),
+        (("qa_clims",), {**_TISSUE, "goal": "mask", "masks.steps": ["crf", "sam"]}, "masks.steps has sam"),
+        (("qa_clims",), {**_TISSUE, "masks.steps": [], "segmentation.loss": "balanced"}, "set it to cross_entropy"),
     ],
 )
 def test_a_combination_that_cannot_work_is_refused_before_any_work(systems, overrides, message) -> None:
     with pytest.raises(ConfigError, match=message):
         check_systems(_run(*systems, **overrides))
+
+
+def test_seeds_of_tissue_need_no_masks_settings() -> None:
+    check_systems(_run("qa_clims", **{**_TISSUE, "goal": "seed", "masks.steps": ["irn"]}))
 
 
 def test_a_variant_that_nothing_trains_is_refused() -> None:

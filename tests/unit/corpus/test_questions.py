@@ -3,6 +3,7 @@ import json
 import pytest
 
 from qaclims_ray.corpus.questions import (
+    HISTOLOGY_QUESTIONS,
     OFFICIAL_QUESTIONS,
     PAPER_QUESTIONS,
     load_questions,
@@ -38,6 +39,15 @@ def test_the_paper_capitalises_all():
     assert all(question.template.startswith("What ") for question in PAPER_QUESTIONS)
 
 
+def test_tissue_is_asked_of_by_every_group_and_not_as_in_photographs():
+    assert question_set("histology") is HISTOLOGY_QUESTIONS
+    assert {question.group for question in HISTOLOGY_QUESTIONS} == {question.group for question in OFFICIAL_QUESTIONS}
+    asked = [question.ask("stroma") for question in HISTOLOGY_QUESTIONS]
+    assert len(set(asked)) == len(asked) and all("stroma" in text and text.endswith("?") for text in asked)
+    words = " ".join(asked).lower().split()
+    assert not {"photo", "above", "under", "left", "right", "behind"} & set(words)
+
+
 def test_ask_puts_the_class_in():
     assert OFFICIAL_QUESTIONS[10].ask("dining table") == "What kind of dining table is in the photo?"
 
@@ -49,7 +59,7 @@ def test_sets_by_name_and_file(tmp_path):
     path = write(tmp_path / "own.json", entries)
     assert question_set(str(path)) == load_questions(path)
     assert load_questions(path)[0].ask("cat") == "where is the cat?"
-    with pytest.raises(ConfigError, match="official, paper or the path"):
+    with pytest.raises(ConfigError, match="official, paper, histology or the path"):
         question_set("offical")
 
 

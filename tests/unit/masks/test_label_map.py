@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.masks.cam import ImageCam
-from qaclims_ray.masks.label_map import label_map, overlay, save_label_map
+from qaclims_ray.masks.label_map import label_map, overlay
 
 
 def cam_of(maps: list, class_ids: tuple[int, ...]) -> ImageCam:

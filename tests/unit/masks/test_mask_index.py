@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.errors import ArtifactError, DataError
-from qaclims_ray.masks.label_map import save_label_map
 from qaclims_ray.masks.mask_index import (
     FILE_NAME,
     MaskRow,

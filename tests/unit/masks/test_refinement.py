@@ -248,7 +248,7 @@ def test_uncertain_pixels_are_ignored_in_the_mask_and_background_when_scored(gra
     assert pseudo_mask(graded, 0.5, (0.4, 0.6)).tolist() == [[0, 0, 255, 255, 1, 5]]
     scored = without_uncertain(graded, (0.4, 0.6))
     assert label_map(scored, 0.5).tolist() == [[0, 0, 0, 0, 1, 5]]
-    assert scored.full[:, 0, 3].tolist() == [0, 0] and torch.equal(scored.full[:, 0, 4:], graded.full[:, 0, 4:])
+    assert scored.full[:, 0, 3].tolist() == [-1, -1] and torch.equal(scored.full[:, 0, 4:], graded.full[:, 0, 4:])
     assert without_uncertain(graded, None) is graded
     assert pseudo_mask(graded, 0.5, (0.4, 0.6)).dtype == torch.uint8
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.errors import ArtifactError, DataError
-from qaclims_ray.masks.label_map import save_label_map
 from qaclims_ray.masks.submission import SubmissionCheck, check_submission, write_submission
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"

@@ -18,10 +18,12 @@ class Scores:
     threshold_best: float
     false_positive_rate: float
     false_negative_rate: float
+    mdice_fixed: float
+    mdice_best: float
     iou: dict[str, float]
 
 
-SCORES = Scores(0.4, 0.5, 0.21, 0.1, 0.2, {"background": 0.8, "dining table": 0.3, "cat/dog": 0.2})
+SCORES = Scores(0.4, 0.5, 0.21, 0.1, 0.2, 0.6, 0.7, {"background": 0.8, "dining table": 0.3, "cat/dog": 0.2})
 
 
 def test_nested_settings_become_dotted_names():
@@ -50,6 +52,8 @@ def test_metric_names_are_fixed():
         "cam/false_positive_rate": 0.1,
         "cam/false_negative_rate": 0.2,
         "cam/miou_label_free": 0.45,
+        "cam/mdice_fixed": 0.6,
+        "cam/mdice_best": 0.7,
         "cam/iou/background": 0.8,
         "cam/iou/dining table": 0.3,
         "cam/iou/cat_dog": 0.2,
@@ -64,6 +68,7 @@ def test_metric_names_are_fixed():
 def test_names_of_pseudo_masks_and_final_networks_are_fixed():
     assert metric_names.mask_metrics(SCORES) == {
         "mask/miou": 0.4,
+        "mask/mdice": 0.6,
         "mask/false_positive_rate": 0.1,
         "mask/false_negative_rate": 0.2,
         "mask/iou/background": 0.8,
@@ -83,6 +88,9 @@ def test_parent_repeats_the_headline_of_every_stage():
         "qa_clims/mask/miou": 0.4,
         "qa_clims/segmentation/miou": 0.4,
         "qa_clims/segmentation_crf/miou": 0.4,
+        "qa_clims/mask/mdice": 0.6,
+        "qa_clims/segmentation/mdice": 0.6,
+        "qa_clims/segmentation_crf/mdice": 0.6,
     }
 
 
@@ -96,6 +104,7 @@ def test_parent_repeats_the_headline_per_system():
         "qa_clims/cam/miou_fixed": 0.4,
         "qa_clims/cam/miou_best": 0.5,
         "qa_clims/cam/false_positive_rate": 0.1,
+        "qa_clims/cam/mdice_fixed": 0.6,
     }
 
 

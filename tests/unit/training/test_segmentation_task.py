@@ -25,6 +25,7 @@ from qaclims_ray.training.segmentation_task import (
     segmentation_task,
     sets_step,
     train_segmentation,
+    without_background,
 )
 
 NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
@@ -325,3 +326,28 @@ def test_pixels_are_counted_as_the_loss_counts_them() -> None:
     labels = batch_of()["labels"]
     sums = cross_entropy_sum(torch.zeros(5, 3, 8, 8), labels)
     assert torch.equal(pixel_counts(labels), sums.counts) and sums.counts.min() > 0
+
+
+# --- without a background
+
+
+def test_label_values_become_the_classes_and_what_is_none_is_ignored() -> None:
+    values = torch.tensor([[[0, 1, 4, 254, 255]]], dtype=torch.uint8)
+    assert without_background(values).tolist() == [[[255, 0, 3, 253, 255]]]
+
+
+def test_a_network_without_background_has_an_output_per_class_and_learns_them(tmp_path) -> None:
+    images = write_squares(tmp_path)
+    for image in images:  # where there was background there is nothing to learn
+        labels = np.array(Image.open(image.mask_uri))
+        Image.fromarray(np.where(labels == 0, 255, labels).astype(np.uint8)).save(image.mask_uri)
+    context = LocalContext(str(tmp_path / "net"))
+    config = dataclasses.replace(CONFIG, iterations=30, iterations_per_checkpoint=10)
+    metrics = train(images, context, config, num_labels=2, has_background=False)
+    assert metrics["accuracy"] > 0.95 and stored(context)["classifier.bias"].shape == (2,)
+
+
+def test_a_class_too_many_is_refused_without_background_too(tmp_path) -> None:
+    images = write_squares(tmp_path)
+    with pytest.raises(DataError, match="holds label 2; expected 1 to 1, or 255"):
+        train(images, LocalContext(str(tmp_path / "net")), num_labels=1, has_background=False)
