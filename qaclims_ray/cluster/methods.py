@@ -2,14 +2,16 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qaclims_ray.cluster.data import training_manifest
 from qaclims_ray.cluster.given_cams import run_training_cams
 from qaclims_ray.cluster.stage import Stage, backbone_weights, clip_model, current, weights_fingerprint
 from qaclims_ray.cluster.text import bank_identity
-from qaclims_ray.cluster.train import CURVES_NAME, Curves, raw_curves, run_training
+from qaclims_ray.cluster.train import plan_training, run_training, run_trainings
+from qaclims_ray.cluster.training_group import CURVES_NAME, Curves, Training, raw_curves
 from qaclims_ray.cluster.training_job import RegionsOf, TrainingJob
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
@@ -90,16 +92,33 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
     """
     system = system_of(stage.config, name)
     match system.kind:
+        case "ritc" | "clims" if system.base:
+            return _run_with_prompts(stage, name, system, manifest)
         case "ritc" | "clims":
-            return _run_with_texts(stage, name, system, manifest)
+            return run_trainings(stage, [_text_training(stage, name, manifest, None)], manifest)[0]
         case "semples":
             return _run_semples(stage, name, system, manifest)
         case "classifier" | "given" | "supervised":
             raise AssertionError("the classifier is trained once for all systems; the others have no CAM network")
 
 
-def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
-    config, layout = stage.config, stage.layout
+def run_text_methods(stages: Mapping[str, Stage], manifest: Manifest) -> None:
+    """Train systems that start from the classifier and learn from texts, on the same workers one after the other.
+
+    Args:
+        stages: surroundings, by system.
+        manifest: the whole manifest.
+
+    Raises:
+        ArtifactError: when the classifier or a text bank is not there.
+    """
+    trainings = [_text_training(stage, name, manifest, None) for name, stage in stages.items()]
+    run_trainings(next(iter(stages.values())), trainings, manifest)
+
+
+def _text_training(stage: Stage, name: str, manifest: Manifest, prompts: Trained | None) -> Training:
+    """Return the training of RITC, with learned prompts where they are given, or of CLIMS."""
+    config, layout, kind = stage.config, stage.layout, system_of(stage.config, name).kind
     start = _classifier_start(stage)
     bank_settings, bank_inputs = bank_identity(stage, training_manifest(manifest, config))
     bank = artifacts.require(
@@ -108,30 +127,36 @@ def _run_with_texts(stage: Stage, name: str, system: System, manifest: Manifest)
         verb="text",
         fingerprint=artifacts.expected_fingerprint("text_bank", bank_settings, bank_inputs),
     )
-    method = {"ritc": config.ritc} if system.kind == "ritc" else {"clims": config.clims}
     settings = artifacts.plain(
         {
             "cam_net": config.cam_net,
             "augment": config.augment,
-            **method,
+            **({"ritc": config.ritc} if kind == "ritc" else {"clims": config.clims}),
             "selection": config.selection,
             **_numerics(config),
         }
     )
-    inputs = {"classifier": start.fingerprint, "text_bank": bank.fingerprint, "clip": bank_inputs["clip"]}
+    inputs = {
+        "classifier": start.fingerprint,
+        "text_bank": bank.fingerprint,
+        "clip": bank_inputs["clip"],
+        **({"prompts": prompts.fingerprint} if prompts else {}),
+    }
     job = TrainingJob(
-        kind="ritc" if system.kind == "ritc" else "clims",
+        kind="ritc" if kind == "ritc" else "clims",
         config=config,
         manifest_uri=layout.manifest,
         bank_uri=layout.text_bank(name),
         init_uri=start.uri,
+        prompts_uri=prompts.uri if prompts else "",
     )
-    if not system.base:
-        return run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
+    return plan_training(stage, job, layout.network(name), settings, inputs, label=name)
+
+
+def _run_with_prompts(stage: Stage, name: str, system: System, manifest: Manifest) -> ArtifactMeta:
     prompts = _run_phase(stage, name, manifest, Phase("prompts"), _base(stage, system), None, regions_of="ritc")
-    job, inputs = replace(job, prompts_uri=prompts.uri), {**inputs, "prompts": prompts.fingerprint}
-    meta = run_training(stage, job, layout.network(name), settings, inputs, manifest, label=name)
-    _copy_prompts(prompts.uri, layout.prompts(name))
+    meta = run_trainings(stage, [_text_training(stage, name, manifest, prompts)], manifest)[0]
+    _copy_prompts(prompts.uri, stage.layout.prompts(name))
     return meta
 
 

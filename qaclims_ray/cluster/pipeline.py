@@ -16,12 +16,12 @@ from qaclims_ray.cluster.evaluate import Evaluation, can_score, run_evaluate
 from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.masks import run_cams
-from qaclims_ray.cluster.methods import run_classifier, run_method
+from qaclims_ray.cluster.methods import run_classifier, run_method, run_text_methods
 from qaclims_ray.cluster.preflight import preflight
 from qaclims_ray.cluster.refine import PseudoMasks, run_refine
 from qaclims_ray.cluster.reporting import read_timings, run_report, write_timings
 from qaclims_ray.cluster.results import Results, log_masks, log_scores, log_segmentation, note_figures
-from qaclims_ray.cluster.segment import Segmentation, run_segment
+from qaclims_ray.cluster.segment import Segmentation, score_final_network, train_final_networks
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.text import run_text
@@ -159,27 +159,39 @@ class _Run:
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
         found = Results()
-        for system in training_order(self.config):
-            if system_of(self.config, system).kind != "supervised":
+        order = [s for s in training_order(self.config) if system_of(self.config, s).kind != "supervised"]
+        self.networks(order, manifest)
+        for system in order:
+            if system in self.config.systems:  # the others are systems' bases: trained, not compared
                 self.seeds(system, manifest, found)
         for system in systems_with_cams(self.config):
             self.masks(system, manifest, found)
-        for system in self.segmented(manifest):
-            self.segmentation(system, manifest, found)
+        self.segmentations(self.segmented(manifest), manifest, found)
         return found
 
-    def seeds(self, system: str, manifest: Manifest, found: Results) -> None:
-        kind, network = system_of(self.config, system).kind, self.layout.classifier
-        if kind not in ("classifier", "given"):
-            network = self.layout.network(system)
-            if self.reaches("text") and kind != "semples":
+    def networks(self, systems: list[str], manifest: Manifest) -> None:
+        """Train the mask generators; those that start from the classifier and from texts share their workers."""
+        with_texts = [s for s in systems if system_of(self.config, s).kind in ("ritc", "clims")]
+        if self.reaches("text"):
+            for system in with_texts:
                 with self.stage("text", system) as stage:
                     run_text(stage, system, training_manifest(manifest, self.config))
-            if self.reaches("train"):
+        if not self.reaches("train"):
+            return
+        together = [system for system in with_texts if not system_of(self.config, system).base]
+        if together:
+            with contextlib.ExitStack() as stack:
+                run_text_methods(
+                    {system: stack.enter_context(self.stage("train", system)) for system in together}, manifest
+                )
+        for system in systems:
+            if system_of(self.config, system).kind not in ("classifier", "given") and system not in together:
                 with self.stage("train", system) as stage:
                     run_method(stage, system, manifest)
-        if system not in self.config.systems:
-            return  # another system's base: trained, not compared
+
+    def seeds(self, system: str, manifest: Manifest, found: Results) -> None:
+        kind = system_of(self.config, system).kind
+        network = self.layout.classifier if kind in ("classifier", "given") else self.layout.network(system)
         images = cam_manifest(manifest, self.config)
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
@@ -206,10 +218,16 @@ class _Run:
         has_truth = any(record.mask_uri for record in training_manifest(manifest, self.config).records)
         return list(dict.fromkeys([*self.config.systems, *([SUPERVISED] if has_truth else [])]))
 
-    def segmentation(self, system: str, manifest: Manifest, found: Results) -> None:
-        with self.stage("segment", system) as stage:
-            found.segmentations[system] = run_segment(stage, system, manifest)
-            log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
+    def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
+        """Train all final networks on one group of workers, then score them."""
+        if not systems:
+            return
+        with contextlib.ExitStack() as stack:
+            stages = {system: stack.enter_context(self.stage("segment", system)) for system in systems}
+            networks = train_final_networks(stages, manifest)
+            for system, stage in stages.items():
+                found.segmentations[system] = score_final_network(stage, system, networks[system], manifest)
+                log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:

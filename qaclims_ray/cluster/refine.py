@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from qaclims_ray.cluster.data import cam_manifest, scored_manifest, training_manifest
-from qaclims_ray.cluster.evaluate import check_stores_full, scores_from
+from qaclims_ray.cluster.evaluate import SCORES_NAME, check_stores_full, scores_from
 from qaclims_ray.cluster.image_stage import Decoded, DecodedShard, Part, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.masks import shard_name
-from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
+from qaclims_ray.cluster.stage import Stage, current, start_fingerprint, weights_fingerprint
 from qaclims_ray.cluster.train import run_training
 from qaclims_ray.cluster.training_job import TrainingJob
 from qaclims_ray.config import EvaluationConfig
@@ -37,7 +37,6 @@ from qaclims_ray.models.affinity_net import boundary_map, load_affinity_net
 from qaclims_ray.models.sam import generate_masks, load_sam
 from qaclims_ray.systems import FROM_CLASSIFIER
 
-SCORES_NAME = "scores.json"
 _WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
 """Settings of IRN that its training does not depend on."""
 _SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
@@ -269,7 +268,7 @@ def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMet
     inputs = {
         "seed_labels": seeds.fingerprint,
         "manifest": training_manifest(images, config).fingerprint(),
-        "weights": _affinity_weights(stage),
+        "weights": start_fingerprint(stage, config.masks.irn.weights),
     }
     job = TrainingJob(
         kind="affinity",
@@ -280,13 +279,6 @@ def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMet
     )
     settings = artifacts.plain(settings)
     return run_training(stage, job, layout.affinity(system), settings, inputs, images, label=f"{system}: irn")
-
-
-def _affinity_weights(stage: Stage) -> str:
-    weights = stage.config.masks.irn.weights
-    if weights == FROM_CLASSIFIER:
-        return artifacts.require(stage.layout.classifier, "classifier", verb="train").fingerprint
-    return weights_fingerprint(weights)
 
 
 def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:

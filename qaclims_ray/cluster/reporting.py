@@ -24,7 +24,7 @@ from qaclims_ray.cluster.masks import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.cluster.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.cluster.results import Results
 from qaclims_ray.cluster.stage import Stage
-from qaclims_ray.cluster.train import read_curves
+from qaclims_ray.cluster.training_group import read_curves
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask

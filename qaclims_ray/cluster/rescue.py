@@ -7,6 +7,7 @@ just then the file stays behind empty; Ray refuses such a run from then on, with
 import json
 import logging
 
+from qaclims_ray.cluster.training_group import read_note
 from qaclims_ray.data import storage
 from qaclims_ray.training.checkpoint import epochs_kept
 
@@ -16,7 +17,7 @@ SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 logger = logging.getLogger(__name__)
 
 
-def rescue(run_uri: str, num_epochs: int) -> str:
+def rescue(run_uri: str, num_epochs: int, fingerprint: str) -> str:
     """Find the checkpoint to go on from when Ray's own list of a run's checkpoints is gone or broken.
 
     A broken list is removed, so that Ray takes the run as a new one.
@@ -25,6 +26,7 @@ def rescue(run_uri: str, num_epochs: int) -> str:
         run_uri: folder of the Ray run; it need not exist.
         num_epochs: epochs of the whole training. Only checkpoints before the last epoch are taken: the last one has
             files that are not accounted for.
+        fingerprint: of the training, which may have shared its workers with others.
 
     Returns:
         The newest whole checkpoint, or an empty text when Ray knows its checkpoints itself, or there are none.
@@ -36,7 +38,8 @@ def rescue(run_uri: str, num_epochs: int) -> str:
             return ""
         except ValueError:
             storage.remove_tree(snapshot)
-    kept = {uri: epochs_kept(uri) for uri in storage.list_folders(run_uri)}
+    notes = {uri: read_note(uri) for uri in storage.list_folders(run_uri)}
+    kept = {uri: epochs_kept(uri) for uri, note in notes.items() if note and note["training"] == fingerprint}
     whole = {uri: epochs for uri, epochs in kept.items() if 0 < epochs < num_epochs}
     newest = max(whole, key=whole.__getitem__, default="")
     if newest:

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from qaclims_ray.cluster.data import predicted_manifest, scored_manifest, training_manifest
-from qaclims_ray.cluster.evaluate import scores_from
+from qaclims_ray.cluster.evaluate import SCORES_NAME, scores_from
 from qaclims_ray.cluster.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
 from qaclims_ray.cluster.mask_images import truth_share
 from qaclims_ray.cluster.refine import content_fingerprint, stage_scores
-from qaclims_ray.cluster.stage import Stage, current, weights_fingerprint
-from qaclims_ray.cluster.train import run_training
+from qaclims_ray.cluster.stage import Stage, current, start_fingerprint
+from qaclims_ray.cluster.train import plan_training, run_trainings
+from qaclims_ray.cluster.training_group import Training
 from qaclims_ray.cluster.training_job import TrainingJob
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
@@ -28,7 +30,6 @@ from qaclims_ray.models.segmentation_network import load_segmentation_network
 from qaclims_ray.segmentation_config import SegmentationConfig
 from qaclims_ray.systems import FROM_CLASSIFIER, system_of
 
-SCORES_NAME = "scores.json"
 _FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
 _TEST_FIELDS = ("test",)
 """Settings that the trained network does not depend on."""
@@ -99,31 +100,25 @@ class SegmentActor:
         return {}
 
 
-def run_segment(stage: Stage, system: str, manifest: Manifest) -> Segmentation:
-    """Train a system's final network on its masks, and score it on the test split.
+def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dict[str, ArtifactMeta]:
+    """Train systems' final networks on their masks, on the same workers one after the other.
 
     Args:
-        stage: surroundings.
-        system: whose pseudo masks; the fully supervised one takes the true masks.
+        stages: surroundings, by system; the fully supervised one takes the true masks.
         manifest: the whole manifest.
 
     Raises:
-        DataError: when there is no mask to train on, or more than `cams.max_failed_fraction` of the images that are
-            segmented cannot be read.
+        DataError: when there is no mask to train on.
     """
-    network = _train(stage, system, manifest)
-    return _predict(stage, system, network, manifest)
+    trainings = [_training(stage, system, manifest) for system, stage in stages.items()]
+    return dict(zip(stages, run_trainings(next(iter(stages.values())), trainings, manifest), strict=True))
 
 
-def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
+def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     config, layout = stage.config, stage.layout
     trained = training_manifest(manifest, config)
     weights = config.segmentation.net.weights
-    if weights == FROM_CLASSIFIER:
-        start = artifacts.require(layout.classifier, "classifier", verb="train").fingerprint
-    else:
-        start = weights_fingerprint(weights)
-    inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start}, ""
+    inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start_fingerprint(stage, weights)}, ""
     if system_of(config, system).kind != "supervised":
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
@@ -142,10 +137,21 @@ def _train(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     uri, label = layout.segmentation(system), f"{system}: segmentation"
     if not masks_uri and (share := truth_share(manifest, config.data.train_split)):
         label += f" ({share})"
-    return run_training(stage, job, uri, artifacts.plain(settings), inputs, manifest, label=label)
+    return plan_training(stage, job, uri, artifacts.plain(settings), inputs, label=label)
 
 
-def _predict(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
+def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
+    """Segment with a system's final network, and score it on the test split.
+
+    Args:
+        stage: surroundings.
+        system: whose network.
+        network: its meta.
+        manifest: the whole manifest.
+
+    Raises:
+        DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
+    """
     config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
     tested = predicted_manifest(manifest, config)
     stage.progress.start(f"segment with {system}")

@@ -12,6 +12,7 @@ from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.errors import ModelError
 from qaclims_ray.miniature.shipped import clip_dir, context_clip_dir, vqa_dir
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.systems import FROM_CLASSIFIER
 from qaclims_ray.tracking.tracker import NullTracker, Tracker
 
 
@@ -92,6 +93,18 @@ def weights_fingerprint(*names: str | None) -> str:
         else:
             parts.append(name)
     return artifacts.fingerprint_of(parts)
+
+
+def start_fingerprint(stage: Stage, weights: str) -> str:
+    """Return a fingerprint of what an affinity or final network starts from: the run's classifier, or named weights.
+
+    Raises:
+        ArtifactError: when it is the classifier, which is not trained.
+        ModelError: when a path that looks local is not there.
+    """
+    if weights == FROM_CLASSIFIER:
+        return artifacts.require(stage.layout.classifier, "classifier", verb="train").fingerprint
+    return weights_fingerprint(weights)
 
 
 def _file_digest(path: Path) -> str:

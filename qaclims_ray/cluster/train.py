@@ -1,14 +1,13 @@
 """DDP training on Ray Train. The loop itself is plain torch in ``training/``; ``methods.py`` says what is trained.
 
-A run's name holds its fingerprint, so submitting again after a crash goes on from the latest checkpoint, and
-never from one made with other settings.
+Several trainings may share the workers of one Ray run. Its name holds their fingerprints, so submitting again after a
+crash goes on from the latest checkpoint, and never from one made with other settings.
 """
 
 import contextlib
 import dataclasses
-import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -27,17 +26,15 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
 from qaclims_ray.cluster.rescue import rescue
-from qaclims_ray.cluster.stage import Stage, current
-from qaclims_ray.cluster.training_job import TrainingJob, train_worker
+from qaclims_ray.cluster.stage import Stage
+from qaclims_ray.cluster.training_group import Training, train_group
+from qaclims_ray.cluster.training_job import TrainingJob
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.run_config import ClusterConfig
 from qaclims_ray.training.context import LocalContext
-
-CURVES_NAME = "curves.json"
-Curves = dict[int, dict[str, float]]
 
 
 class RayContext:
@@ -79,7 +76,14 @@ def run_training(
     *,
     label: str,
 ) -> ArtifactMeta:
-    """Run a training, unless its artefact is there and matches.
+    """Run one training, unless its artefact is there and matches; see `plan_training` and `run_trainings`."""
+    return run_trainings(stage, [plan_training(stage, job, uri, settings, inputs, label=label)], manifest)[0]
+
+
+def plan_training(
+    stage: Stage, job: TrainingJob, uri: str, settings: dict[str, Any], inputs: dict[str, str], *, label: str
+) -> Training:
+    """Return a training whose figures go to a stage's tracker.
 
     Args:
         stage: surroundings.
@@ -87,102 +91,120 @@ def run_training(
         uri: where the artefact goes.
         settings: of its fingerprint.
         inputs: of its fingerprint.
-        manifest: the whole manifest.
         label: name on the console.
     """
-    kind, optim = job.kind, job.optim
-    stage.progress.start(f"train {label}")
-    if meta := current(uri, kind, settings, inputs):
-        amount = f"{job.total_steps(0)} steps" if job.counts_steps else f"{optim.epochs} epochs"
-        stage.progress.finish(f"{amount} (there already)", is_new=False)
-        return meta
-    num_images = len(training_manifest(manifest, stage.config).records)
     job = dataclasses.replace(job, tracker=stage.tracker.handle())
-    storage.remove_tree(uri)
-    run_name = f"{kind}-{artifacts.expected_fingerprint(kind, settings, inputs)}"
-    if stage.config.cluster.num_workers == 0:
-        metrics, curves = _fit_here(job, uri, storage.join(stage.layout.training_runs, run_name))
-    else:
-        metrics, curves = _fit_on_ray(job, uri, stage, run_name, job.total_steps(num_images))
-    storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(curves).encode())
-    meta = artifacts.write_meta(uri, kind, settings, inputs, metrics)
-    storage.remove_tree(storage.join(stage.layout.training_runs, run_name))
-    stage.progress.finish(_describe(job, num_images, metrics, uri))
-    return meta
+    return Training(job=job, uri=uri, settings=settings, inputs=inputs, label=label)
 
 
-def _describe(job: TrainingJob, num_images: int, metrics: Mapping[str, float], uri: str) -> str:
-    steps = job.total_steps(num_images)
+def run_trainings(stage: Stage, trainings: Sequence[Training], manifest: Manifest) -> list[ArtifactMeta]:
+    """Run trainings one after the other on the same workers, but for those whose artefact is there and matches.
+
+    Args:
+        stage: surroundings.
+        trainings: what to train, in order; none may start from another.
+        manifest: the whole manifest.
+
+    Raises:
+        QaclimsError: for the first that fails; those before it are complete.
+    """
+    for training in trainings:
+        if training.finished():
+            job = training.job
+            amount = f"{job.total_steps(0)} steps" if job.counts_steps else f"{job.optim.epochs} epochs"
+            stage.progress.start(f"train {training.label}")
+            stage.progress.finish(f"{amount} (there already)", is_new=False)
+        else:
+            storage.remove_tree(training.uri)
+    todo = [training for training in trainings if training.finished() is None]
+    if todo:
+        lines = _Lines(stage, todo, len(training_manifest(manifest, stage.config).records))
+        identity = artifacts.fingerprint_of([one.fingerprint for one in trainings])
+        run_name = f"{todo[0].job.kind}-{todo[0].fingerprint if len(trainings) == 1 else identity}"
+        run_uri = storage.join(stage.layout.training_runs, run_name)
+        if stage.config.cluster.num_workers == 0:
+            _fit_here(todo, run_uri, lines)
+        else:
+            _fit_on_ray(todo, run_name, stage, lines)
+        lines.close()
+        storage.remove_tree(run_uri)
+    return [artifacts.require(one.uri, one.job.kind, verb="train", fingerprint=one.fingerprint) for one in trainings]
+
+
+class _Lines:
+    """Tells the console which of several trainings is at work, and what those before it did."""
+
+    def __init__(self, stage: Stage, trainings: Sequence[Training], num_images: int) -> None:
+        self._progress, self._trainings, self._num_images = stage.progress, trainings, num_images
+        self._index = 0
+        self._progress.start(f"train {trainings[0].label}")
+
+    def advance(self, index: int, steps: int) -> None:
+        """So many steps of this training are done, and all before it."""
+        while self._index < index:
+            self._finish()
+            self._index += 1
+            self._progress.start(f"train {self._trainings[self._index].label}")
+        self._progress.advance(steps, self._trainings[index].job.total_steps(self._num_images))
+
+    def close(self) -> None:
+        """All are done."""
+        self.advance(len(self._trainings) - 1, 0)
+        self._finish()
+
+    def _finish(self) -> None:
+        training = self._trainings[self._index]
+        meta = training.finished()
+        assert meta is not None, "a training completes its artefact before the next begins"
+        self._progress.finish(_describe(training, self._num_images, meta.summary))
+
+
+def _describe(training: Training, num_images: int, metrics: Mapping[str, float]) -> str:
+    job, steps = training.job, training.job.total_steps(num_images)
     if not steps:
-        return f"random, not learned -> {uri}"
+        return f"random, not learned -> {training.uri}"
     amount = f"{steps} steps" if job.counts_steps else f"{job.optim.epochs} epochs of {num_images} images"
     learning = f"{amount}, learning rate {job.optim.lr:g}"
-    return f"{learning}, loss {metrics['loss']:.4f} -> {uri}"
+    return f"{learning}, loss {metrics['loss']:.4f} -> {training.uri}"
 
 
-def raw_curves(uri: str) -> Curves:
-    """Return the training curves kept beside an artefact: step -> figures."""
-    uri = storage.join(uri, CURVES_NAME)
-    if not storage.exists(uri):
-        return {}
-    return {int(step): metrics for step, metrics in json.loads(storage.read_bytes(uri)).items()}
+def _fit_here(todo: Sequence[Training], run_uri: str, lines: _Lines) -> None:
+    for index, training in enumerate(todo):
+        device = "cuda" if training.job.config.cluster.use_gpu else "cpu"
+        context = LocalContext(storage.join(run_uri, training.fingerprint), device)
+        train_group([training], context, lambda _, steps, index=index: lines.advance(index, steps))
 
 
-def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
-    """Return the training curves kept beside a network: figure -> points (step, value)."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for step, metrics in sorted(raw_curves(network_uri).items()):
-        for name, value in metrics.items():
-            curves.setdefault(name, []).append((step, value))
-    return curves
-
-
-def _fit_here(job: TrainingJob, uri: str, checkpoint_root: str) -> tuple[dict[str, float], Curves]:
-    curves: Curves = {}
-    context = LocalContext(checkpoint_root, device="cuda" if job.config.cluster.use_gpu else "cpu")
-    metrics = train_worker(job, context, on_progress=curves.__setitem__)
-    with context.latest_checkpoint() as latest:
-        assert latest is not None
-        storage.upload_tree(latest, uri)
-    return metrics, curves
-
-
-def _fit_on_ray(
-    job: TrainingJob, uri: str, stage: Stage, run_name: str, total_steps: int
-) -> tuple[dict[str, float], Curves]:
-    cluster = stage.config.cluster
+def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _Lines) -> None:
+    cluster, first = stage.config.cluster, todo[0]
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
-    rescued = rescue(storage.join(stage.layout.training_runs, run_name), job.optim.epochs)
+    run_uri = storage.join(stage.layout.training_runs, run_name)
+    rescued = rescue(run_uri, first.job.optim.epochs, first.fingerprint)
     board: Any = _Board.remote()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board, "rescued_uri": rescued},
+        train_loop_config={"trainings": todo, "board": board, "rescued_uri": rescued},
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            failure_config=FailureConfig(max_failures=cluster.max_failures * len(todo)),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     try:
-        with _watching(board, stage, total_steps):
+        with _watching(board, lines):
             result = trainer.fit()
-        curves: Curves = ray.get(board.curves.remote())
     except (TrainingFailedError, RayError) as error:
-        raise _as_user_error(error, job.kind) from error
+        raise _as_user_error(error, first.job.kind) from error
     finally:
         ray.kill(board)
-    outcome: Any = result.return_value
-    if isinstance(outcome, QaclimsError):
-        raise outcome
-    if result.checkpoint is None:
-        raise ResourceError(f"the {job.kind} training ended without a checkpoint; run the same command again")
-    with result.checkpoint.as_directory() as folder:
-        storage.upload_tree(folder, uri)
-    return outcome, curves
+    if isinstance(result.return_value, QaclimsError):
+        raise result.return_value
+    if unfinished := [one.label for one in todo if one.finished() is None]:
+        raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
@@ -191,10 +213,10 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 
 
 def _worker(loop_config: dict[str, Any]) -> Any:
-    board, job = loop_config["board"], loop_config["job"]
+    board = loop_config["board"]
     try:
         context = RayContext(loop_config["rescued_uri"])
-        return train_worker(job, context, on_progress=lambda step, metrics: board.note.remote(step, metrics))
+        train_group(loop_config["trainings"], context, lambda index, steps: board.note.remote(index, steps))
     except ResourceError:
         # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
         raise
@@ -205,28 +227,25 @@ def _worker(loop_config: dict[str, Any]) -> Any:
 
 @ray.remote(num_cpus=0)
 class _Board:
-    """What rank 0 says of the training, for the driver to read; outlives a restart of the workers."""
+    """How far rank 0 says it is, for the driver to read."""
 
     def __init__(self) -> None:
-        self._curves: Curves = {}
+        self._position = (0, 0)
 
-    def note(self, step: int, metrics: dict[str, float]) -> None:
-        self._curves[step] = metrics
+    def note(self, index: int, steps: int) -> None:
+        self._position = (index, steps)
 
-    def steps_done(self) -> int:
-        return max(self._curves, default=0)
-
-    def curves(self) -> Curves:
-        return self._curves
+    def position(self) -> tuple[int, int]:
+        return self._position
 
 
 @contextlib.contextmanager
-def _watching(board: Any, stage: Stage, total_steps: int) -> Iterator[None]:
+def _watching(board: Any, lines: _Lines) -> Iterator[None]:
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(1.0):
-            stage.progress.advance(ray.get(board.steps_done.remote()), total_steps)
+            lines.advance(*ray.get(board.position.remote()))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
