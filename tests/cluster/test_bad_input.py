@@ -290,18 +290,24 @@ def test_checkpoints_are_found_again_when_rays_list_of_them_is_broken(tmp_path: 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for epoch in (1, 2, 3, 9):
         progress = Progress(seed=0, settings="", epochs_done=epoch)
-        save_checkpoint(
-            str(tmp_path / f"checkpoint_{epoch}"), lambda folder: save_cam_net(network, folder), optimizer, progress
-        )
+        folder = tmp_path / f"checkpoint_{epoch}"
+        folder.mkdir()
+        save_checkpoint(str(folder), lambda folder: save_cam_net(network, folder), optimizer, progress)
+        (folder / "training.json").write_text(json.dumps({"training": "mine", "curves": {}}))
+    (tmp_path / "checkpoint_4").mkdir()
+    shutil.copytree(tmp_path / "checkpoint_2", tmp_path / "checkpoint_4", dirs_exist_ok=True)
+    (tmp_path / "checkpoint_4" / "training.json").write_text(json.dumps({"training": "another's", "curves": {}}))
     os.truncate(tmp_path / "checkpoint_3" / "network.safetensors", 1000)
     snapshot = tmp_path / "checkpoint_manager_snapshot.json"
     snapshot.write_text("{}")
-    assert rescue(str(tmp_path), num_epochs=9) == "", "Ray knows them itself"
+    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == "", "Ray knows them itself"
     snapshot.write_text("")
-    assert rescue(str(tmp_path), num_epochs=9) == str(tmp_path / "checkpoint_2")
+    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == str(tmp_path / "checkpoint_2")
     assert not snapshot.exists()
-    assert rescue(str(tmp_path), num_epochs=9) == str(tmp_path / "checkpoint_2"), "also after a second stop"
-    assert rescue(str(tmp_path / "never_begun"), num_epochs=9) == ""
+    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == str(tmp_path / "checkpoint_2"), (
+        "also after a second stop"
+    )
+    assert rescue(str(tmp_path / "never_begun"), num_epochs=9, fingerprint="mine") == ""
 
 
 FULL = "ResourceError.*No space left on device"
@@ -355,6 +361,9 @@ def test_disk_full_while_checkpoints_are_written(
     whole = [path for path in ballast.kept if path.read_text()]  # the copy that hit the full disk may be there in part
     epochs = max(json.loads(path.read_text())["epochs_done"] for path in whole)
     assert 1 <= epochs < 12
+    for note in (small_disk / "run" / "training_runs").rglob("training.json"):
+        note.write_text(note.read_text().replace('"curves": {', '"curves": {"0": {"mark": 1.0}, '))
     assert run_main(arguments, prog="x", description="", until="train") == 0
     curve = json.loads((small_disk / "run" / "classifier" / "curves.json").read_text())
-    assert min(int(step) for step in curve) > 3, "it went on, and did not begin again with the 3 steps of an epoch"
+    assert "0" in curve, "it went on from a checkpoint, and did not begin again"
+    assert len(curve) == 13, "the curves of all epochs are there, those before the stop too"
