@@ -119,15 +119,11 @@ def run_trainings(stage: Stage, trainings: Sequence[Training], manifest: Manifes
     todo = [training for training in trainings if training.finished() is None]
     if todo:
         lines = _Lines(stage, todo, len(training_manifest(manifest, stage.config).records))
-        identity = artifacts.fingerprint_of([one.fingerprint for one in trainings])
-        run_name = f"{todo[0].job.kind}-{todo[0].fingerprint if len(trainings) == 1 else identity}"
-        run_uri = storage.join(stage.layout.training_runs, run_name)
         if stage.config.cluster.num_workers == 0:
-            _fit_here(todo, run_uri, lines)
+            _fit_here(todo, stage, lines)
         else:
-            _fit_on_ray(todo, run_name, stage, lines)
+            _fit_on_ray(todo, _run_name(trainings), stage, lines)
         lines.close()
-        storage.remove_tree(run_uri)
     return [artifacts.require(one.uri, one.job.kind, verb="train", fingerprint=one.fingerprint) for one in trainings]
 
 
@@ -168,11 +164,22 @@ def _describe(training: Training, num_images: int, metrics: Mapping[str, float])
     return f"{learning}, loss {metrics['loss']:.4f} -> {training.uri}"
 
 
-def _fit_here(todo: Sequence[Training], run_uri: str, lines: _Lines) -> None:
+def _run_name(trainings: Sequence[Training]) -> str:
+    """Name the run by all its trainings, finished or not, so that it is found again after a stop."""
+    names = [one.fingerprint for one in trainings]
+    return f"{trainings[0].job.kind}-{names[0] if len(names) == 1 else artifacts.fingerprint_of(names)}"
+
+
+def _fit_here(todo: Sequence[Training], stage: Stage, lines: _Lines) -> None:
+    device = "cuda" if stage.config.cluster.use_gpu else "cpu"
     for index, training in enumerate(todo):
-        device = "cuda" if training.job.config.cluster.use_gpu else "cpu"
-        context = LocalContext(storage.join(run_uri, training.fingerprint), device)
-        train_group([training], context, lambda _, steps, index=index: lines.advance(index, steps))
+        checkpoints = storage.join(stage.layout.training_runs, _run_name([training]))
+        train_group(
+            [training],
+            LocalContext(checkpoints, device),
+            lambda _, steps, index=index: lines.advance(index, steps),
+        )
+        storage.remove_tree(checkpoints)
 
 
 def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _Lines) -> None:
@@ -205,6 +212,7 @@ def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _L
         raise result.return_value
     if unfinished := [one.label for one in todo if one.finished() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
+    storage.remove_tree(run_uri)
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:

@@ -227,13 +227,18 @@ class Ballast:
         self._thread = threading.Thread(target=self._fill)
 
     def _fill(self) -> None:
-        while not self._stop.is_set() and not any(self._disk.glob(self._pattern)):
+        while not self._stop.is_set() and not self._has_begun():
             time.sleep(0.002)
         with open(self.path, "wb", buffering=0) as handle:
             while not self._stop.wait(0.001):
                 with contextlib.suppress(OSError):
                     while handle.write(b"x" * (1 << 20)):
                         pass
+
+    def _has_begun(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # moved to its final name just now
+            return any(path.stat().st_size for path in self._disk.glob(self._pattern))
+        return False
 
     def __enter__(self) -> "Ballast":
         self._thread.start()
@@ -355,11 +360,11 @@ def test_disk_full_while_checkpoints_are_written(
     overrides = {"systems": ["baseline"], "classifier.optim.epochs": 12, "cluster.num_workers": num_workers}
     overrides["cluster.max_failures"] = 0  # a restart meets the same disk
     arguments = _arguments(small_disk / "run", **overrides)
-    with Ballast(small_disk, "run/training_runs/classifier-*/*/progress.json") as ballast:
+    with Ballast(small_disk, "run/training_runs/classifier-*/*/training.json") as ballast:
         message = refused(*arguments)
     assert _found(FULL, message)
     whole = [path for path in ballast.kept if path.read_text()]  # the copy that hit the full disk may be there in part
-    epochs = max(json.loads(path.read_text())["epochs_done"] for path in whole)
+    epochs = max(json.loads(path.with_name("progress.json").read_text())["epochs_done"] for path in whole)
     assert 1 <= epochs < 12
     for note in (small_disk / "run" / "training_runs").rglob("training.json"):
         note.write_text(note.read_text().replace('"curves": {', '"curves": {"0": {"mark": 1.0}, '))
