@@ -55,3 +55,13 @@ def kill_training_worker() -> int:
     workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     workers[-1].kill()
     return workers[-1].pid
+
+
+MARK = "0"
+"""A step that no training counts."""
+
+
+def mark_checkpoints(runs: Path) -> None:
+    """Put a point at `MARK` into the curves of all checkpoints there: a training that goes on from one keeps it."""
+    for note in runs.rglob("training.json"):
+        note.write_text(note.read_text().replace('"curves": {', f'"curves": {{"{MARK}": {{"mark": 1.0}}, '))

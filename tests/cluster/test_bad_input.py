@@ -27,6 +27,7 @@ from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.training.checkpoint import Progress, save_checkpoint
+from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
 
 Run = Callable[..., str]
@@ -366,9 +367,8 @@ def test_disk_full_while_checkpoints_are_written(
     whole = [path for path in ballast.kept if path.read_text()]  # the copy that hit the full disk may be there in part
     epochs = max(json.loads(path.with_name("progress.json").read_text())["epochs_done"] for path in whole)
     assert 1 <= epochs < 12
-    for note in (small_disk / "run" / "training_runs").rglob("training.json"):
-        note.write_text(note.read_text().replace('"curves": {', '"curves": {"0": {"mark": 1.0}, '))
+    mark_checkpoints(small_disk / "run" / "training_runs")
     assert run_main(arguments, prog="x", description="", until="train") == 0
     curve = json.loads((small_disk / "run" / "classifier" / "curves.json").read_text())
-    assert "0" in curve, "it went on from a checkpoint, and did not begin again"
+    assert MARK in curve, "it went on from a checkpoint, and did not begin again"
     assert {"3", "36"} <= set(curve), "the curves of all epochs are there, those before the stop too"
