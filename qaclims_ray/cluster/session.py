@@ -117,17 +117,22 @@ def _without_level_line() -> Iterator[None]:
             os.write(2, b"".join(line for line in held if LEVEL_LINE not in line))
 
 
+def fewest_workers(config: RunConfig) -> int:
+    """Return the training workers without which no training begins."""
+    return config.cluster.num_workers if config.cluster.min_workers is None else config.cluster.min_workers
+
+
 def required_cpus(config: RunConfig) -> float:
     """Return the logical CPUs the run needs: its training workers, or its actors and a reader beside them."""
     actors = max(config.corpus.num_actors, config.cams.num_actors, config.masks.num_actors)
-    training = max(config.cluster.num_workers, 1) * config.cluster.cpus_per_worker
+    training = max(fewest_workers(config), 1) * config.cluster.cpus_per_worker
     return max(training, actors + 2) + 1
 
 
 def required_gpus(config: RunConfig) -> float:
     """Return the GPUs the run needs at once."""
     return max(
-        config.cluster.num_workers if config.cluster.use_gpu else 0,
+        fewest_workers(config) if config.cluster.use_gpu else 0,
         config.corpus.num_actors * config.corpus.gpus_per_actor,
         config.cams.num_actors * config.cams.gpus_per_actor,
         config.masks.num_actors * config.masks.gpus_per_actor if config.goal != "seed" else 0,

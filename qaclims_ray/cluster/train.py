@@ -19,6 +19,7 @@ from ray.train import (
     CheckpointConfig,
     CheckpointUploadMode,
     FailureConfig,
+    PreemptionInfo,
     ScalingConfig,
     TrainingFailedError,
 )
@@ -46,6 +47,7 @@ class RayContext:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = get_device()  # type: ignore[assignment]
+        self._noticed: PreemptionInfo | None = None
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
         """Report to Ray Train; the upload runs beside the next epoch and removes the local folder."""
@@ -64,6 +66,13 @@ class RayContext:
                 yield folder
         else:
             yield None
+
+    def must_save(self) -> bool:
+        """See `WorkerContext.must_save`; true once for every notice that a node will be taken away."""
+        info = ray.train.get_preemption_info()
+        is_new = info is not None and info != self._noticed
+        self._noticed = info
+        return is_new
 
 
 def run_training(
@@ -217,7 +226,8 @@ def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _L
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})}
-    return ScalingConfig(num_workers=cluster.num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
+    num_workers = (cluster.min_workers, cluster.num_workers) if cluster.min_workers else cluster.num_workers
+    return ScalingConfig(num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
 
 
 def _worker(loop_config: dict[str, Any]) -> Any:

@@ -110,6 +110,10 @@ class GroupContext:
             self._curves = _as_curves(note["curves"])
             yield folder
 
+    def must_save(self) -> bool:
+        """See `WorkerContext.must_save`."""
+        return self._worker.must_save()
+
     def conclude(self, metrics: Mapping[str, float]) -> None:
         """Complete the artefact, on rank 0."""
         if self.rank != 0:

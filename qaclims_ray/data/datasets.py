@@ -110,11 +110,11 @@ class GlobalBatchSampler:
             )
         self._num_images, self._batch_size = num_images, batch_size
         self._rank, self._world_size = rank, world_size
-        self._seed, self._epoch = seed, 0
+        self._seed, self._epoch, self._first = seed, 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch whose order comes next, and its batch to begin with."""
+        self._epoch, self._first = epoch, first_batch
 
     def __len__(self) -> int:
         return self._num_batches
@@ -122,7 +122,7 @@ class GlobalBatchSampler:
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(seed_of("order", self._seed, self._epoch))
         order = torch.randperm(self._num_images, generator=generator).tolist()
-        for step in range(self._num_batches):
+        for step in range(self._first, self._num_batches):
             batch = order[step * self._batch_size : (step + 1) * self._batch_size]
             yield batch[self._rank :: self._world_size]
 

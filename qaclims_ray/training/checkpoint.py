@@ -36,7 +36,7 @@ class Progress:
     epochs_done: int = 0
     """Whole epochs done."""
     steps_done: int = 0
-    """Optimiser steps done: the position in the schedule."""
+    """Optimiser steps done: the position in the schedule; beyond whole epochs when a machine was about to go."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the last epoch."""
 

@@ -48,6 +48,13 @@ class WorkerContext(Protocol):
         """Yield a local folder with the latest checkpoint, or None at a fresh start."""
         ...
 
+    def must_save(self) -> bool:
+        """Whether a machine is about to be taken away, said once: save now, and not at the end of the epoch.
+
+        Every rank calls this the same number of times and gets the same answer.
+        """
+        ...
+
 
 class LocalContext:
     """A single worker in this process; keeps the latest checkpoint in a folder and all reported metrics."""
@@ -89,6 +96,10 @@ class LocalContext:
         """See `WorkerContext.latest_checkpoint`."""
         # The previous one is the latest if the process was killed between the two renames.
         yield next((str(folder) for folder in (self._latest, self._previous) if folder.is_dir()), None)
+
+    def must_save(self) -> bool:
+        """See `WorkerContext.must_save`; nobody tells this process."""
+        return False
 
 
 def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Float[Tensor, "all_row all_column"]:

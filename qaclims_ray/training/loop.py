@@ -117,21 +117,24 @@ def fit(
     wrapped = wrap_network(network, precision, context)
     total_steps = optim.epochs * len(sampler)
     for epoch in range(progress.epochs_done, optim.epochs):
+        skipped = max(progress.steps_done - epoch * len(sampler), 0)  # it was saved within this epoch
         task.dataset.set_epoch(epoch)
-        sampler.set_epoch(epoch)
+        sampler.set_epoch(epoch, skipped)
         loader = _loader(task, sampler, loader_workers, context)
         meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
-        with seeded(seed_of("training", seed, epoch, context.rank), context.device):
+        steps = (epoch + 1) * len(sampler)
+        with seeded(seed_of("training", seed, epoch, context.rank, *([skipped] if skipped else [])), context.device):
             _set_training_mode(network, task.freeze_batch_norm)
-            for step, batch in enumerate(loader, start=epoch * len(sampler)):
+            for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
                 optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
                 result = task.step(wrapped, {**batch, **moved})
                 _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
+                if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
+                    _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
         metrics = _require_finite(meter.epoch_metrics(), epoch)
-        steps = (epoch + 1) * len(sampler)
         done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
         progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
@@ -144,9 +147,10 @@ def _resume(
     with context.latest_checkpoint() as folder:
         if folder is None:
             return fresh
-        if selection is not None and context.rank == 0:
+        progress = restore_checkpoint(folder, task.load, optimizer, fresh)
+        if selection is not None and context.rank == 0 and progress.epochs_done:
             selection.restore(folder)
-        return restore_checkpoint(folder, task.load, optimizer, fresh)
+        return progress
 
 
 def _loader(task: Task, sampler: GlobalBatchSampler, loader_workers: int, context: WorkerContext) -> DataLoader:
@@ -179,6 +183,24 @@ def _keep(
             task.finish(folder)
     context.report({**done.metrics, "epoch": float(done.epochs_done)}, folder)
     return done
+
+
+def _keep_within_epoch(
+    task: Task,
+    optimizer: Optimizer,
+    selection: Selection | None,
+    progress: Progress,
+    steps_done: int,
+    context: WorkerContext,
+) -> None:
+    """Save a checkpoint between two steps; metrics and choice are those of the last whole epoch."""
+    done = dataclasses.replace(progress, steps_done=steps_done)
+    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    if folder is not None:
+        if selection is not None:
+            selection.carry(folder)
+        save_checkpoint(folder, task.save, optimizer, done)
+    context.report({**done.metrics, "epoch": float(done.epochs_done)}, folder)
 
 
 def images_per_step(optim: OptimConfig, num_images: int) -> int:

@@ -61,6 +61,10 @@ class Selection:
         best = score if best_so_far is None or is_best else best_so_far
         return {EPOCH_SCORE: score, BEST_SCORE: best}
 
+    def carry(self, folder: str) -> None:
+        """Put the best network into a checkpoint within an epoch."""
+        shutil.copytree(self._best.name, Path(folder, SELECTED_DIR))
+
     def conclude(self, folder: str) -> None:
         """Make the best network the one that the finished checkpoint holds; the last one moves aside."""
         self._save(str(Path(folder, LAST_DIR)))

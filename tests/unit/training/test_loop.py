@@ -90,6 +90,47 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path, o
         assert metrics[name] == whole_metrics[name]
 
 
+class WarnedContext(LocalContext):
+    """A worker that is told once, at its second question, that its machine goes, and loses it after the report."""
+
+    asked = 0
+
+    def must_save(self) -> bool:
+        self.asked += 1
+        return self.asked == 2
+
+    def report(self, metrics, checkpoint_dir) -> None:
+        super().report(metrics, checkpoint_dir)
+        if self.asked == 2:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("score", [None, lambda: 0.5], ids=["last", "selected"])
+def test_a_notice_is_answered_by_a_checkpoint_within_the_epoch(tmp_path, score) -> None:
+    def without_dropout(steps: list[int]) -> Task:
+        task = _task(OPTIMS[2], score=score)
+        task.network.backbone.blocks[-1].p = 0.0
+        step = task.step
+
+        def counted(wrapped: nn.Module, batch: dict) -> StepResult:
+            steps.append(len(steps))
+            return step(wrapped, batch)
+
+        return dataclasses.replace(task, step=counted)
+
+    whole, warned, steps = without_dropout([]), without_dropout([]), []
+    metrics = _fit(whole, LocalContext(str(tmp_path / "whole")))
+    context = WarnedContext(str(tmp_path / "parts"))
+    with pytest.raises(StoppedError):  # two steps an epoch; asked after the first of each
+        _fit(warned, context, log_every=1)
+    assert context.reports[-1]["epoch"] == 1 and len(context.reports) == 2
+    resumed = without_dropout(steps)
+    assert _fit(resumed, LocalContext(str(tmp_path / "parts")))["lr"] == metrics["lr"]
+    assert len(steps) == 3, "three of six steps were left"
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
 def test_a_finished_training_returns_its_metrics_at_once(tmp_path) -> None:
     context = LocalContext(str(tmp_path))
     metrics = _fit(_task(OPTIMS[0]), context)
