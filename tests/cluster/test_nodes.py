@@ -1,0 +1,105 @@
+"""Several Ray nodes on one machine: stages spread over them, and a training outlives the loss of one."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from safetensors.torch import load_file
+
+from qaclims_ray.cluster.layout import RunLayout
+from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
+from qaclims_ray.cluster.session import DEFAULTS
+from qaclims_ray.data.artifacts import read_meta
+from tests.cluster.kills import wait_for
+from tests.cluster.small_run import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
+"""A training worker of these tests fills a node: two of them need two."""
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    for name, value in {**DEFAULTS, "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    folder = Path(tempfile.mkdtemp(prefix="qaclims-ray-", dir="/tmp"))  # sockets need short paths
+    (folder / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            cluster.add_node(**NODE)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nodes_of(actor_class: str) -> list[str]:
+    """Return the node of every actor that there ever was whose class has this in its name."""
+    actors = ray._private.state.actors().values()  # the public list of them needs the dashboard
+    return [actor["Address"]["NodeID"] for actor in actors if actor_class in actor["ActorClassName"]]
+
+
+def _config(**overrides: Any) -> Any:
+    return small_config(cluster__num_workers=2, cluster__cpus_per_worker=2.0, **overrides)
+
+
+def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path: Path) -> None:
+    config = _config(systems=["qa_clims"], corpus__num_actors=2, cams__num_actors=2)
+    layout = run_pipeline(config, str(tmp_path), until="cams").layout
+    assert read_meta(layout.cams("qa_clims")) is not None
+    assert len(set(_nodes_of("RayTrainWorker"))) == 2, "a worker fills a node"
+    assert len(set(_nodes_of("MapWorker"))) >= 2, "the actors that hold models spread as well"
+
+
+def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: Cluster, tmp_path: Path) -> None:
+    settings = {
+        "systems": ["baseline"],
+        "classifier__optim__epochs": 40,
+        "classifier__optim__name": "sgd",  # Adam blows rounding up where gradients vanish
+        "classifier__optim__lr": 0.05,
+        "classifier__freeze_batch_norm": True,  # the other figures do not depend on the number of workers
+        "cluster__min_workers": 1,
+    }
+    out, failed = tmp_path / "lost", []
+
+    def run() -> None:
+        try:
+            run_pipeline(_config(**settings), str(out), until="train")
+        except BaseException as error:
+            failed.append(error)
+
+    runs = threading.Thread(target=run)
+    runs.start()  # nodes are added and removed by the main thread alone
+    snapshots = (out / "training_runs").glob
+    wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")) or bool(failed), 300, "a first checkpoint")
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    runs.join(400)
+    assert not runs.is_alive() and not failed, failed
+    assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
+    ray.shutdown()  # what is left of it is too small for the next run
+    alone = tmp_path / "alone"
+    run_pipeline(
+        small_config(**{**settings, "cluster__num_workers": 0, "cluster__min_workers": None}), str(alone), until="train"
+    )
+    found, expected = (
+        load_file(Path(RunLayout(str(folder)).classifier, "network.safetensors")) for folder in (out, alone)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
