@@ -1,8 +1,11 @@
 """Several Ray nodes on one machine: stages spread over them, and a training outlives the loss of one."""
 
+import contextlib
+import json
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors.torch import load_file
 
 from qaclims_ray.cluster.layout import RunLayout
@@ -18,6 +23,7 @@ from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
 from qaclims_ray.cluster.session import DEFAULTS
 from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.run_config import RunConfig
 from tests.cluster.kills import wait_for
 from tests.cluster.small_run import small_config
 
@@ -32,6 +38,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     for name, value in {**DEFAULTS, "RAY_AUTH_MODE": "disabled"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
     folder = Path(tempfile.mkdtemp(prefix="qaclims-ray-", dir="/tmp"))  # sockets need short paths
     (folder / "ray").mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
@@ -54,8 +61,26 @@ def _nodes_of(actor_class: str) -> list[str]:
     return [actor["Address"]["NodeID"] for actor in actors if actor_class in actor["ActorClassName"]]
 
 
-def _config(**overrides: Any) -> Any:
+def _config(**overrides: Any) -> RunConfig:
     return small_config(cluster__num_workers=2, cluster__cpus_per_worker=2.0, **overrides)
+
+
+@contextlib.contextmanager
+def _training(config: RunConfig, out: Path) -> Iterator[None]:
+    """Train the classifier beside what happens in the context: nodes come and go by the main thread alone."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_pipeline(config, str(out), until="train")
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(400)
+    assert not thread.is_alive() and not failed, failed
 
 
 def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path: Path) -> None:
@@ -75,21 +100,11 @@ def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: Cluste
         "classifier__freeze_batch_norm": True,  # the other figures do not depend on the number of workers
         "cluster__min_workers": 1,
     }
-    out, failed = tmp_path / "lost", []
-
-    def run() -> None:
-        try:
-            run_pipeline(_config(**settings), str(out), until="train")
-        except BaseException as error:
-            failed.append(error)
-
-    runs = threading.Thread(target=run)
-    runs.start()  # nodes are added and removed by the main thread alone
-    snapshots = (out / "training_runs").glob
-    wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")) or bool(failed), 300, "a first checkpoint")
-    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-    runs.join(400)
-    assert not runs.is_alive() and not failed, failed
+    out = tmp_path / "lost"
+    with _training(_config(**settings), out):
+        snapshots = (out / "training_runs").glob
+        wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
     ray.shutdown()  # what is left of it is too small for the next run
     alone = tmp_path / "alone"
@@ -103,3 +118,33 @@ def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: Cluste
         torch.testing.assert_close(
             found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_a_notice_that_a_node_will_go_is_answered_by_a_checkpoint_within_the_epoch(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    steps_per_epoch, out = 100, tmp_path / "run"
+    config = _config(
+        systems=["baseline"],
+        data__num_images=2 * steps_per_epoch,
+        classifier__optim__epochs=30,
+        classifier__optim__batch_size=2,
+        cluster__min_workers=1,
+    )
+
+    def saved_within_epoch() -> bool:
+        found = (out / "training_runs").glob("classifier-*/*/progress.json")
+        with contextlib.suppress(ValueError, OSError):  # written just now, or removed
+            return any(json.loads(path.read_text())["steps_done"] % steps_per_epoch for path in found)
+        return False
+
+    with _training(config, out):
+        wait_for(lambda: any((out / "training_runs").glob(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
+        goes = next(node for node in nodes.worker_nodes if node.node_id in _nodes_of("RayTrainWorker"))
+        deadline_ms = int(time.time() * 1000) + 60_000
+        client, reason = GcsClient(address=nodes.address), DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        accepted, why_not = client.drain_node(goes.node_id, reason, "spot instance is reclaimed", deadline_ms)
+        assert accepted, why_not
+        wait_for(saved_within_epoch, 50, "a checkpoint within an epoch")
+        nodes.remove_node(goes, allow_graceful=False)
+    assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
