@@ -34,7 +34,7 @@ FINAL = {
     "goal": "segmentation",
     "data.limit": LIMIT,
     "masks.steps": ["irn", "crf"],
-    "masks.irn.optim.epochs": 8,
+    "masks.irn.optim.epochs": 24,  # long enough to be caught at work
     "masks.irn.optim.batch_size": 8,
     "segmentation.iterations": 60,
     "segmentation.iterations_per_checkpoint": 3,
