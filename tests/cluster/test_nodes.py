@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray._private.authentication import authentication_token_setup
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
@@ -35,10 +36,12 @@ NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    for name, value in {**DEFAULTS, "RAY_AUTH_MODE": "disabled"}.items():
+    for name, value in DEFAULTS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
+    # As ray.init does for a private Ray. A process keeps the first mode it has seen: another one here would lock the
+    # tests that follow out of their own Ray.
+    authentication_token_setup.enable_token_auth_by_default()
+    authentication_token_setup.ensure_token_if_auth_enabled()
     folder = Path(tempfile.mkdtemp(prefix="qaclims-ray-", dir="/tmp"))  # sockets need short paths
     (folder / "ray").mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
@@ -53,6 +56,13 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         ray.shutdown()
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice lost nodes sooner: a group of the former size is waited for before a smaller one is tried."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "25")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
 
 
 def _nodes_of(actor_class: str) -> list[str]:
@@ -91,7 +101,9 @@ def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path:
     assert len(set(_nodes_of("MapWorker"))) >= 2, "the actors that hold models spread as well"
 
 
-def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: Cluster, tmp_path: Path) -> None:
+def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(
+    soon: None, nodes: Cluster, tmp_path: Path
+) -> None:
     settings = {
         "systems": ["baseline"],
         "classifier__optim__epochs": 40,
@@ -121,7 +133,7 @@ def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: Cluste
 
 
 def test_a_notice_that_a_node_will_go_is_answered_by_a_checkpoint_within_the_epoch(
-    nodes: Cluster, tmp_path: Path
+    soon: None, nodes: Cluster, tmp_path: Path
 ) -> None:
     steps_per_epoch, out = 100, tmp_path / "run"
     config = _config(
