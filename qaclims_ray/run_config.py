@@ -86,13 +86,17 @@ class TrackingConfig:
 class SelectionConfig:
     """Which epoch's network a training of CAMs ends with (row S15). Classifier and prompts end with their last."""
 
-    criterion: Literal["last", "clip_score", "oracle"] = "last"
+    criterion: Literal["last", "clip_score", "separation", "oracle"] = "last"
     """last: the last epoch. clip_score: where foreground regions look most like their class to CLIP and background
-    regions least, label-free. oracle: the best mIoU against pixel labels, as released; every table says so."""
+    regions least, label-free. separation: where maps part objects from their surroundings best (what searches rate
+    by), label-free. oracle: the best mIoU against pixel labels, as released; every table says so."""
     num_images: int = 200
-    """Images that rate an epoch: training images for clip_score, scored images with a mask for oracle."""
+    """Images that rate an epoch: training images for clip_score and separation, images with a mask for oracle."""
+    split: str = ""
+    """oracle: the split whose masks rate an epoch; empty takes the scored split."""
 
     def __post_init__(self) -> None:
+        require(not self.split or self.criterion == "oracle", "selection.split is for selection.criterion oracle alone")
         require_at_least(self, "selection", 1, "num_images")
 
 

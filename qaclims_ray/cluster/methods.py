@@ -132,7 +132,7 @@ def _text_training(stage: Stage, name: str, manifest: Manifest, prompts: Trained
             "cam_net": config.cam_net,
             "augment": config.augment,
             **({"ritc": config.ritc} if kind == "ritc" else {"clims": config.clims}),
-            "selection": config.selection,
+            "selection": _selection(config),
             **_numerics(config),
         }
     )
@@ -237,7 +237,7 @@ def phase_settings(config: RunConfig, phase: Phase, regions_of: RegionsOf) -> di
         **_numerics(config),
     }
     if phase.kind != "prompts":
-        settings["selection"] = config.selection
+        settings["selection"] = _selection(config)
     if phase.kind in ("prompts", "joint"):
         settings["prompt"] = config.semples.prompt
     if phase.kind == "prompts":
@@ -275,6 +275,14 @@ def _base(stage: Stage, system: System) -> Trained:
 def _given(stage: Stage, name: str, manifest: Manifest) -> Trained:
     uri, meta = run_training_cams(stage, training_manifest(manifest, stage.config), label=name)
     return Trained(uri, meta.fingerprint, is_cams=True)
+
+
+def _selection(config: RunConfig) -> dict[str, Any]:
+    """Return what the choice of the epoch depends on; one criterion rates masks as they are scored."""
+    found = {name: value for name, value in artifacts.plain(config.selection).items() if (name, value) != ("split", "")}
+    if config.selection.criterion == "separation":
+        found |= artifacts.plain({"cams": config.cams, "threshold": config.evaluation.fixed_threshold})
+    return found
 
 
 def _numerics(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from qaclims_ray.cluster.data import scored_manifest, training_manifest
 from qaclims_ray.cluster.given_cams import StoredMaps
 from qaclims_ray.cluster.mask_images import masked_images, truth_images
+from qaclims_ray.cluster.separation_score import separation_score
 from qaclims_ray.cluster.stage import backbone_weights, clip_model
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data import storage
@@ -263,8 +264,19 @@ def _rate(
         case "last":
             return None
         case "oracle":
-            scored = scored_manifest(read_manifest(job.manifest_uri), config)
+            whole = read_manifest(job.manifest_uri)
+            split = config.selection.split
+            scored = whole.subset(split) if split else scored_manifest(whole, config)
             return functools.partial(oracle_score, manifest=scored, config=config, context=context)
+        case "separation":
+            return functools.partial(
+                separation_score,
+                manifest=manifest,
+                config=config,
+                clip=clip,
+                class_texts=class_texts,
+                context=context,
+            )
         case "clip_score":
             return functools.partial(
                 clip_score,

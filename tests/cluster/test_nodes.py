@@ -101,9 +101,7 @@ def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path:
     assert len(set(_nodes_of("MapWorker"))) >= 2, "the actors that hold models spread as well"
 
 
-def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(
-    soon: None, nodes: Cluster, tmp_path: Path
-) -> None:
+def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(soon: None, nodes: Cluster, tmp_path: Path) -> None:
     settings = {
         "systems": ["baseline"],
         "classifier__optim__epochs": 40,

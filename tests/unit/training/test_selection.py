@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from qaclims_ray.cluster.separation_score import separation_score
 from qaclims_ray.cluster.training_job import oracle_score
 from qaclims_ray.config import OptimConfig
 from qaclims_ray.data.datasets import ImageLabelDataset
@@ -181,3 +182,51 @@ def test_tables_say_when_masks_chose_the_epoch():
     assert "pixel labels" in system_of(config, "qa_clims").label
     assert "pixel labels" not in system_of(config, "baseline").label
     assert "pixel labels" not in system_of(miniature(), "qa_clims").label
+
+
+def test_separation_prefers_maps_on_the_objects_and_reads_no_mask(tmp_path):
+    manifest = write_pictures(tmp_path, num_images=40)
+    config = with_overrides(
+        miniature(), {"selection.criterion": "separation", "selection.num_images": 30, "cams.flip": False}
+    )
+    config = dataclasses.replace(config, cam_net=CAM_NET)
+    texts = torch.nn.functional.normalize(torch.ones(3, 6), dim=-1)
+
+    class Colours(torch.nn.Module):
+        """Fires where a class's channel stands out, or everywhere."""
+
+        def __init__(self, least: float) -> None:
+            super().__init__()
+            self.least, self.anchor = least, torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            relative = image - image.amin(dim=1, keepdim=True)
+            return torch.where(relative > self.least, 9.0, -9.0) + self.anchor
+
+    def rate(least: float) -> float:
+        return separation_score(
+            Colours(least).train(),
+            manifest=manifest,
+            config=config,
+            clip=_AgreeingClip(),
+            class_texts=texts,
+            context=LocalContext(str(tmp_path)),
+        )
+
+    found = {least: rate(least) for least in (-1.0, 1.2, 99.0)}
+    assert found[1.2] > 0.3
+    assert found[-1.0] == pytest.approx(0, abs=1e-3)  # everything
+    assert found[1.2] > 2 * found[99.0]  # nothing
+
+
+class _AgreeingClip(TinyClip):
+    """Says of every region that it shows the class."""
+
+    def encode_regions(self, pixels: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.ones(len(pixels), 6), dim=-1)
+
+
+def test_a_split_is_for_the_oracle_alone():
+    assert with_overrides(miniature(), {"selection.criterion": "oracle", "selection.split": "val"})
+    with pytest.raises(ConfigError, match=r"selection\.split"):
+        with_overrides(miniature(), {"selection.split": "val"})
