@@ -3,7 +3,15 @@
 import sys
 from collections.abc import Callable
 
-from qaclims_ray.cluster.main import ablate_main, compare_main, predict_main, prompts_main, run_main, sync_main
+from qaclims_ray.cluster.main import (
+    ablate_main,
+    compare_main,
+    predict_main,
+    prompts_main,
+    run_main,
+    sync_main,
+    tune_main,
+)
 
 VERBS = {
     "run": "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report",
@@ -20,6 +28,7 @@ VERBS = {
     "compare": "what differs between runs, in settings and in results, with paired bootstrap intervals",
     "predict": "masks and overlays of any images, by a trained run",
     "prompts": "what learned prompts say: nearest words, similarity maps beside manual prompts",
+    "tune": "search settings of a system by Ray Tune, without masks by default",
     "sync": "send what could not be sent while the tracking server was away",
 }
 
@@ -42,6 +51,7 @@ def main() -> None:
         "predict": predict_main,
         "prompts": prompts_main,
         "sync": sync_main,
+        "tune": tune_main,
     }
     if verb in others:
         sys.exit(others[verb](rest))

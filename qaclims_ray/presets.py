@@ -1,11 +1,13 @@
 """Complete named runs: a preset is a function that returns a ``RunConfig``; ``systems.py`` has what a run compares."""
 
+import json
 from collections.abc import Callable
 
+from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.histology_presets import bcss_wsss, luad_histoseg
 from qaclims_ray.miniature_presets import miniature, miniature_combined, miniature_semples, miniature_weaktr
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.run_config import RunConfig, from_dict
 from qaclims_ray.system_checks import check_systems
 from qaclims_ray.voc_presets import (
     voc12,
@@ -44,14 +46,25 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def preset(name: str) -> RunConfig:
-    """Return a preset by name.
+    """Return a preset by name, or the run that a file ending in .json holds.
 
     Raises:
-        ConfigError: for a name that is not in `PRESETS`.
+        ConfigError: for a name that is not in `PRESETS`, or a file that holds no run.
     """
+    if name.endswith(".json"):
+        return _from_file(name)
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
     return PRESETS[name]()
+
+
+def _from_file(uri: str) -> RunConfig:
+    if not storage.exists(uri):
+        raise ConfigError(f"there is no preset file {uri}; presets by name: {', '.join(PRESETS)}")
+    try:
+        return from_dict(json.loads(storage.read_bytes(uri)))
+    except ValueError as error:
+        raise ConfigError(f"{uri} is no JSON: {error}") from None
 
 
 def check_run(config: RunConfig) -> None:

@@ -24,7 +24,7 @@ from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.evaluate import can_score
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.methods import phase_settings
-from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.pipeline import OnEpoch, Outcome, run_pipeline
 from qaclims_ray.cluster.preflight import preflight
 from qaclims_ray.cluster.reporting import environment, supervision
 from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
@@ -177,15 +177,17 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
     """
     if source is not None:
         take_over_corpus(source, out)
-    _pipeline(config, out, until="corpus")
+    pipeline_to_file(config, out, until="corpus")
     if not can_score(scored_manifest(read_manifest(RunLayout(out).manifest), config)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
-    _pipeline(with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED)
+    pipeline_to_file(
+        with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED
+    )
 
 
 def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
     """Train and score one row in a prepared folder."""
-    seed = _pipeline(config, out, until="evaluate", trial=name).scores[name].seed
+    seed = pipeline_to_file(config, out, until="evaluate", trial=name).scores[name].seed
     return SeedFigures(
         miou_fixed=seed.miou_fixed,
         miou_label_free=seed.miou_label_free,
@@ -224,10 +226,21 @@ def _trial_name(row: str, seed: int) -> str:
     return f"seed {seed}, {row}"
 
 
-def _pipeline(config: RunConfig, out: str, *, until: str, trial: str = "") -> Any:
-    """Run the pipeline; its lines go into a file, since several run at once."""
+def pipeline_to_file(
+    config: RunConfig, out: str, *, until: str, trial: str = "", on_epoch: OnEpoch | None = None
+) -> Outcome:
+    """Run the pipeline; its lines go into a file, since several run at once.
+
+    Args:
+        config: the run.
+        out: run folder.
+        until: last stage.
+        trial: name under which its records are kept.
+        on_epoch: see `Stage.on_epoch`.
+    """
     with _log_file(storage.join(RunLayout(out, trial).records, "log.txt")) as lines:
-        return run_pipeline(config, out, until=until, trial=trial, console=Console(file=lines, width=160))
+        console = Console(file=lines, width=160)
+        return run_pipeline(config, out, until=until, trial=trial, console=console, on_epoch=on_epoch)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from qaclims_ray.cluster.compare_tables import print_comparison
 from qaclims_ray.cluster.pipeline import print_results, run_pipeline
 from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.cluster.read_prompts import PromptArguments, run_read_prompts
+from qaclims_ray.cluster.tune import run_search
+from qaclims_ray.cluster.tune_arguments import parse_search
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.evaluation.ablation_table import failures
 from qaclims_ray.tracking.mlflow_tracker import replay
@@ -102,6 +104,15 @@ def ablate_main(argv: Sequence[str], prog: str = "qaclims ablate") -> int:
     if failed:
         print(f"{prog}: {len(failed)} trials failed; the same command tries them again", file=sys.stderr)
     return INCOMPLETE if failed else code
+
+
+def tune_main(argv: Sequence[str], prog: str = "qaclims tune", *, default_preset: str = "") -> int:
+    """Search settings of a system; return the exit code."""
+
+    def work() -> None:
+        run_search(parse_search(argv, prog=prog, default_preset=default_preset), Console())
+
+    return _guarded(prog, work)
 
 
 @dataclass(frozen=True)

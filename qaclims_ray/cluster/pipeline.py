@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
+OnEpoch = Callable[[Mapping[str, float]], None]
 
 _TAG_LENGTH = 500
 """Longest tag; stores refuse very long ones."""
@@ -76,7 +77,13 @@ class Outcome:
 
 
 def run_pipeline(
-    config: RunConfig, out: str, *, until: str = "run", console: Console | None = None, trial: str = ""
+    config: RunConfig,
+    out: str,
+    *,
+    until: str = "run",
+    console: Console | None = None,
+    trial: str = "",
+    on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Run the pipeline up to a stage.
 
@@ -86,6 +93,7 @@ def run_pipeline(
         until: last stage, one of `STAGES`.
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
+        on_epoch: see `Stage.on_epoch`.
 
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
@@ -108,7 +116,7 @@ def run_pipeline(
     handle = tracker.handle()
     with _ending(tracker, progress), ray_session(config):
         tracker.log_params(to_dict(config))
-        run = _Run(config, layout, tracker, progress, STAGES.index(until))
+        run = _Run(config, layout, tracker, progress, STAGES.index(until), on_epoch)
         with run.stage("data") as stage:
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -145,6 +153,7 @@ class _Run:
     tracker: Tracker
     progress: ConsoleProgress
     last: int
+    on_epoch: OnEpoch | None = None
 
     def reaches(self, stage: str) -> bool:
         return STAGES.index(stage) <= self.last
@@ -235,7 +244,7 @@ class _Run:
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(to_dict(config))
         try:
-            yield Stage(config, self.layout, tracker, self.progress)
+            yield Stage(config, self.layout, tracker, self.progress, self.on_epoch)
         except BaseException:
             tracker.finish("FAILED")
             raise

@@ -31,11 +31,16 @@ LEVEL_LINE = b"Set ray log level from environment variable"
 
 
 @contextlib.contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
+def ray_session(config: RunConfig, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the time of the context.
 
     A running connection is used as it is; inside a submitted job, or with RAY_ADDRESS set, the cluster is joined;
     otherwise a private Ray starts on this machine, bound to the loopback address, in its own temporary folder.
+
+    Args:
+        config: what the stages need.
+        dashboard: start the dashboard of a private Ray, on the loopback address; Ray frees what a training that was
+            stopped from outside had reserved only where there is one.
 
     Raises:
         ResourceError: when Ray cannot be reached, or the cluster can never hold what the stages ask for.
@@ -60,7 +65,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=config.cluster.num_cpus or math.ceil(required_cpus(config)),
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 object_store_memory=config.cluster.object_store_mib << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

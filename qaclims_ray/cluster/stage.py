@@ -1,7 +1,7 @@
 """What a stage is given: configuration, places, a tracker, and a line on the console."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ class Stage:
     """MLflow run of this stage."""
     progress: "Progress" = field(default_factory=lambda: Progress())
     """Where to say how far it is."""
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None
+    """Told of every epoch of every training: its figures, and its number as `epoch`; of a training that is there
+    already, of its last epoch."""
 
 
 class Progress:

@@ -30,7 +30,8 @@ def run_text(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         stage.progress.finish(f"{meta.summary.get('texts')} texts (there already)", is_new=False)
         return meta
     corpus_uri = stage.layout.corpus_table if config.text.source == "qape" else None
-    task = _build.options(num_cpus=1, num_gpus=1 if config.cluster.use_gpu else 0)
+    # Where it fits, and not within what a trial of a search holds: that is next to nothing.
+    task = _build.options(num_cpus=1, num_gpus=1 if config.cluster.use_gpu else 0, scheduling_strategy="DEFAULT")
     outcome: Any = ray.get(task.remote(config, manifest, corpus_uri, uri, settings, inputs))
     if isinstance(outcome, QaclimsError):
         raise outcome

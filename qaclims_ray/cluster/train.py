@@ -7,7 +7,7 @@ crash goes on from the latest checkpoint, and never from one made with other set
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -41,8 +41,9 @@ from qaclims_ray.training.context import LocalContext
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
-    def __init__(self, rescued_uri: str = "") -> None:
+    def __init__(self, rescued_uri: str = "", on_report: Callable[[dict[str, float]], Any] | None = None) -> None:
         context = ray.train.get_context()
+        self._on_report = on_report
         self._rescued_uri = rescued_uri
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
@@ -53,6 +54,8 @@ class RayContext:
         """Report to Ray Train; the upload runs beside the next epoch and removes the local folder."""
         checkpoint = Checkpoint.from_directory(checkpoint_dir) if checkpoint_dir is not None else None
         ray.train.report(dict(metrics), checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+        if self._on_report is not None and self.rank == 0:
+            self._on_report(dict(metrics))
 
     @contextlib.contextmanager
     def latest_checkpoint(self) -> Iterator[str | None]:
@@ -118,8 +121,10 @@ def run_trainings(stage: Stage, trainings: Sequence[Training], manifest: Manifes
         QaclimsError: for the first that fails; those before it are complete.
     """
     for training in trainings:
-        if training.finished():
+        if meta := training.finished():
             job = training.job
+            if stage.on_epoch is not None:
+                stage.on_epoch({**meta.summary, "epoch": float(job.optim.epochs)})
             amount = f"{job.total_steps(0)} steps" if job.counts_steps else f"{job.optim.epochs} epochs"
             stage.progress.start(f"train {training.label}")
             stage.progress.finish(f"{amount} (there already)", is_new=False)
@@ -185,10 +190,24 @@ def _fit_here(todo: Sequence[Training], stage: Stage, lines: _Lines) -> None:
         checkpoints = storage.join(stage.layout.training_runs, _run_name([training]))
         train_group(
             [training],
-            LocalContext(checkpoints, device),
+            _TellingContext(checkpoints, device, stage.on_epoch),
             lambda _, steps, index=index: lines.advance(index, steps),
         )
         storage.remove_tree(checkpoints)
+
+
+class _TellingContext(LocalContext):
+    """A single worker in this process that tells the stage of every epoch."""
+
+    def __init__(self, checkpoints: str, device: str, on_epoch: Callable[[Mapping[str, float]], None] | None) -> None:
+        super().__init__(checkpoints, device)
+        self._on_epoch = on_epoch
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
+        """See `WorkerContext.report`."""
+        super().report(metrics, checkpoint_dir)
+        if self._on_epoch is not None:
+            self._on_epoch(metrics)
 
 
 def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _Lines) -> None:
@@ -211,7 +230,7 @@ def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _L
         ),
     )
     try:
-        with _watching(board, lines):
+        with _watching(board, lines, stage.on_epoch):
             result = trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise _as_user_error(error, first.job.kind) from error
@@ -233,7 +252,7 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 def _worker(loop_config: dict[str, Any]) -> Any:
     board = loop_config["board"]
     try:
-        context = RayContext(loop_config["rescued_uri"])
+        context = RayContext(loop_config["rescued_uri"], lambda metrics: ray.get(board.add.remote(metrics)))
         train_group(loop_config["trainings"], context, lambda index, steps: board.note.remote(index, steps))
     except ResourceError:
         # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
@@ -249,6 +268,7 @@ class _Board:
 
     def __init__(self) -> None:
         self._position = (0, 0)
+        self._epochs: list[dict[str, float]] = []
 
     def note(self, index: int, steps: int) -> None:
         self._position = (index, steps)
@@ -256,14 +276,28 @@ class _Board:
     def position(self) -> tuple[int, int]:
         return self._position
 
+    def add(self, metrics: dict[str, float]) -> None:
+        self._epochs.append(metrics)
+
+    def epochs(self, start: int) -> list[dict[str, float]]:
+        return self._epochs[start:]
+
 
 @contextlib.contextmanager
-def _watching(board: Any, lines: _Lines) -> Iterator[None]:
-    stop = threading.Event()
+def _watching(board: Any, lines: _Lines, on_epoch: Callable[[Mapping[str, float]], None] | None) -> Iterator[None]:
+    stop, num_told = threading.Event(), 0
+
+    def tell() -> None:
+        nonlocal num_told
+        if on_epoch is not None:
+            for metrics in ray.get(board.epochs.remote(num_told)):
+                num_told += 1
+                on_epoch(metrics)
 
     def watch() -> None:
         while not stop.wait(1.0):
             lines.advance(*ray.get(board.position.remote()))
+            tell()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -272,6 +306,7 @@ def _watching(board: Any, lines: _Lines) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+    tell()
 
 
 def _as_user_error(error: BaseException, kind: str) -> QaclimsError:
