@@ -209,7 +209,7 @@ def _gather(asked: Search, grid: tune.ResultGrid, epochs: int) -> SearchResult:
         done = int(metrics.get(EPOCH, 0))
         rows.append(
             TrialRow(
-                name=trial_name(str(metrics.get("trial_id", result.path.rsplit("_", 1)[-1]))),
+                name=os.path.basename(result.path),
                 values={p.name: (result.config or {}).get(p.name) for p in asked.search.space},
                 objective=metrics.get(OBJECTIVE),
                 epochs=done,

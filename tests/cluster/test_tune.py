@@ -77,7 +77,7 @@ def _check_tracking(out: Path, names: list[str]) -> None:
     """Every trial is a run below the search's, with what was searched as its parameters."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{out.parent / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = {run.info.run_name: run for run in client.search_runs(experiments)}
     assert set(names) <= set(runs), sorted(runs)

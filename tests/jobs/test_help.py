@@ -90,6 +90,10 @@ def test_command_runs_as_a_module():
         (["ablate", "qa_clims_fat", "voc12", "--out", "x"], "data.root is empty"),
         (["ablate", "qa_clims_fat", "miniature", "--out", "x", "--seed", "4"], "give --seeds"),
         (["ablate", "qa_clims_fat", "miniature", "--out", "x", "--seeds", "4", "4"], "different numbers"),
+        (["tune", "nosuch", "--out", "x"], "there is no preset 'nosuch'"),
+        (["tune", "voc12", "--out", "x"], "data.root is empty"),
+        (["tune", "miniature", "--out", "x", "--vary", "ritc.nosuch"], "ritc.nosuch is not in the space"),
+        (["tune", "miniature", "--out", "x", "--objective", "masks"], "on which split"),
         (["sync", "--spool", "nowhere", "--uri", "http://127.0.0.1:9"], "there is nothing at"),
     ],
 )
