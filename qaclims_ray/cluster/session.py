@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 
 import ray
+import yaml
 
 from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.run_config import RunConfig
@@ -189,5 +190,9 @@ def runs_at_once(config: RunConfig, asked: int | None = None) -> int:
 
 
 def _autoscales() -> bool:
-    # `ray up` leaves this file on the head node of a cluster that can grow.
-    return os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))
+    # `ray up` leaves this file on the head node. Machines that are named by address are all there can be.
+    path = os.path.expanduser("~/ray_bootstrap_config.yaml")
+    if not os.path.exists(path):
+        return False
+    with open(path) as file:
+        return yaml.safe_load(file)["provider"]["type"] != "local"
