@@ -141,13 +141,13 @@ trial() {  # the client: a third machine, with its own /tmp, since Ray keeps its
     (RAY_AUTH_MODE=disabled ray job list --address http://127.0.0.1:8265 2>&1 | tail -1) || true
 
     say a job: its help
-    submit python jobs/evaluate.py --help | grep -v '^$' | head -12
+    submit python jobs/evaluate.py --help | grep -e usage -e succeeded
     say a job: data set and corpus of a small miniature
     submit python jobs/build_corpus.py --preset miniature --data.num-images 24 --out /mnt/shared/runs/trial
     ls "$TRIAL/shared/runs/trial"
     say a run that this cluster can never hold
-    submit python jobs/build_corpus.py --preset miniature --data.num-images 24 --cluster.num-workers 40 \
-        --out /mnt/shared/runs/large | grep -e Error || true
+    submit python jobs/build_corpus.py --preset miniature --data.num-images 24 --corpus.num-actors 40 \
+        --out /mnt/shared/runs/large 2>&1 | grep -m 1 -e ResourceError || true
 
     say ray down
     kill $tunnel; wait $tunnel || true
@@ -166,8 +166,11 @@ case "${1:-}" in
     TRIAL=$(mktemp -d /var/tmp/qaclims-trial.XXXX)
     export TRIAL
     trap 'rm -rf "$TRIAL"' EXIT
+    trap 'exit 143' TERM INT
     # When the first process of the namespace ends, the kernel ends all others in it.
     unshare --mount --net --pid --fork --mount-proc --kill-child "$0" --trial 2>&1 |
-        sed -u -e 's/\x1b\[[0-9;?]*[a-zA-Z]//g' -e 's/\r//g' -e "s#$TRIAL#TRIAL#g" -e "s#$ROOT#ROOT#g" | tee "$LOG"
+        sed -u -e '/packaging.py/d; /working_dir.py/d; /dashboard_sdk.py/d; /cli.py:3[34]/d; /cli.py:6[68]/d' \
+            -e '/bashrc: No such/d; /Shared connection to/d; /^ *$/d' \
+            -e 's/\x1b\[[0-9;?]*[a-zA-Z]//g' -e 's/\r//g' -e "s#$TRIAL#TRIAL#g" -e "s#$ROOT#ROOT#g" | tee "$LOG"
     ;;
 esac
