@@ -3,8 +3,9 @@
 #
 #   benchmarks/on_premises_trial.sh [LOG]        default: docs/cluster/on_premises.log
 #
-# Two machines are made of this one with Linux namespaces: each has its own processes, /tmp, home, network and sshd, so
-# `ray stop` sees its own machine alone and nothing else that runs here is touched. Nothing is left when the script ends.
+# Two machines are made of this one with Linux namespaces: each has its own processes, /tmp, home, network and sshd,
+# so `ray stop` sees its own machine alone and nothing else that runs here is touched. Their addresses exist inside the
+# namespaces only. Nothing is left when the script ends.
 # The cluster file is the documented one with addresses, user and key filled in; only the `pip install` is left out,
 # since the machines share the environment of this checkout.
 # Needs root, util-linux, iproute2, openssh-server, rsync, and this checkout outside /tmp.
