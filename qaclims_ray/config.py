@@ -51,10 +51,10 @@ def require_text(config: Any, section: str, *names: str) -> None:
 class DataConfig:
     """Which images, labels and masks."""
 
-    dataset: Literal["miniature", "voc12", "folder", "bcss_wsss", "luad_histoseg"]
+    dataset: Literal["miniature", "voc12", "coco14", "folder", "bcss_wsss", "luad_histoseg"]
     """Layout of the data set; the miniature world generates itself, the last two are tissue without a background."""
     root: str = ""
-    """Folder or fsspec URI of the data set (VOC: the folder that holds JPEGImages); the miniature needs none."""
+    """Folder or URI of the data set (VOC: of JPEGImages; COCO: of annotations and train2014); miniature: none."""
     train_split: str = "train"
     """Split whose images are trained on (VOC: train, train_aug or any list in ImageSets/Segmentation)."""
     eval_split: str = "train"

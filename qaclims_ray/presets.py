@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from qaclims_ray.coco_presets import coco14, coco14_paper, coco14_plain_clip, coco14_weaktr
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.histology_presets import bcss_wsss, luad_histoseg
@@ -39,6 +40,10 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "voc12_mask2former": voc12_mask2former,
     "voc12_weaktr_paper": voc12_weaktr_paper,
     "voc12_mobilenet": voc12_mobilenet,
+    "coco14": coco14,
+    "coco14_paper": coco14_paper,
+    "coco14_plain_clip": coco14_plain_clip,
+    "coco14_weaktr": coco14_weaktr,
     "bcss_wsss": bcss_wsss,
     "luad_histoseg": luad_histoseg,
 }

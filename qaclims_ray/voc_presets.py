@@ -20,6 +20,19 @@ from qaclims_ray.segmentation_recipes import deeplab_v1, deeplab_v2, deeplab_v2_
 _PLAIN_VIT_B = {"clip.model": "ViT-B-32-quickgelu", "clip.weights": "openai", "clip.mask_adapted": False}
 """OpenAI's plain CLIP, which CLIMS and SemPLeS use."""
 
+PAPER = {
+    "profile": "paper",
+    "corpus.questions": "paper",
+    "text.foreground_mix": "uniform",
+    "text.renormalise_foreground": True,
+    "ritc.region_mode": "pixel_mask",
+    "ritc.clip_normalisation": "clip",
+    "ritc.background_pool": "exp_mean",
+    "ritc.optim.momentum": 0.9,
+    "ritc.pair_reduction": "mean_pairs",
+}
+"""QA-CLIMS in the paper's wording where the released code differs."""
+
 
 def voc12() -> RunConfig:
     """QA-CLIMS on PASCAL VOC 2012 as the released code runs it (profile official).
@@ -64,18 +77,7 @@ def voc12_paper() -> RunConfig:
     """QA-CLIMS on VOC 2012 with the paper's wording where the released code differs (profile paper)."""
     return with_overrides(
         voc12(),
-        {
-            "name": "voc12_paper",
-            "profile": "paper",
-            "corpus.questions": "paper",
-            "text.foreground_mix": "uniform",
-            "text.renormalise_foreground": True,
-            "ritc.region_mode": "pixel_mask",
-            "ritc.clip_normalisation": "clip",
-            "ritc.background_pool": "exp_mean",
-            "ritc.optim.momentum": 0.9,
-            "ritc.pair_reduction": "mean_pairs",
-        },
+        {"name": "voc12_paper", **PAPER},
     )
 
 

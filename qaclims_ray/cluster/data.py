@@ -5,8 +5,10 @@ from collections import Counter
 from typing import Any
 
 from qaclims_ray.cluster.stage import Stage, current
+from qaclims_ray.cluster.true_masks import draw_true_masks
 from qaclims_ray.config import DataConfig
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.coco import read_coco
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.histology import read_histology
 from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
@@ -54,6 +56,11 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
             return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         case "voc12":
             return read_voc(data)
+        case "coco14":
+            masks_uri = storage.join(stage.layout.data, "masks")
+            coco = read_coco(data, masks_uri, on_progress=stage.progress.advance)
+            draw_true_masks(stage, coco, masks_uri)
+            return coco.manifest
         case "folder":
             return read_folder(data)
         case "bcss_wsss" | "luad_histoseg":

@@ -28,6 +28,25 @@ _NATURAL = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmon
 VOC_CLASSES: tuple[str, ...] = tuple(_NATURAL.get(name, name) for name in VOC_FILE_NAMES)
 """The 20 VOC classes in natural words, as questions and prompts use them (row Q3)."""
 
+COCO_CLASSES: tuple[str, ...] = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
+)  # fmt: skip
+"""The 80 COCO classes as its annotation files name them, in the order of their category ids."""
+
+COCO_GAPS: tuple[int, ...] = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""COCO category ids in 1 to 90 that no category has."""
+
+COCO_CATEGORY_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
+"""Category id of each of `COCO_CLASSES` in the annotation files."""
+
 BCSS_CLASSES: tuple[str, ...] = ("tumor", "stroma", "lymphocytic infiltrate", "necrosis")
 """The tissues of BCSS-WSSS (TUM, STR, LYM, NEC), in the order of its file names and masks."""
 

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
+from qaclims_ray.data.classes import COCO_GAPS
 from qaclims_ray.errors import ModelError, QaclimsError
 from qaclims_ray.models.weaktr import WeakTr, build_weaktr, save_weaktr
 
 Dataset = Literal["voc12", "coco14"]
-
-COCO_GAPS: tuple[int, ...] = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-"""COCO category identifiers in 1 to 90 that no category has."""
 
 _NUM_OUTPUTS = {"voc12": 20, "coco14": 90}
 _POOL: dict[str, Literal["max", "mean"]] = {"voc12": "max", "coco14": "mean"}

@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qaclims_ray.config import CamNetConfig
+from qaclims_ray.data.classes import COCO_GAPS
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.mask_generator import load_mask_generator
 from qaclims_ray.models.weaktr import WeakTr, build_weaktr, refine_cams
-from qaclims_ray.models.weaktr_checkpoint import COCO_GAPS, convert_checkpoint, convert_weights, main, read_checkpoint
+from qaclims_ray.models.weaktr_checkpoint import convert_checkpoint, convert_weights, main, read_checkpoint
 
 TINY = CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=32, fusion_reduction=4)
 DEIT = CamNetConfig(generator="weaktr", backbone="vit_tiny_patch16_224", image_size=64)

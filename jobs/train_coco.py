@@ -1,0 +1,23 @@
+"""Train and score every system of a preset on COCO 2014.
+
+ray job submit --working-dir . -- python jobs/train_coco.py --preset coco14 --data-root DIR --out DIR
+"""
+
+import os
+import sys
+
+# A submitted job runs this file from its working directory, where the package may not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from qaclims_ray.cluster.main import run_main
+
+if __name__ == "__main__":
+    sys.exit(
+        run_main(
+            sys.argv[1:],
+            prog="jobs/train_coco.py",
+            description="Train and score every system of a preset on COCO 2014.",
+            until="run",
+            default_preset="coco14",
+        )
+    )
