@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from optuna import create_study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -138,6 +139,12 @@ def _page(result: SearchResult, shares: Mapping[str, float]) -> str:
             "it is a hint, not a measurement."
         )
         parts.append(chart_section("Importance", text, "importance", lambda: importance_figure(shares)))
+    else:
+        count = len(whole_trials(result))
+        parts.append(
+            f"<section><h2>Importance</h2><p>Not given: {count} trials went to the last epoch, {FEWEST_TRIALS} are "
+            "needed.</p></section>"
+        )
     if whole_trials(result):
         text = (
             "Every whole trial: what was tried and what it reached. The vertical line is the preset's own value, the "
@@ -183,6 +190,10 @@ def response_figure(result: SearchResult) -> Figure:
             axes.scatter([best.values[name]], [best.objective], s=110, marker="*", color=_BEST, zorder=3)
         if name in result.scales:
             axes.set_xscale(result.scales[name])
+            if result.scales[name] == "log":
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
             axes.axvline(result.start[name], color=QUIET_INK, linewidth=1, linestyle="--")
         dress(axes, name)
     panels[0].set_ylabel(result.objective, color=INK, fontsize=9)
