@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import ray
 import yaml
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.run_config import RunConfig
@@ -121,6 +122,11 @@ def _without_level_line() -> Iterator[None]:
             os.close(stderr)
             held.seek(0)
             os.write(2, b"".join(line for line in held if LEVEL_LINE not in line))
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Return where an actor goes that must live as long as the process that starts it, whatever nodes are lost."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def fewest_workers(config: RunConfig) -> int:

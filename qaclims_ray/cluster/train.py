@@ -27,6 +27,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from qaclims_ray.cluster.data import training_manifest
 from qaclims_ray.cluster.rescue import rescue
+from qaclims_ray.cluster.session import on_this_node
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.training_group import Training, train_group
 from qaclims_ray.cluster.training_job import TrainingJob
@@ -215,7 +216,7 @@ def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _L
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
     run_uri = storage.join(stage.layout.training_runs, run_name)
     rescued = rescue(run_uri, first.job.optim.epochs, first.fingerprint)
-    board: Any = _Board.remote()
+    board: Any = _Board.options(scheduling_strategy=on_this_node()).remote()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"trainings": todo, "board": board, "rescued_uri": rescued},

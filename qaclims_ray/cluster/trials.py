@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from qaclims_ray.cluster.session import on_this_node
 from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _not_started(needed: str, error: QaclimsError) -> QaclimsError:
 
 def _start(trial: Trial) -> Any:
     # Outputs and a SQLite tracking store may lie on this node's disk.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = on_this_node()
     return _work.options(scheduling_strategy=here, name=trial.name).remote(trial.work)
 
 
