@@ -82,56 +82,6 @@ class DataConfig:
 
 
 @settings
-class CorpusConfig:
-    """QAPE: asking the VQA model (QA-CLIMS 3.2, rows Q1-Q5, Q13)."""
-
-    model: str = "Salesforce/blip-vqa-capfilt-large"
-    """BLIP VQA model: hub name or local folder; "miniature" is the one shipped with the package."""
-    image_size: int = 480
-    """Side of the square input in pixels; bicubic, aspect not kept (Q1)."""
-    num_beams: int = 3
-    """Beams of the decoder; 1 is greedy (Q1)."""
-    max_length: int = 10
-    """Longest answer in tokens, start token included (Q1)."""
-    min_length: int = 1
-    """Shortest answer in tokens (Q1)."""
-    max_question_tokens: int = 35
-    """Longer questions are cut (Q1)."""
-    questions: str = "official"
-    """Question set: official, paper, histology, or a JSON file (Q2)."""
-    class_aliases: tuple[tuple[str, str], ...] = ()
-    """Pairs (class name, words to use in questions), e.g. (("person", "player"),) (Q3)."""
-    lemmatise: bool = True
-    """Bring each answer, as a whole string, to its noun lemma; raw answers are kept beside it (Q4)."""
-    images_per_shard: int = 32
-    """Images in one Parquet shard: what a killed build repeats at most per block in flight."""
-    questions_per_batch: int = 192
-    """Questions decoded together."""
-    max_failed_fraction: float = 0.01
-    """Fail when more than this share of images cannot be read or answered."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the VQA model; bf16 only on GPU."""
-    num_actors: int = 1
-    """VQA actors."""
-    gpus_per_actor: float = 0.0
-    """GPUs of one actor; fractions share a GPU; 0 runs on the CPU."""
-
-    def __post_init__(self) -> None:
-        require_at_least(
-            self, "corpus", 1, "image_size", "num_beams", "max_length", "min_length", "max_question_tokens",
-            "images_per_shard", "questions_per_batch", "num_actors",
-        )  # fmt: skip
-        require_at_least(self, "corpus", 0, "gpus_per_actor")
-        require_text(self, "corpus", "model", "questions")
-        require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
-        require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
-        require(
-            self.precision == "fp32" or self.gpus_per_actor > 0,
-            "corpus.precision bf16 needs a GPU: set corpus.gpus_per_actor",
-        )
-
-
-@settings
 class ClipConfig:
     """The frozen CLIP that supervises (rows R1, R5, R6, Q12)."""
 

@@ -12,10 +12,10 @@ from qaclims_ray.config import (
     CamConfig,
     CamNetConfig,
     ClipConfig,
-    CorpusConfig,
     DataConfig,
     TextConfig,
 )
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.mask_config import MaskConfig
 from qaclims_ray.method_config import RitcConfig
 from qaclims_ray.run_config import ClusterConfig, RunConfig

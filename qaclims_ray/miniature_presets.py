@@ -9,11 +9,11 @@ from qaclims_ray.config import (
     CamNetConfig,
     ClassifierConfig,
     ClipConfig,
-    CorpusConfig,
     DataConfig,
     EvaluationConfig,
     OptimConfig,
 )
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.mask_config import CrfConfig, IrnConfig, MaskConfig
 from qaclims_ray.method_config import ClimsConfig, PromptConfig, RitcConfig, SemplesConfig
 from qaclims_ray.run_config import ClusterConfig, PerSystem, RunConfig, with_overrides

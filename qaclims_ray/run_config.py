@@ -15,7 +15,6 @@ from qaclims_ray.config import (
     CamNetConfig,
     ClassifierConfig,
     ClipConfig,
-    CorpusConfig,
     DataConfig,
     EvaluationConfig,
     Profile,
@@ -25,6 +24,7 @@ from qaclims_ray.config import (
     require_text,
     settings,
 )
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.mask_config import MaskConfig
 from qaclims_ray.method_config import ClimsConfig, RitcConfig, SemplesConfig

@@ -8,10 +8,10 @@ from qaclims_ray.config import (
     CamNetConfig,
     ClassifierConfig,
     ClipConfig,
-    CorpusConfig,
     DataConfig,
     OptimConfig,
 )
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.mask_config import IrnConfig, MaskConfig, semples_crf
 from qaclims_ray.run_config import ClusterConfig, RunConfig, with_overrides
 from qaclims_ray.segmentation_config import SegmentationConfig, SegmentationCropConfig, SegmentationNetConfig

@@ -7,6 +7,7 @@ import torch
 
 from qaclims_ray.cluster.evaluate import check_stores_full
 from qaclims_ray.cluster.stage import backbone_weights, clip_model, vqa_model, weights_fingerprint
+from qaclims_ray.cluster.vllm_corpus import check_vllm
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
@@ -66,6 +67,8 @@ def preflight(config: RunConfig, out: str) -> None:
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))
+        if config.corpus.engine == "vllm":
+            check_vllm()
 
 
 def _check_masks(config: RunConfig) -> None:

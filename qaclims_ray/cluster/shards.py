@@ -75,7 +75,7 @@ def run_shards(
                 progress(len(summaries), len(shards))
     except RayError as error:
         raise ResourceError(
-            f"the stage stopped after {len(summaries)} of {len(shards)} shards: {_root_cause(error)}. "
+            f"the stage stopped after {len(summaries)} of {len(shards)} shards: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
@@ -115,7 +115,12 @@ class _ShardActor:
         return {"outcome": [pickle.dumps(outcome)]}
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
+    """Return the first cause of an error of Ray as one line: its type and the last line of its text."""
+    # Ray Data wraps what user code raised; the original is only in the text, before this sentence of Python's.
+    first, _, wrapper = str(error).partition("The above exception was the direct cause")
+    if wrapper and first.strip():
+        return first.strip().splitlines()[-1]
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -14,11 +14,25 @@ from lemminflect import getLemma
 NamingRule = Literal["substring", "word"]
 """When an answer names a class: the name stands anywhere in it (official), or as a whole word."""
 
+_AROUND_ANSWERS = " \t\"'`*.,:;!"
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+
 
 def clean_answer(raw: str, *, lemmatise: bool) -> str:
     """Lower-case an answer, tidy its spaces and, if wanted, bring it to its noun lemma (row Q4)."""
     answer = " ".join(raw.lower().split())
     return noun_lemma(answer) if lemmatise else answer
+
+
+def without_sentence(raw: str) -> str:
+    """Return what an answer that is written as a sentence names: its first line, bare of quotes, stop and article.
+
+    For models that chat; BLIP's answers are bare already, and are left as they are. "A wooden bench." becomes
+    "wooden bench".
+    """
+    line = next((line for line in raw.splitlines() if line.strip()), "")
+    bare = line.strip(_AROUND_ANSWERS)
+    return _ARTICLE.sub("", bare)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -13,16 +13,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from qaclims_ray.config import CorpusConfig
-from qaclims_ray.corpus.answers import clean_answer
+from qaclims_ray.corpus.answers import clean_answer, without_sentence
 from qaclims_ray.corpus.questions import Question
 from qaclims_ray.corpus.table import NO_QUESTION
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data.images import load_image, resize_square
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError
 
 Ask = Callable[[UInt8[Tensor, "batch 3 height width"], list[list[str]]], list[list[str]]]
-"""Answers the questions of each image of a batch: what `BlipVqa.answer` does, with its settings bound."""
+"""Answers the questions of each image of a batch: what a VQA model's `answer` does, with its settings bound."""
 
 _NUM_EXAMPLES = 5
 _logger = logging.getLogger(__name__)
@@ -74,8 +74,13 @@ def decode_shard(records: Sequence[ImageRecord], image_size: int) -> DecodedShar
             readable.append(record)
         except DataError as error:
             failed.append((record, str(error)))
-    stacked = torch.stack(images) if images else torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
+    stacked = torch.stack(images) if images else no_images(image_size)
     return DecodedShard(records=tuple(readable), images=stacked, failed=tuple(failed))
+
+
+def no_images(image_size: int) -> UInt8[Tensor, "0 3 height width"]:
+    """Return a batch without images."""
+    return torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
 
 
 def answer_shard(
@@ -104,18 +109,45 @@ def answer_shard(
         ModelError: when the model returns another number of answers than it was asked for.
         ResourceError: when the device's memory is exhausted.
     """
+    asked = questions_of(decoded.records, questions, class_names, config)
+    return shard_rows(decoded, asked, _ask_all(decoded, ask, asked), questions, class_names, config)
+
+
+def questions_of(
+    records: Sequence[ImageRecord], questions: Sequence[Question], class_names: Sequence[str], config: CorpusConfig
+) -> list[list[str]]:
+    """Return what is asked about each image: every question about its first label, then about the next."""
     words = question_words(class_names, config.class_aliases)
-    asked = [
-        [question.ask(words[class_id]) for class_id in record.labels for question in questions]
-        for record in decoded.records
+    return [
+        [question.ask(words[class_id]) for class_id in record.labels for question in questions] for record in records
     ]
+
+
+def shard_rows(
+    decoded: DecodedShard,
+    asked: Sequence[list[str]],
+    outcomes: Sequence[list[str] | str],
+    questions: Sequence[Question],
+    class_names: Sequence[str],
+    config: CorpusConfig,
+) -> list[dict[str, Any]]:
+    """Return a shard's rows of `table.SCHEMA`, in the order of records, labels and questions; failed images last.
+
+    Args:
+        decoded: the images.
+        asked: what was asked about each, by `questions_of`.
+        outcomes: the answers about each, or the reason why there are none.
+        questions: the question templates, in asking order.
+        class_names: natural names in label order.
+        config: answer clean-up.
+    """
     rows: list[dict[str, Any]] = []
     failed = list(decoded.failed)
-    for record, texts, outcome in zip(decoded.records, asked, _ask_all(decoded, ask, asked), strict=True):
+    for record, texts, outcome in zip(decoded.records, asked, outcomes, strict=True):
         if isinstance(outcome, str):
             failed.append((record, outcome))
         else:
-            rows += _answer_rows(record, texts, outcome, questions, class_names, lemmatise=config.lemmatise)
+            rows += _answer_rows(record, texts, outcome, questions, class_names, config)
     return rows + [row for record, reason in failed for row in _error_rows(record, reason, class_names)]
 
 
@@ -162,8 +194,7 @@ def _answer_rows(
     answers: list[str],
     questions: Sequence[Question],
     class_names: Sequence[str],
-    *,
-    lemmatise: bool,
+    config: CorpusConfig,
 ) -> list[dict[str, Any]]:
     places = [(class_id, index, question) for class_id in record.labels for index, question in enumerate(questions)]
     return [
@@ -176,7 +207,9 @@ def _answer_rows(
             "kind": question.kind,
             "group": question.group,
             "raw_answer": answer,
-            "answer": clean_answer(answer, lemmatise=lemmatise),
+            "answer": clean_answer(
+                answer if config.engine == "blip" else without_sentence(answer), lemmatise=config.lemmatise
+            ),
             "status": "ok",
             "error": None,
         }

@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaclims_ray import config as config_module
+from qaclims_ray import corpus_config as corpus_config_module
 from qaclims_ray import method_config as method_config_module
 from qaclims_ray import run_config as run_config_module
 from qaclims_ray.config import (
     AugmentConfig,
     CamConfig,
-    CorpusConfig,
     DataConfig,
     EvaluationConfig,
     OptimConfig,
     TextConfig,
 )
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.errors import ConfigError, QaclimsError
 from qaclims_ray.method_config import ClimsConfig, PromptConfig, RitcConfig, SemplesConfig
 from qaclims_ray.run_config import ClusterConfig, RunConfig, from_dict, to_dict, with_overrides
@@ -308,6 +309,12 @@ def test_required_settings_have_no_default(values: dict) -> None:
         (RitcConfig, {"temperature": -1.0}),
         (AugmentConfig, {"min_long_side_px": 700}),
         (CorpusConfig, {"min_length": 11}),
+        (CorpusConfig, {"prompt": "answer shortly"}),
+        (CorpusConfig, {"prompt": "{} or {}"}),
+        (CorpusConfig, {"engine": "image_text_to_text", "model": "miniature"}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 1, "gpus_per_actor": 0.5}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 3, "gpus_per_actor": 1.0}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 1, "gpus_per_actor": 1.0, "min_length": 2}),
         (TextConfig, {"source": "fixed"}),
         (CamConfig, {"scales": ()}),
         (EvaluationConfig, {"sweep_min": 0.9, "sweep_max": 0.1}),
@@ -329,7 +336,7 @@ def test_settings_are_frozen_and_keyword_only() -> None:
         CamConfig(scale=(1.0,))  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("module", [config_module, method_config_module, run_config_module])
+@pytest.mark.parametrize("module", [config_module, corpus_config_module, method_config_module, run_config_module])
 def test_every_setting_says_what_it_is(module: Any) -> None:
     tree = ast.parse(Path(module.__file__).read_text())
     for node in tree.body:

@@ -10,6 +10,7 @@ from qaclims_ray.corpus.answers import (
     noun_lemma,
     short_forms_of,
     without_duplicates,
+    without_sentence,
 )
 from qaclims_ray.data.classes import VOC_CLASSES
 
@@ -39,6 +40,23 @@ def test_clean_answer_gives_the_lemma_of_the_whole_string(raw, cleaned):
 
 def test_clean_answer_without_lemmatising_only_lower_cases():
     assert clean_answer(" Dogs and  CATS", lemmatise=False) == "dogs and cats"
+
+
+@pytest.mark.parametrize(
+    ("raw", "gist"),
+    [
+        ("A wooden bench.", "wooden bench"),
+        ('"The sky"', "sky"),
+        ("\n\n**Grass**\nIt is green.", "Grass"),
+        ("an", "an"),
+        ("another dog", "another dog"),
+        ("wooden bench", "wooden bench"),
+        (" . ", ""),
+        ("", ""),
+    ],
+)
+def test_an_answer_in_a_sentence_is_brought_to_what_it_names(raw, gist):
+    assert without_sentence(raw) == gist
 
 
 @pytest.mark.parametrize("name", VOC_CLASSES)

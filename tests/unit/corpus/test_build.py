@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from qaclims_ray.config import CorpusConfig
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS, Question
+from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError
 
@@ -39,6 +39,13 @@ def brightness_vqa(images, questions):
         [f"Dogs {int(image[0, 0, 0])}" if "kind" in text else "Trees" for text in texts]
         for image, texts in zip(images, questions, strict=True)
     ]
+
+
+@pytest.mark.parametrize(("engine", "answer"), [("blip", "a dog."), ("image_text_to_text", "dog")])
+def test_only_models_that_chat_have_their_sentences_taken_off(engine, answer):
+    config = CorpusConfig(engine=engine, model="x")
+    rows = build.answer_shard(shard_of(record("a", (0,))), lambda *_: [["A dog."] * 2], QUESTIONS, CLASSES, config)
+    assert {(r["raw_answer"], r["answer"]) for r in rows} == {("A dog.", answer)}
 
 
 def test_plan_cuts_the_labelled_images_in_order():
