@@ -1,6 +1,7 @@
 """CAMs of one run, given to another on a real local Ray: scored as they are, and learned from."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from qaclims_ray.cluster.data import scored_manifest
 from qaclims_ray.cluster.given_cams import run_given_cams
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import read_manifest
@@ -18,6 +20,13 @@ from qaclims_ray.masks.cam_store import read_cam_shard
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """One Ray for all tests; a run uses one that is there."""
+    with ray_session(small_config()):
+        yield
 
 
 def _config(*systems: str, given: str = ""):

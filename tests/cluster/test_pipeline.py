@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,13 @@ from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """One Ray for all tests; a run uses one that is there."""
+    with ray_session(small_config(cluster__num_workers=2)):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_folder_data_set_on_s3_from_images_to_masks(bucket, tmp_path):
         data__dataset="voc12",
         data__root=f"{bucket}/voc",
         systems=["baseline", "ritc_class_names"],
-        cluster__num_workers=2,
+        cluster__num_workers=1,
     )
     # VOC's reader, with classes that VOC and the miniature share.
     assert set(vocabulary.CLASSES) <= set(_voc_names())

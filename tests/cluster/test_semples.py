@@ -1,12 +1,14 @@
 """CLIMS and SemPLeS on a real local Ray: phases that systems share, and going on from the phase that was cut."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.models.prompted_text import load_prompts
 from tests.cluster.small_run import small_config
@@ -33,10 +35,17 @@ def _config(*systems: str, workers: int = 0):
     return small_config(systems=list(systems), cluster__num_workers=workers, **overrides)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """One Ray for all tests; a run uses one that is there."""
+    with ray_session(small_config(cluster__num_workers=2)):
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("semples")
-    run_pipeline(_config("clims", "semples", workers=2), str(out))
+    run_pipeline(_config("clims", "semples", workers=1), str(out))
     return out
 
 

@@ -40,7 +40,7 @@ def head(tmp_path_factory):
         env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         env.pop("RAY_ADDRESS", None)
         arguments = {
-            "port": _free_port(),
+            "port": 0,  # its own choice: one found free here may be taken by then
             "node-ip-address": "127.0.0.1",
             "dashboard-host": "127.0.0.1",
             "dashboard-port": dashboard,
