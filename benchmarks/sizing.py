@@ -27,8 +27,8 @@ CONTRAST_GFLOP_PER_CLASS = 644.0
 """Mask-adapted ViT-L/14 on the two regions of a pair, forward and backward: 966 GFLOP at 1.5 classes an image."""
 DEEPLAB_GFLOP = 801.0
 """DeepLabV2 with ResNet-101, three scales, crop 321, one image (docs/results/full_size.md)."""
-PIXELS = 375 * 500
-"""Of an image of VOC."""
+VOC_PIXELS, COCO_PIXELS = 375 * 500, 480 * 640
+"""Of a usual image; CAMs are made at its size."""
 IMAGE_KIB = 92.0
 """Mean JPEG of the 180 photographs of docs/results/voc_sample.md."""
 ANSWER_BYTES = 9.3
@@ -49,6 +49,8 @@ class Workload:
     """Training images."""
     classes: float
     """Mean number of labels of an image."""
+    pixels: int = VOC_PIXELS
+    """Of an image."""
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.classes <= 0:
@@ -103,7 +105,10 @@ def stage_costs(load: Workload) -> list[StageCost]:
             f"{config.ritc.optim.epochs} epochs each",
         ),
         StageCost(
-            f"CAMs, {cams} systems", cams * images, "h200_cams_fp32", f"{len(config.cams.scales)} scales, mirrored"
+            f"CAMs, {cams} systems",
+            cams * images * load.pixels / VOC_PIXELS,
+            "h200_cams_fp32",
+            f"{len(config.cams.scales)} scales, mirrored",
         ),
         StageCost(f"IRN and random walk, {cams} systems", 0, "", f"{config.masks.irn.optim.epochs} epochs each"),
         StageCost(
@@ -122,7 +127,7 @@ def storage_gib(load: Workload, image_kib: float = IMAGE_KIB) -> dict[str, float
     systems, pairs = len(systems_with_cams(config)), images * load.classes
     answers = pairs * len(question_set(config.corpus.questions))
     maps = {"full": 1.0, "grid": config.cams.grid_stride**-2, "both": 1.0 + config.cams.grid_stride**-2}
-    cam_bytes = PIXELS * maps[config.cams.store] * (2 if config.cams.dtype == "float16" else 4)
+    cam_bytes = load.pixels * maps[config.cams.store] * (2 if config.cams.dtype == "float16" else 4)
     # A training keeps two checkpoints of weights and momentum beside its artefact, and removes them at its end.
     weights = 4 * (systems * PARAMETERS["cam"] + (systems + 1) * PARAMETERS["final"])
     return {
@@ -171,7 +176,7 @@ def throughput_table() -> str:
 
 def page_tables(gpus: list[int]) -> str:
     """Return everything that the page holds: VOC 2012 and COCO 2014."""
-    loads = [Workload(preset("voc12"), 10_582, 1.5), Workload(preset("coco14"), 82_081, 2.9)]
+    loads = [Workload(preset("voc12"), 10_582, 1.5), Workload(preset("coco14"), 82_081, 2.9, COCO_PIXELS)]
     return "\n\n".join([*(sizing_table(load, gpus) for load in loads), throughput_table()])
 
 
