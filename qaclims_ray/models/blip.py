@@ -12,18 +12,19 @@ instead of putting [ENC] there; so does this module.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, BlipForQuestionAnswering
 
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.beam_search import EarlyStopping, beam_search, greedy_search
 from qaclims_ray.models.blip_layers import AnswerHead, ImageEncoder, TextEmbedding, TextLayer
+from qaclims_ray.models.pretrained import read_pretrained
+
+EXPECTED = "a folder written by save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model"
 
 QUESTIONS_PER_SLOT = 16
 """Questions of one image that are computed side by side (the number of templates of QA-CLIMS)."""
@@ -325,14 +326,4 @@ def _check_tokenizer(model: str, tokenizer: Any, text_config: Any) -> None:
 
 
 def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a loader of transformers and say in our own words what failed."""
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(" .")
-        place = "local folder" if Path(model).is_dir() else "no local folder, so looked up on the Hugging Face hub"
-        raise ModelError(
-            f"{what} of the VQA model {model} ({place}) could not be read: {reason}. Expected a folder written by "
-            "save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model. Check the "
-            "path; without internet, download the model first and give its folder."
-        ) from error
+    return read_pretrained(f"{what} of the VQA model", model, load, expected=EXPECTED)

@@ -6,18 +6,19 @@ encoded image.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.pretrained import read_pretrained, shortened
+
+EXPECTED = "a model that AutoModelForImageTextToText knows, with its processor"
 
 PROBE_QUESTION = "what is in the photo?"
 
@@ -137,24 +138,11 @@ def load_image_text_to_text(
     except Exception as error:  # whatever a foreign model and its template do with this prompt
         raise ModelError(
             f"{model} ({type(weights).__name__}) cannot answer {prompt!r} about a blank image: "
-            f"{type(error).__name__}: {_shortened(error)}. A model without a chat template may need its image token "
+            f"{type(error).__name__}: {shortened(error)}. A model without a chat template may need its image token "
             'in corpus.prompt, such as "USER: <image>\\n{} ASSISTANT:"; see its model card.'
         ) from error
     return loaded
 
 
 def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a loader of transformers and say in our own words what failed."""
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        place = "local folder" if Path(model).is_dir() else "no local folder, so looked up on the Hugging Face hub"
-        raise ModelError(
-            f"{what} of the vision-language model {model} ({place}) could not be read: {_shortened(error)}. Expected a "
-            "model that AutoModelForImageTextToText knows, with its processor. Check the path; without internet, "
-            "download the model first and give its folder."
-        ) from error
-
-
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(" .")
+    return read_pretrained(f"{what} of the vision-language model", model, load, expected=EXPECTED)

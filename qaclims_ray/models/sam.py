@@ -7,18 +7,19 @@ mask step "sam"; the masks have no labels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForMaskGeneration, pipeline
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.mask_config import SamConfig
+from qaclims_ray.models.pretrained import read_pretrained
+
+EXPECTED = "a folder written by save_pretrained of SamModel and SamProcessor, or a reachable hub model"
 
 _KINDS = ("sam", "sam_hq")
 """Types of transformers models that are taken: SAM and HQ-SAM, which share image size, prompts and processor."""
@@ -125,14 +126,4 @@ def _sides(processor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _read(name: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a loader of transformers and say in our own words what failed."""
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(" .")
-        place = "local folder" if Path(name).is_dir() else "no local folder, so looked up on the Hugging Face hub"
-        raise ModelError(
-            f"{what} of the Segment Anything model {name} ({place}) could not be read: {reason}. Expected a folder "
-            "written by save_pretrained of SamModel and SamProcessor, or a reachable hub model. Check the path; "
-            "without internet, download the model first and give its folder."
-        ) from error
+    return read_pretrained(f"{what} of the Segment Anything model", name, load, expected=EXPECTED)

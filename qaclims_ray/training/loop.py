@@ -127,10 +127,7 @@ def fit(
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
-                moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
-                optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
-                result = task.step(wrapped, {**batch, **moved})
-                _update(result, network, optimizer, optim.clip_grad_norm, context.world_size)
+                result = _take_step(task, wrapped, batch, optimizer, context)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
                 if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
                     _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
@@ -138,6 +135,15 @@ def fit(
         done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
         progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
+
+
+def _take_step(task: Task, wrapped: nn.Module, batch: Any, optimizer: Optimizer, context: WorkerContext) -> Any:
+    """Bring a batch to the device, compute its loss and update the network."""
+    moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
+    optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
+    result = task.step(wrapped, {**batch, **moved})
+    _update(result, task.network, optimizer, task.optim.clip_grad_norm, context.world_size)
+    return result
 
 
 def _resume(

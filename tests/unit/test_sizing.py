@@ -36,6 +36,9 @@ def test_hours_are_those_worked_out_by_hand():
 def test_settings_are_those_of_the_preset():
     longer = replace(VOC, config=with_overrides(VOC.config, {"ritc.optim.epochs": 30, "cluster.precision": "fp32"}))
     assert _hours(longer, "RITC") == pytest.approx(2 * _hours(VOC, "RITC") * 184 / 41)
+    assert _hours(longer, "final") is None, "no rate of a backbone was measured in fp32"
+    other = replace(VOC, config=with_overrides(VOC.config, {"corpus.num_beams": 1, "cams.flip": False}))
+    assert _hours(other, "corpus") is None and _hours(other, "CAMs") is None
     fewer = replace(VOC, config=with_overrides(VOC.config, {"systems": ["baseline", "qa_clims"]}))
     assert _hours(fewer, "RITC") == pytest.approx(_hours(VOC, "RITC") / 2)
 
