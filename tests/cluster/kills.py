@@ -1,5 +1,6 @@
 """Runs in processes of their own, and killing them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,17 +45,26 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 def kill_tree(process: subprocess.Popen) -> None:
     """Kill a run with everything it started."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        child.kill()
+    children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended with its parent, or had just done its work
+            child.kill()
     process.wait()
 
 
 def kill_training_worker() -> int:
     """Kill one training worker of this process's Ray; return its process id."""
-    workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in _command_line(p)]
     workers[-1].kill()
     return workers[-1].pid
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has just ended
+        return ""
 
 
 MARK = "0"
