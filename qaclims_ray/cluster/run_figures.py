@@ -9,6 +9,7 @@ from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.refine import content_fingerprint, mask_settings
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.classes import has_background
 from qaclims_ray.evaluation.image_counts import ScoredImages, read_image_counts
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.systems import system_config, system_of
@@ -71,6 +72,8 @@ def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
             continue
         uri = storage.join(run, artefact, system)
         tables = read_image_counts(uri, remedy=f"`qaclims {verb} --out {run}`")
+        if not has_background(resolved.data.dataset):
+            tables = {name: scored.without_background() for name, scored in tables.items()}
         figures |= {key: tables[name] for key, (place, name) in FIGURES.items() if place == artefact and name in tables}
     left_out = [
         f"{artefact}/{system} of {run} is left out: {stale[artefact]}. Make it again: `qaclims {verb} --out {run}`"

@@ -115,7 +115,7 @@ class StageDifference:
     num_images: tuple[int, int]
     """Scored images of both."""
     first: float
-    """Mean IoU over background and classes."""
+    """Mean IoU over the classes, and the background where there is one."""
     other: float
     """Of the other."""
     difference: float
@@ -125,7 +125,7 @@ class StageDifference:
     unpaired: str
     """Why they are no pairs; empty where they are."""
     classes: tuple[ClassDifference, ...]
-    """Background and classes."""
+    """The background, where there is one, and the classes."""
 
 
 @dataclass(frozen=True)

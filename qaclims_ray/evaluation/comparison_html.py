@@ -91,9 +91,11 @@ def _group_section(comparison: Comparison, group: str, number: int) -> str:
         if stage.unpaired
     )
     tables = "".join(_class_table(stage) for stage in stages)
+    has_background = stages[0].classes[0].name == "background"
+    over = "background and classes" if has_background else "the classes (there is no background)"
     return (
-        f"<section><h2>{escape(group)}</h2><p>Mean IoU over background and classes, in percent, and its difference in "
-        "points with the 95 % interval; bold where the interval excludes 0.</p>"
+        f"<section><h2>{escape(group)}</h2><p>Mean IoU over {over}, in percent, and its difference in points "
+        "with the 95 % interval; bold where the interval excludes 0.</p>"
         f'<div class="scroll"><table><thead><tr><th>stage</th><th {LEFT}>split</th><th>images</th><th>first</th>'
         f"<th>other</th><th>difference</th><th>95 % interval</th></tr></thead><tbody>{rows}</tbody></table></div>"
         f"{f'<ul>{notes}</ul>' if notes else ''}{figure}"

@@ -7,7 +7,7 @@ that are predicted there have a row.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +134,10 @@ class ScoredImages:
     """Rising."""
     counts: Int64[np.ndarray, "image label 3"]
     """Pixels both predicted and true, predicted, true."""
+
+    def without_background(self) -> "ScoredImages":
+        """Return the counts of the classes alone, where the data set has no background."""
+        return replace(self, labels=self.labels[1:], counts=self.counts[:, 1:])
 
 
 def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:

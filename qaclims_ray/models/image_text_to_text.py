@@ -135,6 +135,8 @@ def load_image_text_to_text(
     blank = torch.full((1, 3, 64, 64), 127, dtype=torch.uint8)
     try:
         loaded.answer(blank, [[PROBE_QUESTION]], prompt=prompt, max_length=2)
+    except torch.OutOfMemoryError:  # says itself what is short, which is no fault of the prompt
+        raise
     except Exception as error:  # whatever a foreign model and its template do with this prompt
         raise ModelError(
             f"{model} ({type(weights).__name__}) cannot answer {prompt!r} about a blank image: "

@@ -169,6 +169,15 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_tissue_is_compared_over_its_classes_alone(tmp_path):
+    """A patch that shows no class of the list is background throughout, which the data set does not have."""
+    runs = [make_run(tmp_path / name, systems=("baseline",), data__dataset="bcss_wsss") for name in ("a", "b")]
+    found = compare(*runs, resamples=200).stages[0]
+    assert [label.name for label in found.classes] == list(NAMES)
+    assert found.first == pytest.approx(240 / 510), "the background's IoU counts"
+    assert "over the classes (there is no background)" in Path(f"{runs[0]}/report/compare/comparison.html").read_text()
+
+
 def test_runs_may_lie_in_a_bucket(tmp_path):
     """fsspec's memory store stands in for one; every URI has a colon."""
     local = make_run(tmp_path / "a")

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.image_text_to_text import load_image_text_to_text
+from qaclims_ray.models.image_text_to_text import ImageTextToText, load_image_text_to_text
 from tests.tiny_vlm import write_blip2, write_llava
 
 PROMPT = "question : {} answer :"
@@ -82,3 +82,12 @@ def test_a_prompt_that_the_model_cannot_take_is_found_at_once(tmp_path):
         load_image_text_to_text(folder, prompt=PROMPT, device="cpu")
     told = load_image_text_to_text(folder, prompt="user : <image> {} answer :", device="cpu")
     assert told.answer(images(1), [["what ?"]], prompt="user : <image> {} answer :")[0][0]
+
+
+def test_a_gpu_that_is_too_small_is_no_fault_of_the_prompt(folder, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(ImageTextToText, "answer", full)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        load_image_text_to_text(folder, prompt=PROMPT, device="cpu")
