@@ -1,11 +1,13 @@
-"""Checkpoints of a training whose Ray run has lost its list of them.
+"""Checkpoints that Ray does not find by itself.
 
-Ray keeps the list in one file of the run's folder, which it writes anew at every checkpoint. On a disk that is full
-just then the file stays behind empty; Ray refuses such a run from then on, with whole checkpoints lying beside it.
+Ray keeps the list of a run's checkpoints in one file of its folder, which it writes anew at every checkpoint. On a disk
+that is full just then the file stays behind empty; Ray refuses such a run from then on, with whole checkpoints lying
+beside it. And a training whose neighbours in its group have changed belongs to a run of another name.
 """
 
 import json
 import logging
+from collections.abc import Mapping
 
 from qaclims_ray.cluster.training_group import read_note
 from qaclims_ray.data import storage
@@ -17,31 +19,45 @@ SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 logger = logging.getLogger(__name__)
 
 
-def rescue(run_uri: str, num_epochs: int, fingerprint: str) -> str:
-    """Find the checkpoint to go on from when Ray's own list of a run's checkpoints is gone or broken.
+def rescue(runs_uri: str, run_name: str, num_epochs: Mapping[str, int]) -> dict[str, str]:
+    """Find the checkpoints to go on from where Ray will not: its own list is gone or broken, or lies with another run.
 
     A broken list is removed, so that Ray takes the run as a new one.
 
     Args:
-        run_uri: folder of the Ray run; it need not exist.
-        num_epochs: epochs of the whole training. Only checkpoints before the last epoch are taken: the last one has
-            files that are not accounted for.
-        fingerprint: of the training, which may have shared its workers with others.
+        runs_uri: folder of all Ray runs; it need not exist.
+        run_name: the run that is about to start.
+        num_epochs: fingerprint of a training -> epochs of the whole of it. Only checkpoints before the last epoch are
+            taken: the last one has files that are not accounted for.
 
     Returns:
-        The newest whole checkpoint, or an empty text when Ray knows its checkpoints itself, or there are none.
+        Fingerprint -> newest whole checkpoint. What Ray knows of this run itself is left to it.
     """
+    run_uri = storage.join(runs_uri, run_name)
+    is_known = _has_whole_list(run_uri)
+    newest: dict[str, tuple[int, str]] = {}
+    for folder in storage.list_folders(runs_uri):
+        if folder == run_uri and is_known:
+            continue
+        for uri in storage.list_folders(folder):
+            note = read_note(uri)
+            if note is None or note["training"] not in num_epochs:
+                continue
+            epochs, training = epochs_kept(uri), note["training"]
+            if newest.get(training, (0, ""))[0] < epochs < num_epochs[training]:
+                newest[training] = epochs, uri
+    for _, uri in newest.values():
+        logger.warning("Ray does not list this checkpoint for %s; going on from %s", run_name, uri)
+    return {training: uri for training, (_, uri) in newest.items()}
+
+
+def _has_whole_list(run_uri: str) -> bool:
     snapshot = storage.join(run_uri, SNAPSHOT_NAME)
-    if storage.exists(snapshot):
-        try:
-            json.loads(storage.read_bytes(snapshot))
-            return ""
-        except ValueError:
-            storage.remove_tree(snapshot)
-    notes = {uri: read_note(uri) for uri in storage.list_folders(run_uri)}
-    kept = {uri: epochs_kept(uri) for uri, note in notes.items() if note and note["training"] == fingerprint}
-    whole = {uri: epochs for uri, epochs in kept.items() if 0 < epochs < num_epochs}
-    newest = max(whole, key=whole.__getitem__, default="")
-    if newest:
-        logger.warning("Ray's list of checkpoints in %s is lost; going on from %s", run_uri, newest)
-    return newest
+    if not storage.exists(snapshot):
+        return False
+    try:
+        json.loads(storage.read_bytes(snapshot))
+    except ValueError:
+        storage.remove_tree(snapshot)
+        return False
+    return True

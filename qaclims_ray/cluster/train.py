@@ -42,10 +42,9 @@ from qaclims_ray.training.context import LocalContext
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
-    def __init__(self, rescued_uri: str = "", on_report: Callable[[dict[str, float]], Any] | None = None) -> None:
+    def __init__(self, on_report: Callable[[dict[str, float]], Any] | None = None) -> None:
         context = ray.train.get_context()
         self._on_report = on_report
-        self._rescued_uri = rescued_uri
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = get_device()  # type: ignore[assignment]
@@ -64,9 +63,6 @@ class RayContext:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
-                yield folder
-        elif self._rescued_uri:
-            with storage.local_copy(self._rescued_uri) as folder:
                 yield folder
         else:
             yield None
@@ -214,12 +210,11 @@ class _TellingContext(LocalContext):
 def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _Lines) -> None:
     cluster, first = stage.config.cluster, todo[0]
     filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
-    run_uri = storage.join(stage.layout.training_runs, run_name)
-    rescued = rescue(run_uri, first.job.optim.epochs, first.fingerprint)
+    rescued = rescue(stage.layout.training_runs, run_name, {one.fingerprint: one.job.optim.epochs for one in todo})
     board: Any = _Board.options(scheduling_strategy=on_this_node()).remote()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"trainings": todo, "board": board, "rescued_uri": rescued},
+        train_loop_config={"trainings": todo, "board": board, "rescued": rescued},
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
@@ -241,7 +236,8 @@ def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _L
         raise result.return_value
     if unfinished := [one.label for one in todo if one.finished() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
-    storage.remove_tree(run_uri)
+    for done in {run_name, *(uri.split("/")[-2] for uri in rescued.values())}:
+        storage.remove_tree(storage.join(stage.layout.training_runs, done))
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
@@ -253,8 +249,12 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 def _worker(loop_config: dict[str, Any]) -> Any:
     board = loop_config["board"]
     try:
-        context = RayContext(loop_config["rescued_uri"], lambda metrics: ray.get(board.add.remote(metrics)))
-        train_group(loop_config["trainings"], context, lambda index, steps: board.note.remote(index, steps))
+        train_group(
+            loop_config["trainings"],
+            RayContext(lambda metrics: ray.get(board.add.remote(metrics))),
+            lambda index, steps: board.note.remote(index, steps),
+            rescued=loop_config["rescued"],
+        )
     except ResourceError:
         # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
         raise

@@ -54,7 +54,11 @@ class Training:
 
 
 def train_group(
-    trainings: Sequence[Training], worker: WorkerContext, on_progress: Callable[[int, int], None] | None = None
+    trainings: Sequence[Training],
+    worker: WorkerContext,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    rescued: Mapping[str, str] | None = None,
 ) -> None:
     """Train what is not finished yet, in order; runs on every worker.
 
@@ -62,22 +66,26 @@ def train_group(
         trainings: the group, the same on every worker.
         worker: this worker.
         on_progress: called on rank 0 with the position of the training at work and the steps done.
+        rescued: fingerprint -> checkpoint of an earlier run, for trainings that the worker has none of.
     """
     tell = on_progress if on_progress is not None and worker.rank == 0 else lambda index, step: None
     # Looked up once, before any rank can end a training that the others still have to look up.
     todo = [(index, training) for index, training in enumerate(trainings) if training.finished() is None]
     for index, training in todo:
         tell(index, 0)
-        context = GroupContext(worker, training, functools.partial(tell, index))
+        earlier = (rescued or {}).get(training.fingerprint, "")
+        context = GroupContext(worker, training, functools.partial(tell, index), earlier)
         context.conclude(train_worker(training.job, context, on_progress=context.note))
 
 
 class GroupContext:
     """What one training of a group sees of its worker: its own checkpoints only, and its artefact's place."""
 
-    def __init__(self, worker: WorkerContext, training: Training, on_step: Callable[[int], None]) -> None:
+    def __init__(
+        self, worker: WorkerContext, training: Training, on_step: Callable[[int], None], earlier: str = ""
+    ) -> None:
         self.rank, self.world_size, self.device = worker.rank, worker.world_size, worker.device
-        self._worker, self._training, self._on_step = worker, training, on_step
+        self._worker, self._training, self._on_step, self._earlier = worker, training, on_step, earlier
         self._curves: Curves = {}
         self._is_delivered = False
 
@@ -101,14 +109,20 @@ class GroupContext:
 
     @contextlib.contextmanager
     def latest_checkpoint(self) -> Iterator[str | None]:
-        """See `WorkerContext.latest_checkpoint`; another training's is none."""
-        with self._worker.latest_checkpoint() as folder:
-            note = read_note(folder) if folder is not None else None
-            if note is None or note["training"] != self._training.fingerprint:
-                yield None
-                return
-            self._curves = _as_curves(note["curves"])
-            yield folder
+        """See `WorkerContext.latest_checkpoint`; another training's is none, and then an earlier run's serves."""
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._worker.latest_checkpoint())
+            note = self._note_of(folder)
+            if note is None and self._earlier:
+                folder = stack.enter_context(storage.local_copy(self._earlier))
+                note = self._note_of(folder)
+            if note is not None:
+                self._curves = _as_curves(note["curves"])
+            yield folder if note is not None else None
+
+    def _note_of(self, folder: str | None) -> dict[str, Any] | None:
+        note = read_note(folder) if folder is not None else None
+        return note if note is not None and note["training"] == self._training.fingerprint else None
 
     def must_save(self) -> bool:
         """See `WorkerContext.must_save`."""

@@ -25,7 +25,7 @@ from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
-from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.models.cam_net import CamNet, build_cam_net, save_cam_net
 from qaclims_ray.training.checkpoint import Progress, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
@@ -291,29 +291,41 @@ def test_a_full_temporary_folder_is_no_riddle(tmp_path: Path) -> None:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def _checkpoint(folder: Path, network: CamNet, epochs: int, training: str) -> Path:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    folder.mkdir(parents=True)
+    progress = Progress(seed=0, settings="", epochs_done=epochs)
+    save_checkpoint(str(folder), lambda place: save_cam_net(network, place), optimizer, progress)
+    (folder / "training.json").write_text(json.dumps({"training": training, "curves": {}}))
+    return folder
+
+
 def test_checkpoints_are_found_again_when_rays_list_of_them_is_broken(tmp_path: Path) -> None:
     network = build_cam_net(small_config().cam_net, num_classes=2)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    run = tmp_path / "run"
     for epoch in (1, 2, 3, 9):
-        progress = Progress(seed=0, settings="", epochs_done=epoch)
-        folder = tmp_path / f"checkpoint_{epoch}"
-        folder.mkdir()
-        save_checkpoint(str(folder), lambda folder: save_cam_net(network, folder), optimizer, progress)
-        (folder / "training.json").write_text(json.dumps({"training": "mine", "curves": {}}))
-    (tmp_path / "checkpoint_4").mkdir()
-    shutil.copytree(tmp_path / "checkpoint_2", tmp_path / "checkpoint_4", dirs_exist_ok=True)
-    (tmp_path / "checkpoint_4" / "training.json").write_text(json.dumps({"training": "another's", "curves": {}}))
-    os.truncate(tmp_path / "checkpoint_3" / "network.safetensors", 1000)
-    snapshot = tmp_path / "checkpoint_manager_snapshot.json"
+        _checkpoint(run / f"checkpoint_{epoch}", network, epoch, "mine")
+    _checkpoint(run / "checkpoint_4", network, 4, "another's")
+    os.truncate(run / "checkpoint_3" / "network.safetensors", 1000)
+    snapshot = run / "checkpoint_manager_snapshot.json"
     snapshot.write_text("{}")
-    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == "", "Ray knows them itself"
+    assert rescue(str(tmp_path), "run", {"mine": 9}) == {}, "Ray knows them itself"
     snapshot.write_text("")
-    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == str(tmp_path / "checkpoint_2")
+    found = {"mine": str(run / "checkpoint_2")}
+    assert rescue(str(tmp_path), "run", {"mine": 9}) == found
     assert not snapshot.exists()
-    assert rescue(str(tmp_path), num_epochs=9, fingerprint="mine") == str(tmp_path / "checkpoint_2"), (
-        "also after a second stop"
-    )
-    assert rescue(str(tmp_path / "never_begun"), num_epochs=9, fingerprint="mine") == ""
+    assert rescue(str(tmp_path), "run", {"mine": 9}) == found, "also after a second stop"
+    assert rescue(str(tmp_path / "nothing"), "run", {"mine": 9}) == {}
+
+
+def test_a_checkpoint_is_found_in_a_run_of_other_neighbours(tmp_path: Path) -> None:
+    network = build_cam_net(small_config().cam_net, num_classes=2)
+    for name, epoch, training in (("two", 1, "mine"), ("three", 2, "mine"), ("three", 3, "another's")):
+        _checkpoint(tmp_path / name / f"checkpoint_{epoch}", network, epoch, training)
+    (tmp_path / "three" / "checkpoint_manager_snapshot.json").write_text("{}")
+    found = {"mine": str(tmp_path / "three" / "checkpoint_2"), "another's": str(tmp_path / "three" / "checkpoint_3")}
+    assert rescue(str(tmp_path), "four", {"mine": 9, "another's": 9, "new": 9}) == found
+    assert rescue(str(tmp_path), "three", {"mine": 9}) == {"mine": str(tmp_path / "two" / "checkpoint_1")}
 
 
 FULL = "ResourceError.*No space left on device"

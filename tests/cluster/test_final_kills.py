@@ -1,6 +1,6 @@
-"""Affinity and final networks on a real local Ray: killed at work, they go on and end as if nothing had happened.
+"""Later trainings on a real local Ray: killed at work, they go on and end as if nothing had happened.
 
-``make test-slow`` runs it: what goes on is the same code as for the other trainings, which CI kills in test_pipeline.
+``make test-slow`` runs it: what goes on is the same code as for the classifier, which CI kills in test_pipeline.
 """
 
 import json
@@ -103,3 +103,26 @@ def test_killed_run_goes_on_with_its_affinity_network_from_the_checkpoint(finish
     assert MARK in curve, "it went on from a checkpoint, and did not begin again"
     assert _weights(out, "affinity") == _weights(finished, "affinity")
     assert _scores(out, "masks") == _scores(finished, "masks")
+
+
+def test_a_training_goes_on_though_the_list_of_systems_has_changed(tmp_path):
+    """It shared its workers with the systems that were asked for; others make a Ray run of another name."""
+    small = {**SMALL, "data.num_images": 48, "ritc.optim.epochs": 12}
+    process = start(tmp_path, "train", {**small, "systems": ["qa_clims", "alias"]})
+    wait_for(lambda: _has_checkpoint(tmp_path / "training_runs", "ritc"), 600, "a first checkpoint")
+    kill_tree(process)
+    layout = RunLayout(str(tmp_path))
+    assert read_meta(layout.network("qa_clims")) is None
+    mark_checkpoints(tmp_path / "training_runs")
+    changed = {**small, "systems": ["ritc_class_names", "qa_clims"]}
+    run_pipeline(
+        small_config(**{name.replace(".", "__"): value for name, value in changed.items()}),
+        str(tmp_path),
+        until="train",
+    )
+    marked = {
+        name: MARK in json.loads((tmp_path / "networks" / name / "curves.json").read_text())
+        for name in changed["systems"]
+    }
+    assert marked == {"ritc_class_names": False, "qa_clims": True}
+    assert not list((tmp_path / "training_runs").iterdir()), "checkpoints of both runs are gone"

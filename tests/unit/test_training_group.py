@@ -57,6 +57,25 @@ def test_a_training_goes_on_with_its_own_checkpoint_and_never_anothers(tmp_path:
     assert sorted(raw_curves(mine.uri)) == [10, 20], "the part before the stop is there too"
 
 
+def test_an_earlier_runs_checkpoint_serves_until_there_is_one_of_this_run(tmp_path: Path) -> None:
+    training = _training(tmp_path, "a")
+    earlier = LocalContext(str(tmp_path / "earlier"))
+    _report(_context(earlier, training), 1)
+    with earlier.latest_checkpoint() as folder:
+        assert folder is not None
+        runs, place = LocalContext(str(tmp_path / "runs")), folder
+        context = GroupContext(runs, training, lambda step: None, place)
+        with context.latest_checkpoint() as found:
+            assert found is not None and Path(found, "network.safetensors").read_text() == "epoch 1"
+        _report(context, 2)
+        assert sorted(context._curves) == [10, 20], "the curves go on too"
+        with context.latest_checkpoint() as found:
+            assert found is not None and Path(found, "network.safetensors").read_text() == "epoch 2"
+        other = GroupContext(LocalContext(str(tmp_path / "others")), _training(tmp_path, "b"), lambda step: None, place)
+        with other.latest_checkpoint() as found:
+            assert found is None
+
+
 def test_a_training_that_was_stopped_at_its_very_end_still_completes_its_artefact(tmp_path: Path) -> None:
     runs, training = str(tmp_path / "runs"), _training(tmp_path, "a")
     first = _context(LocalContext(runs), training)
