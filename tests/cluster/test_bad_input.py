@@ -154,6 +154,15 @@ def _found(expected: str, message: str) -> bool:
 # --- the data set
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_impossible_resources_are_refused_at_once(tmp_path: Path, refused: Run) -> None:
+    """A private Ray has the GPUs of this machine and no more."""
+    message = refused(*_arguments(tmp_path / "run", **{"cluster.num_workers": 4, "cluster.use_gpu": True}))
+    assert _found(r"ResourceError.*this Ray has \d+ GPU, the run needs 4; lower .*cluster.use_gpu", message)
+    assert not (tmp_path / "run" / "data").exists(), "the miniature is not even drawn"
+
+
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     """One Ray for the tests below; a run uses one that is there."""

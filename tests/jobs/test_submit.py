@@ -39,6 +39,7 @@ def head(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="qr") as temp_dir:
         env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         env.pop("RAY_ADDRESS", None)
+        env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # nothing is at work when it ends
         arguments = {
             "port": 0,  # its own choice: one found free here may be taken by then
             "node-ip-address": "127.0.0.1",
