@@ -34,7 +34,7 @@ def rescue(runs_uri: str, run_name: str, num_epochs: Mapping[str, int]) -> dict[
         Fingerprint -> newest whole checkpoint. What Ray knows of this run itself is left to it.
     """
     run_uri = storage.join(runs_uri, run_name)
-    is_known = _has_whole_list(run_uri)
+    is_known = _lists_checkpoints(run_uri)
     newest: dict[str, tuple[int, str]] = {}
     for folder in storage.list_folders(runs_uri):
         if folder == run_uri and is_known:
@@ -51,13 +51,13 @@ def rescue(runs_uri: str, run_name: str, num_epochs: Mapping[str, int]) -> dict[
     return {training: uri for training, (_, uri) in newest.items()}
 
 
-def _has_whole_list(run_uri: str) -> bool:
+def _lists_checkpoints(run_uri: str) -> bool:
+    """Whether Ray goes on with this run by itself; a run may have been stopped before it took note of a checkpoint."""
     snapshot = storage.join(run_uri, SNAPSHOT_NAME)
     if not storage.exists(snapshot):
         return False
     try:
-        json.loads(storage.read_bytes(snapshot))
+        return bool(json.loads(storage.read_bytes(snapshot)).get("checkpoint_results"))
     except ValueError:
         storage.remove_tree(snapshot)
         return False
-    return True

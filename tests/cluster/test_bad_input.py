@@ -26,7 +26,7 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.cam_net import CamNet, build_cam_net, save_cam_net
-from qaclims_ray.training.checkpoint import Progress, save_checkpoint
+from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
 
@@ -230,8 +230,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 class Ballast:
     """Fills a disk to the last byte as soon as a file is there, and again whatever is freed, until it is removed."""
 
-    def __init__(self, disk: Path, pattern: str) -> None:
+    def __init__(self, disk: Path, pattern: str, is_there: Callable[[Path], bool] | None = None) -> None:
         self.path, self._disk, self._pattern = disk / "ballast", disk, pattern
+        self._is_there = is_there or (lambda path: path.stat().st_size > 0)
         self._stop = threading.Event()
         self.kept: dict[Path, int] = {}
         self._thread = threading.Thread(target=self._fill)
@@ -247,7 +248,7 @@ class Ballast:
 
     def _has_begun(self) -> bool:
         with contextlib.suppress(FileNotFoundError):  # moved to its final name just now
-            return any(path.stat().st_size for path in self._disk.glob(self._pattern))
+            return any(self._is_there(path) for path in self._disk.glob(self._pattern))
         return False
 
     def __enter__(self) -> "Ballast":
@@ -317,10 +318,12 @@ def test_checkpoints_are_found_again_when_rays_list_of_them_is_broken(tmp_path: 
     _checkpoint(run / "checkpoint_4", network, 4, "another's")
     os.truncate(run / "checkpoint_3" / "network.safetensors", 1000)
     snapshot = run / "checkpoint_manager_snapshot.json"
-    snapshot.write_text("{}")
+    snapshot.write_text(json.dumps({"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2"}]}))
     assert rescue(str(tmp_path), "run", {"mine": 9}) == {}, "Ray knows them itself"
-    snapshot.write_text("")
     found = {"mine": str(run / "checkpoint_2")}
+    snapshot.write_text(json.dumps({"checkpoint_results": []}))
+    assert rescue(str(tmp_path), "run", {"mine": 9}) == found, "stopped before Ray took note of any"
+    snapshot.write_text("")
     assert rescue(str(tmp_path), "run", {"mine": 9}) == found
     assert not snapshot.exists()
     assert rescue(str(tmp_path), "run", {"mine": 9}) == found, "also after a second stop"
@@ -331,7 +334,8 @@ def test_a_checkpoint_is_found_in_a_run_of_other_neighbours(tmp_path: Path) -> N
     network = build_cam_net(small_config().cam_net, num_classes=2)
     for name, epoch, training in (("two", 1, "mine"), ("three", 2, "mine"), ("three", 3, "another's")):
         _checkpoint(tmp_path / name / f"checkpoint_{epoch}", network, epoch, training)
-    (tmp_path / "three" / "checkpoint_manager_snapshot.json").write_text("{}")
+    known = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_3"}]}
+    (tmp_path / "three" / "checkpoint_manager_snapshot.json").write_text(json.dumps(known))
     found = {"mine": str(tmp_path / "three" / "checkpoint_2"), "another's": str(tmp_path / "three" / "checkpoint_3")}
     assert rescue(str(tmp_path), "four", {"mine": 9, "another's": 9, "new": 9}) == found
     assert rescue(str(tmp_path), "three", {"mine": 9}) == {"mine": str(tmp_path / "two" / "checkpoint_1")}
@@ -382,12 +386,17 @@ def test_disk_full_while_checkpoints_are_written(
     overrides = {"systems": ["baseline"], "classifier.optim.epochs": 12, "cluster.num_workers": num_workers}
     overrides["cluster.max_failures"] = 0  # a restart meets the same disk
     arguments = _arguments(small_disk / "run", **overrides)
-    with Ballast(small_disk, "run/training_runs/classifier-*/*/training.json") as ballast:
+
+    def epochs(note: Path) -> int:
+        """0 where the copy is not whole: its files come in any order, and the last copy hits the full disk."""
+        return epochs_kept(str(note.parent)) if note.stat().st_size else 0
+
+    with Ballast(
+        small_disk, "run/training_runs/classifier-*/*/training.json", lambda note: epochs(note) > 0
+    ) as ballast:
         message = refused(*arguments)
     assert _found(FULL, message)
-    whole = [path for path in ballast.kept if path.read_text()]  # the copy that hit the full disk may be there in part
-    epochs = max(json.loads(path.with_name("progress.json").read_text())["epochs_done"] for path in whole)
-    assert 1 <= epochs < 12
+    assert 1 <= max(map(epochs, ballast.kept)) < 12
     mark_checkpoints(small_disk / "run" / "training_runs")
     assert run_main(arguments, prog="x", description="", until="train") == 0
     curve = json.loads((small_disk / "run" / "classifier" / "curves.json").read_text())
