@@ -12,11 +12,11 @@ import time
 import numpy as np
 import torch
 
-from qaclims_ray.config import EvaluationConfig
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import ConfusionMatrix
 from qaclims_ray.evaluation.sweep import ThresholdSweep, sweep_thresholds
-from qaclims_ray.masks.cam import ImageCam
-from qaclims_ray.masks.label_map import label_map
 
 NUM_CLASSES = 20
 

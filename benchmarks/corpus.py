@@ -35,7 +35,7 @@ import qaclims_ray.miniature
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.miniature.scenes import scenes
 from qaclims_ray.miniature.vocabulary import CLASSES
-from qaclims_ray.models.blip import BlipVqa
+from qaclims_ray.models.vqa.blip import BlipVqa
 
 TINY_VQA = Path(qaclims_ray.miniature.__file__).parent / "weights" / "vqa"
 FULL_IMAGE_SIZE = 480

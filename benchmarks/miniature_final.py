@@ -19,10 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
-from qaclims_ray.cluster.pipeline import run_pipeline
-from qaclims_ray.presets import preset
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.systems import SUPERVISED, system_of
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.systems.table import SUPERVISED, system_of
 
 REFINEMENTS: dict[str, list[str]] = {
     "none": [],

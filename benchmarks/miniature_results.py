@@ -21,10 +21,7 @@ import pandas as pd
 import torch
 from miniature_tables import write_tables
 
-from qaclims_ray.cluster.data import scored_manifest, training_manifest
-from qaclims_ray.cluster.methods import phase_settings
-from qaclims_ray.cluster.stage import vqa_model
-from qaclims_ray.cluster.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
+from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import artifacts
@@ -32,22 +29,25 @@ from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
-from qaclims_ray.evaluation.prompt_reading import nearest_words
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
-from qaclims_ray.masks.cam import compute_cams
+from qaclims_ray.methods.classifier.task import CALIBRATED_DIR
+from qaclims_ray.methods.semples.phases import Phase, run_phases
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
-from qaclims_ray.models.blip import load_vqa
-from qaclims_ray.models.clip import FrozenClip
-from qaclims_ray.models.mask_generator import load_mask_generator
-from qaclims_ray.models.prompted_text import encode_prompts, load_prompts
-from qaclims_ray.presets import preset
+from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.clip.prompts import encode_prompts, load_prompts
+from qaclims_ray.models.generators.mask_generator import load_mask_generator
+from qaclims_ray.models.vqa.blip import load_vqa
+from qaclims_ray.presets.table import preset
+from qaclims_ray.report.prompt_reading import nearest_words
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.systems import SYSTEMS, system_config, system_of
+from qaclims_ray.stages.data import scored_manifest, training_manifest
+from qaclims_ray.stages.stage import vqa_model
+from qaclims_ray.stages.train import phase_settings
+from qaclims_ray.stages.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
+from qaclims_ray.systems.table import SYSTEMS, system_config, system_of
 from qaclims_ray.text.bank import build_bank, write_bank
-from qaclims_ray.training.classifier_task import CALIBRATED_DIR
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.phases import Phase, run_phases
 
 QA_CLIMS = "qa_clims"
 UNCALIBRATED = "uncalibrated"

@@ -1,4 +1,4 @@
-"""IRN's random walk: the sparse operator applied 2^8 times (`masks/random_walk.py`) beside the dense power.
+"""IRN's random walk: the sparse operator applied 2^8 times (`refine/irn/random_walk.py`) beside the dense power.
 
 Run: `python benchmarks/random_walk.py [--cells 32 48 94x125 125] [--classes 2] [--threads 1]`. Each way runs in a
 process of its own, so that the peak memory is its own too. The dense way is the published one: a matrix of all pairs
@@ -18,8 +18,8 @@ import time
 import torch
 from torch import Tensor
 
-from qaclims_ray.losses.affinity import pair_offsets, pair_view, path_maximum
-from qaclims_ray.masks.random_walk import random_walk
+from qaclims_ray.refine.irn.losses import pair_offsets, pair_view, path_maximum
+from qaclims_ray.refine.irn.random_walk import random_walk
 
 RADIUS, BETA, LOG2_STEPS = 5, 10.0, 8
 _MATRICES = 3

@@ -1,4 +1,4 @@
-"""The dense CRF (`masks/crf.py`) beside pydensecrf2, image by image and batched, at the papers' three settings.
+"""The dense CRF (`refine/crf.py`) beside pydensecrf2, image by image and batched, at the papers' three settings.
 
 Run: `OMP_NUM_THREADS=1 python benchmarks/refine.py [FOLDER] [--masks FOLDER]`. FOLDER holds JPEG or PNG photographs;
 those of the most frequent size are used. Without it the script makes pictures of VOC's size, which are easier than
@@ -26,8 +26,8 @@ from PIL import Image
 from pydensecrf.densecrf import DenseCRF2D
 from torch import Tensor
 
-from qaclims_ray.mask_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
-from qaclims_ray.masks.crf import dense_crf, label_energy, probability_energy
+from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
+from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
 
 SETTINGS = {"irn_crf": irn_crf(), "semples_crf": semples_crf(), "deeplab_crf": deeplab_crf()}
 CELL_PX, SHIFT_PX = 16, 8

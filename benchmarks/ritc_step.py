@@ -1,4 +1,4 @@
-"""One text-contrast step: all pairs at once (`training/ritc_task.py`) beside a loop over images and classes.
+"""One text-contrast step: all pairs at once (`methods/qa_clims/task.py`) beside a loop over images and classes.
 
 Run: `python benchmarks/ritc_step.py [--batch 8] [--repeats 5] [--threads 1]` for a small network and CLIP, and with
 `--full` for the published sizes (ResNet-50 at 512, mask-adapted ViT-L/14 at 224), random weights. Both ways must give
@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from qaclims_ray.config import CamNetConfig
-from qaclims_ray.losses.regions import resize_bilinear
-from qaclims_ray.method_config import RitcConfig
-from qaclims_ray.models.cam_net import CamNet, build_cam_net
-from qaclims_ray.models.clip import FrozenClip
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.qa_clims.task import ritc_step
+from qaclims_ray.methods.regions import resize_bilinear
+from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net
+from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.text.bank import PairTexts
-from qaclims_ray.training.ritc_task import ritc_step
 
 NUM_CLASSES, NUM_ANSWERS = 20, 8
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from rich.console import Console
 
-from qaclims_ray.cluster.pipeline import run_pipeline
-from qaclims_ray.presets import preset
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.stages.pipeline import run_pipeline
 
 BAD: dict[str, float] = {
     "ritc.omega": 0.5,

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from qaclims_ray.cluster.main import (
+from qaclims_ray.commands.main import (
     ablate_main,
     compare_main,
     predict_main,

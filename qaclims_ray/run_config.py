@@ -9,95 +9,26 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from qaclims_ray.config import (
-    AugmentConfig,
-    CamConfig,
-    CamNetConfig,
-    ClassifierConfig,
-    ClipConfig,
-    DataConfig,
-    EvaluationConfig,
-    Profile,
-    TextConfig,
-    require,
-    require_at_least,
-    require_text,
-    settings,
-)
-from qaclims_ray.corpus_config import CorpusConfig
+from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cluster.config import ClusterConfig
+from qaclims_ray.corpus.config import CorpusConfig
+from qaclims_ray.data.config import AugmentConfig, DataConfig
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.mask_config import MaskConfig
-from qaclims_ray.method_config import ClimsConfig, RitcConfig, SemplesConfig
-from qaclims_ray.segmentation_config import SegmentationConfig
+from qaclims_ray.evaluation.config import EvaluationConfig
+from qaclims_ray.methods.classifier.config import ClassifierConfig
+from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.semples.config import SemplesConfig
+from qaclims_ray.models.clip.config import ClipConfig
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.refine.config import MaskConfig
+from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.settings import require, require_text, settings
+from qaclims_ray.text.config import TextConfig
+from qaclims_ray.tracking.config import TrackingConfig
+from qaclims_ray.training.config import SelectionConfig
 
-
-@settings
-class ClusterConfig:
-    """Resources of the trainings, and how Ray is reached."""
-
-    num_workers: int = 1
-    """Training workers (DDP ranks); 0 trains in the driver's own process."""
-    min_workers: int | None = None
-    """Elastic training: go on with so few workers while nodes are missing, and with up to `num_workers` when they are
-    back; the update is the same. None always waits for all."""
-    use_gpu: bool = False
-    """One GPU per training worker."""
-    cpus_per_worker: float = 1.0
-    """Logical CPUs of a training worker."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
-    max_failures: int = 2
-    """Restarts of a training after worker failures."""
-    loader_workers: int = 0
-    """Image loading processes per training worker."""
-    object_store_mib: int = 200
-    """Object store of a Ray started by this run; ignored when joining a cluster."""
-    num_cpus: int | None = None
-    """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
-        require(
-            self.min_workers is None or 1 <= self.min_workers <= self.num_workers,
-            f"cluster.min_workers is {self.min_workers}, expected 1 to cluster.num_workers ({self.num_workers})",
-        )
-        require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
-        require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
-        require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
-        require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")
-
-
-@settings
-class TrackingConfig:
-    """MLflow."""
-
-    uri: str = ""
-    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote)."""
-    experiment: str = "qaclims"
-    """Experiment name."""
-    enabled: bool = True
-    """Track at all."""
-
-    def __post_init__(self) -> None:
-        require_text(self, "tracking", "experiment")
-
-
-@settings
-class SelectionConfig:
-    """Which epoch's network a training of CAMs ends with (row S15). Classifier and prompts end with their last."""
-
-    criterion: Literal["last", "clip_score", "separation", "oracle"] = "last"
-    """last: the last epoch. clip_score: where foreground regions look most like their class to CLIP and background
-    regions least, label-free. separation: where maps part objects from their surroundings best (what searches rate
-    by), label-free. oracle: the best mIoU against pixel labels, as released; every table says so."""
-    num_images: int = 200
-    """Images that rate an epoch: training images for clip_score and separation, images with a mask for oracle."""
-    split: str = ""
-    """oracle: the split whose masks rate an epoch; empty takes the scored split."""
-
-    def __post_init__(self) -> None:
-        require(not self.split or self.criterion == "oracle", "selection.split is for selection.criterion oracle alone")
-        require_at_least(self, "selection", 1, "num_images")
+Profile = Literal["official", "paper"]
 
 
 @settings

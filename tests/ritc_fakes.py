@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig, OptimConfig
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.method_config import RitcConfig
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.text.bank import PairTexts
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.setup import TrainingSetup
 
 CLASSES = ("red", "green", "blue")

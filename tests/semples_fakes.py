@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaclims_ray.config import OptimConfig
-from qaclims_ray.method_config import ClimsConfig, PromptConfig, SemplesConfig
+from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.miniature.shipped import clip_dir
-from qaclims_ray.models.clip import FrozenClip, load_clip
+from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
+from qaclims_ray.training.config import OptimConfig
 from tests.ritc_fakes import TinyTexts
 
 OPTIM = OptimConfig(name="adamw", lr=0.01, head_lr_factor=2.0, epochs=2, batch_size=4, schedule="cosine")

@@ -9,9 +9,9 @@ import json
 import logging
 from collections.abc import Mapping
 
-from qaclims_ray.cluster.training_group import read_note
 from qaclims_ray.data import storage
 from qaclims_ray.training.checkpoint import epochs_kept
+from qaclims_ray.training.group import read_note
 
 SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 """Ray 2.60's file; a test fills a disk to see that it is still this one."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray import tune
 
-from qaclims_ray.cluster.tune_trial import EPOCH, OBJECTIVE, trial_name
+from qaclims_ray.stages.tune_trial import EPOCH, OBJECTIVE, trial_name
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import Tracker, TrackerHandle
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from qaclims_ray.cluster.shards import Progress, root_cause
 from qaclims_ray.corpus import build, table
+from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
-from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.errors import ModelError, ResourceError

@@ -1,6 +1,6 @@
 """Building the corpus, without Ray: planning shards, decoding, asking, and counting what failed (QA-CLIMS 3.2).
 
-``cluster/corpus.py`` calls these functions in tasks and actors; a loop over them in one process does the same.
+``stages/corpus.py`` calls these functions in tasks and actors; a loop over them in one process does the same.
 """
 
 import logging
@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from qaclims_ray.corpus.answers import clean_answer, without_sentence
+from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
 from qaclims_ray.corpus.table import NO_QUESTION
-from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data.images import load_image, resize_square
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CLASSES
 from qaclims_ray.data.coco_annotations import AnnotatedImage, read_annotations
 from qaclims_ray.data.coco_masks import region_decoder
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.validation import Fault, Progress, RawImage, check_splits, fail_on, inspect_images
 from qaclims_ray.errors import ConfigError, DataError

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.images import load_image, training_crop
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError

@@ -7,8 +7,8 @@ the image's name with the ending .png. `label_files` knows the forms of the labe
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import LabelTable, find_label_file, image_id_of, read_label_file
 from qaclims_ray.data.manifest import Manifest

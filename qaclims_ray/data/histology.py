@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, IGNORE_VALUE, LUAD_CLASSES, has_background, label_value
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_mask, save_label_map
 from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest

@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from qaclims_ray.config import AugmentConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import voc_palette
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.errors import DataError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from qaclims_ray.data.classes import IGNORE_VALUE
+from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.images import crop_offsets, load_image, load_mask, random_integer, resize, torchvision_draws_from
 from qaclims_ray.errors import DataError
-from qaclims_ray.segmentation_config import SegmentationCropConfig
 
 _HUE_SHARE = 0.1
 """Change of the hue, in turns, as a share of the change of brightness."""
@@ -54,7 +54,7 @@ class LabelMapDataset(Dataset[LabelMapItem]):
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        crop: SegmentationCropConfig,
+        crop: JointCropConfig,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         seed: int,
@@ -145,7 +145,7 @@ def load_labelled(
 def labelled_crop(
     image: UInt8[Tensor, "3 height width"],
     labels: UInt8[Tensor, "height width"],
-    crop: SegmentationCropConfig,
+    crop: JointCropConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     generator: torch.Generator,
@@ -186,7 +186,7 @@ def labelled_crop(
     return pixels, cut
 
 
-def _random_size(size: tuple[int, int], crop: SegmentationCropConfig, generator: torch.Generator) -> tuple[int, int]:
+def _random_size(size: tuple[int, int], crop: JointCropConfig, generator: torch.Generator) -> tuple[int, int]:
     share = float(torch.rand((), generator=generator))
     scale = crop.min_scale + share * (crop.max_scale - crop.min_scale)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

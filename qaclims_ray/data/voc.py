@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import find_label_file, image_id_of, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest

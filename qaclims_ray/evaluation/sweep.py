@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, label_names
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
+from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import (
     check_label_values,
     dice_of,
@@ -31,7 +31,7 @@ from qaclims_ray.evaluation.threshold import otsu_index
 
 @runtime_checkable
 class ClassMaps(Protocol):
-    """What the sweep reads of an image's CAM (`masks.cam.ImageCam`)."""
+    """What the sweep reads of an image's CAM (`cams.inference.ImageCam`)."""
 
     @property
     def image_id(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from qaclims_ray.miniature.captions import MatchSettings
 from qaclims_ray.miniature.clip_pretraining import TRAINING_FILE
 from qaclims_ray.miniature.clip_probe import ProbeRow, probe
-from qaclims_ray.models.clip import FrozenClip, load_clip
+from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 
 CARD_FILE = "MODEL_CARD.md"
 

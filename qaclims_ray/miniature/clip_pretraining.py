@@ -33,7 +33,7 @@ from qaclims_ray.miniature.clip_folder import (
 from qaclims_ray.miniature.regions import RegionSettings, random_regions, random_token_mask, visible_area
 from qaclims_ray.miniature.scenes import CLIP_SET, Scene, scenes
 from qaclims_ray.miniature.vocabulary import NUM_CLASSES, NUM_STUFF
-from qaclims_ray.models.mask_adapted_clip import encode_masked_image, patches_on
+from qaclims_ray.models.clip.mask_tokens import encode_masked_image, patches_on
 
 logger = logging.getLogger(__name__)
 

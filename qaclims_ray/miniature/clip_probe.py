@@ -16,7 +16,7 @@ from qaclims_ray.miniature.clip_pretraining import normalise, scene_tensors
 from qaclims_ray.miniature.regions import RING_PX, dilate
 from qaclims_ray.miniature.scenes import WEAK_SET, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, NUM_CLASSES, NUM_STUFF, STUFF
-from qaclims_ray.models.clip import FrozenClip
+from qaclims_ray.models.clip.frozen import FrozenClip
 
 STREAM = 3
 """Stream of scenes that only the probe sees."""

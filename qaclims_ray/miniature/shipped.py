@@ -8,7 +8,7 @@ _WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 
 def clip_dir() -> Path:
-    """Folder of the tiny mask-adapted CLIP, loadable by `models.clip.load_clip` and by open_clip (`local-dir:`)."""
+    """Folder of the tiny mask-adapted CLIP, for `models.clip.frozen.load_clip` and open_clip (`local-dir:`)."""
     return _model_dir("clip")
 
 
@@ -18,7 +18,7 @@ def context_clip_dir() -> Path:
 
 
 def vqa_dir() -> Path:
-    """Folder of the tiny BLIP, loadable by `models.blip` and by transformers."""
+    """Folder of the tiny BLIP, loadable by `models.vqa.blip` and by transformers."""
     return _model_dir("vqa")
 
 

@@ -17,7 +17,7 @@ from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.miniature.answers import true_answers
 from qaclims_ray.miniature.scenes import WEAK_SET, Scene, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, STUFF
-from qaclims_ray.models.blip import BlipVqa
+from qaclims_ray.models.vqa.blip import BlipVqa
 
 HELD_OUT_STREAM = 41
 """Stream of the scenes a card is measured on."""

@@ -35,7 +35,7 @@ from qaclims_ray.miniature.canvas import IMAGE_SIZE
 from qaclims_ray.miniature.scenes import VQA_SET, Scene, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, world_words
 from qaclims_ray.miniature.vqa_card import VqaReport, measure_vqa, write_vqa_card
-from qaclims_ray.models.blip import load_vqa
+from qaclims_ray.models.vqa.blip import load_vqa
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from qaclims_ray.config import CamNetConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
+from qaclims_ray.models.generators.config import CamNetConfig
 
 MINIATURE_VIT = "miniature_vit"
 """Backbone name of the miniature world's small transformer."""

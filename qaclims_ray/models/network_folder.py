@@ -15,22 +15,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qaclims_ray.config import CamNetConfig
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.mask_config import IrnConfig
-from qaclims_ray.segmentation_config import SegmentationNetConfig
 
 CONFIG_NAME = "network.json"
 WEIGHTS_NAME = "network.safetensors"
 
-NetworkConfig = CamNetConfig | IrnConfig | SegmentationNetConfig
-"""Settings with a backbone and its initial weights."""
 _Network = TypeVar("_Network", bound=nn.Module)
-_Config = TypeVar("_Config", CamNetConfig, IrnConfig, SegmentationNetConfig)
+_Config = TypeVar("_Config")
+"""A settings dataclass with a backbone and its initial `weights`."""
 
 
-def save_network(net: nn.Module, config: NetworkConfig, folder: str, **description: int | bool | str) -> None:
+def save_network(net: nn.Module, config: Any, folder: str, **description: int | bool | str) -> None:
     """Write settings, description and weights into a local folder, which is made if it is not there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"config": dataclasses.asdict(config), **description}
@@ -43,7 +39,7 @@ def load_network(
     folder: str,
     build: Callable[[_Config, dict[str, Any]], _Network],
     device: torch.device | str,
-    config_type: type[_Config] = CamNetConfig,
+    config_type: type[_Config],
 ) -> _Network:
     """Read a network back, in evaluation mode.
 
@@ -62,10 +58,22 @@ def load_network(
         description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG_NAME)))
         config = TypeAdapter(config_type).validate_python(description["config"])
         # The stored weights replace pretrained ones, which may be gone by now.
-        net = build(dataclasses.replace(config, weights=""), description)
+        net = build(dataclasses.replace(config, weights=""), description)  # type: ignore[type-var]
         net.config = config  # type: ignore[assignment]
         with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
             net.load_state_dict(load_file(path))
     except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None
     return net.to(device).eval()
+
+
+def load_weights(network: nn.Module, folder: str) -> None:
+    """Bring a network to the weights that a folder holds.
+
+    Raises:
+        ArtifactError: when they are absent, broken or of another network.
+    """
+    try:
+        network.load_state_dict(load_file(Path(folder, WEIGHTS_NAME)))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"the checkpoint at {folder} does not fit the network: {error}") from None

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 
-from qaclims_ray.config import TextConfig
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.encode import Encode, Tokenize, encode_distinct, texts_at_limit
 from qaclims_ray.text.prompts import PairPrompts, foreground_weights, pair_prompts
 

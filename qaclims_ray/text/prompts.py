@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from qaclims_ray.config import TextConfig
 from qaclims_ray.corpus.answers import class_text, drop_named, short_forms_of, without_duplicates
 from qaclims_ray.corpus.questions import KIND_OF_GROUP
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.text.config import TextConfig
 
 SHARED_KEY = "*"
 """Name under which `TextConfig.fixed_background` holds the texts of all classes."""

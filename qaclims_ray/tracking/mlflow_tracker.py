@@ -18,7 +18,7 @@ import PIL.Image
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.run_config import TrackingConfig
+from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Entry, Outbox
 from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
 from qaclims_ray.tracking.store import (

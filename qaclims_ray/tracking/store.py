@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
-from qaclims_ray.run_config import TrackingConfig
+from qaclims_ray.tracking.config import TrackingConfig
 
 SPOOL_NAME = "tracking-spool"
 _ENVIRONMENT = {

@@ -1,6 +1,6 @@
 """What a training needs to know of the world around it: rank, device, where reports and checkpoints go.
 
-``LocalContext`` serves one process and the tests; the only other one lives in ``cluster/train.py``. Devices are
+``LocalContext`` serves one process and the tests; the only other one lives in ``cluster/workers.py``. Devices are
 decided here and in ``cluster/`` alone.
 """
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from qaclims_ray.config import OptimConfig
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
 from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from qaclims_ray.config import OptimConfig
+from qaclims_ray.training.config import OptimConfig
 
 
 def learning_rate_factor(step: int, total_steps: int, optim: OptimConfig) -> float:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from qaclims_ray.config import AugmentConfig, CamNetConfig
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.datasets import ImageLabelDataset
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.models.mask_generator import MaskNetwork
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.generators.mask_generator import MaskNetwork, initial_generator
 from qaclims_ray.training.context import WorkerContext
-from qaclims_ray.training.generator_task import initial_generator
 from qaclims_ray.training.loop import Task, fit
 from qaclims_ray.training.meter import OnStep
 

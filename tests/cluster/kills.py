@@ -16,9 +16,9 @@ from tests.cluster.small_run import as_flags
 
 _RUN = """
 import sys
-from qaclims_ray.cluster import masks
-from qaclims_ray.cluster.main import run_main
-masks.IMAGES_PER_SHARD = int(sys.argv[2]) or masks.IMAGES_PER_SHARD
+from qaclims_ray.stages import cams
+from qaclims_ray.commands.main import run_main
+cams.IMAGES_PER_SHARD = int(sys.argv[2]) or cams.IMAGES_PER_SHARD
 sys.exit(run_main(sys.argv[3:], prog="qaclims", description="", until=sys.argv[1]))
 """
 

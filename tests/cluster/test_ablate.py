@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from qaclims_ray.ablations import TABLES, AblationRow, AblationTable
-from qaclims_ray.cluster.ablate import Ablation, artefacts_of, gather, plan_trials, run_ablation, take_over_corpus
-from qaclims_ray.cluster.data import run_data, training_manifest
-from qaclims_ray.cluster.layout import RunLayout
 from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
-from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.cluster.trials import Trial, run_trials
 from qaclims_ray.data.artifacts import is_current, read_meta, write_meta
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError, ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
-from qaclims_ray.presets import preset
+from qaclims_ray.presets.table import preset
+from qaclims_ray.stages.ablate import Ablation, artefacts_of, gather, plan_trials, run_ablation, take_over_corpus
+from qaclims_ray.stages.data import run_data, training_manifest
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.ablations import TABLES, AblationRow, AblationTable
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

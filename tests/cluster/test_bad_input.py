@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from qaclims_ray.cluster import main, masks, pipeline
-from qaclims_ray.cluster.main import run_main
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.commands import main
+from qaclims_ray.commands.main import run_main
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
-from qaclims_ray.models.cam_net import CamNet, build_cam_net, save_cam_net
+from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, save_cam_net
+from qaclims_ray.stages import cams, pipeline
 from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
@@ -367,7 +368,7 @@ def _arguments(out: Path, **overrides: object) -> list[str]:
 def test_disk_full_while_cams_are_written(
     small_disk: Path, refused: Run, session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masks, "IMAGES_PER_SHARD", 8)
+    monkeypatch.setattr(cams, "IMAGES_PER_SHARD", 8)
     arguments = _arguments(small_disk / "run", **{"data.num_images": 160, "systems": ["baseline"]})
     with Ballast(small_disk, "run/cams/baseline/part-*.parquet") as ballast:
         message = refused(*arguments)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.classes import COCO_CLASSES
-from qaclims_ray.presets import coco14_plain_clip
+from qaclims_ray.presets.table import coco14_plain_clip
 from qaclims_ray.run_config import with_overrides
+from qaclims_ray.stages.pipeline import run_pipeline
 from tests.tiny_coco import name_of, write_coco
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

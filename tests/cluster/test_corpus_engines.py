@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from qaclims_ray.cluster import vllm_corpus
-from qaclims_ray.cluster.corpus import CorpusActor
-from qaclims_ray.cluster.preflight import preflight
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.corpus import build, table
+from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
-from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.errors import ModelError, ResourceError
+from qaclims_ray.stages.corpus import CorpusActor
+from qaclims_ray.stages.preflight import preflight
 from tests.cluster.small_run import small_config
 from tests.tiny_vlm import write_llava
 
@@ -29,7 +29,7 @@ QUESTIONS = (
     Question(template="what is next to the {}?", kind="background", group="objects"),
     Question(template="What kind of {} is in the photo?", kind="foreground", group="fine_grained"),
 )
-VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1, num_beams=1, image_size=32)
+VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1.0, num_beams=1, image_size=32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,7 +156,7 @@ def test_vllm_is_asked_for_what_it_knows(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 def test_absent_vllm_is_said_before_work(tmp_path):
     config = small_config(
-        corpus__engine="vllm", corpus__model="some/model", corpus__gpus_per_actor=1, corpus__num_beams=1
+        corpus__engine="vllm", corpus__model="some/model", corpus__gpus_per_actor=1.0, corpus__num_beams=1
     )
     with pytest.raises(ModelError, match=r"no package vllm here.*image_text_to_text"):
         preflight(config, str(tmp_path))

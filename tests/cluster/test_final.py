@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qaclims_ray.cluster.arguments import load_config
-from qaclims_ray.cluster.compare import CompareArguments, run_compare
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
-from qaclims_ray.cluster.predict import PredictArguments, run_predict
-from qaclims_ray.cluster.run_figures import read_figures
 from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
 from qaclims_ray.evaluation.comparison import STAGES
-from qaclims_ray.masks.mask_index import read_mask_index
+from qaclims_ray.refine.mask_index import read_mask_index
+from qaclims_ray.stages.compare import CompareArguments, run_compare
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.run_figures import read_figures
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

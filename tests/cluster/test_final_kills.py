@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
 from tests.cluster.kills import MARK, kill_training_worker, kill_tree, mark_checkpoints, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 

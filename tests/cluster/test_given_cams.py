@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaclims_ray.cluster.data import scored_manifest
-from qaclims_ray.cluster.given_cams import run_given_cams
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
+from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
-from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.masks.cam_store import read_cam_shard
+from qaclims_ray.stages.data import scored_manifest
+from qaclims_ray.stages.given_cams import run_given_cams
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.stage import Stage
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

@@ -12,24 +12,24 @@ import pytest
 import torch
 from PIL import Image
 
-from qaclims_ray.cluster import masks
-from qaclims_ray.cluster.image_stage import part_name
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import Outcome, run_pipeline
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
-from qaclims_ray.config import EvaluationConfig
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
-from qaclims_ray.masks.cam import ImageCam
-from qaclims_ray.masks.cam_store import read_cam_shard
-from qaclims_ray.masks.mask_index import read_mask_index
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.miniature.vocabulary import CLASSES
+from qaclims_ray.refine.mask_index import read_mask_index
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems import system_config
+from qaclims_ray.stages import cams
+from qaclims_ray.stages.image_stage import part_name
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import Outcome, run_pipeline
+from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
@@ -68,7 +68,7 @@ def _evaluation(root: Path) -> EvaluationConfig:
 def surroundings(tmp_path_factory) -> Iterator[None]:
     """One Ray for all tests, and shards of a few images."""
     with pytest.MonkeyPatch.context() as patch, ray_session(_config(tmp_path_factory.mktemp("none"))):
-        patch.setattr(masks, "IMAGES_PER_SHARD", PER_SHARD)
+        patch.setattr(cams, "IMAGES_PER_SHARD", PER_SHARD)
         yield
 
 

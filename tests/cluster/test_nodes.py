@@ -19,12 +19,12 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors.torch import load_file
 
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
 from qaclims_ray.cluster.session import DEFAULTS
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
 from tests.cluster.kills import wait_for
 from tests.cluster.small_run import small_config
 

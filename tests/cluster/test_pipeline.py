@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
-from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.predict import PredictArguments, run_predict
 from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 

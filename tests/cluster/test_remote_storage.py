@@ -4,14 +4,14 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
-from qaclims_ray.cluster.predict import PredictArguments, run_predict
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.predict import PredictArguments, run_predict
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.cluster.layout import RunLayout
-from qaclims_ray.cluster.pipeline import run_pipeline
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
-from qaclims_ray.models.prompted_text import load_prompts
+from qaclims_ray.models.clip.prompts import load_prompts
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import run_pipeline
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

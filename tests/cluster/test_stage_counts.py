@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaclims_ray.cluster.image_stage import Part, part_name, run_image_stage, write_part
-from qaclims_ray.cluster.masks import IMAGES_PER_SHARD
-from qaclims_ray.cluster.refine import content_fingerprint, mask_settings
-from qaclims_ray.cluster.stage import Stage
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import DataError
-from qaclims_ray.mask_config import MaskConfig
+from qaclims_ray.refine.config import MaskConfig
+from qaclims_ray.stages.cams import IMAGES_PER_SHARD
+from qaclims_ray.stages.image_stage import Part, part_name, run_image_stage, write_part
+from qaclims_ray.stages.refine import content_fingerprint, mask_settings
+from qaclims_ray.stages.stage import Stage
 from tests.cluster.small_run import small_config
 
 pytestmark = pytest.mark.ray

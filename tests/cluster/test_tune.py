@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qaclims_ray.presets import preset
-from qaclims_ray.systems import system_config
+from qaclims_ray.presets.table import preset
+from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, wait_for
 from tests.cluster.small_run import SMALL, as_flags
 

@@ -12,12 +12,12 @@ import torch.distributed
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from qaclims_ray.models.cam_net import build_cam_net, load_cam_net, save_cam_net
-from qaclims_ray.training.calibration import calibrate
-from qaclims_ray.training.classifier_task import classifier_step
+from qaclims_ray.methods.classifier.calibration import calibrate
+from qaclims_ray.methods.classifier.task import classifier_step
+from qaclims_ray.methods.qa_clims.task import ritc_step, train_ritc
+from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
-from qaclims_ray.training.ritc_task import ritc_step, train_ritc
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
 
 # Worker r of n takes every n-th image from r. Of two workers, the second has images 1, 3, 5: no pair with texts.
@@ -146,7 +146,9 @@ def folder(tmp_path_factory) -> Path:
             probe.bind(("127.0.0.1", 0))
             ports[world_size] = probe.getsockname()[1]
     # Imports take longer than the work: one server does them, and the workers are its forks.
-    multiprocessing.set_forkserver_preload(["qaclims_ray.training.ritc_task", "qaclims_ray.training.calibration"])
+    multiprocessing.set_forkserver_preload(
+        ["qaclims_ray.methods.qa_clims.task", "qaclims_ray.methods.classifier.calibration"]
+    )
     torch.multiprocessing.start_processes(_worker, (ports, str(folder)), nprocs=3, start_method="forkserver")
     return folder
 

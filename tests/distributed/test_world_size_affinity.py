@@ -11,10 +11,10 @@ import torch.distributed
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from qaclims_ray.config import OptimConfig
-from qaclims_ray.mask_config import IrnConfig
-from qaclims_ray.models.affinity_net import build_affinity_net, load_affinity_net, save_affinity_net
-from qaclims_ray.training.affinity_task import affinity_step, train_affinity
+from qaclims_ray.refine.irn.config import IrnConfig
+from qaclims_ray.refine.irn.network import build_affinity_net, load_affinity_net, save_affinity_net
+from qaclims_ray.refine.irn.task import affinity_step, train_affinity
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
 from qaclims_ray.training.loop import wrap_network
 
@@ -97,7 +97,7 @@ def folder(tmp_path_factory) -> Path:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["qaclims_ray.training.affinity_task"])
+    multiprocessing.set_forkserver_preload(["qaclims_ray.refine.irn.task"])
     torch.multiprocessing.start_processes(_worker, (port, str(folder)), nprocs=2, start_method="forkserver")
     return folder
 

@@ -11,12 +11,12 @@ import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from qaclims_ray.segmentation.task import dense_step, sets_step
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import wrap_network
 from qaclims_ray.training.meter import StepResult
-from qaclims_ray.training.segmentation_task import dense_step, sets_step
 from tests.distributed.test_world_size import GlooContext, _close, _group
-from tests.unit.training.test_segmentation_task import CONFIG, TinyNet, batch_of, stored, train, write_squares
+from tests.unit.segmentation.test_task import CONFIG, TinyNet, batch_of, stored, train, write_squares
 
 pytestmark = pytest.mark.timeout(900)  # processes of a busy machine start slowly
 CASES = {f"{loss}-{parts}": (loss, parts) for loss in ("plain", "balanced", "sets") for parts in (1, 2)}
@@ -84,7 +84,7 @@ def folder(tmp_path_factory) -> Path:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["qaclims_ray.training.segmentation_task"])
+    multiprocessing.set_forkserver_preload(["qaclims_ray.segmentation.task"])
     torch.multiprocessing.start_processes(_worker, (port, str(folder)), nprocs=2, start_method="forkserver")
     return folder
 

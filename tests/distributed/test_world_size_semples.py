@@ -10,13 +10,8 @@ import torch
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from qaclims_ray.models.cam_net import build_cam_net, load_cam_net, save_cam_net
-from qaclims_ray.models.prompted_text import LearnedPrompts, load_prompts
-from qaclims_ray.training.clims_task import clims_step, train_clims
-from qaclims_ray.training.context import all_reduce_sum, gather_rows
-from qaclims_ray.training.loop import _set_training_mode, wrap_network
-from qaclims_ray.training.prompt_task import start_of_prompts, train_prompts
-from qaclims_ray.training.semples_tasks import (
+from qaclims_ray.methods.clims.task import clims_step, train_clims
+from qaclims_ray.methods.semples.matching import (
     _Joint,
     joint_step,
     matching_step,
@@ -24,6 +19,11 @@ from qaclims_ray.training.semples_tasks import (
     train_jointly,
     train_matching,
 )
+from qaclims_ray.methods.semples.prompts import start_of_prompts, train_prompts
+from qaclims_ray.models.clip.prompts import LearnedPrompts, load_prompts
+from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
+from qaclims_ray.training.context import all_reduce_sum, gather_rows
+from qaclims_ray.training.loop import _set_training_mode, wrap_network
 from tests.distributed.test_world_size import GlooContext, _close, _group
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import (
@@ -170,7 +170,7 @@ def folder(tmp_path_factory) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Imports take longer than the work: one server does them, and the workers are its forks.
-    multiprocessing.set_forkserver_preload(["qaclims_ray.training.semples_tasks", "qaclims_ray.training.clims_task"])
+    multiprocessing.set_forkserver_preload(["qaclims_ray.methods.semples.matching", "qaclims_ray.methods.clims.task"])
     torch.multiprocessing.start_processes(_worker, (port, str(folder)), nprocs=2, start_method="forkserver")
     return folder
 

@@ -35,18 +35,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.data.classes import VOC_CLASSES
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.masks.cam import compute_cams
-from qaclims_ray.models.blip import load_vqa
-from qaclims_ray.models.cam_net import CamNet, build_cam_net, load_cam_net, save_cam_net
-from qaclims_ray.models.clip import FrozenClip, load_clip
-from qaclims_ray.presets import voc12
+from qaclims_ray.methods.qa_clims.task import train_ritc
+from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
+from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, load_cam_net, save_cam_net
+from qaclims_ray.models.vqa.blip import load_vqa
+from qaclims_ray.presets.table import voc12
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.ritc_task import train_ritc
 from tests.ritc_fakes import with_setup
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -10,8 +10,8 @@ import torch
 from transformers import SamConfig as SamModelConfig
 from transformers import SamImageProcessor, SamModel, SamProcessor, SamVisionConfig
 
-from qaclims_ray.mask_config import SamConfig
-from qaclims_ray.models.sam import generate_masks, load_sam
+from qaclims_ray.refine.config import SamConfig
+from qaclims_ray.refine.sam_masks import generate_masks, load_sam
 from tests.jobs.test_full_size import IMAGE_SIZE, MEMORY_LIMIT_GIB, measured, num_millions, random_pixels, show
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

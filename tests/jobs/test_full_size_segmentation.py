@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.optim.sgd import SGD
 
-from qaclims_ray.losses.segmentation import balanced, cross_entropy_sum, labels_at
-from qaclims_ray.models.caffe_resnet import CAFFE_MEAN, CAFFE_STD
-from qaclims_ray.models.segmentation_network import (
+from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at
+from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD
+from qaclims_ray.segmentation.networks.network import (
     build_segmentation_network,
     load_segmentation_network,
     save_segmentation_network,
 )
-from qaclims_ray.segmentation_config import SegmentationNetConfig
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, random_pixels, show
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaclims_ray.data.classes import IGNORE_VALUE
-from qaclims_ray.models.segmentation_network import (
+from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.networks.network import (
     FinalNetwork,
     SegmentationNetwork,
     build_segmentation_network,
     load_segmentation_network,
     save_segmentation_network,
 )
-from qaclims_ray.segmentation_config import SegmentationNetConfig
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, show, vit_gflop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaclims_ray.config import CamNetConfig
-from qaclims_ray.models.clip import FrozenClip
-from qaclims_ray.models.mask_generator import build_mask_generator
-from qaclims_ray.models.weaktr import WeakTr
-from qaclims_ray.presets import voc12_weaktr
-from qaclims_ray.training.semples_tasks import matching_step
+from qaclims_ray.methods.semples.matching import matching_step
+from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.generators.mask_generator import build_mask_generator
+from qaclims_ray.models.generators.weaktr import WeakTr
+from qaclims_ray.presets.table import voc12_weaktr
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, show, vit_gflop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from qaclims_ray.losses.affinity import affinity_sums, path_maximum
-from qaclims_ray.masks.random_walk import random_walk
+from qaclims_ray.refine.irn.losses import affinity_sums, path_maximum
+from qaclims_ray.refine.irn.random_walk import random_walk
 
 
 def _on_the_way(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qaclims_ray.models.blip import BlipVqa
+from qaclims_ray.models.vqa.blip import BlipVqa
 
 WORDS = [f"w{index}" for index in range(43)]
 CLS, SEP, DEC = 1, 2, 3

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.evaluation import bootstrap
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of, paired_bootstrap
 from qaclims_ray.evaluation.image_counts import image_sweep
 from qaclims_ray.evaluation.sweep import ThresholdSweep
-from qaclims_ray.masks.label_map import label_map
 from tests.numerics.test_sweep import NUM_CLASSES, THRESHOLDS, make_images
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaclims_ray.losses.clims import background_suppression, background_text_matching, object_text_matching
+from qaclims_ray.methods.clims.losses import background_suppression, background_text_matching, object_text_matching
 
 PAIRS, ANSWERS, DIM = 6, 4, 5
 

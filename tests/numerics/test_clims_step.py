@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qaclims_ray.losses.regions import resize_bilinear
-from qaclims_ray.training.clims_task import clims_step
+from qaclims_ray.methods.clims.task import clims_step
+from qaclims_ray.methods.regions import resize_bilinear
 from tests.numerics.test_semples_steps import LABELS, NUM_PAIRS, assert_same_gradients, network_with_structure, slow_log
 from tests.ritc_fakes import CAM_NET, TinyClip
 from tests.semples_fakes import bright_images, clims_config, near_bank

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from qaclims_ray.mask_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
-from qaclims_ray.masks.crf import dense_crf, label_energy, probability_energy
-from qaclims_ray.masks.permutohedral import build_lattice
+from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
+from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
+from qaclims_ray.refine.permutohedral import build_lattice
 
 SETTINGS = {"irn": irn_crf(), "semples": semples_crf(), "deeplab": deeplab_crf()}
 each_setting = pytest.mark.parametrize("config", SETTINGS.values(), ids=SETTINGS.keys())

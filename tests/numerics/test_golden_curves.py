@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from qaclims_ray.config import ClassifierConfig, OptimConfig
-from qaclims_ray.models.cam_net import build_cam_net, save_cam_net
-from qaclims_ray.training.classifier_task import train_classifier
-from qaclims_ray.training.clims_task import train_clims
+from qaclims_ray.methods.classifier.config import ClassifierConfig
+from qaclims_ray.methods.classifier.task import train_classifier
+from qaclims_ray.methods.clims.task import train_clims
+from qaclims_ray.methods.qa_clims.task import train_ritc
+from qaclims_ray.methods.semples.matching import region_options, train_matching
+from qaclims_ray.methods.semples.prompts import train_prompts
+from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.prompt_task import train_prompts
-from qaclims_ray.training.ritc_task import train_ritc
-from qaclims_ray.training.semples_tasks import region_options, train_matching
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
 from tests.semples_fakes import clims_config, near_bank, prompt_config, semples_config, shipped_clip, texts_near
 

@@ -7,7 +7,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.mask_adapted_clip import check_mask_adaptable, encode_masked_image, patches_on
+from qaclims_ray.models.clip.mask_tokens import check_mask_adaptable, encode_masked_image, patches_on
 
 
 def _tower(**changes: object) -> VisionTransformer:

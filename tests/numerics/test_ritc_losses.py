@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaclims_ray.losses.area import activated_area
-from qaclims_ray.losses.matching import background_contrast, foreground_contrast
-from qaclims_ray.losses.regions import compose_regions, renormalise, resize_bilinear
-from qaclims_ray.losses.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.methods.area import activated_area
+from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast
+from qaclims_ray.methods.regions import compose_regions, renormalise, resize_bilinear
+from qaclims_ray.methods.thresholding import cam_maximum, foreground_mask
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaclims_ray.losses.matching import foreground_contrast
-from qaclims_ray.losses.regions import resize_bilinear
-from qaclims_ray.models.cam_net import build_cam_net
-from qaclims_ray.training.ritc_task import pairs_with_texts, ritc_step, with_prompts
+from qaclims_ray.methods.qa_clims.losses import foreground_contrast
+from qaclims_ray.methods.qa_clims.task import pairs_with_texts, ritc_step, with_prompts
+from qaclims_ray.methods.regions import resize_bilinear
+from qaclims_ray.models.generators.cam_net import build_cam_net
 from tests.numerics.test_ritc_losses import slow_background_contrast, slow_foreground_contrast
 from tests.ritc_fakes import CAM_NET, TinyClip, TinyTexts, ritc_config
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qaclims_ray.losses.segmentation import balanced, cross_entropy_sum, labels_at, plain
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
 
 
 def some_pixels() -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaclims_ray.losses.semples import prompt_contrast, prompt_refinement, segment_label_matching
+from qaclims_ray.methods.semples.losses import prompt_contrast, prompt_refinement, segment_label_matching
 
 PAIRS, DIM = 8, 5
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qaclims_ray.losses.regions import resize_bilinear
-from qaclims_ray.models.cam_net import CamNet, build_cam_net
-from qaclims_ray.models.prompted_text import LearnedPrompts, encode_prompts
-from qaclims_ray.training.prompt_task import prompt_step, start_of_prompts
-from qaclims_ray.training.semples_tasks import _Joint, joint_step, matching_step
+from qaclims_ray.methods.regions import resize_bilinear
+from qaclims_ray.methods.semples.matching import _Joint, joint_step, matching_step
+from qaclims_ray.methods.semples.prompts import prompt_step, start_of_prompts
+from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts
+from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net
 from tests.ritc_fakes import CAM_NET, TinyClip
 from tests.semples_fakes import bright_images, prompt_config, semples_config, shipped_clip, texts_near
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.evaluation.confusion import ConfusionMatrix, mean_iou
 from qaclims_ray.evaluation.sweep import ThresholdSweep
-from qaclims_ray.masks.cam import ImageCam
-from qaclims_ray.masks.label_map import label_map
 
 NUM_CLASSES = 5
 THRESHOLDS = (0.05, 0.1, 0.15, 0.3, 0.5, 0.7, 0.95)

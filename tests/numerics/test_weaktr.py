@@ -9,9 +9,9 @@ from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from qaclims_ray.config import CamNetConfig
 from qaclims_ray.models.class_token_vit import ClassTokenVit, interpolate_positions
-from qaclims_ray.models.weaktr import AttentionFusion, WeakTr, refine_cams
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.generators.weaktr import AttentionFusion, WeakTr, refine_cams
 
 CLASSES, DEPTH, HEADS = 3, 3, 4
 

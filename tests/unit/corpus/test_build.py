@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from qaclims_ray.corpus import build, table
+from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS, Question
-from qaclims_ray.corpus_config import CorpusConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.config import CamConfig, DataConfig
+from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.data import artifacts
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.errors import ArtifactError
 
 

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as official
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES, IGNORE_VALUE, label_value
 from qaclims_ray.data.coco import CocoData, read_coco
 from qaclims_ray.data.coco_annotations import read_annotations
 from qaclims_ray.data.coco_masks import draw_label_map
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.errors import ConfigError, DataError
 from tests.tiny_coco import (
     PERSON,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.datasets import GlobalBatchSampler, ImageLabelDataset, seed_of
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.voc import read_voc

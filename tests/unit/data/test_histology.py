@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.histology import labels_of_name, read_histology
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from qaclims_ray.config import AugmentConfig
+from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.images import image_size, load_image, load_mask, resize_square, training_crop
 from qaclims_ray.errors import ConfigError, DataError
 

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.images import image_size
 from qaclims_ray.data.label_map_dataset import LabelledImage, LabelMapDataset, labelled_crop
 from qaclims_ray.errors import DataError
-from qaclims_ray.segmentation_config import SegmentationCropConfig
 from tests.unit.data.tiny_data_sets import image_bytes, mask_bytes
 
 MEAN, STD = (0.41, 0.5, 0.61), (0.2, 0.25, 0.3)  # no grey level is the mean
-CROP = SegmentationCropConfig(crop_px=16, jitter=0.3)
+CROP = JointCropConfig(crop_px=16, jitter=0.3)
 
 
 def labelled_images(folder: Path, count: int = 3) -> list[LabelledImage]:
@@ -53,7 +53,7 @@ def halves(height: int = 20, width: int = 30) -> tuple[torch.Tensor, torch.Tenso
     return image, labels
 
 
-def crop_of(image, labels, crop: SegmentationCropConfig, seed: int = 0):
+def crop_of(image, labels, crop: JointCropConfig, seed: int = 0):
     return labelled_crop(image, labels, crop, MEAN, STD, torch.Generator().manual_seed(seed))
 
 
@@ -70,7 +70,7 @@ def test_an_item_holds_crop_label_map_and_index(tmp_path) -> None:
 
 def test_picture_and_labels_stay_together() -> None:
     image, labels = halves()
-    crop = SegmentationCropConfig(crop_px=24)
+    crop = JointCropConfig(crop_px=24)
     seen = Counter()
     for seed in range(40):
         pixels, cut = crop_of(image, labels, crop, seed)
@@ -87,7 +87,7 @@ def test_picture_and_labels_stay_together() -> None:
 
 def test_without_change_the_crop_is_the_picture_itself() -> None:
     image, labels = halves(16, 16)
-    pixels, cut = crop_of(image, labels, SegmentationCropConfig(min_scale=1, max_scale=1, crop_px=16, flip=False))
+    pixels, cut = crop_of(image, labels, JointCropConfig(min_scale=1.0, max_scale=1.0, crop_px=16, flip=False))
     assert torch.equal(cut, labels)
     for channel in range(3):
         expected = (image[channel].float() / 255 - MEAN[channel]) / STD[channel]
@@ -96,14 +96,14 @@ def test_without_change_the_crop_is_the_picture_itself() -> None:
 
 def test_the_mirror_image_comes_half_of_the_time() -> None:
     image, labels = halves(16, 16)
-    crop = SegmentationCropConfig(min_scale=1, max_scale=1, crop_px=16)
+    crop = JointCropConfig(min_scale=1.0, max_scale=1.0, crop_px=16)
     mirrored = [torch.equal(crop_of(image, labels, crop, seed)[1], labels.flip(1)) for seed in range(60)]
     assert 15 < sum(mirrored) < 45
 
 
 def test_scales_fill_their_range() -> None:
     image, labels = halves(20, 20)
-    crop = SegmentationCropConfig(min_scale=0.5, max_scale=2.0, crop_px=64)
+    crop = JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=64)
     sides = []
     for seed in range(60):
         inside = crop_of(image, labels, crop, seed)[1] != 255
@@ -113,14 +113,14 @@ def test_scales_fill_their_range() -> None:
 
 
 def test_a_small_picture_lies_anywhere_and_a_large_one_is_cut_anywhere() -> None:
-    small = SegmentationCropConfig(min_scale=1, max_scale=1, crop_px=20, flip=False)
+    small = JointCropConfig(min_scale=1.0, max_scale=1.0, crop_px=20, flip=False)
     labels = torch.zeros(16, 18, dtype=torch.uint8)
     image = torch.full((3, 16, 18), 9, dtype=torch.uint8)
     places = {tuple((crop_of(image, labels, small, s)[1] == 0).nonzero()[0].tolist()) for s in range(150)}
     assert places == {(top, left) for top in range(5) for left in range(3)}
     # Each label names its column.
     columns = torch.arange(20, dtype=torch.uint8).repeat(17, 1)
-    large = SegmentationCropConfig(min_scale=1, max_scale=1, crop_px=16, flip=False)
+    large = JointCropConfig(min_scale=1.0, max_scale=1.0, crop_px=16, flip=False)
     image = torch.zeros(3, 17, 20, dtype=torch.uint8)
     assert {int(crop_of(image, columns, large, seed)[1][0, 0]) for seed in range(60)} == set(range(5))
 
@@ -130,7 +130,7 @@ def test_colours_change_by_the_given_strength_and_not_around_the_picture() -> No
     image = torch.full((3, 16, 16), 100, dtype=torch.uint8)
     means = []
     for seed in range(30):
-        crop = SegmentationCropConfig(min_scale=1, max_scale=1, crop_px=20, jitter=0.3)
+        crop = JointCropConfig(min_scale=1.0, max_scale=1.0, crop_px=20, jitter=0.3)
         pixels, cut = crop_of(image, labels, crop, seed)
         assert (pixels[:, cut == 255] == 0).all()
         means.append(float((pixels[0, cut == 0] * STD[0] + MEAN[0]).mean() * 255))

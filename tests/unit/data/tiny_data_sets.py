@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from qaclims_ray.config import DataConfig
 from qaclims_ray.data.classes import label_value, voc_palette
+from qaclims_ray.data.config import DataConfig
 
 SIZE = (24, 16)  # width, height
 

@@ -20,8 +20,8 @@ from qaclims_ray.evaluation.comparison import (
     excludes_zero,
     why_unpaired,
 )
-from qaclims_ray.evaluation.comparison_html import comparison_page
 from qaclims_ray.evaluation.image_counts import ScoredImages
+from qaclims_ray.report.comparison_html import comparison_page
 
 LABELS = ("background", "bird", "boat <b>")
 

@@ -15,7 +15,7 @@ from qaclims_ray.evaluation.image_counts import (
     write_image_counts,
 )
 from qaclims_ray.evaluation.sweep import ThresholdSweep
-from tests.unit.evaluation.test_seed_scores import NAMES, THRESHOLDS, random_image
+from tests.unit.evaluation.test_sweep import NAMES, THRESHOLDS, random_image
 
 REMEDY = "`qaclims evaluate --out RUN`"
 

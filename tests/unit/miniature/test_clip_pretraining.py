@@ -18,7 +18,7 @@ from qaclims_ray.miniature.clip_pretraining import (
 )
 from qaclims_ray.miniature.regions import RegionSettings
 from qaclims_ray.miniature.scenes import CLIP_SET, scenes
-from qaclims_ray.models.clip import load_clip
+from qaclims_ray.models.clip.frozen import load_clip
 
 TINY = ClipPretrainingSettings(
     num_images=12,

@@ -5,7 +5,7 @@ import pytest
 from qaclims_ray.errors import ModelError
 from qaclims_ray.miniature import shipped
 from qaclims_ray.miniature.clip_probe import probe
-from qaclims_ray.models.clip import load_clip
+from qaclims_ray.models.clip.frozen import load_clip
 
 
 def test_the_shipped_clip_sees_objects_through_both_masks() -> None:

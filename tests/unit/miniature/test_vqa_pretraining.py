@@ -22,7 +22,7 @@ from qaclims_ray.miniature.vqa_pretraining import (
     question_tokens,
     train_vqa,
 )
-from qaclims_ray.models.blip import load_vqa
+from qaclims_ray.models.vqa.blip import load_vqa
 
 SHORT = VqaSettings(
     steps=4,

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaclims_ray.config import TextConfig
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.text.bank import TextBank, build_bank, read_bank, require_pairs, write_bank
+from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.prompts import pair_prompts
 
 CLASSES = ("cat", "dog", "bus")

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaclims_ray.config import TextConfig
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.prompts import (
     PairAnswers,
     class_prompts,

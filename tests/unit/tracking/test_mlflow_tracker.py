@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
-from qaclims_ray.run_config import TrackingConfig
+from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import attach, open_tracker, replay
 from qaclims_ray.tracking.store import prepare_environment
 from qaclims_ray.tracking.tracker import NullTracker, TrackerHandle

@@ -1,7 +1,7 @@
 import pytest
 
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import TrackingConfig
+from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.store import artifact_root, shown, spool_folder, tracking_uri
 
 

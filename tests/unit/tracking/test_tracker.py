@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from qaclims_ray.config import DataConfig
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.tracking import metric_names
 from qaclims_ray.tracking.run_description import run_tags

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaclims_ray.run_config import TrackingConfig
+from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import attach, open_tracker
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]

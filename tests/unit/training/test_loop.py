@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from qaclims_ray.config import OptimConfig
 from qaclims_ray.errors import ArtifactError, ConfigError, ResourceError
-from qaclims_ray.models.cam_net import build_cam_net, load_cam_net
+from qaclims_ray.methods.generator_task import generator_task
+from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.generator_task import generator_task
 from qaclims_ray.training.loop import Task, fit, seeded, wrap_network
 from qaclims_ray.training.meter import StepResult
 from tests.ritc_fakes import CAM_NET

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qaclims_ray.config import OptimConfig
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
 
 

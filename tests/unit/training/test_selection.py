@@ -10,22 +10,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from qaclims_ray.cluster.separation_score import separation_score
-from qaclims_ray.cluster.training_job import oracle_score
-from qaclims_ray.config import OptimConfig
 from qaclims_ray.data.datasets import ImageLabelDataset
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.models.cam_net import build_cam_net
-from qaclims_ray.presets import miniature
+from qaclims_ray.methods.classifier.task import classifier_step
+from qaclims_ray.methods.clip_score import clip_score
+from qaclims_ray.methods.generator_task import generator_task
+from qaclims_ray.methods.region_features import RegionOptions, region_features
+from qaclims_ray.methods.separation_score import separation_score
+from qaclims_ray.models.generators.cam_net import build_cam_net
+from qaclims_ray.presets.table import miniature
 from qaclims_ray.run_config import with_overrides
-from qaclims_ray.systems import system_of
-from qaclims_ray.training.classifier_task import classifier_step
+from qaclims_ray.stages.training_job import oracle_score
+from qaclims_ray.systems.table import system_of
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.generator_task import generator_task
 from qaclims_ray.training.loop import Task, fit
-from qaclims_ray.training.region_features import RegionOptions, region_features
-from qaclims_ray.training.selection import LAST_DIR, clip_score
+from qaclims_ray.training.selection import LAST_DIR
 from tests.ritc_fakes import AUGMENT, CAM_NET, CLASSES, TinyClip, write_pictures
 
 STILL = dataclasses.replace(AUGMENT, flip=False)

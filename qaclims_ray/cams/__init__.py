@@ -1,0 +1,1 @@
+"""From a trained network to class activation maps on disk."""

@@ -1,0 +1,44 @@
+"""Settings of CAM inference.
+
+Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers and released code are compared.
+"""
+
+from typing import Literal
+
+from qaclims_ray.settings import require, require_at_least, settings
+
+
+@settings
+class CamConfig:
+    """CAM inference (rows E1, E2)."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    """Scales of the image, bicubic; the maps are summed."""
+    flip: bool = True
+    """Add each scale's mirror image."""
+    activation: Literal["relu", "sigmoid"] = "relu"
+    """What is done to the logits (R7)."""
+    normalisation: Literal["max", "minmax"] = "max"
+    """Each class by its own maximum, or to the full range."""
+    grid_stride: int = 4
+    """Stride of the stored small maps, in pixels."""
+    store: Literal["full", "grid", "both"] = "both"
+    """Stored maps: full resolution (scoring), the small grid (random walk), or both."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Stored type."""
+    batch_size: int = 16
+    """Images of equal size computed together."""
+    num_actors: int = 1
+    """Inference actors."""
+    gpus_per_actor: float = 0.0
+    """GPUs of one actor."""
+    max_failed_fraction: float = 0.01
+    """Fail when more than this share of images cannot be read."""
+    given: str = ""
+    """For the systems on given CAMs: folder or URI of CAMs made elsewhere, shards or .npz (docs/artefacts.md, S22)."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
+        require_at_least(self, "cams", 1, "grid_stride", "batch_size", "num_actors")
+        require_at_least(self, "cams", 0, "gpus_per_actor")
+        require(0 <= self.max_failed_fraction <= 1, "cams.max_failed_fraction must lie in [0, 1]")

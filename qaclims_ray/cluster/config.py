@@ -1,0 +1,41 @@
+"""Settings of the workers of trainings, and of how Ray is reached."""
+
+from typing import Literal
+
+from qaclims_ray.settings import require, require_at_least, settings
+
+
+@settings
+class ClusterConfig:
+    """Resources of the trainings, and how Ray is reached."""
+
+    num_workers: int = 1
+    """Training workers (DDP ranks); 0 trains in the driver's own process."""
+    min_workers: int | None = None
+    """Elastic training: go on with so few workers while nodes are missing, and with up to `num_workers` when they are
+    back; the update is the same. None always waits for all."""
+    use_gpu: bool = False
+    """One GPU per training worker."""
+    cpus_per_worker: float = 1.0
+    """Logical CPUs of a training worker."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
+    max_failures: int = 2
+    """Restarts of a training after worker failures."""
+    loader_workers: int = 0
+    """Image loading processes per training worker."""
+    object_store_mib: int = 200
+    """Object store of a Ray started by this run; ignored when joining a cluster."""
+    num_cpus: int | None = None
+    """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
+        require(
+            self.min_workers is None or 1 <= self.min_workers <= self.num_workers,
+            f"cluster.min_workers is {self.min_workers}, expected 1 to cluster.num_workers ({self.num_workers})",
+        )
+        require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
+        require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
+        require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
+        require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")

@@ -1,0 +1,31 @@
+"""Settings of scoring.
+
+Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers and released code are compared.
+"""
+
+from qaclims_ray.settings import require, require_at_least, settings
+
+
+@settings
+class EvaluationConfig:
+    """Scoring of seeds (row E3)."""
+
+    fixed_threshold: float = 0.15
+    """Background score of the fixed-threshold figure."""
+    sweep_min: float = 0.01
+    """First threshold of the sweep."""
+    sweep_max: float = 0.99
+    """Last threshold of the sweep."""
+    sweep_step: float = 0.01
+    """Step of the sweep; the whole of it is evaluated, without early stop."""
+    contact_sheet_images: int = 12
+    """Images in the contact sheet."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.sweep_min < self.sweep_max < 1, "evaluation: 0 < sweep_min < sweep_max < 1 is required")
+        require(self.sweep_step >= 1e-4, f"evaluation.sweep_step is {self.sweep_step}, expected at least 0.0001")
+        require(
+            0 < self.fixed_threshold < 1,
+            f"evaluation.fixed_threshold is {self.fixed_threshold}, expected a number between 0 and 1",
+        )
+        require_at_least(self, "evaluation", 1, "contact_sheet_images")

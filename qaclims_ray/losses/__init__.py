@@ -1,1 +1,0 @@
-"""The papers' losses as pure functions."""

@@ -1,1 +1,0 @@
-"""Class activation maps and what is made of them."""

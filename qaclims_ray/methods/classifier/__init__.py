@@ -1,0 +1,1 @@
+"""The image-level classifier: the baseline CAM and the others' start."""

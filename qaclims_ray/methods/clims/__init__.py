@@ -1,0 +1,1 @@
+"""CLIMS: regions matched with class names and fixed background texts."""

@@ -1,0 +1,1 @@
+"""CAMs that were made elsewhere."""

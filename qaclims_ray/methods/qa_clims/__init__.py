@@ -1,0 +1,1 @@
+"""QA-CLIMS: regions contrasted with adapted answers."""

@@ -1,0 +1,303 @@
+"""Region image-text contrastive training, RITC (QA-CLIMS 3.3): CAMs learn from a frozen CLIP.
+
+One row of everything below is a pair, an image and a class that it shows; absent classes are never computed. What
+CLIP makes of a pair's regions is in ``region_features.py``.
+"""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.methods.area import activated_area
+from qaclims_ray.methods.generator_task import generator_task
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast
+from qaclims_ray.methods.qa_clims.terms import LossTerms
+from qaclims_ray.methods.region_features import (
+    RegionEncoder,
+    RegionOptions,
+    area_share,
+    probabilities,
+    region_features,
+)
+from qaclims_ray.methods.semples.losses import prompt_refinement
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.training.context import all_reduce_sum
+from qaclims_ray.training.loop import images_per_step
+from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.selection import Rate
+from qaclims_ray.training.setup import TrainingSetup
+
+PUBLISHED_RANKS = 2
+"""Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
+_PAIRS_PER_LOOKUP = 512
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """The texts of pairs (`text.bank.TextBank`)."""
+
+    def lookup(self, image_ids: list[str], class_ids: list[int]) -> Any:
+        """Return foreground, background, is_background and has_background of pairs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a batch that have background texts, with their texts; all on the training device."""
+
+    image: Int[Tensor, " pair"]
+    """Position of the image in the batch."""
+    class_id: Int[Tensor, " pair"]
+    """Class."""
+    foreground: Float[Tensor, "pair dim"]
+    """Mean foreground text."""
+    background: Float[Tensor, "pair answer dim"]
+    """Background texts, padded."""
+    is_background: Bool[Tensor, "pair answer"]
+    """Which rows of `background` are texts."""
+
+
+def train_ritc(
+    *,
+    setup: TrainingSetup,
+    bank: TextSource,
+    clip: RegionEncoder,
+    ritc: RitcConfig,
+    init_dir: str,
+    prompts: Float[Tensor, "class dim"] | None = None,
+    rate: Rate | None = None,
+) -> dict[str, float]:
+    """Train CAMs by contrasting their regions with texts; runs on every worker.
+
+    Args:
+        setup: images, architecture, worker.
+        bank: texts of every pair of the manifest.
+        clip: frozen CLIP on the worker's device.
+        ritc: losses, regions, optimiser.
+        init_dir: folder of the network to start from: the classifier, or its calibrated form.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
+        rate: see `generator_task`.
+
+    Returns:
+        Metrics of the last epoch: loss, loss/foreground, loss/background, loss/area (before weighting), pairs,
+        pairs_skipped (sums over the epoch), lr, images_per_s.
+
+    Raises:
+        ConfigError: when a region mode needs mask tokens that the CLIP lacks.
+        ArtifactError: when the network to start from or the texts do not belong to this training.
+    """
+    _require_mask_tokens(clip, ritc)
+    network = setup.generator(init_dir)
+    check_texts(bank, clip, setup.manifest, setup.context.device)
+    dataset = setup.images()
+    image_ids = [record.image_id for record in setup.manifest.records]
+    num_images = images_per_step(ritc.optim, len(dataset))
+
+    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
+        ids = [image_ids[index] for index in batch["index"].tolist()]
+        return ritc_step(
+            wrapped,
+            batch,
+            ids,
+            bank=bank,
+            clip=clip,
+            ritc=ritc,
+            cam_net=setup.cam_net,
+            images_per_step=num_images,
+            prompts=prompts,
+        )
+
+    task = generator_task(
+        network,
+        step,
+        dataset,
+        ritc.optim,
+        freeze_batch_norm=ritc.freeze_batch_norm,
+        identity=dataclasses.asdict(ritc),
+        rate=rate,
+    )
+    return setup.fit(task)
+
+
+def ritc_step(
+    network: nn.Module,
+    batch: dict[str, Tensor],
+    image_ids: list[str],
+    *,
+    bank: TextSource,
+    clip: RegionEncoder,
+    ritc: RitcConfig,
+    cam_net: CamNetConfig,
+    images_per_step: int,
+    prompts: Float[Tensor, "class dim"] | None = None,
+) -> StepResult:
+    """Compute one step of Eq. 1.
+
+    The loss is a share: over all workers it adds up to the loss of the global batch, whatever their number. It
+    depends on the network even where the batch shows no class at all (R20, R21).
+
+    Args:
+        network: wrapped network.
+        batch: image (on the device), labels (on the CPU).
+        image_ids: of the batch.
+        bank: texts.
+        clip: frozen CLIP.
+        ritc: losses and regions.
+        cam_net: normalisation of the images.
+        images_per_step: images of the step over all workers.
+        prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
+    """
+    logits = network(batch["image"])
+    present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
+    pairs = pairs_with_texts(present, image_ids, bank, logits.device)
+    if prompts is not None and ritc.prompt_text:
+        pairs = with_prompts(pairs, prompts)
+    refining = prompts if ritc.prompt_weight > 0 else None
+    foreground, background, refinement = pair_contrast(
+        logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=refining
+    )
+    areas = activated_area(probabilities(logits))  # (batch, class)
+    num_pairs, num_present = len(pairs.image), len(present)
+    counts = torch.tensor([num_pairs, num_present], device=logits.device)
+    total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
+    per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
+    area = area_share(areas, present, over=ritc.area_over, num_present=total_present, images_per_step=images_per_step)
+    terms = LossTerms(foreground=foreground.sum() / per_pair, background=background.sum() / per_pair, area=area)
+    loss = terms.weighted(
+        foreground_weight=ritc.foreground_weight,
+        background_weight=ritc.background_weight,
+        area_weight=ritc.area_weight,
+    )
+    means = terms.named()
+    if refining is not None:
+        loss = loss + ritc.prompt_weight * refinement.sum() / per_pair
+        means["loss/prompts"] = refinement.detach().sum() / per_pair
+    return StepResult(
+        loss=loss,
+        means=means,
+        counts={"pairs": num_pairs, "pairs_skipped": num_present - num_pairs},
+    )
+
+
+def pairs_with_texts(
+    present: Int[Tensor, "present 2"], image_ids: list[str], bank: TextSource, device: torch.device
+) -> Pairs:
+    """Look up the texts of a batch's pairs; pairs without background text are left out (Q10).
+
+    Args:
+        present: position in the batch and class of every pair.
+        image_ids: of the batch.
+        bank: texts.
+        device: where the result goes.
+    """
+    positions, classes = present.unbind(dim=1)
+    texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
+    kept = texts.has_background
+
+    def moved(rows: Tensor) -> Tensor:
+        return rows[kept.to(rows.device)].to(device, non_blocking=True)
+
+    return Pairs(
+        image=moved(positions),
+        class_id=moved(classes),
+        foreground=moved(texts.foreground),
+        background=moved(texts.background),
+        is_background=moved(texts.is_background),
+    )
+
+
+def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
+    """Give each pair its class's learned prompt as one more background text.
+
+    Args:
+        pairs: with their texts.
+        prompts: encoded prompts of every class, unit length.
+    """
+    learned = prompts[pairs.class_id].unsqueeze(1)  # (pair, 1, dim)
+    is_learned = torch.ones_like(pairs.class_id, dtype=torch.bool).unsqueeze(1)
+    return replace(
+        pairs,
+        background=torch.cat([pairs.background, learned.to(pairs.background.dtype)], dim=1),
+        is_background=torch.cat([pairs.is_background, is_learned], dim=1),
+    )
+
+
+def pair_contrast(
+    logits: Float[Tensor, "batch class cam_height cam_width"],
+    image: Float[Tensor, "batch 3 height width"],
+    pairs: Pairs,
+    *,
+    clip: RegionEncoder,
+    ritc: RitcConfig,
+    cam_net: CamNetConfig,
+    prompts: Float[Tensor, "class dim"] | None = None,
+) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+    """Return FRC, BRC and the refinement by learned prompts (zero without them) of every pair, not reduced.
+
+    Args:
+        logits: of the network.
+        image: normalised training crops.
+        pairs: which maps to look at, and their texts.
+        clip: frozen CLIP.
+        ritc: FAT, region mode, temperature.
+        cam_net: normalisation of the images.
+        prompts: encoded learned prompts of every class.
+    """
+    if not len(pairs.image):
+        nothing = logits[pairs.image, pairs.class_id].flatten(1).sum(dim=1)  # (0); keeps the gradient's path
+        return nothing, nothing, nothing
+    regions = region_features(
+        logits, image, pairs.image, pairs.class_id, clip=clip, options=ritc_regions(ritc), cam_net=cam_net
+    )
+    texts = (pairs.foreground, pairs.background, pairs.is_background)
+    return (
+        foreground_contrast(regions.foreground, *texts, temperature=ritc.temperature),
+        background_contrast(regions.background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
+        torch.zeros_like(regions.area)
+        if prompts is None
+        else prompt_refinement(regions.foreground, prompts[pairs.class_id]),
+    )
+
+
+def ritc_regions(ritc: RitcConfig) -> RegionOptions:
+    """Return how RITC makes regions of maps."""
+    return RegionOptions(
+        omega=ritc.omega,
+        mode=ritc.region_mode,
+        max_at=ritc.max_at,
+        crop=ritc.region_crop,
+        normalisation=ritc.clip_normalisation,
+        antialias=ritc.antialias,
+    )
+
+
+def _require_mask_tokens(clip: RegionEncoder, ritc: RitcConfig) -> None:
+    if ritc.region_mode in ("token_mask", "both") and not clip.is_mask_adapted:
+        raise ConfigError(
+            f"ritc.region_mode is {ritc.region_mode}, but this CLIP has no mask tokens: set ritc.region_mode to "
+            "pixel_mask, or use mask-adapted weights (OVSeg) with clip.mask_adapted"
+        )
+
+
+def check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, device: torch.device) -> None:
+    """Fail before the first step when a pair has no texts, or texts and regions come from different CLIPs."""
+    pairs = [(record.image_id, class_id) for record in manifest.records for class_id in record.labels]
+    for start in range(0, len(pairs), _PAIRS_PER_LOOKUP):
+        image_ids, class_ids = zip(*pairs[start : start + _PAIRS_PER_LOOKUP], strict=True)
+        texts = bank.lookup(list(image_ids), list(class_ids))
+        if start:
+            continue
+        with torch.no_grad():
+            probe = clip.encode_regions(torch.zeros(1, 3, clip.image_size, clip.image_size, device=device))
+        if probe.shape[1] != texts.foreground.shape[1]:
+            raise ArtifactError(
+                f"the text bank has {texts.foreground.shape[1]} dimensions, this CLIP's regions {probe.shape[1]}: it "
+                "was built with another CLIP. Rebuild it with `qaclims text`"
+            )

@@ -1,0 +1,165 @@
+"""From a network's maps to CLIP features of foreground and background regions: what RITC, CLIMS and SemPLeS share.
+
+One row is a pair, an image and a class that it shows; absent classes are never computed. The CLIP is called once for
+the foreground and background regions of all pairs. It stays outside DDP and checkpoints: gradients flow through it,
+never into it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qaclims_ray.methods.regions import RegionMode, compose_regions, crop_regions, renormalise, resize_bilinear
+from qaclims_ray.methods.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.models.generators.config import CamNetConfig
+
+
+@runtime_checkable
+class RegionEncoder(Protocol):
+    """The frozen CLIP, as far as training needs it (`models.clip.frozen.FrozenClip`)."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def is_mask_adapted(self) -> bool:
+        """Whether regions may carry a token mask."""
+        ...
+
+    def encode_regions(self, pixels: Any, token_mask: Any = None) -> Any:
+        """Embed regions, unit length, (region, dim)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOptions:
+    """How maps become regions."""
+
+    mask: Literal["sigmoid", "minmax", "given"] = "sigmoid"
+    """From maps to soft masks: the sigmoid of logits, rectified and brought to [0, 1] pair by pair (S4), or given in
+    [0, 1] as they are (S22)."""
+    epsilon: float = 1e-4
+    """Added to a map's range before it is divided by it; for minmax."""
+    omega: float = 0.0
+    """Share of its maximum below which a map counts as background (FAT)."""
+    mode: RegionMode = "none"
+    """How the binary map acts (R2)."""
+    max_at: Literal["clip", "cam"] = "clip"
+    """Resolution at which the maximum is taken (R4)."""
+    crop: bool = False
+    """Enlarge each region's bounding box, by FAT's mask, to CLIP's whole input (R6)."""
+    normalisation: Literal["image", "clip"] = "image"
+    """Pixels CLIP sees: the training crop's own normalisation, or CLIP's (R5)."""
+    antialias: bool = False
+    """Antialias when resizing to CLIP's input (R6)."""
+
+
+@dataclass(frozen=True)
+class RegionFeatures:
+    """What CLIP says of the regions of all pairs."""
+
+    foreground: Float[Tensor, "pair dim"]
+    """Features of the foreground regions, unit length."""
+    background: Float[Tensor, "pair dim"]
+    """Features of the background regions, unit length."""
+    area: Float[Tensor, " pair"]
+    """Mean of each pair's soft mask over CLIP's input."""
+
+
+def region_features(
+    maps: Float[Tensor, "batch class cam_height cam_width"],
+    image: Float[Tensor, "batch 3 height width"],
+    image_index: Int[Tensor, " pair"],
+    class_id: Int[Tensor, " pair"],
+    *,
+    clip: RegionEncoder,
+    options: RegionOptions,
+    cam_net: CamNetConfig,
+) -> RegionFeatures:
+    """Mask each pair's image by its map and embed both regions.
+
+    Args:
+        maps: of the network.
+        image: normalised training crops.
+        image_index: position of each pair's image in the batch; at least one pair.
+        class_id: class of each pair.
+        clip: frozen CLIP.
+        options: how maps become regions.
+        cam_net: normalisation of the images.
+    """
+    chosen = maps[image_index, class_id]  # (pair, cam_height, cam_width)
+    cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
+    large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=options.antialias).squeeze(1)
+    if options.mask == "minmax":
+        cam, large_cam = min_max(cam, epsilon=options.epsilon), min_max(large_cam, epsilon=options.epsilon)
+    maximum = cam_maximum(large_cam if options.max_at == "clip" else cam)
+    picture = resize_bilinear(image, clip.image_size, antialias=options.antialias)
+    if options.normalisation == "clip":
+        picture = renormalise(
+            picture, from_mean=cam_net.image_mean, from_std=cam_net.image_std, to_mean=clip.mean, to_std=clip.std
+        )
+    is_foreground = foreground_mask(large_cam, maximum, omega=options.omega)
+    regions = compose_regions(picture[image_index], large_cam, is_foreground, mode=options.mode)
+    if options.crop:
+        regions = crop_regions(regions, torch.cat([is_foreground, ~is_foreground]))
+    foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
+    return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
+
+
+def no_regions(maps: Float[Tensor, "batch class cam_height cam_width"], *, dim: int) -> RegionFeatures:
+    """Return the features of no pair; what is computed from them still depends on the network (R21).
+
+    Args:
+        maps: of the network.
+        dim: width of CLIP's features.
+    """
+    # An empty sum is zero even where maps overflowed; zero times the maps would not be.
+    nothing = _at_least_float32(maps.flatten(1).sum(dim=1)[:0])  # (0)
+    features = nothing[:, None].expand(-1, dim)  # (0, dim)
+    return RegionFeatures(features, features, nothing)
+
+
+def area_share(
+    areas: Float[Tensor, "batch class"],
+    present: Int[Tensor, "present 2"],
+    *,
+    over: Literal["all", "present"],
+    num_present: Int[Tensor, ""],
+    images_per_step: int,
+) -> Float[Tensor, ""]:
+    """Return this worker's share of the mean activated area (REG; R13).
+
+    Args:
+        areas: of every class.
+        present: position in the batch and class of every pair.
+        over: mean over all classes (official) or present ones.
+        num_present: pairs of the step over all workers, at least 1.
+        images_per_step: images of the step over all workers.
+    """
+    if over == "all":
+        return areas.sum() / (images_per_step * areas.shape[1])
+    image, class_id = present.to(areas.device).unbind(dim=1)
+    return areas[image, class_id].sum() / num_present
+
+
+def probabilities(logits: Float[Tensor, "*maps"]) -> Float[Tensor, "*maps"]:
+    """Return the sigmoid of maps in at least float32."""
+    return _at_least_float32(logits).sigmoid()
+
+
+def min_max(maps: Float[Tensor, "pair height width"], *, epsilon: float) -> Float[Tensor, "pair height width"]:
+    """Bring each map to [0, 1): its minimum to 0, its maximum to range / (range + epsilon).
+
+    SemPLeS as released (S4). Gradients flow through minimum and maximum.
+    """
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low + epsilon)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

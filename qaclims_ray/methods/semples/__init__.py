@@ -1,0 +1,1 @@
+"""SemPLeS: matching, prompt learning, prompt-guided refinement."""

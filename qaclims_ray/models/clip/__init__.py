@@ -1,0 +1,1 @@
+"""Frozen CLIP: weights, mask tokens, prompted texts."""

@@ -1,0 +1,1 @@
+"""Mask generators: networks whose maps are the CAMs."""

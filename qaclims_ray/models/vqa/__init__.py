@@ -1,0 +1,1 @@
+"""VQA models that answer the questions."""

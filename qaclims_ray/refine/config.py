@@ -1,0 +1,95 @@
+"""Settings of what turns CAMs into pseudo masks (rows E7-E11, S17)."""
+
+from dataclasses import field
+from typing import Literal
+
+from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
+from qaclims_ray.refine.irn.config import IrnConfig
+from qaclims_ray.settings import require, require_at_least, require_text, settings
+
+MaskStep = Literal["crf", "irn", "pamr", "sam"]
+
+
+@settings
+class PamrConfig:
+    """Pixel-adaptive mask refinement (Araslanov and Roth 2020): local averages with colour affinities."""
+
+    iterations: int = 10
+    """Updates."""
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    """Distances of the eight neighbours, in pixels."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "masks.pamr", 1, "iterations")
+        require(bool(self.dilations) and min(self.dilations) >= 1, "masks.pamr.dilations must hold positive numbers")
+
+
+@settings
+class SamConfig:
+    """Seeds choose and label the class-agnostic masks of a Segment Anything model."""
+
+    model: str = "facebook/sam-vit-huge"
+    """Hub name or local folder of a transformers SAM."""
+    points_per_side: int = 32
+    """Prompt points along each side of the image."""
+    points_per_batch: int = 64
+    """Prompt points decoded together."""
+    min_predicted_iou: float = 0.88
+    """Masks that SAM itself rates below are left out."""
+    min_stability: float = 0.95
+    """Masks that change more than this with the binarisation threshold are left out."""
+    max_overlap: float = 0.7
+    """Non-maximum suppression: boxes that overlap more (IoU) are duplicates."""
+    min_inside: float = 0.5
+    """A mask takes a class when at least this share of it is that class's seed."""
+    min_covered: float = 0.85
+    """It also does when it covers at least this share of the class's seed."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "masks.sam", "model")
+        require_at_least(self, "masks.sam", 1, "points_per_side", "points_per_batch")
+        for name in ("min_predicted_iou", "min_stability", "max_overlap", "min_inside", "min_covered"):
+            require(0 <= getattr(self, name) <= 1, f"masks.sam.{name} is {getattr(self, name)}, expected in [0, 1]")
+
+
+@settings
+class MaskConfig:
+    """From CAMs to pseudo masks."""
+
+    steps: tuple[MaskStep, ...] = ("irn",)
+    """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); irn first; empty takes the seeds."""
+    seed_threshold: float = 0.15
+    """Background score of the seeds, for every step that starts from a label map, and where there is no step."""
+    uncertain: tuple[float, float] | None = None
+    """Pixels whose foreground score after the last step lies between these become 255, ignored by the final network;
+    None labels every pixel. After crf and sam the score is the share of the foreground, one half being the border."""
+    white_above: int | None = None
+    """After the last step, pixels of a brighter grey level than this (0-255) show no class: they become background, or
+    255 where the data set has none. LUAD-HistoSeg: 200; None asks no colour."""
+    crf: CrfConfig = field(default_factory=irn_crf)
+    """Step crf."""
+    irn: IrnConfig = field(default_factory=IrnConfig)
+    """Step irn."""
+    pamr: PamrConfig = field(default_factory=PamrConfig)
+    """Step pamr."""
+    sam: SamConfig = field(default_factory=SamConfig)
+    """Step sam."""
+    num_actors: int = 1
+    """Refinement actors."""
+    gpus_per_actor: float = 0.0
+    """GPUs of one actor."""
+
+    def __post_init__(self) -> None:
+        require(len(set(self.steps)) == len(self.steps), "masks.steps holds a step twice")
+        require("irn" not in self.steps[1:], "masks.steps: irn works on the CAMs' small maps, so it comes first")
+        require_at_least(self, "masks", 1, "num_actors")
+        require_at_least(self, "masks", 0, "gpus_per_actor")
+        require(0 < self.seed_threshold < 1, f"masks.seed_threshold is {self.seed_threshold}, expected in (0, 1)")
+        require(
+            self.white_above is None or 0 <= self.white_above < 255,
+            f"masks.white_above is {self.white_above}, expected a grey level from 0 to 254, or None",
+        )
+        require(
+            self.uncertain is None or 0 <= self.uncertain[0] <= self.uncertain[1] <= 1,
+            f"masks.uncertain is {self.uncertain}, expected two rising numbers in [0, 1], or None",
+        )

@@ -1,0 +1,1 @@
+"""IRN: confident seeds, affinity network, random walk."""

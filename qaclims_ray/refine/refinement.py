@@ -1,0 +1,235 @@
+"""From CAMs to pseudo masks, step by step (rows E7-E11): each step takes maps and hands maps on.
+
+Maps travel with the background score that turns them into labels, so that steps combine and every result can be
+scored like a seed. After a CRF, PAMR or SAM a map is the share of its class against the background: the border is 1/2.
+Without a background (`NO_BACKGROUND`) maps stay scores of the classes, and the foremost one wins.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, background_score
+from qaclims_ray.errors import ArtifactError
+from qaclims_ray.refine.config import MaskConfig, MaskStep
+from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
+from qaclims_ray.refine.crf_config import CrfConfig
+from qaclims_ray.refine.irn.random_walk import walk_cam
+from qaclims_ray.refine.pamr import refine_by_pamr
+from qaclims_ray.refine.sam import refine_by_sam
+from qaclims_ray.refine.shares import HALF, foreground_shares
+
+_CRF_LABEL_PIXELS = 4_000_000
+"""Pixels times labels of one CRF batch: bounds its memory."""
+
+BoundaryOf = Callable[[UInt8[Tensor, "3 height width"]], Float[Tensor, "grid_height grid_width"]]
+MasksOf = Callable[[UInt8[Tensor, "3 height width"]], Bool[Tensor, "mask height width"]]
+
+
+@dataclass(frozen=True)
+class Refiners:
+    """The networks that some steps need."""
+
+    boundary: BoundaryOf | None = None
+    """Step irn: boundary map of an image."""
+    segments: MasksOf | None = None
+    """Step sam: class-agnostic masks of an image."""
+
+
+def refined_threshold(config: MaskConfig, *, has_background: bool = True) -> float:
+    """Return the background score of the maps after the last step."""
+    return background_score(_after(config), has_background=has_background)
+
+
+def _after(config: MaskConfig) -> float:
+    match config.steps[-1:]:
+        case ():
+            return config.seed_threshold
+        case ("irn",):
+            return config.irn.walk_threshold
+        case _:
+            return HALF
+
+
+def refine_cams(
+    images: Sequence[UInt8[Tensor, "3 _height _width"]],
+    cams: Sequence[ImageCam],
+    config: MaskConfig,
+    refiners: Refiners,
+    *,
+    has_background: bool = True,
+    device: torch.device | str = "cpu",
+) -> list[ImageCam]:
+    """Refine the CAMs of some images; an image without classes is returned as it is.
+
+    Args:
+        images: RGB pixels.
+        cams: their maps; full ones, and grid ones where the first step is irn.
+        config: steps and their settings.
+        refiners: networks of the steps.
+        has_background: whether pixels may show none of the classes; irn and sam need it.
+        device: where a CRF and PAMR are computed.
+
+    Returns:
+        Maps in [0, 1] at each image's resolution, -1 where the image is white (`masks.white_above`);
+        `refined_threshold` is their background score.
+
+    Raises:
+        ArtifactError: when the maps that a step needs were not stored.
+    """
+    refined = list(cams)
+    for position, step in enumerate(config.steps):
+        before = replace(config, steps=config.steps[:position])
+        threshold = config.seed_threshold if position == 0 else _after(before)
+        threshold = background_score(threshold, has_background=has_background)
+        refined = _step(step, images, refined, threshold, config, refiners, torch.device(device))
+    if config.white_above is None:
+        return refined
+    return [without_white(image, cam, config.white_above) for image, cam in zip(images, refined, strict=True)]
+
+
+def _step(
+    step: MaskStep,
+    images: Sequence[Tensor],
+    cams: Sequence[ImageCam],
+    threshold: float,
+    config: MaskConfig,
+    refiners: Refiners,
+    device: torch.device,
+) -> list[ImageCam]:
+    match step:
+        case "crf":
+            return refine_by_crf(images, cams, threshold, config.crf, device=device)
+        case "irn":
+            assert refiners.boundary is not None
+            boundary = refiners.boundary
+            pairs = zip(images, cams, strict=True)
+            return [walk_cam(cam, boundary(image), config.irn) if cam.class_ids else cam for image, cam in pairs]
+        case "pamr":
+            pairs = zip(images, cams, strict=True)
+            return [_pamr(image, cam, threshold, config, device) for image, cam in pairs]
+        case "sam":
+            assert refiners.segments is not None
+            segments, pairs = refiners.segments, zip(images, cams, strict=True)
+            return [
+                refine_by_sam(cam, label_map(cam, threshold), segments(image), config.sam) if cam.class_ids else cam
+                for image, cam in pairs
+            ]
+
+
+def _pamr(image: Tensor, cam: ImageCam, threshold: float, config: MaskConfig, device: torch.device) -> ImageCam:
+    maps = _full(cam).to(device)
+    found = refine_by_pamr(image.to(device), replace(cam, full=maps), threshold, config.pamr)
+    return replace(found, full=None if found.full is None else found.full.cpu())
+
+
+def refine_by_crf(
+    images: Sequence[UInt8[Tensor, "3 _height _width"]],
+    cams: Sequence[ImageCam],
+    threshold: float,
+    config: CrfConfig,
+    *,
+    device: torch.device | str = "cpu",
+) -> list[ImageCam]:
+    """Refine maps by a dense CRF over the background, where there is one, and each image's own classes.
+
+    Images of one size and number of classes run together.
+
+    Args:
+        images: RGB pixels.
+        cams: maps in [0, 1].
+        threshold: background score of the maps.
+        config: kernels, and what the CRF starts from: the label map, or the scores as probabilities.
+        device: where it is computed.
+
+    Returns:
+        Per class its posterior against the background's, p_k / (p_k + p_0), or without a background its posterior.
+    """
+    refined = list(cams)
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for position, cam in enumerate(cams):
+        if cam.class_ids:
+            groups[cam.height, cam.width, len(cam.class_ids)].append(position)
+    for (height, width, num_classes), positions in groups.items():
+        at_once = max(1, _CRF_LABEL_PIXELS // (height * width * (num_classes + 1)))
+        for start in range(0, len(positions), at_once):
+            chosen = positions[start : start + at_once]
+            maps = torch.stack([_full(cams[position]) for position in chosen]).to(device)
+            pixels = torch.stack([images[position] for position in chosen]).to(device)
+            posterior = dense_crf(pixels, _energy(maps, threshold, config), config)
+            for position, one in zip(chosen, posterior, strict=True):
+                full = one if threshold == NO_BACKGROUND else foreground_shares(one)
+                refined[position] = replace(cams[position], full=full.cpu(), grid=None)
+    return refined
+
+
+def _energy(maps: Float[Tensor, "batch class height width"], threshold: float, config: CrfConfig) -> Tensor:
+    scores = maps if threshold == NO_BACKGROUND else torch.cat([torch.full_like(maps[:, :1], threshold), maps], 1)
+    match config.unary:
+        case "label":
+            labels: Int64[Tensor, "batch height width"] = scores.argmax(1)
+            return label_energy(labels, scores.shape[1], config.label_confidence)
+        case "softmax":
+            return probability_energy(scores / scores.sum(1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny))
+
+
+def without_uncertain(cam: ImageCam, uncertain: tuple[float, float] | None) -> ImageCam:
+    """Return maps that show no class where the foreground score is uncertain: scored as background, a miss (E11)."""
+    if uncertain is None or not cam.class_ids:
+        return cam
+    return replace(cam, full=_full(cam).masked_fill(_is_uncertain(cam, uncertain), NO_BACKGROUND))
+
+
+def without_white(image: UInt8[Tensor, "3 height width"], cam: ImageCam, white_above: int) -> ImageCam:
+    """Return maps that show no class where the image is white, as empty glass is on a slide.
+
+    Grey is 0.299 red + 0.587 green + 0.114 blue. As WSSS-Tissue does for LUAD-HistoSeg, which however keeps white
+    spots of fewer than 50 pixels.
+
+    Args:
+        image: RGB pixels.
+        cam: its maps.
+        white_above: grey level.
+    """
+    if not cam.class_ids:
+        return cam
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device)
+    is_white = torch.tensordot(weights, image.float(), dims=1) > white_above
+    return replace(cam, full=_full(cam).masked_fill(is_white.to(_full(cam).device), NO_BACKGROUND))
+
+
+def pseudo_mask(
+    cam: ImageCam, threshold: float, uncertain: tuple[float, float] | None
+) -> UInt8[Tensor, "height width"]:
+    """Return the label map of refined maps, with 255 where the foreground score is uncertain.
+
+    Args:
+        cam: refined maps.
+        threshold: their background score.
+        uncertain: pixels whose highest score lies above the first and not above the second become 255.
+    """
+    labels = label_map(cam, threshold)
+    if uncertain is None or not cam.class_ids:
+        return labels
+    return torch.where(_is_uncertain(cam, uncertain), IGNORE_VALUE, labels).to(torch.uint8)
+
+
+def _is_uncertain(cam: ImageCam, uncertain: tuple[float, float]) -> Bool[Tensor, "height width"]:
+    low, high = uncertain
+    score = _full(cam).amax(0)
+    return (score > low) & (score <= high)
+
+
+def _full(cam: ImageCam) -> Float[Tensor, "class height width"]:
+    if cam.full is None:
+        raise ArtifactError(
+            f"image {cam.image_id} was stored without full-resolution maps; "
+            "run `qaclims cams` with cams.store set to both or full"
+        )
+    return cam.full.float()

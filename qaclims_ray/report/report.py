@@ -1,0 +1,89 @@
+"""The report of a run: ``report.json`` for programs, ``report.html`` for people.
+
+The page is one file with everything inside (styles, charts, pictures), so it can be mailed and opened offline; the
+JSON holds the same figures as fractions. Which figures chose anything by pixel labels is said in both.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from qaclims_ray.data import storage
+from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.report.report_data import CHOSEN_BY_PIXEL_LABELS, ReportData
+from qaclims_ray.report.report_html import render_page
+
+JSON_NAME = "report.json"
+HTML_NAME = "report.html"
+_SCORED = (
+    "seed", "mask", "segmentation", "segmentation_crf", "segmentation_on_seeds", "segmentation_crf_on_seeds"
+)  # fmt: skip
+
+_DICE = ("mdice_fixed", "mdice_best", "dice", "dice_best")
+
+
+def write_report(uri: str, data: ReportData) -> str:
+    """Write ``report.json`` and ``report.html`` into a folder and return the page's URI.
+
+    Raises:
+        DataError: when there is no system to report on.
+        ResourceError: when the place cannot be written.
+    """
+    if not data.systems:
+        raise DataError("a report needs at least one system; run `qaclims train` and `qaclims evaluate` first")
+    content = json.dumps(report_json(data), indent=2, allow_nan=False, default=str)
+    storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())
+    page = storage.join(uri, HTML_NAME)
+    storage.write_bytes(page, render_page(data).encode())
+    return page
+
+
+def report_json(data: ReportData) -> dict[str, Any]:
+    """Return what ``report.json`` holds: plain values, fractions, null where a figure does not exist."""
+    systems = {}
+    for name, system in data.systems.items():
+        systems[name] = {
+            "label": system.label,
+            "description": system.description,
+            **{stage: _scores(getattr(system, stage)) for stage in _SCORED},
+            "mask_summary": dict(system.mask_summary),
+            "initial_weights": system.initial_weights,
+            "cooccurrence": None if system.cooccurrence is None else dataclasses.asdict(system.cooccurrence),
+            "prompts": None if system.prompts is None else system.prompts.nearest,
+            "prompts_own_text": None if system.prompts is None else system.prompts.own_text,
+            "curves": {quantity: [list(point) for point in points] for quantity, points in system.curves.items()},
+        }
+    return _plain(
+        {
+            "title": data.title,
+            "created": data.created,
+            "rank_by": data.rank_by,
+            "chosen_by_pixel_labels": list(CHOSEN_BY_PIXEL_LABELS),
+            "splits": dict(data.splits),
+            "systems": systems,
+            "timings": dict(data.timings),
+            "dataset": dict(data.dataset),
+            "environment": dict(data.environment),
+            "config": dict(data.config),
+        }
+    )
+
+
+def _scores(scores: SeedScores | None) -> dict[str, Any] | None:
+    if scores is None:
+        return None
+    return {**dataclasses.asdict(scores), **{name: getattr(scores, name) for name in _DICE}}
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity have no place in JSON: a figure that does not exist is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

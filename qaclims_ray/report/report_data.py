@@ -1,0 +1,127 @@
+"""What a report is made of: plain values that drivers gather and `report` and `report_html` show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
+from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.report.figures import Curve
+
+CHOSEN_BY_PIXEL_LABELS = (
+    "miou_best",
+    "threshold_best",
+    "false_positive_rate_best",
+    "false_negative_rate_best",
+    "iou_best",
+    "mdice_best",
+    "dice_best",
+    "curve",
+)
+"""Fields of `SeedScores` whose threshold was chosen with the masks; all others only compare with them. They are
+marked alike for seeds, pseudo masks and final networks, which all have these fields."""
+
+FULLY_SUPERVISED = "fully_supervised"
+"""Name of the system whose final network learns from the true masks: the bound of all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptReading:
+    """What a system's learned prompts say."""
+
+    nearest: Mapping[str, Sequence[tuple[str, float]]]
+    """Class -> nearest words with their cosines, the nearest first."""
+    own_text: Mapping[str, float]
+    """Class -> cosine of its prompt to its own text, "a photo of {class}."."""
+    vocabulary: str
+    """Where the words come from, and how many there are."""
+    picture: bytes = b""
+    """PNG: images, maps of the learned and of manual prompts; empty where there are no maps."""
+    images: Sequence[tuple[str, str, Sequence[str]]] = ()
+    """Rows of the picture: image id, class, texts of the manual prompts."""
+    note: str = ""
+    """Why there is no picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemReport:
+    """One compared system."""
+
+    label: str
+    """Short name, as tables and charts show it."""
+    seed: SeedScores | None
+    """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
+    mask: SeedScores | None = None
+    """Scores of its pseudo masks; the figures that count are those of the label maps as they are (`miou_fixed`)."""
+    segmentation: SeedScores | None = None
+    """Scores of its final network's label maps, without CRF; `miou_fixed` counts."""
+    segmentation_crf: SeedScores | None = None
+    """The same with the CRF (D4)."""
+    segmentation_on_seeds: SeedScores | None = None
+    """The final network on the images of seeds and pseudo masks, which it learned from: comparable with `mask`."""
+    segmentation_crf_on_seeds: SeedScores | None = None
+    """The same with CRF."""
+    mask_summary: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of the pseudo masks' index, such as coverage and ignored share; may be empty. The page shows numbers and
+    words, floats in [0, 1] in percent; what is nested stays in the JSON."""
+    initial_weights: str = ""
+    """What the final network started from; it moves the figures by points (D5)."""
+    description: str = ""
+    """One sentence: what it is."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """Name of a training quantity -> points (step, value)."""
+    contact_images: tuple[bytes, ...] = ()
+    """PNG pictures of this system alone."""
+    cooccurrence: CooccurrenceScores | None = None
+    """Where its false positives lie, in the miniature world."""
+    prompts: PromptReading | None = None
+    """What its prompts say, where it has some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """Everything a report shows."""
+
+    title: str
+    """Name of the run."""
+    config: Mapping[str, Any]
+    """The resolved configuration."""
+    environment: Mapping[str, Any]
+    """Versions, hardware, source hash: what a reader needs to repeat the run."""
+    timings: Mapping[str, float]
+    """Stage -> seconds."""
+    dataset: Mapping[str, Any]
+    """Name, counts, fingerprint of the data."""
+    systems: Mapping[str, SystemReport]
+    """Name -> system; the first is what the others are compared with."""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation": "val"}."""
+    contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
+    """Title -> PNG with the systems side by side."""
+    rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
+    """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
+    created: str = ""
+    """UTC time of the run, ISO 8601."""
+
+
+def bound(data: ReportData) -> SystemReport | None:
+    """Return the fully supervised system, or None where the run has none."""
+    return data.systems.get(FULLY_SUPERVISED)
+
+
+def has_background(data: ReportData) -> bool:
+    """Whether the scored labels hold a background, and so there are thresholds to speak of."""
+    stages = ("seed", "mask", "segmentation", "segmentation_crf")
+    scored = (getattr(system, stage) for system in data.systems.values() for stage in stages)
+    return all(scores.has_background for scores in scored if scores is not None)
+
+
+def has_later_stages(data: ReportData) -> bool:
+    """Whether anything after the seeds was scored."""
+    return any(s.mask or s.segmentation or s.segmentation_crf for s in data.systems.values())
+
+
+def winner(data: ReportData) -> str | None:
+    """Return the name of the system whose seeds have the highest figure, or None where nothing was scored."""
+    scored = {name: getattr(system.seed, data.rank_by) for name, system in data.systems.items() if system.seed}
+    return max(scored, key=lambda name: scored[name]) if scored else None

@@ -1,0 +1,192 @@
+"""The claim of both papers in one picture: seed -> pseudo mask -> final network, under the fully supervised bound."""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from qaclims_ray.report.figures import WIDTH_INCHES, colours_of, draw_legend, dress, plain_text
+from qaclims_ray.report.label_places import LEFT, place_labels
+from qaclims_ray.report.palette import INK, PAPER, QUIET_INK
+
+STAGE_WORDS = {
+    "seed": "seed, fixed threshold",
+    "mask": "pseudo mask",
+    "segmentation": "final network",
+    "segmentation_crf": "final network + CRF",
+}
+"""Stages in the order of the pipeline, and what charts call them."""
+
+_OFFSETS = {"seed": -0.33, "mask": -0.11, "segmentation": 0.11, "segmentation_crf": 0.33}
+_MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "segmentation_crf": "s", "best": "*"}
+_SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "segmentation_crf": 7, "best": 10}
+_MARKER_POINTS = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
+_PANEL_POINTS = (815.0, 250.0)  # as the layout leaves it, about: it is only known after drawing
+_BEST_WORDS = "seed, best threshold (chosen with pixel labels)"
+_MIN_SLOTS = 3
+_MIN_SPAN = 0.2
+_MAX_NAME_LINES = 3
+
+
+def stages_figure(
+    systems: Mapping[str, Mapping[str, float]],
+    *,
+    bound: tuple[str, float] | None = None,
+    bound_crf: float | None = None,
+    best_seeds: Mapping[str, float] | None = None,
+    splits: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+    has_threshold: bool = True,
+) -> Figure:
+    """Draw the mIoU of every system's stages as a short connected line, systems side by side.
+
+    Args:
+        systems: label -> stage (of `STAGE_WORDS`) -> mIoU as a fraction; stages may be missing or NaN.
+        bound: label and mIoU of the fully supervised network, drawn as a line across.
+        bound_crf: mIoU of that network with CRF, another line.
+        best_seeds: label -> mIoU of the seed at the threshold that was chosen with pixel labels, an open star.
+        splits: stage -> split it is scored on, named in the legend.
+        colours: as in `figures.sweep_figure`.
+        has_threshold: whether seeds have a threshold to be named in the legend; without a background they have none.
+    """
+    shown = {label: _finite(stages) for label, stages in systems.items()}
+    stars = {label: value for label, value in (best_seeds or {}).items() if label in shown and math.isfinite(value)}
+    lines = _bound_lines(bound, bound_crf)
+    values = [value for stages in shown.values() for value in stages.values()] + list(stars.values())
+    low, high = _limits(values + [value for _, value in lines])
+    figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
+    axes = figure.subplots()
+    dress(axes, "")
+    slots = max(len(shown), _MIN_SLOTS)
+    centre = (len(shown) - 1) / 2
+    axes.set(xlim=(centre - slots / 2 - 0.2, centre + slots / 2), ylim=(low, high))
+    font_points = 9.5 if slots <= 6 else 8.0
+    for position, (label, colour) in enumerate(colours_of(colours, shown).items()):
+        if position:
+            axes.axvline(position - 0.5, color=QUIET_INK, alpha=0.25, linewidth=0.7)
+        if label in stars:
+            _mark(axes, "best", position + _OFFSETS["seed"], stars[label], colour)
+        _draw_system(axes, position, shown[label], colour)
+    _draw_values(axes, shown, stars, lines, font_points)
+    for (name, value), gid in zip(lines, ("bound", "bound-crf"), strict=False):
+        _draw_bound(axes, name, value, gid)
+    width = max(8, int(WIDTH_INCHES * 13.5 / slots))
+    axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_points)
+    axes.grid(False, axis="x")
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.set_ylabel("mIoU", color=INK)
+    words = STAGE_WORDS if has_threshold else {**STAGE_WORDS, "seed": "seed"}
+    _add_meanings(axes, shown, bool(stars), splits or {}, words)
+    draw_legend(figure, axes)
+    return figure
+
+
+def _draw_system(axes: Axes, position: int, stages: Mapping[str, float], colour: str) -> None:
+    columns = [position + _OFFSETS[stage] for stage in stages]
+    axes.plot(columns, list(stages.values()), color=colour, linewidth=2.2, gid=f"system-{position}")
+    for column, (stage, value) in zip(columns, stages.items(), strict=True):
+        _mark(axes, stage, column, value, colour)
+
+
+def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label: str | None = None) -> None:
+    """Draw one marker: a stage's, or the open star of "best"; NaN only makes its entry in the legend."""
+    is_open = kind in ("seed", "best")
+    axes.plot(
+        column, value, _MARKERS[kind], color=colour, markersize=_SIZES[kind], label=label, zorder=4,
+        markerfacecolor=PAPER if is_open else colour, markeredgecolor=colour if is_open else PAPER,
+    )  # fmt: skip
+
+
+def _draw_values(
+    axes: Axes, shown: Mapping[str, Mapping[str, float]], stars: Mapping[str, float], lines: list[tuple[str, float]],
+    font_points: float,
+) -> None:  # fmt: skip
+    """Write each value where lines, markers and other values leave room: seeds left of their point if they can be."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    scale = np.array([_PANEL_POINTS[0] / (right - left), _PANEL_POINTS[1] / (high - low)])
+    points, labels, firsts, obstacles, taken = [], [], [], [], np.zeros((0, 4))
+    for position, (label, stages) in enumerate(shown.items()):
+        corners = [(position + _OFFSETS[stage], value) for stage, value in stages.items()]
+        points += corners
+        labels += [f"{100 * value:.1f}" for value in stages.values()]
+        firsts += [LEFT if stage == "seed" else (0, 1) for stage in stages]
+        marks = corners + ([(position + _OFFSETS["seed"], stars[label])] if label in stars else [])
+        obstacles += [(np.array(mark) - (left, low)) * scale + offset for mark in marks for offset in _MARKER_POINTS]
+        for one, other in itertools.pairwise(corners):
+            obstacles += list((np.linspace(one, other, 20) - (left, low)) * scale)
+    if not points:
+        return
+    for name, value in lines:
+        height = (value - low) * scale[1]
+        obstacles += [(x, height) for x in np.arange(0, _PANEL_POINTS[0], 4)]
+        taken = np.concatenate([taken, [[0, height, 7.0 * len(_bound_text(name, value)), height + 16]]])
+    anchors = (np.array(points) - (left, low)) * scale
+    text = (2.55 * font_points, 1.15 * font_points)
+    offsets = place_labels(
+        anchors, np.array(obstacles), text=text, ground=_PANEL_POINTS, first_choices=firsts, taken=taken
+    )
+    for label, point, (x, y) in zip(labels, points, offsets.tolist(), strict=True):
+        axes.annotate(
+            label, point, (x, y), textcoords="offset points", ha="center", va="center", color=INK, fontsize=font_points
+        )
+
+
+def _bound_lines(bound: tuple[str, float] | None, bound_crf: float | None) -> list[tuple[str, float]]:
+    if bound is None:
+        return []
+    name, value = bound
+    lines = [(name, value), (f"{name} + CRF", math.nan if bound_crf is None else bound_crf)]
+    return [(words, height) for words, height in lines if math.isfinite(height)]
+
+
+def _draw_bound(axes: Axes, label: str, value: float, gid: str) -> None:
+    axes.axhline(value, color=INK, linewidth=1.4, linestyle=(0, (6, 3)), gid=gid, zorder=1)
+    axes.annotate(
+        plain_text(_bound_text(label, value)), (0, value), (4, 3), xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points", ha="left", va="bottom", color=INK, fontsize=9.5, fontweight="bold",
+    )  # fmt: skip
+
+
+def _bound_text(label: str, value: float) -> str:
+    return f"{label} {100 * value:.1f}"
+
+
+def _add_meanings(
+    axes: Axes,
+    shown: Mapping[str, Mapping[str, float]],
+    has_stars: bool,
+    splits: Mapping[str, str],
+    stage_words: Mapping[str, str],
+) -> None:
+    for stage, words in stage_words.items():
+        if any(stage in stages for stages in shown.values()):
+            split = splits.get(stage.removesuffix("_crf"))
+            text = f"{words} ({plain_text(split)})" if split is not None else words
+            _mark(axes, stage, math.nan, math.nan, QUIET_INK, text)
+    if has_stars:
+        _mark(axes, "best", math.nan, math.nan, QUIET_INK, _BEST_WORDS)
+
+
+def _finite(stages: Mapping[str, float]) -> dict[str, float]:
+    """The stages that have a figure, in the pipeline's order."""
+    return {stage: stages[stage] for stage in STAGE_WORDS if stage in stages and math.isfinite(stages[stage])}
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    if not values:
+        return 0.0, 1.0
+    span = max(values) - min(values)
+    # At least 20 points: a step of half a point must not look like a leap.
+    pad = max(0.11 * span, (_MIN_SPAN - span) / 2)
+    return max(0.0, min(values) - pad), max(values) + pad
+
+
+def _wrapped(label: str, width: int) -> str:
+    lines = textwrap.wrap(label, width, max_lines=_MAX_NAME_LINES, placeholder="..")
+    return "\n".join(plain_text(line) for line in lines)

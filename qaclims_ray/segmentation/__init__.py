@@ -1,0 +1,1 @@
+"""Final networks, trained on pseudo masks."""

@@ -1,0 +1,1 @@
+"""Architectures of final networks."""

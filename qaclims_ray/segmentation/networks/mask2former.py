@@ -1,0 +1,361 @@
+"""Mask2Former (Cheng et al. 2022, arXiv 2112.01527): transformers' own network, SemPLeS's final one (row D8).
+
+Each of its queries predicts a mask and a class, or that it stands for nothing. In training the labels of an image are
+a set of (mask, class), matched to queries. Here are its sizes, its initial weights, and its loss as a sum that does not
+depend on the number of workers and knows ignored pixels.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
+from jaxtyping import Bool, Float, Int64, UInt8
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+from transformers.models.mask2former.modeling_mask2former import dice_loss, sample_point
+from transformers.models.swin.modeling_swin import SwinBackbone
+
+from qaclims_ray.data.classes import IGNORE_VALUE
+from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.segmentation.config import SegmentationNetConfig
+
+MINIATURE = "miniature"
+"""Backbone name of the small network for pictures of 64 pixels."""
+DROP_PATH = 0.3
+"""Stochastic depth of the published networks' Swin."""
+TRANSFORMERS_CONFIG = "transformers_config"
+"""Entry of a network's description: transformers' configuration as JSON text."""
+_SIZES: dict[str, dict[str, Any]] = {
+    MINIATURE: {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4},
+    "swin_tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
+    "swin_small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
+    "swin_base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 12},
+    "swin_large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
+}
+"""Swin by name; window 12 is that of the weights pretrained at 384 pixels."""
+_MINIATURE_DECODER: dict[str, Any] = {
+    "feature_size": 32,
+    "mask_feature_size": 32,
+    "hidden_dim": 32,
+    "encoder_feedforward_dim": 64,
+    "dim_feedforward": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 4,
+    "num_attention_heads": 4,
+    "num_queries": 20,
+    "train_num_points": 1024,
+}
+_PAD_PX = 32
+_STRIDE = 4
+_ABSENT = -30.0
+"""Mask logit of cells that do not count."""
+_HEAD_KEYS = {"class_predictor.weight", "class_predictor.bias", "criterion.empty_weight"}
+_UNUSED_NORM = "swin.layernorm."
+"""Norm that the hub's Mask2Formers lack, and that nothing here looks at."""
+_COMPUTED = "relative_position_index"
+"""Buffer that the hub's older files hold."""
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+class Mask2Former(nn.Module):
+    """transformers' Mask2Former with Swin; follows `segmentation_network.SegmentationNetwork`."""
+
+    supervision: Literal["dense", "sets"] = "sets"
+
+    def __init__(self, net: Mask2FormerForUniversalSegmentation, config: SegmentationNetConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.num_labels = net.class_predictor.out_features - 1
+        # Its output is computed, but nothing here looks at it; DDP waits for every gradient.
+        self._swin.swin.layernorm.requires_grad_(False)
+
+    @property
+    def description(self) -> dict[str, int | bool | str]:
+        """What beside `config` rebuilds the network: a checkpoint may have brought sizes of its own."""
+        return {TRANSFORMERS_CONFIG: json.dumps(self.net.config.to_dict())}
+
+    def forward(
+        self, image: Float[Tensor, "batch 3 height width"], labels: UInt8[Tensor, "batch height width"] | None = None
+    ) -> Float[Tensor, "batch label out_height out_width"] | Float[Tensor, ""]:
+        """Return the logarithm of normalised semantic scores at stride 4; in training this worker's share of the loss.
+
+        The image is padded with zeros (the mean colour) to sides that are multiples of 32. Padding is ignored in
+        training, for which all workers have to call this together, and cut off at test time. An image whose sides are
+        no multiples of 4 gets scores in its own size, since no whole number of cells covers it.
+        """
+        height, width = image.shape[2:]
+        padding = (0, -width % _PAD_PX, 0, -height % _PAD_PX)
+        output = self.net(pixel_values=F.pad(image, padding), output_auxiliary_logits=True)
+        layers = [output, *output.auxiliary_logits] if labels is not None else [output]
+        classes = [layer["class_queries_logits"].float() for layer in layers]
+        masks = [layer["masks_queries_logits"].float() for layer in layers]
+        with torch.autocast(image.device.type, enabled=False):
+            if labels is not None:
+                labels = F.pad(labels, padding, value=IGNORE_VALUE)
+                return set_loss(self.net, classes, masks, labels, sum_over_workers=_sum_over_workers)
+            scores = semantic_scores(classes[0], masks[0])
+        if height % _STRIDE or width % _STRIDE:
+            scores = F.interpolate(scores, scale_factor=_STRIDE, mode="bilinear", align_corners=False)
+            return scores[:, :, :height, :width].log()
+        return scores[:, :, : height // _STRIDE, : width // _STRIDE].log()
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield Swin's parameters; in the published training they learn at a tenth of the others' rate."""
+        return self._swin.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all others: pixel decoder, transformer decoder, classes."""
+        backbone = {id(parameter) for parameter in self._swin.parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in backbone)
+
+    @property
+    def _swin(self) -> SwinBackbone:
+        return self.net.model.pixel_level_module.encoder
+
+
+def semantic_scores(
+    class_logits: Float[Tensor, "batch query answer"], mask_logits: Float[Tensor, "batch query cell_height cell_width"]
+) -> Float[Tensor, "batch label cell_height cell_width"]:
+    """Return the paper's semantic inference, normalised: over queries, the sum of class probability times mask.
+
+    Args:
+        class_logits: every label, then no object.
+        mask_logits: of each query.
+
+    Returns:
+        Positive numbers that add up to 1 over labels; all equal where no query says anything.
+    """
+    classes = class_logits.softmax(dim=-1)[..., :-1]
+    scores = torch.einsum("bql,bqhw->blhw", classes, mask_logits.sigmoid())
+    # Far above the smallest float, so that neither quotient nor logarithm overflows.
+    scores = scores.clamp(min=1e-30)
+    return (scores / scores.sum(dim=1, keepdim=True)).clamp(min=1e-30)
+
+
+def set_loss(
+    net: Mask2FormerForUniversalSegmentation,
+    class_logits: list[Float[Tensor, "batch query answer"]],
+    mask_logits: list[Float[Tensor, "batch query cell_height cell_width"]],
+    labels: UInt8[Tensor, "batch height width"],
+    *,
+    sum_over_workers: Callable[[Tensor], Tensor],
+) -> Float[Tensor, ""]:
+    """Compute this worker's share of the loss of the global batch (section 3.3 of the paper), over all layers.
+
+    Matching, point sampling, class and dice loss are transformers' own, and so is the sum while no pixel is ignored
+    and one worker trains. What differs:
+
+    - Normalisation: transformers divides the number of masks of all workers by the number of workers twice
+      (accelerate's `reduce` already takes the mean), which raises the mask losses with the number of workers, and it
+      averages the class losses of workers that hold different numbers of masks. Here sums are divided by global counts,
+      so that shares add up to the loss of the global batch. What still depends on the workers are the random points,
+      as each worker draws its own.
+    - Ignored pixels (255): a point on one is left out of the mean over points and of the dice loss, and the search for
+      uncertain points passes over cells that are mostly ignored. The released code trains all masks to be absent there.
+
+    An image without any label has no mask: its queries learn that they stand for nothing. A loss without any mask
+    still depends on all parameters.
+
+    Args:
+        net: gives the criterion and the weights of its terms.
+        class_logits: of every decoder layer.
+        mask_logits: of every decoder layer; stretched they cover the labels.
+        labels: label maps, 255 ignored.
+        sum_over_workers: adds up this worker's counts and the others'.
+    """
+    targets = [label_sets(label_map) for label_map in labels]
+    num_queries = class_logits[0].shape[1]
+    num_masks = sum(min(len(classes), num_queries) for _, classes in targets)
+    no_object = net.config.no_object_weight
+    class_weight = num_masks + no_object * (len(labels) * num_queries - num_masks)
+    counts = torch.tensor([num_masks, class_weight], dtype=torch.float32, device=labels.device)
+    all_masks, all_class_weight = sum_over_workers(counts).unbind()
+    total = sum(logits.sum() * 0.0 for logits in mask_logits)
+    for classes, masks in zip(class_logits, mask_logits, strict=True):
+        entropy, points, dice = _layer_loss(net, classes, masks, targets, labels == IGNORE_VALUE)
+        total = total + net.config.class_weight * entropy * (class_weight / all_class_weight)
+        mask_terms = net.config.mask_weight * points + net.config.dice_weight * dice
+        total = total + mask_terms / all_masks.clamp(min=1)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def label_sets(
+    labels: UInt8[Tensor, "height width"],
+) -> tuple[Float[Tensor, "mask height width"], Int64[Tensor, " mask"]]:
+    """Return the masks of an image's labels, and the labels; background is a label, ignored pixels belong to none."""
+    classes = labels.unique()
+    classes = classes[classes != IGNORE_VALUE]
+    return (labels == classes[:, None, None]).float(), classes.long()
+
+
+def _layer_loss(
+    net: Mask2FormerForUniversalSegmentation,
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: list[tuple[Tensor, Tensor]],
+    is_ignored: Bool[Tensor, "batch height width"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one layer's class loss (weighted mean), and the sums over masks of its two mask losses."""
+    criterion: Any = net.criterion
+    masks, classes = [mask for mask, _ in targets], [label for _, label in targets]
+    share = F.interpolate(is_ignored[:, None].float(), size=mask_logits.shape[2:], mode="area")
+    counted = mask_logits.masked_fill(share > 0.5, _ABSENT)
+    matches = criterion.matcher(counted, class_logits, masks, classes)
+    entropy = criterion.loss_labels(class_logits, classes, matches)["loss_cross_entropy"]
+    image = torch.cat([torch.full_like(query, index) for index, (query, _) in enumerate(matches)])
+    query = torch.cat([query for query, _ in matches])
+    if len(query) == 0:
+        return entropy, entropy.new_zeros(()), entropy.new_zeros(())
+    matched = torch.cat([mask[target] for mask, (_, target) in zip(masks, matches, strict=True)])[:, None]
+    with torch.no_grad():
+        points = criterion.sample_points_using_uncertainty(
+            counted[image, query][:, None],
+            criterion.calculate_uncertainty,
+            criterion.num_points,
+            criterion.oversample_ratio,
+            criterion.importance_sample_ratio,
+        )
+        ignored = sample_point(is_ignored[image, None].float(), points, align_corners=False).squeeze(1)
+        expected = sample_point(matched, points, align_corners=False).squeeze(1) / (1 - ignored).clamp(min=0.5)
+        counts = ignored < 0.5
+    logits = sample_point(mask_logits[image, query][:, None], points, align_corners=False).squeeze(1)  # (mask, point)
+    # With such a logit and no mask a point adds nothing to either loss, and no gradient.
+    logits, expected = logits.where(counts, _ABSENT), expected.where(counts, 0.0)
+    losses = F.binary_cross_entropy_with_logits(logits, expected, reduction="none") * counts
+    per_mask = losses.sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    return entropy, per_mask.sum(), dice_loss(logits, expected, 1)
+
+
+def _sum_over_workers(counts: Float[Tensor, " count"]) -> Float[Tensor, " count"]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(counts)
+    return counts
+
+
+def build_mask2former(
+    config: SegmentationNetConfig, num_labels: int, *, description: dict[str, Any] | None = None
+) -> Mask2Former:
+    """Make a network from the weights that the settings name.
+
+    "random" (or nothing) takes transformers' initial values (torch's global generator). A hub name or folder holds
+    either a Mask2Former, which brings its own decoder, queries and loss weights, and whose class layer starts anew
+    where its number of labels differs; or a Swin, which initialises the backbone alone and brings its window size.
+
+    Args:
+        config: size and weights of the Swin.
+        num_labels: K + 1, background being a class of its own; K without one.
+        description: that of a stored network, which is rebuilt with fresh weights.
+
+    Raises:
+        ConfigError: for an unknown size, or weights "timm".
+        ModelError: when the weights are absent, broken, or of another size.
+    """
+    if config.backbone not in _SIZES:
+        raise ConfigError(
+            f"segmentation.net.backbone is {config.backbone!r}; mask2former needs one of {', '.join(_SIZES)}"
+        )
+    if config.weights == "timm":
+        raise ConfigError(
+            "timm has no weights for Mask2Former; set segmentation.net.weights to a hub name or local folder of a "
+            'transformers Mask2Former or Swin (e.g. "microsoft/swin-large-patch4-window12-384-in22k"), or "random"'
+        )
+    if description is not None:
+        stored = Mask2FormerConfig.from_dict(json.loads(description[TRANSFORMERS_CONFIG]))
+        return Mask2Former(Mask2FormerForUniversalSegmentation(stored), config)
+    if config.weights in ("", "random"):
+        fresh = _network_config(config.backbone, SwinConfig(**_SIZES[config.backbone]), num_labels)
+        return Mask2Former(Mask2FormerForUniversalSegmentation(fresh), config)
+    return Mask2Former(_pretrained(config, num_labels), config)
+
+
+def _network_config(backbone: str, swin: SwinConfig, num_labels: int) -> Mask2FormerConfig:
+    swin = copy.deepcopy(swin)
+    swin.drop_path_rate = DROP_PATH
+    swin.set_output_features_output_indices(out_features=list(swin.stage_names[1:]), out_indices=None)
+    sizes: dict[str, Any] = {"num_labels": num_labels, **(_MINIATURE_DECODER if backbone == MINIATURE else {})}
+    return Mask2FormerConfig(backbone_config=swin, **sizes)
+
+
+def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerForUniversalSegmentation:
+    weights = config.weights
+    try:
+        found: Any = AutoConfig.from_pretrained(weights)
+        if found.model_type == "mask2former":
+            _check_size(config, found.backbone_config)
+            found.num_labels = num_labels
+            loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
+                weights, config=found, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            net, report = loaded
+            _check_fit(weights, report, replaced=_HEAD_KEYS)
+        elif found.model_type == "swin":
+            _check_size(config, found)
+            net = Mask2FormerForUniversalSegmentation(_network_config(config.backbone, found, num_labels))
+            loaded = SwinBackbone.from_pretrained(
+                weights, config=net.model.pixel_level_module.encoder.config, output_loading_info=True
+            )
+            swin, report = loaded
+            _check_fit(weights, report, new="hidden_states_norms.", left_out="classifier.")
+            net.model.pixel_level_module.encoder.load_state_dict(swin.state_dict())
+        else:
+            raise ModelError(
+                f"segmentation.net.weights {weights} is a {found.model_type!r}; expected a Mask2Former or a Swin of "
+                "transformers. Give the hub name or folder of one"
+            )
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split())[:300].rstrip(" .")
+        raise ModelError(
+            f"segmentation.net.weights {weights} cannot be read as a Mask2Former or Swin of transformers: {reason}. "
+            "Give a hub name or a folder with config.json and model.safetensors"
+        ) from None
+    return net
+
+
+def _check_size(config: SegmentationNetConfig, swin: Any) -> None:
+    """Refuse another Swin than the settings name, since these are what is recorded."""
+    sizes = {name: getattr(swin, name, None) for name in ("embed_dim", "depths", "num_heads")}
+    found = {name: list(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
+    expected = {name: _SIZES[config.backbone][name] for name in found}
+    if swin.model_type == "swin" and found == expected:
+        return
+    fitting = [name for name, size in _SIZES.items() if found.items() <= size.items()]
+    advice = f"set segmentation.net.backbone {fitting[0]}" if fitting else f"choose weights of a {config.backbone}"
+    raise ModelError(
+        f"segmentation.net.weights {config.weights} has a {swin.model_type} of {found}, but segmentation.net.backbone "
+        f"{config.backbone} is a swin of {expected}; {advice}"
+    )
+
+
+def _check_fit(
+    weights: str,
+    report: dict[str, Any],
+    *,
+    replaced: Collection[str] = (),
+    new: str = _UNUSED_NORM,
+    left_out: str = _COMPUTED,
+) -> None:
+    """Refuse weights of which not every key fits, but for the names (or parts of them) given here."""
+    missing = [key for key in report["missing_keys"] if new not in key and _UNUSED_NORM not in key]
+    surplus = [key for key in report["unexpected_keys"] if left_out not in key and _COMPUTED not in key]
+    misshapen = [key for key, *_ in report["mismatched_keys"] if key not in replaced]
+    if missing or surplus or misshapen:
+        raise ModelError(
+            f"segmentation.net.weights {weights} do not fit the network: {len(missing)} missing {sorted(missing)[:3]}, "
+            f"{len(surplus)} unknown {sorted(surplus)[:3]}, {len(misshapen)} of another shape {sorted(misshapen)[:3]}"
+        )

@@ -1,0 +1,125 @@
+"""Final segmentation networks: what their training and test time need of them, and which of them to make.
+
+They are trained on pseudo masks as if these were ground truth (rows D1-D8).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.network_folder import load_network, save_network
+from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1, build_deeplab_v1
+from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2, build_deeplab_v2
+from qaclims_ray.segmentation.networks.encoder import EncoderSegmenter, build_encoder_segmenter
+from qaclims_ray.segmentation.networks.mask2former import Mask2Former, build_mask2former
+from qaclims_ray.segmentation.networks.segmenter import Segmenter, build_segmenter
+
+
+@runtime_checkable
+class SegmentationNetwork(Protocol):
+    """What an ``nn.Module`` must offer to be trained as a final network."""
+
+    config: SegmentationNetConfig
+    """Its settings."""
+    num_labels: int
+    """K + 1; the background is the first."""
+
+    @property
+    def supervision(self) -> Literal["dense", "sets"]:
+        """What `forward` returns when it is given labels: logits to be supervised, or a loss."""
+        ...
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch 3 height width"],
+        labels: UInt8[Tensor, "batch height width"] | None = None,
+    ) -> (
+        Float[Tensor, "batch label out_height out_width"]
+        | tuple[Float[Tensor, "batch label _ _"], ...]
+        | Float[Tensor, ""]
+    ):
+        """Return scores for test time, or what is to be trained on.
+
+        Args:
+            image: normalised with `config.image_mean` and `config.image_std`, of any size.
+            labels: label values, 255 where a pixel has none; given in training only.
+
+        Returns:
+            Without labels: logits or log-probabilities at the network's own resolution, to be resized bilinearly
+            before the softmax. With labels: "dense" networks give a tuple of logits, each to be supervised by
+            itself; "sets" networks give this worker's share of their loss.
+        """
+        ...
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that are new in this network; with the backbone's they are all."""
+        ...
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that may come pretrained."""
+        ...
+
+
+FinalNetwork: TypeAlias = EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former
+"""The final networks there are, for code that also uses what every ``nn.Module`` has."""
+
+
+def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -> FinalNetwork:
+    """Make a final network; what is not pretrained is random, from torch's global generator.
+
+    Args:
+        config: architecture, backbone, initial weights.
+        num_labels: K + 1, or K without a background.
+
+    Raises:
+        ConfigError: when the initial weights are not chosen, or the backbone is unknown or unsuitable.
+        ModelError: when the initial weights are absent, broken or do not fit.
+    """
+    if not config.weights:
+        raise ConfigError(
+            'segmentation.net.weights is not chosen; set it to "random", "timm" or a local file. It moves the result '
+            "by points (row D5), so there is no default"
+        )
+    match config.architecture:
+        case "encoder":
+            return build_encoder_segmenter(config, num_labels)
+        case "segmenter":
+            return build_segmenter(config, num_labels)
+        case "mask2former":
+            return build_mask2former(config, num_labels)
+        case "deeplab_v2":
+            return build_deeplab_v2(config, num_labels)
+        case "deeplab_v1":
+            return build_deeplab_v1(config, num_labels)
+
+
+def save_segmentation_network(net: FinalNetwork, folder: str) -> None:
+    """Write settings and weights into a local folder, which is made if it is not there."""
+    description = net.description if isinstance(net, Mask2Former) else {}
+    save_network(net, net.config, folder, num_labels=net.num_labels, **description)
+
+
+def load_segmentation_network(folder: str, device: torch.device | str = "cpu") -> FinalNetwork:
+    """Read a final network back, in evaluation mode; its initial weights are not needed again.
+
+    Args:
+        folder: local path or URI.
+        device: where it goes.
+
+    Raises:
+        ArtifactError: when the folder holds no network, or a broken one.
+    """
+    return load_network(folder, _rebuild, device, config_type=SegmentationNetConfig)
+
+
+def _rebuild(config: SegmentationNetConfig, description: dict[str, Any]) -> FinalNetwork:
+    config = dataclasses.replace(config, weights="random")
+    if config.architecture == "mask2former":
+        return build_mask2former(config, description["num_labels"], description=description)
+    return build_segmentation_network(config, description["num_labels"])

@@ -1,0 +1,1 @@
+"""The pipeline, artefact to artefact, one module per verb."""

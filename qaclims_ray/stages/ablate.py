@@ -1,0 +1,346 @@
+"""An ablation: every row of a paper's table, for every seed, as trials that run beside each other.
+
+A seed has one run folder. Its data, corpus and classifier are made once; each row is a system in that folder. So
+running the same command again repeats nothing that is finished, and tables share the rows they have in common.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import ray
+from rich.console import Console
+
+from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.trials import Trial, run_trials
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.errors import ConfigError, DataError, QaclimsError
+from qaclims_ray.methods.semples.phases import Phase, run_phases
+from qaclims_ray.presets.table import preset
+from qaclims_ray.report.ablation_table import (
+    AblationResult,
+    ResultRow,
+    SeedFigures,
+    ablation_markdown,
+    failures,
+    mean_and_deviation,
+    table_cells,
+    write_ablation,
+)
+from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.stages.data import scored_manifest
+from qaclims_ray.stages.evaluate import can_score
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.pipeline import OnEpoch, Outcome, run_pipeline
+from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.report import environment, supervision
+from qaclims_ray.stages.train import phase_settings
+from qaclims_ray.systems.ablations import AblationRow, AblationTable, with_rows
+from qaclims_ray.systems.table import system_config, system_of, uses_given
+from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
+from qaclims_ray.tracking.mlflow_tracker import open_tracker
+from qaclims_ray.tracking.run_description import run_tags
+from qaclims_ray.tracking.store import tracking_uri
+from qaclims_ray.tracking.tracker import Tracker, flatten_params
+
+SHARED = "shared"
+"""Trial under which a seed's classifier is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What is asked for."""
+
+    table: AblationTable
+    """The paper's table."""
+    preset: str
+    """Name of the preset the settings started from."""
+    config: RunConfig
+    """The preset with the user's settings; rows, and seeds, come on top."""
+    out: str
+    """Folder of the table and of one run folder per seed."""
+    seeds: tuple[int, ...]
+    """Seeds of the repetitions."""
+    concurrent: int | None = None
+    """Trials at once; None takes as many as the cluster holds."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds are {self.seeds}, expected one or more different numbers of at least 0")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise ConfigError(f"concurrent is {self.concurrent}, expected at least 1")
+        if self.config.cluster.num_workers == 0 and self.config.cluster.use_gpu:
+            raise ConfigError("cluster.num_workers 0 trains in a trial's own process, where no GPU is set aside: set 1")
+
+    def folder(self, seed: int) -> str:
+        """Return the run folder of a seed."""
+        return storage.join(self.out, f"seed-{seed}")
+
+    def run(self, seed: int, rows: tuple[AblationRow, ...]) -> RunConfig:
+        """Return the run of a seed with some of the rows."""
+        uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
+        places = {"seed": seed, "goal": "seed", "tracking.uri": uri, "tracking.enabled": bool(uri)}
+        return with_overrides(with_rows(self.config, rows), places)
+
+
+def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
+    """Run a table's trials and write the table; trials that fail are in the result with their reasons.
+
+    Raises:
+        QaclimsError: for what can be known before any work starts.
+    """
+    for seed in ablation.seeds:
+        preflight(ablation.run(seed, ablation.table.rows), ablation.folder(seed))
+    one = ablation.run(ablation.seeds[0], ablation.table.rows)
+    tracker = _tracker(ablation, one)
+    try:
+        with ray_session(_session(ablation)):
+            at_once = runs_at_once(one, ablation.concurrent)
+            trials = plan_trials(ablation)
+            console.print(f"{len(trials)} trials, {at_once} at once", highlight=False)
+            ended = run_trials(trials, at_once=at_once, on_end=functools.partial(_tell, console))
+            result = gather(ablation, ended, _conditions(ablation, ray.cluster_resources()))
+        files = write_ablation(ablation.out, result)
+        _log(tracker, result, files)
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish("FAILED" if failures(result) else "FINISHED")
+    console.print(ablation_markdown(result), highlight=False, markup=False, soft_wrap=True)
+    for uri in files.values():
+        console.print(uri, highlight=False, soft_wrap=True)
+    return result
+
+
+def plan_trials(ablation: Ablation) -> list[Trial]:
+    """Return the trials: what all rows of a seed share first, then the rows."""
+    trials, rows, seeds = [], ablation.table.rows, ablation.seeds
+    for seed in seeds:
+        # The miniature draws other images for every seed; elsewhere one corpus serves all seeds.
+        first = seeds[0] if ablation.config.data.dataset != "miniature" and seed != seeds[0] else None
+        source = None if first is None else ablation.folder(first)
+        work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source)
+        needs = () if first is None else (_trial_name(SHARED, first),)
+        trials.append(Trial(name=_trial_name(SHARED, seed), work=work, needs=needs))
+    for row in rows:
+        for seed in seeds:
+            config, folder = ablation.run(seed, (row,)), ablation.folder(seed)
+            trials.append(
+                Trial(
+                    name=_trial_name(row.name, seed),
+                    work=functools.partial(score_row, config, folder, row.name),
+                    needs=(_trial_name(SHARED, seed),),
+                    makes=frozenset(f"{folder} {name}" for name in artefacts_of(config, row.name)),
+                )
+            )
+    return trials
+
+
+def artefacts_of(config: RunConfig, name: str) -> set[str]:
+    """Name what is trained for a system and may serve others too: its own network, its base's, and SemPLeS's phases."""
+    system, resolved = system_of(config, name), system_config(config, name)
+    names = {f"network {name}"}
+    if system.base:
+        names |= artefacts_of(config, system.base) | {f"prompts of {system.base}"}
+    if system.kind == "semples":
+
+        def train(phase: Phase, network: str, prompts: str | None) -> str:
+            settings = phase_settings(resolved, phase, "semples")
+            names.add(key := artifacts.fingerprint_of([phase.kind, settings, network, prompts]))
+            return key
+
+        given = "given" if uses_given(config, name) else None
+        start = system.base if system.base and given is None else "classifier"
+        run_phases(resolved.semples, start, train, given=given)
+    return names
+
+
+def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
+    """Make what a seed's rows share: data, corpus, classifier.
+
+    Args:
+        config: the run with all rows.
+        out: the seed's run folder.
+        source: run folder of another seed on the same data, whose corpus is taken over.
+
+    Raises:
+        DataError: when no image could be scored, before anything is trained.
+    """
+    if source is not None:
+        take_over_corpus(source, out)
+    pipeline_to_file(config, out, until="corpus")
+    if not can_score(scored_manifest(read_manifest(RunLayout(out).manifest), config)):
+        raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
+    pipeline_to_file(
+        with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED
+    )
+
+
+def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
+    """Train and score one row in a prepared folder."""
+    seed = pipeline_to_file(config, out, until="evaluate", trial=name).scores[name].seed
+    return SeedFigures(
+        miou_fixed=seed.miou_fixed,
+        miou_label_free=seed.miou_label_free,
+        miou_best=seed.miou_best,
+        threshold_best=seed.threshold_best,
+    )
+
+
+def gather(ablation: Ablation, ended: Mapping[str, Any], conditions: Mapping[str, str]) -> AblationResult:
+    """Return the table of what the trials returned."""
+    table, rows = ablation.table, []
+    mark = " (epoch chosen with pixel labels)" if ablation.config.selection.criterion == "oracle" else ""
+    for row in table.rows:
+        results = {seed: ended[_trial_name(row.name, seed)] for seed in ablation.seeds}
+        rows.append(
+            ResultRow(
+                label=f"{row.label}{mark}",
+                system=row.name,
+                published=row.published,
+                scores={seed: found for seed, found in results.items() if isinstance(found, SeedFigures)},
+                failures={seed: str(found) for seed, found in results.items() if isinstance(found, QaclimsError)},
+            )
+        )
+    return AblationResult(
+        name=table.name,
+        title=f"{table.paper}: {table.title}",
+        what=table.what,
+        note=table.note,
+        rows=tuple(rows),
+        seeds=ablation.seeds,
+        conditions=conditions,
+    )
+
+
+def _trial_name(row: str, seed: int) -> str:
+    return f"seed {seed}, {row}"
+
+
+def pipeline_to_file(
+    config: RunConfig, out: str, *, until: str, trial: str = "", on_epoch: OnEpoch | None = None
+) -> Outcome:
+    """Run the pipeline; its lines go into a file, since several run at once.
+
+    Args:
+        config: the run.
+        out: run folder.
+        until: last stage.
+        trial: name under which its records are kept.
+        on_epoch: see `Stage.on_epoch`.
+    """
+    with _log_file(storage.join(RunLayout(out, trial).records, "log.txt")) as lines:
+        console = Console(file=lines, width=160)
+        return run_pipeline(config, out, until=until, trial=trial, console=console, on_epoch=on_epoch)
+
+
+@contextlib.contextmanager
+def _log_file(uri: str) -> Iterator[TextIO]:
+    """Open a file that grows line by line; in a bucket it appears at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "log.txt") if storage.is_remote(uri) else Path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("a", buffering=1) as lines:
+                try:
+                    yield lines
+                except BaseException:
+                    traceback.print_exc(file=lines)
+                    raise
+        finally:
+            if storage.is_remote(uri):
+                storage.write_bytes(uri, path.read_bytes())
+
+
+def take_over_corpus(source: str, out: str) -> None:
+    """Copy the corpus of another seed's folder, where there is one and none here; the corpus stage checks it."""
+    there, here = RunLayout(source), RunLayout(out)
+    if artifacts.read_meta(here.corpus) is None and artifacts.read_meta(there.corpus) is not None:
+        with storage.local_copy(there.corpus) as folder:
+            storage.upload_tree(folder, here.corpus)
+
+
+def _session(ablation: Ablation) -> RunConfig:
+    """Return the settings of a Ray that this command starts itself: room for all trials at once."""
+    config = ablation.config
+    if config.cluster.num_cpus is not None:
+        return config
+    needed = required_cpus(config)
+    cpus = max(math.ceil(needed * (ablation.concurrent or 1)), os.cpu_count() or 1)
+    store = config.cluster.object_store_mib * (ablation.concurrent or max(int(cpus // needed), 1))
+    return with_overrides(config, {"cluster.num_cpus": cpus, "cluster.object_store_mib": store})
+
+
+def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:
+    text = "done"
+    if isinstance(result, QaclimsError):
+        text = f"FAILED: {result}"
+    elif isinstance(result, SeedFigures):
+        text = f"mIoU {result.miou_fixed:.1%} at the fixed threshold, {result.miou_best:.1%} at the best (pixel labels)"
+    console.print(f"{trial.name:<40} {seconds:7.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _conditions(ablation: Ablation, resources: Mapping[str, float]) -> dict[str, str]:
+    config, found = ablation.config, environment()
+    default, changed = flatten_params(to_dict(preset(ablation.preset))), flatten_params(to_dict(config))
+    settings = [f"{name}={value}" for name, value in changed.items() if default.get(name) != value]
+    nodes = sum(name.startswith("node:") and not name.endswith("__") for name in resources)
+    cluster = f"{nodes} node{'s' if nodes > 1 else ''}, {resources.get('CPU', 0):g} logical CPU"
+    kinds = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
+    gpus = f", {resources['GPU']:g} GPU ({', '.join(kinds)})" if resources.get("GPU") else ""
+    packages: Any = found["packages"]
+    return {
+        "preset": ablation.preset,
+        "settings": ", ".join(settings) or "the preset's own",
+        "supervision": supervision(ablation.run(ablation.seeds[0], ablation.table.rows)),
+        "seeds": ", ".join(map(str, ablation.seeds)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{cluster}{gpus}; driver {found['machine']}, {found['cores']} cores, {found['memory_gib']} GiB",
+        "versions": ", ".join(
+            [f"qaclims_ray {found['qaclims_ray']} ({found['source_hash']})", f"Python {found['python']}"]
+            + [f"{name} {number}" for name, number in packages.items()]
+        ),
+    }
+
+
+def _tracker(ablation: Ablation, one: RunConfig) -> Tracker:
+    asked = {"table": ablation.table.name, "seeds": list(ablation.seeds), "config": to_dict(ablation.config)}
+    tags = run_tags(one) | {"ablation": ablation.table.name, "seed": ", ".join(map(str, ablation.seeds))}
+    tracker = open_tracker(
+        one.tracking,
+        run_name=f"{ablation.out.rstrip('/').rsplit('/', 1)[-1]}/{ablation.table.name}",
+        out_dir=storage.join(ablation.out, "ablations", ablation.table.name),
+        identity=artifacts.fingerprint_of(asked),
+        tags=tags,
+        system_metrics=False,
+    )
+    tracker.log_params(asked)
+    return tracker
+
+
+def _log(tracker: Tracker, result: AblationResult, files: Mapping[str, str]) -> None:
+    for row in result.rows:
+        means = {
+            MIOU_FIXED: mean_and_deviation(row, "miou_fixed")[0],
+            MIOU_BEST: mean_and_deviation(row, "miou_best")[0],
+        }
+        tracker.log_metrics(
+            {sanitise(f"{row.system}/{name}"): mean / 100 for name, mean in means.items() if mean is not None}
+        )
+    header: Sequence[str] = ("row", "paper", "paper_to_first", "fixed", "fixed_to_first", "best", "best_to_first")
+    tracker.log_table(dict(zip(header, zip(*table_cells(result), strict=True), strict=True)), result.name)
+    with tempfile.TemporaryDirectory() as folder:
+        for uri in files.values():
+            local = os.path.join(folder, uri.rsplit("/", 1)[-1])
+            with open(local, "wb") as handle:
+                handle.write(storage.read_bytes(uri))
+            tracker.log_artifact(local)

@@ -1,0 +1,138 @@
+"""Stage 2: Ray Data asks the VQA model all questions about every training image (QAPE, QA-CLIMS 3.2)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.cluster.vllm_corpus import run_vllm_shards
+from qaclims_ray.corpus import build, table
+from qaclims_ray.corpus.config import CorpusConfig
+from qaclims_ray.corpus.questions import Question, question_set, questions_fingerprint
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.models.vqa.blip import load_vqa
+from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
+from qaclims_ray.stages.stage import Stage, current, vqa_model, weights_fingerprint
+
+# Where a corpus is computed says nothing about what is in it.
+RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "questions_per_batch", "max_failed_fraction")
+
+
+class CorpusActor:
+    """Hold the VQA model; answer one decoded shard and publish its Parquet file."""
+
+    def __init__(
+        self,
+        model: str,
+        config: CorpusConfig,
+        questions: tuple[Question, ...],
+        class_names: tuple[str, ...],
+        uri: str,
+        plan: str,
+    ) -> None:
+        torch.set_num_threads(1)
+        self.ask = load_engine(model, config)
+        self.config, self.questions, self.class_names = config, questions, class_names
+        self.uri, self.plan = uri, plan
+
+    def __call__(self, shard: tuple[int, Any]) -> dict[str, Any]:
+        """Return counts of the shard's rows."""
+        index, decoded = shard
+        rows = build.answer_shard(decoded, self.ask, self.questions, self.class_names, self.config)
+        table.write_shard(storage.join(self.uri, table.shard_name(index)), rows, plan=self.plan)
+        return {"rows": len(rows)}
+
+
+def load_engine(model: str, config: CorpusConfig) -> build.Ask:
+    """Load the model that answers inside an actor; the settings are bound to what is returned.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+    """
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+    answer: Callable[..., list[list[str]]]
+    if config.engine == "blip":
+        vqa = load_vqa(model, image_size=config.image_size, device=device, dtype=dtype)
+        answer = functools.partial(vqa.answer, max_question_tokens=config.max_question_tokens)
+    else:
+        chat = load_image_text_to_text(model, prompt=config.prompt, device=device, dtype=dtype)
+        answer = functools.partial(chat.answer, prompt=config.prompt)
+    return functools.partial(
+        answer,
+        num_beams=config.num_beams,
+        max_length=config.max_length,
+        min_length=config.min_length,
+        questions_per_batch=config.questions_per_batch,
+    )
+
+
+def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
+    """Build the corpus of the training images, or go on with a build that was cut off.
+
+    Raises:
+        ModelError: when the VQA model cannot be loaded.
+        DataError: when more than `corpus.max_failed_fraction` of the images fail.
+    """
+    config, uri = stage.config.corpus, stage.layout.corpus
+    stage.progress.start("corpus")
+    questions = question_set(config.questions)
+    model = vqa_model(stage.config)
+    settings = {k: v for k, v in artifacts.plain(config).items() if k not in RESOURCE_FIELDS}
+    inputs = {
+        "manifest": manifest.fingerprint(),
+        "questions": questions_fingerprint(questions),
+        "vqa": weights_fingerprint(model),
+    }
+    if meta := current(uri, "corpus", settings, inputs):
+        stage.progress.finish(f"{meta.summary.get('rows')} answers (there already)", is_new=False)
+        return meta
+    plan = build.plan_shards(manifest, config.images_per_shard)
+    fingerprint = artifacts.expected_fingerprint("corpus", settings, inputs)
+    todo = table.missing_shards(stage.layout.corpus_table, len(plan), fingerprint)
+    done_before = len(plan) - len(todo)
+    asked_for: dict[str, Any] = {
+        "model": model,
+        "config": config,
+        "questions": questions,
+        "class_names": manifest.class_names,
+        "uri": stage.layout.corpus_table,
+        "plan": fingerprint,
+    }
+    decode = functools.partial(_decode, image_size=config.image_size)
+    shards = [(index, plan[index]) for index in todo]
+
+    def progress(done: int, _: int) -> None:
+        stage.progress.advance(done_before + done, len(plan))
+
+    if config.engine == "vllm":
+        run_vllm_shards(shards, decode=decode, progress=progress, **asked_for)
+    else:
+        run_shards(
+            shards,
+            decode=decode,
+            actor=CorpusActor,
+            actor_kwargs=asked_for,
+            num_actors=min(config.num_actors, max(len(todo), 1)),
+            gpus_per_actor=config.gpus_per_actor,
+            progress=progress,
+        )
+    frame = table.read_corpus(stage.layout.corpus_table)
+    summary = build.summarise(frame)
+    build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
+    meta = artifacts.write_meta(uri, "corpus", settings, inputs, summary)
+    stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
+    stage.progress.finish(
+        f"{summary.get('rows', len(frame))} answers from {len(manifest.records)} images, "
+        f"{len(todo)} of {len(plan)} shards asked now -> {uri}"
+    )
+    return meta
+
+
+def _decode(shard: tuple[int, Any], *, image_size: int) -> tuple[int, Any]:
+    index, records = shard
+    return index, build.decode_shard(records, image_size)

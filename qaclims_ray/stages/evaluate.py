@@ -1,0 +1,173 @@
+"""Stage 7: one streaming pass over CAMs and masks gives every threshold's confusion matrix (row E3)."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cams.store import read_cam_shard
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.images import load_mask
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.config import EvaluationConfig
+from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
+from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, ImageSweep, image_sweep, write_image_counts
+from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.stages.cams import shard_name, shards_of
+from qaclims_ray.stages.data import scored_manifest
+from qaclims_ray.stages.stage import Stage, current
+
+SCORES_NAME = "scores.json"
+
+
+class SweepActor:
+    """Count one shard of CAMs against its masks."""
+
+    def __init__(self, thresholds: tuple[float, ...], fixed_threshold: float, num_classes: int, cams_uri: str) -> None:
+        self.thresholds, self.fixed_threshold = thresholds, fixed_threshold
+        self.num_classes, self.cams_uri = num_classes, cams_uri
+
+    def __call__(self, shard: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        """Return the shard's counts, summed and by image, and where false positives lie when the data set knows."""
+        index, masks = shard
+        sweep = ThresholdSweep(self.thresholds, self.num_classes)
+        places = CooccurrenceSums((self.fixed_threshold,), range(self.num_classes))
+        images = []
+        for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
+            if cam.image_id not in masks:
+                continue  # its CAM is for the final network's training alone
+            mask, context = masks[cam.image_id]
+            if (counts := sweep.update(cam, mask)) is not None:
+                images.append(image_sweep(cam.image_id, counts, cam.class_ids))
+            if mask is not None and context is not None:
+                places.update(cam, mask, context)
+        return {"counts": sweep.to_array(), "places": places, "images": images}
+
+
+def can_score(manifest: Manifest) -> bool:
+    """Whether any image of the manifest has a mask to score against."""
+    return any(record.mask_uri for record in manifest.records)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A system's scores."""
+
+    seed: SeedScores
+    """Scores of its CAMs."""
+    cooccurrence: CooccurrenceScores | None
+    """Where its false positives lie at the fixed threshold; the miniature alone knows."""
+
+
+def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
+    """Score a system's CAMs over the scored images.
+
+    Args:
+        stage: surroundings.
+        system: whose CAMs.
+        manifest: the images that have CAMs, the scored ones among them.
+
+    Raises:
+        ConfigError: when the CAMs were stored without their full-resolution maps.
+        DataError: when masks do not fit the images or the classes.
+    """
+    config, uri = stage.config, stage.layout.evaluation(system)
+    stage.progress.start(f"evaluate {system}")
+    check_stores_full(config.cams)
+    cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
+    thresholds = sweep_thresholds(config.evaluation, has_background=manifest.has_background)
+    settings = scoring_settings(config.evaluation)
+    inputs = {"cams": cams.fingerprint, "manifest": scored_manifest(manifest, config).fingerprint()}
+    if current(uri, "evaluation", settings, inputs):
+        evaluation = read_evaluation(uri)
+        stage.progress.finish(f"{_describe(evaluation.seed)} (there already)", is_new=False)
+    else:
+        shards = shards_of(manifest)
+        summaries = run_shards(
+            [(i, [r for r in shard if config.data.eval_split in r.splits]) for i, shard in enumerate(shards)],
+            decode=_decode_masks,
+            actor=SweepActor,
+            actor_kwargs={
+                "thresholds": thresholds,
+                "fixed_threshold": config.evaluation.fixed_threshold,
+                "num_classes": len(manifest.class_names),
+                "cams_uri": stage.layout.cams(system),
+            },
+            num_actors=1,
+            gpus_per_actor=0,
+            progress=stage.progress.advance,
+        )
+        counts = (
+            ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(manifest.class_names)) for s in summaries
+        )
+        sweep = functools.reduce(ThresholdSweep.merge, counts)
+        fixed = config.evaluation.fixed_threshold
+        scores, places = seed_scores(sweep, fixed, manifest.class_names), None
+        if any(record.context_uri for record in manifest.records):
+            sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
+            places = cooccurrence_scores(sums, fixed, manifest.class_names)
+        evaluation = Evaluation(scores, places)
+        figures = _counted(scores, [image for s in summaries for image in s["images"]])
+        write_image_counts(uri, figures, manifest.class_names)
+        storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
+        artifacts.write_meta(uri, "evaluation", settings, inputs, {"miou_fixed": scores.miou_fixed})
+        stage.progress.finish(_describe(scores))
+    return evaluation
+
+
+def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFigure]:
+    """Yield the images' counts at the three thresholds, of which two are known only now."""
+    for name in ("fixed", "label_free", "best"):
+        threshold = getattr(scores, f"threshold_{name}")
+        index = scores.curve.thresholds.index(threshold)
+        yield CountedFigure(name, threshold, [(image.image_id, image.at(index)) for image in images])
+
+
+def read_evaluation(uri: str) -> Evaluation:
+    """Return the scores of a finished evaluation."""
+    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
+    places = values["cooccurrence"]
+    if places is not None:
+        places["per_class"] = {name: tuple(figures) for name, figures in places["per_class"].items()}
+    return Evaluation(scores_from(values["seed"]), CooccurrenceScores(**places) if places else None)
+
+
+def scores_from(values: dict[str, Any]) -> SeedScores:
+    """Return scores from what ``dataclasses.asdict`` made of them."""
+    curve = SweepCurve(**{name: tuple(points) for name, points in values["curve"].items()})
+    return SeedScores(**{**values, "curve": curve})
+
+
+def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:
+    """Return the settings that shape the scores and their tables (not the pictures)."""
+    shown = {k: v for k, v in artifacts.plain(config).items() if k != "contact_sheet_images"}
+    return {**shown, "image_counts": FORMAT}
+
+
+def check_stores_full(config: CamConfig) -> None:
+    """Refuse to score CAMs that were stored on the small grid only."""
+    if config.store == "grid":
+        raise ConfigError("cams.store is grid: scoring needs the full-resolution maps, set cams.store to full or both")
+
+
+def _decode_masks(shard: tuple[int, list[ImageRecord]]) -> tuple[int, dict[str, Any]]:
+    index, records = shard
+    return index, {
+        record.image_id: tuple(load_mask(uri) if uri else None for uri in (record.mask_uri, record.context_uri))
+        for record in records
+    }
+
+
+def _describe(scores: SeedScores) -> str:
+    if not scores.has_background:
+        return f"mIoU {scores.miou_fixed:.1%}, Dice {scores.mdice_fixed:.1%}"
+    return (
+        f"mIoU {scores.miou_fixed:.1%} at {scores.threshold_fixed:g}, {scores.miou_best:.1%} at its best threshold "
+        f"{scores.threshold_best:g} (chosen with pixel labels)"
+    )

@@ -1,0 +1,170 @@
+"""The shape of stages that write one label map per image: shards of images in, PNGs and a part file per shard out.
+
+A part file holds a shard's rows and counts and declares it whole, so a killed stage repeats at most what was in
+flight, and nothing is counted twice.
+"""
+
+import io
+import itertools
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.errors import DataError
+from qaclims_ray.stages.cams import shards_of, unfinished_shards
+from qaclims_ray.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image of a shard."""
+
+    record: ImageRecord
+    """The image."""
+    pixels: Any
+    """RGB pixels (3, height, width)."""
+    truth: Any
+    """Its mask (height, width) where it is scored, or None."""
+
+
+@dataclass(frozen=True)
+class DecodedShard:
+    """A shard whose images were read."""
+
+    index: int
+    """Which shard."""
+    images: list[Decoded]
+    """Its readable images."""
+    errors: dict[str, str]
+    """Image id -> what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage keeps of a shard, or of all of them."""
+
+    rows: list[dict[str, Any]]
+    """One row per image, of plain JSON types."""
+    counts: dict[str, np.ndarray]
+    """Counts that add up over shards."""
+
+
+def part_name(index: int) -> str:
+    """Return the file of a shard's part, below the artefact's folder."""
+    return f"parts/part-{index:05d}.npz"
+
+
+def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping[str, np.ndarray]) -> None:
+    """Publish a shard's part: the last thing an actor does with it."""
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {"rows": np.frombuffer(json.dumps(rows).encode(), np.uint8), **counts}
+    np.savez_compressed(buffer, **content)
+    storage.write_bytes(storage.join(uri, part_name(index)), buffer.getvalue())
+
+
+def read_part(uri: str, index: int) -> Part:
+    """Read a part back."""
+    with np.load(io.BytesIO(storage.read_bytes(storage.join(uri, part_name(index))))) as content:
+        rows = json.loads(content["rows"].tobytes())
+        return Part(rows, {name: content[name] for name in content.files if name != "rows"})
+
+
+def run_image_stage(
+    stage: Stage,
+    uri: str,
+    fingerprint: str,
+    manifest: Manifest,
+    *,
+    actor: type,
+    actor_kwargs: dict[str, Any],
+    scored_splits: Collection[str],
+    max_failed_fraction: float,
+    num_actors: int,
+    gpus_per_actor: float,
+) -> Part:
+    """Run an actor over the shards that are not there yet; return the rows and summed counts of all shards.
+
+    Args:
+        stage: surroundings.
+        uri: folder of the artefact.
+        fingerprint: that it will carry; what was made with another is removed.
+        manifest: the images.
+        actor: called with a `DecodedShard`; ends with `write_part`.
+        actor_kwargs: its constructor arguments.
+        scored_splits: splits whose masks are read.
+        max_failed_fraction: share of the images that may fail; a failed image has a row with an `error`.
+        num_actors: size of the pool.
+        gpus_per_actor: GPUs of one actor.
+
+    Raises:
+        DataError: when more images fail.
+    """
+    shards = shards_of(manifest)
+    todo = unfinished_shards(uri, fingerprint, shards, part_name)
+    run_shards(
+        todo,
+        decode=_Reader(scored_splits),
+        actor=actor,
+        actor_kwargs=actor_kwargs,
+        num_actors=min(num_actors, max(len(todo), 1)),
+        gpus_per_actor=gpus_per_actor,
+        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+    )
+    return _merged(uri, len(shards), max_failed_fraction * len(manifest.records), len(manifest.records))
+
+
+def _merged(uri: str, num_shards: int, num_allowed: float, num_images: int) -> Part:
+    """Add up the parts one by one: all at once, those of many classes would take gigabytes.
+
+    Raises:
+        DataError: when too many images failed.
+    """
+    merged, failed = Part([], {}), {}
+    for index in range(num_shards):
+        part = read_part(uri, index)
+        merged.rows.extend(part.rows)
+        for name, counts in part.counts.items():
+            merged.counts[name] = merged.counts.get(name, 0) + counts
+        if errors := [row["error"] for row in part.rows if row.get("error")]:
+            failed[index] = errors
+    errors = list(itertools.chain.from_iterable(failed.values()))
+    if len(errors) <= num_allowed:
+        return merged
+    for index in failed:  # forgotten, so that mended images are read again
+        storage.remove_tree(storage.join(uri, part_name(index)))
+    raise DataError(f"{len(errors)} of {num_images} images cannot be read: " + "; ".join(errors[:5]))
+
+
+def finish_image_stage(
+    uri: str, kind: str, settings: Any, inputs: Mapping[str, str], summary: Mapping[str, Any]
+) -> artifacts.ArtifactMeta:
+    """Declare the artefact complete and remove its parts, whose content it holds by now."""
+    meta = artifacts.write_meta(uri, kind, settings, inputs, summary)
+    storage.remove_tree(storage.join(uri, "parts"))
+    return meta
+
+
+class _Reader:
+    """Read a shard's images and the masks it is scored with; a bad image becomes its error."""
+
+    def __init__(self, scored_splits: Collection[str]) -> None:
+        self.scored_splits = frozenset(scored_splits)
+
+    def __call__(self, shard: tuple[int, list[ImageRecord]]) -> DecodedShard:
+        index, records = shard
+        images, errors = [], {}
+        for record in records:
+            try:
+                is_scored = self.scored_splits.intersection(record.splits)
+                truth = load_mask(record.mask_uri) if is_scored and record.mask_uri else None
+                images.append(Decoded(record, load_image(record.image_uri), truth))
+            except DataError as error:
+                errors[record.image_id] = str(error)
+        return DecodedShard(index, images, errors)

@@ -1,0 +1,321 @@
+"""Masks and overlays of any images by a trained run, on Ray Data."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from qaclims_ray.cams.inference import compute_cams
+from qaclims_ray.cams.label_map import label_map, overlay
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.commands.arguments import absolute_out, load_config
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, background_score, class_id, has_background
+from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
+from qaclims_ray.data.label_files import image_id_of, read_label_file
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.validation import fail_on
+from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.models.generators.mask_generator import load_mask_generator
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.segmentation.submission import write_submission
+from qaclims_ray.stages.console import ConsoleProgress
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.predict_final import FinalNetwork
+from qaclims_ray.systems.table import system_config, system_of
+
+IMAGES_PER_SHARD = 16
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """What to predict, with which run, and where to."""
+
+    run: str
+    """Output folder of a trained run."""
+    images: tuple[str, ...]
+    """Image files, folders or buckets."""
+    out: str
+    """Folder for masks/, overlays/ and predictions.json."""
+    system: str = ""
+    """System of the run; empty takes its last one."""
+    labels: str = ""
+    """CSV or JSON of image-level labels by file name; without it CAMs take the classifier's labels, and the final
+    network finds the classes itself."""
+    label_threshold: float = 0.5
+    """Probability from which the classifier's label counts as present."""
+    threshold: float | None = None
+    """Background score of CAMs; None takes the run's fixed threshold."""
+    network: Literal["auto", "final", "cam"] = "auto"
+    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
+    trained and no --threshold is given."""
+    crf: bool = False
+    """Refine what the final network says by its dense CRF."""
+    submission: str = ""
+    """Also write the masks as an archive for the VOC evaluation server, e.g. results.tgz."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One image to predict."""
+
+    image_id: str
+    uri: str
+    labels: tuple[int, ...] | None
+
+
+class PredictActor:
+    """Hold the classifier and the system's network; publish the masks and overlays of one decoded shard."""
+
+    def __init__(self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        with storage.local_copy(classifier) as folder:
+            self.classifier = load_mask_generator(folder, device).eval()
+        with storage.local_copy(network) as folder:
+            self.network = load_mask_generator(folder, device).eval()
+        self.config, self.arguments, self.device = config, arguments, device
+        self.has_background = has_background(config.data.dataset)
+
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
+        """Return one row per image: its labels, or its error."""
+        net = self.config.cam_net
+        rows = _error_rows(shard)
+        good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
+        probabilities = [self._probabilities(image) for _, image in good]
+        labels = [
+            target.labels if target.labels is not None else self._found(probability)
+            for (target, _), probability in zip(good, probabilities, strict=True)
+        ]
+        cams = compute_cams(
+            self.network,
+            [image for _, image in good],
+            labels,
+            [target.image_id for target, _ in good],
+            self.config.cams,
+            net.image_mean,
+            net.image_std,
+        )
+        threshold = self.arguments.threshold
+        if threshold is None:
+            threshold = background_score(self.config.evaluation.fixed_threshold, has_background=self.has_background)
+        for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
+            mask = label_map(cam, threshold)
+            _save(image, mask, target, self.arguments.out)
+            rows.append(
+                {
+                    "image": target.uri,
+                    "labels": list(cam.class_ids),
+                    "probabilities": {i: round(probability[i], 4) for i in cam.class_ids},
+                    "labels_from": "classifier" if target.labels is None else "file",
+                }
+            )
+        return {"rows": rows}
+
+    def _found(self, probabilities: list[float]) -> tuple[int, ...]:
+        """Return the classes that count as present; without a background at least the most probable one."""
+        found = tuple(i for i, p in enumerate(probabilities) if p >= self.arguments.label_threshold)
+        return found if found or self.has_background else (probabilities.index(max(probabilities)),)
+
+    def _probabilities(self, image: Any) -> list[float]:
+        net = self.config.cam_net
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (net.image_mean, net.image_std))
+        pixels = ((image.float() / 255 - mean) / std)[None].to(self.device)
+        with torch.inference_mode():
+            return torch.sigmoid(self.classifier(pixels, want="scores")[0].float())[0].tolist()
+
+
+class FinalPredictActor:
+    """Hold the final network; publish the masks and overlays of one decoded shard."""
+
+    def __init__(self, config: RunConfig, network: str, arguments: PredictArguments) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        self.network = FinalNetwork(
+            network,
+            config.segmentation,
+            device,
+            with_crf=arguments.crf,
+            has_background=has_background(config.data.dataset),
+        )
+        self.arguments = arguments
+
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
+        """Return one row per image: the classes found, or its error."""
+        good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
+        masks = self.network([image for _, image in good], [target.labels for target, _ in good])
+        rows = _error_rows(shard)
+        for (target, image), mask in zip(good, masks, strict=True):
+            _save(image, mask, target, self.arguments.out)
+            shown = set(mask.unique().tolist()) - {BACKGROUND_VALUE, IGNORE_VALUE}
+            found = [class_id(value) for value in sorted(shown)]
+            source = "final network" if target.labels is None else "final network, among those in the file"
+            rows.append({"image": target.uri, "labels": found, "labels_from": source})
+        return {"rows": rows}
+
+
+def run_predict(arguments: PredictArguments) -> None:
+    """Write masks and overlays of files, folders or buckets with a trained run.
+
+    The final network finds the classes itself. CAMs need labels: given in a file, or predicted by the run's
+    classifier; an image without any label is background, or where there is none of the most probable class.
+
+    Raises:
+        QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
+    """
+    out, run = absolute_out(arguments.out), storage.absolute(arguments.run)
+    config, layout = load_config(run), RunLayout(run)
+    system = arguments.system or config.systems[-1]
+    resolved = system_config(config, system)
+    submission = absolute_out(arguments.submission) if arguments.submission else ""
+    absolute = replace(arguments, out=out, run=run, submission=submission)
+    actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
+    class_names = read_manifest(layout.manifest).class_names
+    targets = _targets(arguments, class_names)
+    storage.check_writable(out)
+    progress = ConsoleProgress(Console())
+    progress.start("predict")
+    with ray_session(resolved):
+        shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
+        summaries = run_shards(
+            shards,
+            decode=_decode,
+            actor=actor,
+            actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute},
+            num_actors=min(resolved.cams.num_actors, len(shards)),
+            gpus_per_actor=resolved.cams.gpus_per_actor,
+            progress=progress.advance,
+        )
+    rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
+    for row in rows:
+        if "probabilities" in row:
+            row["probabilities"] = {class_names[i]: p for i, p in row["probabilities"].items()}
+        if "labels" in row:
+            row["labels"] = [class_names[i] for i in row["labels"]]
+    content = {"run": run, "system": system, "by": _says(actor), "classes": class_names, "images": rows}
+    storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
+    errors = [row for row in rows if "error" in row]
+    for row in errors[:10]:
+        progress.console.print(f"[yellow]skipped[/yellow] {row['error']}", highlight=False, soft_wrap=True)
+    progress.finish(f"{len(rows) - len(errors)} masks by {_says(actor)}, {len(errors)} images skipped -> {out}")
+    if len(errors) == len(rows):
+        raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
+    if submission:
+        _submit(submission, out, [target.image_id for target in targets], errors)
+        progress.console.print(f"submission {submission}", highlight=False, soft_wrap=True)
+
+
+def _predictor(
+    config: RunConfig, layout: RunLayout, system: str, arguments: PredictArguments
+) -> tuple[type, dict[str, Any]]:
+    """Return the actor that predicts, and where its networks are.
+
+    Raises:
+        ConfigError: when the system has no such network, or an option does nothing for it.
+        ArtifactError: when the network is not trained.
+    """
+    kind, final = system_of(config, system).kind, layout.segmentation(system)
+    if arguments.threshold is not None and not has_background(config.data.dataset):
+        raise ConfigError(
+            f"--threshold parts classes from a background, but {config.data.dataset} has none; leave it out"
+        )
+    is_final = arguments.network == "final" or (
+        arguments.network == "auto" and artifacts.read_meta(final) is not None and arguments.threshold is None
+    )
+    if is_final:
+        if arguments.threshold is not None:
+            raise ConfigError("--threshold is a background score of CAMs; leave it out, or set --network cam")
+        artifacts.require(final, "segmentation", verb="segment")
+        return FinalPredictActor, {"network": final}
+    if arguments.crf:
+        raise ConfigError(
+            f"--crf refines the final network, but CAMs predict here (--network {arguments.network}, --threshold "
+            f"{arguments.threshold}); leave these out, and run `qaclims segment` if system {system} has none yet"
+        )
+    if kind in ("given", "supervised"):
+        raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
+    network = layout.classifier if kind == "classifier" else layout.network(system)
+    artifacts.require(layout.classifier, "classifier", verb="train")
+    artifacts.require(network, kind, verb="train")
+    return PredictActor, {"classifier": layout.classifier, "network": network}
+
+
+def _says(actor: type) -> str:
+    return "the final network" if actor is FinalPredictActor else "CAMs"
+
+
+def _submit(uri: str, out: str, image_ids: list[str], errors: list[dict[str, Any]]) -> None:
+    if errors:
+        raise DataError(f"the evaluation server needs every image, but {len(errors)} could not be read; no archive")
+    with storage.local_copy(storage.join(out, "masks")) as folder:
+        write_submission(uri, ((name, f"{folder}/{name}.png") for name in image_ids))
+
+
+def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_Target]:
+    uris = [uri for given in arguments.images for uri in _images_at(storage.absolute(given))]
+    if not uris:
+        raise DataError(
+            f"there is no image at {', '.join(arguments.images)}; known suffixes: {', '.join(IMAGE_SUFFIXES)}"
+        )
+    names = [image_id_of(uri) for uri in uris]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ConfigError(
+            f"two images are called {doubles[0]}: their masks would overwrite each other; predict them apart"
+        )
+    if not arguments.labels:
+        return [_Target(name, uri, None) for name, uri in zip(names, uris, strict=True)]
+    table = read_label_file(storage.absolute(arguments.labels), class_names)
+    fail_on(table.faults, arguments.labels)
+    given = table.labels
+    numbers = {name: class_id for class_id, name in enumerate(class_names)}
+    unlabelled = [name for name in names if name not in given]
+    unknown = sorted({label for name in names for label in given.get(name, ()) if label not in numbers})
+    if unlabelled or unknown:
+        raise DataError(
+            f"{arguments.labels}: {len(unlabelled)} images have no labels ({', '.join(unlabelled[:5])}), "
+            f"{len(unknown)} labels are unknown ({', '.join(unknown[:5])}); the run knows {', '.join(class_names)}"
+        )
+    return [
+        _Target(name, uri, tuple(sorted({numbers[label] for label in given[name]})))
+        for name, uri in zip(names, uris, strict=True)
+    ]
+
+
+def _images_at(uri: str) -> list[str]:
+    if uri.lower().endswith(IMAGE_SUFFIXES):
+        if not storage.exists(uri):
+            raise DataError(f"there is no image {uri}")
+        return [uri]
+    return [found for found in storage.list_files(uri) if found.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def _decode(shard: list[_Target]) -> list[tuple[_Target, Any]]:
+    decoded: list[tuple[_Target, Any]] = []
+    for target in shard:
+        try:
+            decoded.append((target, load_image(target.uri)))
+        except DataError as error:
+            decoded.append((target, error))
+    return decoded
+
+
+def _error_rows(shard: list[tuple[_Target, Any]]) -> list[dict[str, Any]]:
+    return [{"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)]
+
+
+def _save(image: Any, mask: Any, target: _Target, out: str) -> None:
+    save_label_map(mask, storage.join(out, "masks", f"{target.image_id}.png"))
+    _save_png(overlay(image, mask), storage.join(out, "overlays", f"{target.image_id}.png"))
+
+
+def _save_png(image: Any, uri: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    storage.write_bytes(uri, buffer.getvalue())

@@ -1,0 +1,63 @@
+"""Prediction by a final network: it knows the classes itself, so no image-level labels are needed."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.data import storage
+from qaclims_ray.data.classes import background_score
+from qaclims_ray.errors import DataError
+from qaclims_ray.refine.shares import HALF
+from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.networks.network import load_segmentation_network
+
+
+class FinalNetwork:
+    """A trained final network, as `predict` uses it."""
+
+    def __init__(
+        self,
+        network_uri: str,
+        config: SegmentationConfig,
+        device: torch.device,
+        *,
+        with_crf: bool,
+        has_background: bool = True,
+    ) -> None:
+        with storage.local_copy(network_uri) as folder:
+            self.network = load_segmentation_network(folder, device)
+        self.config, self.with_crf, self.has_background = config, with_crf, has_background
+
+    def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:
+        """Return the label map of each image.
+
+        Args:
+            images: RGB pixels (3, height, width).
+            labels: classes that an image can show, where they are known.
+
+        Raises:
+            DataError: when a label is no class of the network.
+        """
+        net, test, has_background = self.network.config, self.config.test, self.has_background
+        masks: dict[int, Any] = {}
+        for position, probabilities in segment_images(self.network, images, test, net.image_mean, net.image_std):
+            if self.with_crf:
+                probabilities = crf_probabilities(
+                    images[position], probabilities, test.crf, has_background=has_background
+                )
+            maps = as_class_maps("", probabilities.cpu(), has_background=has_background)
+            masks[position] = _label_map(maps, labels[position], background_score(HALF, has_background=has_background))
+        return [masks[position] for position in range(len(images))]
+
+
+def _label_map(maps: ImageCam, known: tuple[int, ...] | None, border: float) -> Any:
+    if known is not None:
+        if beyond := [class_id for class_id in known if class_id >= len(maps.class_ids)]:
+            raise DataError(f"label {beyond[0]} is no class of the network, which has {len(maps.class_ids)}")
+        assert maps.full is not None
+        maps = replace(maps, class_ids=known, full=maps.full[list(known)])
+    return label_map(maps, border)

@@ -1,0 +1,134 @@
+"""What is checked before any long work starts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from qaclims_ray.cluster.vllm_corpus import check_vllm
+from qaclims_ray.corpus.questions import question_set
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.methods.given.files import given_files
+from qaclims_ray.models.clip.frozen import load_clip
+from qaclims_ray.models.generators.mask_generator import build_mask_generator
+from qaclims_ray.presets.table import check_run
+from qaclims_ray.refine.irn.network import GRID_STRIDE, build_affinity_net
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.segmentation.networks.network import build_segmentation_network
+from qaclims_ray.stages.evaluate import check_stores_full
+from qaclims_ray.stages.stage import backbone_weights, clip_model, vqa_model, weights_fingerprint
+from qaclims_ray.systems.table import (
+    FROM_CLASSIFIER,
+    SUPERVISED,
+    needs_clip,
+    needs_corpus,
+    system_config,
+    systems_with_cams,
+    uses_given,
+)
+
+
+def preflight(config: RunConfig, out: str) -> None:
+    """Check everything that can be known without computing: settings, places, weights.
+
+    Raises:
+        QaclimsError: the first fault, saying what was found, what was expected and what to do.
+    """
+    check_run(config)
+    if config.cluster.num_workers > min(config.classifier.optim.batch_size, config.ritc.optim.batch_size):
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images; lower it or raise "
+            "classifier.optim.batch_size and ritc.optim.batch_size"
+        )
+    if storage.is_remote(out) and config.cluster.num_workers == 0:
+        raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
+    storage.check_writable(out)
+    weights = backbone_weights(config)
+    if weights not in ("", "timm") and not storage.exists(weights):
+        raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
+    # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
+    with torch.random.fork_rng(devices=[]):
+        build_mask_generator(replace(config.cam_net, weights=weights), num_classes=1)
+    if config.goal != "seed":
+        _check_masks(config)
+    if config.goal == "segmentation":
+        for final in {system_config(config, name).segmentation for name in (*config.systems, SUPERVISED)}:
+            _check_segmentation(config, final)
+    if needs_clip(config):
+        model, clip_weights = clip_model(config)
+        names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
+        weights_fingerprint(*names)
+        load_clip(model, clip_weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+    for name in config.systems:
+        if uses_given(config, name):
+            given_files(system_config(config, name).cams.given)
+    if needs_corpus(config):
+        question_set(config.corpus.questions)
+        weights_fingerprint(vqa_model(config))
+        if config.corpus.engine == "vllm":
+            check_vllm()
+
+
+def _check_masks(config: RunConfig) -> None:
+    """Check what the refinement steps need of CAMs and weights; an affinity network is built once for that."""
+    check_stores_full(config.cams)
+    for masks in {system_config(config, name).masks for name in systems_with_cams(config)}:
+        if "sam" in masks.steps:
+            weights_fingerprint(masks.sam.model)
+        if "irn" not in masks.steps:
+            continue
+        if (config.cams.store, config.cams.grid_stride) != ("both", GRID_STRIDE):
+            raise ConfigError(
+                f"masks.steps has irn, which walks on CAMs of one cell for every {GRID_STRIDE} pixels, but cams.store "
+                f"is {config.cams.store} and cams.grid_stride {config.cams.grid_stride}; set them to both and "
+                f"{GRID_STRIDE}"
+            )
+        irn = masks.irn
+        if config.cluster.num_workers > irn.optim.batch_size:
+            raise ConfigError(
+                f"cluster.num_workers is {config.cluster.num_workers}, but masks.irn.optim.batch_size "
+                f"{irn.optim.batch_size}; lower the one or raise the other"
+            )
+        if irn.weights == FROM_CLASSIFIER:
+            _check_classifier(config, "masks.irn", irn.backbone)
+            irn = replace(irn, weights="random")
+        weights_fingerprint(irn.weights)
+        with torch.random.fork_rng(devices=[]):
+            build_affinity_net(irn)
+
+
+def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
+    own = (config.cam_net.generator, config.cam_net.backbone)
+    if own != ("cnn", backbone):
+        raise ConfigError(
+            f"{section} starts from the classifier's backbone, but the classifier is {' '.join(own)} and "
+            f"{section}.backbone is {backbone}; name the same convolutional one, or other weights"
+        )
+
+
+def _check_segmentation(config: RunConfig, segmentation: SegmentationConfig) -> None:
+    """Build the final network once, so that weights which are absent or do not fit are found at once."""
+    if config.cluster.num_workers > segmentation.batch_size:
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.batch_size "
+            f"{segmentation.batch_size}; lower the one or raise the other"
+        )
+    net, own = segmentation.net, config.cam_net
+    if net.weights == FROM_CLASSIFIER:
+        _check_classifier(config, "segmentation.net", net.backbone)
+        for name in ("image_mean", "image_std", "pad_same"):
+            if getattr(net, name) != getattr(own, name):
+                raise ConfigError(
+                    f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
+                    f"{getattr(own, name)} (cam_net.{name}); set both alike"
+                )
+        net = replace(net, weights="random")
+    weights_fingerprint(net.weights)
+    with torch.random.fork_rng(devices=[]):
+        build_segmentation_network(net, num_labels=2)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or Path(name).suffix != ""

@@ -1,0 +1,82 @@
+"""In what runs differ besides their results: settings, data, code, versions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qaclims_ray.data import storage
+from qaclims_ray.evaluation.comparison import Difference, Side
+from qaclims_ray.report.report import JSON_NAME
+from qaclims_ray.run_config import to_dict
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.run_figures import SystemFigures
+from qaclims_ray.tracking.run_description import flat_settings
+
+_IN_EFFECT = ("systems", "variants", "per_system")
+"""Settings whose effect on a system shows in its own."""
+_MADE = ("network", "cams", "evaluations", "masks", "segmentation", "predictions")
+"""Artefacts whose code is compared."""
+_SAID_ELSEWHERE = ("source_hash", "supervision")
+"""What a report says of its surroundings, and this comparison of each artefact, or by the settings."""
+_WHERE_ALL_HAVE = ("data", "code")
+"""Kinds that say nothing where a run has not come so far."""
+
+Facts = dict[tuple[str, str], Any]
+"""(kind, name) -> value, of plain JSON types."""
+
+
+def what_differs(
+    sides: Sequence[Side], figures: Mapping[str, Mapping[str, SystemFigures]]
+) -> tuple[tuple[Difference, ...], str]:
+    """Collect what differs in each group of compared systems; what several groups share stands once.
+
+    Args:
+        sides: the runs.
+        figures: group -> letter of a side -> its system.
+
+    Returns:
+        The differences, and what could not be compared (empty when all could).
+    """
+    versions = {side.letter: _versions(side.run) for side in sides}
+    unrecorded = [letter for letter, facts in versions.items() if facts is None]
+    groups_of: dict[tuple[str, str, str], list[str]] = {}
+    for group, members in figures.items():
+        facts = {letter: _facts(member) for letter, member in members.items()}
+        if not unrecorded:
+            facts = {letter: {**own, **(versions[letter] or {})} for letter, own in facts.items()}
+        for kind, name in dict.fromkeys(key for own in facts.values() for key in own):
+            values = [facts.get(side.letter, {}).get((kind, name)) for side in sides]
+            is_everywhere = all((kind, name) in own for own in facts.values())
+            if kind in _WHERE_ALL_HAVE and not is_everywhere:
+                continue
+            if len({json.dumps(own.get((kind, name))) for own in facts.values()}) > 1:
+                groups_of.setdefault((kind, name, json.dumps(values)), []).append(group)
+    differences = tuple(
+        Difference(kind, name, tuple(json.loads(values)), tuple(groups))
+        for (kind, name, values), groups in groups_of.items()
+    )
+    note = f"versions are not compared: {', '.join(unrecorded)} has no report that records them" if unrecorded else ""
+    return differences, note
+
+
+def _facts(member: SystemFigures) -> Facts:
+    settings = {n: v for n, v in flat_settings(to_dict(member.config)).items() if n not in _IN_EFFECT}
+    facts: Facts = {("settings", "system"): member.system}
+    facts |= {("settings", name): value for name, value in settings.items()}
+    if manifest := member.metas.get("manifest"):
+        facts["data", "fingerprint of the manifest, paths included"] = manifest.summary.get("content")
+    if corpus := member.metas.get("corpus"):
+        facts["data", "fingerprint of the corpus"] = corpus.fingerprint
+    for name in _MADE:
+        if meta := member.metas.get(name):
+            facts["code", f"{name}: source hash"] = meta.source_hash
+            facts["code", f"{name}: package version"] = meta.package_version
+    return facts
+
+
+def _versions(run: str) -> Facts | None:
+    uri = storage.join(RunLayout(run).report, JSON_NAME)
+    if not storage.exists(uri):
+        return None
+    flat = flat_settings(json.loads(storage.read_bytes(uri))["environment"])
+    return {("versions", name): value for name, value in flat.items() if name not in _SAID_ELSEWHERE}

@@ -1,0 +1,217 @@
+"""Training of final networks on Ray Train, and their scores on the test split by Ray Data (rows D1-D8)."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.cluster.workers import plan_training, run_trainings
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.classes import background_score
+from qaclims_ray.data.images import save_label_map
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
+from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
+from qaclims_ray.refine.shares import HALF
+from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.networks.network import load_segmentation_network
+from qaclims_ray.stages.data import predicted_manifest, scored_manifest, training_manifest
+from qaclims_ray.stages.evaluate import SCORES_NAME, scores_from
+from qaclims_ray.stages.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
+from qaclims_ray.stages.mask_images import truth_share
+from qaclims_ray.stages.refine import content_fingerprint, stage_scores
+from qaclims_ray.stages.stage import Stage, current, start_fingerprint
+from qaclims_ray.stages.training_job import TrainingJob
+from qaclims_ray.systems.table import FROM_CLASSIFIER, system_of
+from qaclims_ray.training.group import Training
+
+_FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
+_TEST_FIELDS = ("test",)
+"""Settings that the trained network does not depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """How a system's final network does on the test split."""
+
+    plain: SeedScores | None
+    """Without CRF; None where no image of the split has a mask."""
+    crf: SeedScores | None
+    """With CRF."""
+    seed_plain: SeedScores | None = None
+    """Without CRF, on the images on which seeds and pseudo masks are scored: what it made of its own masks."""
+    seed_crf: SeedScores | None = None
+    """The same with CRF."""
+
+
+class SegmentActor:
+    """Hold a final network; predict one shard's images, write the label maps, score both figures."""
+
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        network_uri: str,
+        uri: str,
+        thresholds: tuple[float, ...],
+        num_classes: int,
+        has_background: bool,
+        splits: dict[str, str],
+        gpus_per_actor: float,
+    ) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        with storage.local_copy(network_uri) as folder:
+            self.network = load_segmentation_network(folder, device)
+        self.config, self.uri = config, uri
+        self.thresholds, self.num_classes, self.splits = thresholds, num_classes, splits
+        self.has_background = has_background
+
+    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+        """Publish the shard's predictions and its part."""
+        net, test = self.config.net, self.config.test
+        sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
+        rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+        border, has_background = background_score(HALF, has_background=self.has_background), self.has_background
+        index = self.thresholds.index(border)
+        pixels = [image.pixels for image in shard.images]
+        for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
+            image = shard.images[position]
+            name = image.record.image_id
+            maps = as_class_maps(name, probabilities.cpu(), has_background=has_background)
+            save_label_map(label_map(maps, border), storage.join(self.uri, f"{name}.png"))
+            if image.truth is None:
+                continue
+            smooth = crf_probabilities(image.pixels, probabilities, test.crf, has_background=has_background)
+            refined = as_class_maps(name, smooth.cpu(), has_background=has_background)
+            found = {}
+            for prefix, split in self.splits.items():
+                if split in image.record.splits:
+                    for figure, scored in ((f"{prefix}plain", maps), (f"{prefix}crf", refined)):
+                        counts = sweeps[figure].update(scored, image.truth)
+                        assert counts is not None
+                        found[figure] = image_sweep(name, counts, scored.class_ids).at(index)
+            rows.append({"image_id": name, "counts": found})
+        write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
+        return {}
+
+
+def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dict[str, ArtifactMeta]:
+    """Train systems' final networks on their masks, on the same workers one after the other.
+
+    Args:
+        stages: surroundings, by system; the fully supervised one takes the true masks.
+        manifest: the whole manifest.
+
+    Raises:
+        DataError: when there is no mask to train on.
+    """
+    trainings = [_training(stage, system, manifest) for system, stage in stages.items()]
+    return dict(zip(stages, run_trainings(next(iter(stages.values())), trainings, manifest), strict=True))
+
+
+def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
+    config, layout = stage.config, stage.layout
+    trained = training_manifest(manifest, config)
+    weights = config.segmentation.net.weights
+    inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start_fingerprint(stage, weights)}, ""
+    if system_of(config, system).kind != "supervised":
+        masks_uri = layout.masks(system)
+        inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
+    settings = {
+        "segmentation": {k: v for k, v in artifacts.plain(config.segmentation).items() if k not in _TEST_FIELDS},
+        "seed": config.seed,
+        "precision": config.cluster.precision,
+    }
+    job = TrainingJob(
+        kind="segmentation",
+        config=config,
+        manifest_uri=layout.manifest,
+        init_uri=layout.classifier if weights == FROM_CLASSIFIER else "",
+        masks_uri=masks_uri,
+    )
+    uri, label = layout.segmentation(system), f"{system}: segmentation"
+    if not masks_uri and (share := truth_share(manifest, config.data.train_split)):
+        label += f" ({share})"
+    return plan_training(stage, job, uri, artifacts.plain(settings), inputs, label=label)
+
+
+def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
+    """Segment with a system's final network, and score it on the test split.
+
+    Args:
+        stage: surroundings.
+        system: whose network.
+        network: its meta.
+        manifest: the whole manifest.
+
+    Raises:
+        DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
+    """
+    config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
+    tested = predicted_manifest(manifest, config)
+    stage.progress.start(f"segment with {system}")
+    scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
+    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    settings = artifacts.plain({"test": config.segmentation.test, "sweep": thresholds, "image_counts": FORMAT})
+    inputs = {
+        "network": network.fingerprint,
+        "manifest": tested.fingerprint(),
+        "scored": scored_manifest(manifest, config).fingerprint(),
+        "tested": manifest.subset(config.data.test_split).fingerprint(),
+    }
+    if current(uri, "predictions", settings, inputs):
+        found = read_segmentation(uri)
+        stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
+        return found
+    whole = run_image_stage(
+        stage,
+        uri,
+        artifacts.expected_fingerprint("predictions", settings, inputs),
+        tested,
+        actor=SegmentActor,
+        actor_kwargs={
+            "config": config.segmentation,
+            "network_uri": layout.segmentation(system),
+            "uri": uri,
+            "thresholds": thresholds,
+            "num_classes": len(manifest.class_names),
+            "has_background": manifest.has_background,
+            "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
+            "gpus_per_actor": config.cams.gpus_per_actor,
+        },
+        scored_splits=(config.data.test_split, config.data.eval_split),
+        max_failed_fraction=config.cams.max_failed_fraction,
+        num_actors=config.cams.num_actors,
+        gpus_per_actor=config.cams.gpus_per_actor,
+    )
+    errors = [row["error"] for row in whole.rows if "error" in row]
+    found = Segmentation(*(stage_scores(whole.counts[name], scoring, manifest) for name in _FIGURES))
+    content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
+    storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
+    counted = [(row["image_id"], row["counts"]) for row in whole.rows if "counts" in row]
+    figures = (CountedFigure(f, HALF, [(name, c[f]) for name, c in counted if f in c]) for f in _FIGURES)
+    write_image_counts(uri, figures, manifest.class_names)
+    summary = {"images": len(tested.records) - len(errors), "errors": errors[:20]}
+    finish_image_stage(uri, "predictions", settings, inputs, summary)
+    stage.progress.finish(f"{_describe(found)} -> {uri}")
+    return found
+
+
+def read_segmentation(uri: str) -> Segmentation:
+    """Return what a finished stage kept."""
+    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
+    return Segmentation(*(values[name] and scores_from(values[name]) for name in _FIGURES))
+
+
+def _describe(found: Segmentation) -> str:
+    if found.plain is None or found.crf is None:
+        return "nothing to score: no image of the test split has a mask"
+    text = f"mIoU {found.plain.miou_fixed:.1%}, with CRF {found.crf.miou_fixed:.1%}"
+    if found.plain.has_background:
+        return text
+    return f"{text}; Dice {found.plain.mdice_fixed:.1%}, with CRF {found.crf.mdice_fixed:.1%}"

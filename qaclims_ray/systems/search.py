@@ -1,0 +1,236 @@
+"""What a search varies, how it is rated, and how long it goes on.
+
+A search departs from any preset and varies settings of one of its systems. What lies outside the system (data,
+corpus, CLIP, classifier) is the same in every trial and made once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.settings import require, require_at_least, require_text, settings
+from qaclims_ray.systems.table import known_system, system_config, uses_given
+
+SHARED = ("data", "corpus", "clip", "cam_net", "augment", "classifier", "selection", "cluster", "tracking", "masks",
+          "segmentation", "seed", "goal", "systems", "variants", "per_system", "name", "profile")  # fmt: skip
+"""Settings that all trials share, or that the criterion does not see."""
+
+
+@settings
+class Parameter:
+    """One setting and where to look for it."""
+
+    name: str
+    """Setting by dotted name, e.g. ritc.omega."""
+    kind: Literal["uniform", "log", "int", "choice"] = "uniform"
+    """Numbers evenly, numbers evenly on the logarithmic scale, whole numbers, or one of `choices`."""
+    low: float = 0.0
+    """Smallest number."""
+    high: float = 0.0
+    """Largest number."""
+    choices: tuple[Any, ...] = ()
+    """Values for kind choice."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "space", "name")
+        where = f"space: {self.name}"
+        if self.kind == "choice":
+            require(len(self.choices) >= 2, f"{where} has {len(self.choices)} choices, expected at least 2")
+            return
+        require(not self.choices, f"{where} is {self.kind}, but has choices; set kind to choice")
+        require(self.low < self.high, f"{where}: low is {self.low:g} and high {self.high:g}, expected low below high")
+        require(self.kind != "log" or self.low > 0, f"{where} is log: low is {self.low:g}, expected more than 0")
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies where the search looks."""
+        if self.kind == "choice":
+            return value in self.choices
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Any, Any]:
+        """Return two values at the borders."""
+        if self.kind == "choice":
+            return self.choices[0], self.choices[-1]
+        if self.kind == "int":
+            return int(self.low), int(self.high)
+        return self.low, self.high
+
+
+@settings
+class SearchConfig:
+    """A search."""
+
+    system: str = "qa_clims"
+    """The system whose settings are searched."""
+    space: tuple[Parameter, ...] = ()
+    """What is varied; empty takes the system's default space."""
+    objective: Literal["separation", "clip_score", "masks"] = "separation"
+    """What rates a trial, at its last epoch. separation and clip_score need image labels only; masks is the mIoU at
+    the best threshold against the masks of `split`."""
+    split: str = ""
+    """objective masks: the split whose masks rate trials; never one whose score is reported."""
+    num_images: int = 200
+    """Images that rate an epoch."""
+    trials: int = 24
+    """Trials in all."""
+    algorithm: Literal["optuna", "random"] = "optuna"
+    """Optuna's tree-structured Parzen estimator, or random search."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """ASHA stops trials that are behind others of the same epoch; none trains all to the end."""
+    grace_epochs: int = 2
+    """ASHA: no trial is stopped before so many epochs."""
+    reduction_factor: int = 3
+    """ASHA: one in so many goes on at each rung."""
+    from_start: bool = True
+    """The first trial has the preset's own values."""
+    concurrent: int | None = None
+    """Trials at once; None takes as many as the cluster's CPUs and GPUs hold."""
+    search_seed: int = 0
+    """Seed of what is tried."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "tune", "system")
+        require_at_least(self, "tune", 1, "num_images", "trials", "grace_epochs")
+        require_at_least(self, "tune", 2, "reduction_factor")
+        require_at_least(self, "tune", 0, "search_seed")
+        require(self.concurrent is None or self.concurrent >= 1, f"tune.concurrent is {self.concurrent}, expected 1 up")
+        require(
+            self.objective == "masks" or not self.split,
+            f"tune.split is {self.split!r}, but tune.objective {self.objective} reads no masks; leave it out",
+        )
+        require(
+            self.objective != "masks" or bool(self.split),
+            "tune.objective is masks: say on which split with --split, one whose score is not reported",
+        )
+        names = [parameter.name for parameter in self.space]
+        require(len(set(names)) == len(names), "space names one setting twice")
+
+
+def default_space(kind: str) -> tuple[Parameter, ...]:
+    """Return the space for systems of a kind: weights, temperatures, learning rates and the CAM threshold.
+
+    Raises:
+        ConfigError: for systems without settings to search.
+    """
+    threshold = Parameter(name="evaluation.fixed_threshold", low=0.02, high=0.7)
+
+    def log(name: str, low: float, high: float) -> Parameter:
+        return Parameter(name=name, kind="log", low=low, high=high)
+
+    match kind:
+        case "ritc":
+            return (
+                Parameter(name="ritc.omega", low=0.0, high=0.6),
+                log("ritc.temperature", 0.05, 3.0),
+                log("ritc.foreground_weight", 0.5, 30.0),
+                log("ritc.background_weight", 0.5, 30.0),
+                log("ritc.area_weight", 0.01, 10.0),
+                log("ritc.optim.lr", 1e-4, 1e-2),
+                threshold,
+            )
+        case "clims":
+            names = ("matching_weight", "background_weight", "suppression_weight")
+            weights = tuple(log(f"clims.{name}", 0.5, 30.0) for name in names)
+            return (*weights, log("clims.area_weight", 0.01, 10.0), log("clims.optim.lr", 1e-4, 1e-2), threshold)
+        case "semples":
+            return (
+                log("semples.background_weight", 0.1, 10.0),
+                log("semples.refine_weight", 0.01, 3.0),
+                log("semples.prompt.text_weight", 0.005, 1.0),
+                log("semples.match.lr", 1e-5, 1e-2),
+                log("semples.refine.lr", 1e-5, 1e-2),
+                log("semples.prompt.lr", 1e-3, 1e-1),
+                threshold,
+            )
+        case _:
+            raise ConfigError(f"a system of kind {kind} learns nothing from CLIP that could be searched")
+
+
+def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
+    """Return the search with its space filled in, once everything fits the run.
+
+    Raises:
+        ConfigError: naming what does not fit and why.
+    """
+    if uses_given(config, search.system):
+        raise ConfigError(f"system {search.system} starts from CAMs made elsewhere, which searches do not import")
+    space = search.space or default_space(known_system(search.system).kind)
+    reported = {config.data.eval_split, *([config.data.test_split] if config.goal == "segmentation" else [])}
+    if search.objective == "masks" and search.split in reported:
+        raise ConfigError(
+            f"--split {search.split} is a split whose score is reported ({', '.join(sorted(reported))}); a search "
+            "on it would report on what it was fitted to. Name another split, or use the label-free objective"
+        )
+    start = start_values(config, search.system, space)
+    for parameter in space:
+        if parameter.name.split(".")[0] in SHARED or parameter.name.endswith("epochs"):
+            raise ConfigError(
+                f"{parameter.name} cannot be searched: trials share it, the criterion does not see it, or trials of "
+                "different length would be compared"
+            )
+        if search.from_start and not parameter.holds(start[parameter.name]):
+            raise ConfigError(
+                f"{parameter.name} starts at {start[parameter.name]}, outside of {parameter.ends()}: widen the space "
+                "with --space FILE, or set --from-start False"
+            )
+        for value in parameter.ends():
+            with_overrides(system_config(config, search.system), {parameter.name: value})
+    return SearchConfig(**{**vars(search), "space": space})
+
+
+def start_values(config: RunConfig, system: str, space: tuple[Parameter, ...]) -> dict[str, Any]:
+    """Return the run's own values of what is searched.
+
+    Raises:
+        ConfigError: for a setting that does not exist.
+    """
+    values = to_dict(system_config(config, system))
+    found = {}
+    for parameter in space:
+        node: Any = values
+        for part in parameter.name.split("."):
+            if not isinstance(node, dict) or part not in node:
+                raise ConfigError(
+                    f"space: there is no setting {parameter.name!r}; `qaclims run PRESET --help` lists all"
+                )
+            node = node[part]
+        found[parameter.name] = node
+    return found
+
+
+def trial_config(config: RunConfig, search: SearchConfig, name: str, sampled: Mapping[str, Any]) -> RunConfig:
+    """Return the run of one trial: the system under the trial's name, rated after every epoch.
+
+    Args:
+        config: the preset with the user's settings.
+        search: the search.
+        name: of the trial.
+        sampled: value of everything that is searched.
+    """
+    criterion = "oracle" if search.objective == "masks" else search.objective
+    rated = {"selection": {"criterion": criterion, "num_images": search.num_images, "split": search.split}}
+    return with_overrides(
+        config,
+        {
+            "goal": "seed",
+            "systems": [name],
+            "variants": [{"name": name, "system": search.system, "overrides": {**sampled, **rated}}],
+            "tracking.enabled": False,
+        },
+    )
+
+
+def best_config(config: RunConfig, search: SearchConfig, sampled: Mapping[str, Any]) -> RunConfig:
+    """Return the run with the found values for the system, as a preset that can be run.
+
+    Args:
+        config: the preset with the user's settings.
+        search: the search.
+        sampled: found values.
+    """
+    entries = {entry.system: dict(entry.overrides) for entry in config.per_system}
+    entries[search.system] = {**entries.get(search.system, {}), **sampled}
+    systems = list(config.systems) if search.system in config.systems else [*config.systems, search.system]
+    per_system = [{"system": name, "overrides": overrides} for name, overrides in entries.items()]
+    return with_overrides(config, {"systems": systems, "per_system": per_system})

@@ -1,0 +1,184 @@
+"""Trainings that share one group of workers, one after the other: what every worker does. Needs no Ray.
+
+Starting workers takes longer than a small training, so what can be trained back to back is. Each training keeps an
+artefact of its own, complete as soon as it ends; a group that was stopped goes on with the training it was at.
+"""
+
+import contextlib
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.errors import DataError, ResourceError
+from qaclims_ray.stages.stage import current
+from qaclims_ray.stages.training_job import TrainingJob, train_worker
+from qaclims_ray.training.context import WorkerContext
+
+CURVES_NAME = "curves.json"
+"""Beside every network: step -> figures."""
+NOTE_NAME = "training.json"
+"""In every checkpoint: whose it is, and the curves up to it."""
+
+Curves = dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training and the artefact it makes."""
+
+    job: TrainingJob
+    """What to train."""
+    uri: str
+    """Where the artefact goes."""
+    settings: dict[str, Any]
+    """Of the artefact's fingerprint."""
+    inputs: dict[str, str]
+    """Of the artefact's fingerprint."""
+    label: str
+    """Name on the console."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the artefact; whatever has it is the same training."""
+        return artifacts.expected_fingerprint(self.job.kind, self.settings, self.inputs)
+
+    def finished(self) -> ArtifactMeta | None:
+        """Return the artefact's meta when it is there and matches."""
+        return current(self.uri, self.job.kind, self.settings, self.inputs)
+
+
+def train_group(
+    trainings: Sequence[Training],
+    worker: WorkerContext,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    rescued: Mapping[str, str] | None = None,
+) -> None:
+    """Train what is not finished yet, in order; runs on every worker.
+
+    Args:
+        trainings: the group, the same on every worker.
+        worker: this worker.
+        on_progress: called on rank 0 with the position of the training at work and the steps done.
+        rescued: fingerprint -> checkpoint of an earlier run, for trainings that the worker has none of.
+    """
+    tell = on_progress if on_progress is not None and worker.rank == 0 else lambda index, step: None
+    # Looked up once, before any rank can end a training that the others still have to look up.
+    todo = [(index, training) for index, training in enumerate(trainings) if training.finished() is None]
+    for index, training in todo:
+        tell(index, 0)
+        earlier = (rescued or {}).get(training.fingerprint, "")
+        context = GroupContext(worker, training, functools.partial(tell, index), earlier)
+        context.conclude(train_worker(training.job, context, on_progress=context.note))
+
+
+class GroupContext:
+    """What one training of a group sees of its worker: its own checkpoints only, and its artefact's place."""
+
+    def __init__(
+        self, worker: WorkerContext, training: Training, on_step: Callable[[int], None], earlier: str = ""
+    ) -> None:
+        self.rank, self.world_size, self.device = worker.rank, worker.world_size, worker.device
+        self._worker, self._training, self._on_step, self._earlier = worker, training, on_step, earlier
+        self._curves: Curves = {}
+        self._is_delivered = False
+
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep a point of the curves; rank 0 alone has them."""
+        self._curves[step] = metrics
+        self._on_step(step)
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
+        """See `WorkerContext.report`; the last checkpoint becomes the artefact before it is handed on."""
+        if checkpoint_dir is not None:
+            last = self._training.job.optim.epochs
+            try:
+                self._write_note(checkpoint_dir)
+                if metrics.get("epoch", last) == last:
+                    self._deliver(checkpoint_dir)
+            except ResourceError:
+                shutil.rmtree(checkpoint_dir, ignore_errors=True)
+                raise
+        self._worker.report(metrics, checkpoint_dir)
+
+    @contextlib.contextmanager
+    def latest_checkpoint(self) -> Iterator[str | None]:
+        """See `WorkerContext.latest_checkpoint`; another training's is none, and then an earlier run's serves."""
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._worker.latest_checkpoint())
+            note = self._note_of(folder)
+            if note is None and self._earlier:
+                folder = stack.enter_context(storage.local_copy(self._earlier))
+                note = self._note_of(folder)
+            if note is not None:
+                self._curves = _as_curves(note["curves"])
+            yield folder if note is not None else None
+
+    def _note_of(self, folder: str | None) -> dict[str, Any] | None:
+        note = read_note(folder) if folder is not None else None
+        return note if note is not None and note["training"] == self._training.fingerprint else None
+
+    def must_save(self) -> bool:
+        """See `WorkerContext.must_save`."""
+        return self._worker.must_save()
+
+    def conclude(self, metrics: Mapping[str, float]) -> None:
+        """Complete the artefact, on rank 0."""
+        if self.rank != 0:
+            return
+        if not self._is_delivered:  # it had ended before, and was stopped before its artefact was complete
+            with self.latest_checkpoint() as folder:
+                assert folder is not None
+                self._deliver(folder)
+        training = self._training
+        storage.write_bytes(storage.join(training.uri, CURVES_NAME), json.dumps(self._curves).encode())
+        artifacts.write_meta(training.uri, training.job.kind, training.settings, training.inputs, metrics)
+
+    def _write_note(self, folder: str) -> None:
+        content = {"training": self._training.fingerprint, "curves": self._curves}
+        try:
+            Path(folder, NOTE_NAME).write_text(json.dumps(content))
+        except OSError as error:
+            raise ResourceError(
+                f"the checkpoint cannot be written to {folder}: {error}. Check the free space there, or name another "
+                "temporary folder in TMPDIR; the checkpoint before is kept"
+            ) from error
+
+    def _deliver(self, folder: str) -> None:
+        storage.remove_tree(self._training.uri)
+        storage.upload_tree(folder, self._training.uri)
+        self._is_delivered = True
+
+
+def read_note(uri: str) -> dict[str, Any] | None:
+    """Return what a checkpoint says of itself, or None where it is not whole."""
+    try:
+        note = json.loads(storage.read_bytes(storage.join(uri, NOTE_NAME)))
+        return {"training": note["training"], "curves": note["curves"]}
+    except (DataError, ValueError, KeyError, TypeError):
+        return None
+
+
+def raw_curves(uri: str) -> Curves:
+    """Return the training curves kept beside an artefact: step -> figures."""
+    uri = storage.join(uri, CURVES_NAME)
+    return _as_curves(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+
+
+def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the training curves kept beside a network: figure -> points (step, value)."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for step, metrics in sorted(raw_curves(network_uri).items()):
+        for name, value in metrics.items():
+            curves.setdefault(name, []).append((step, value))
+    return curves
+
+
+def _as_curves(content: Mapping[str, dict[str, float]]) -> Curves:
+    return {int(step): metrics for step, metrics in content.items()}

@@ -1,0 +1,101 @@
+"""What the presets say of pseudo masks and final networks."""
+
+import json
+
+import pytest
+
+from qaclims_ray.commands.arguments import PATH_FIELDS, with_absolute_paths
+from qaclims_ray.data.classes import has_background
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.table import PRESETS, check_run, preset
+from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.systems.table import system_config, systems_with_cams
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_can_run_and_survives_its_file(name) -> None:
+    config = preset(name)
+    assert config.name == name and (PRESETS[name].__doc__ or "").strip()
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    check_run(config if config.data.dataset == "miniature" else with_overrides(config, {"data.root": "/data"}))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_goes_to_the_final_network_and_names_what_it_starts_from(name) -> None:
+    config = preset(name)
+    assert config.goal == "segmentation" and config.segmentation.net.weights
+    for system in systems_with_cams(config):
+        steps = system_config(config, system).masks.steps
+        assert steps or not has_background(config.data.dataset)
+        assert config.cams.store == "both" or ("irn" in steps) == (config.cams.store == "grid")
+
+
+def test_presets_of_the_papers_take_the_papers_masks_and_networks() -> None:
+    assert preset("voc12").masks.steps == ("irn",) == preset("voc12_clims").masks.steps
+    assert preset("voc12").segmentation.net.architecture == "deeplab_v2"
+    assert preset("voc12_deeplab_v1").segmentation.net.architecture == "deeplab_v1"
+    weaktr = preset("voc12_weaktr")
+    assert weaktr.masks.steps == ("crf",) and weaktr.masks.crf.bilateral_sxy == 83
+    assert weaktr.masks.seed_threshold == weaktr.evaluation.fixed_threshold
+    assert weaktr.segmentation.net.architecture == "segmenter"
+    sam = preset("voc12_mask2former")
+    assert sam.masks.steps == ("sam",) and sam.segmentation.net.architecture == "mask2former"
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("voc12")])
+def test_final_networks_on_voc_are_tested_on_val(name) -> None:
+    assert preset(name).data.test_split == "val"
+
+
+def test_coco_has_both_learning_rates_and_the_papers_weights() -> None:
+    official, paper = preset("coco14"), preset("coco14_paper")
+    assert (official.ritc.optim.lr, paper.ritc.optim.lr) == (1e-5, 3.5e-4)
+    assert (official.profile, paper.profile, paper.ritc.region_mode) == ("official", "paper", "pixel_mask")
+    for config in (official, paper, preset("coco14_plain_clip"), preset("coco14_weaktr")):
+        assert (config.data.dataset, config.data.eval_split, config.data.test_split) == ("coco14", "train", "val")
+        assert (config.segmentation.iterations, config.ritc.area_weight) == (100_000, 0.2)
+    weights = (official.ritc.foreground_weight, official.ritc.background_weight)
+    assert weights == (paper.ritc.foreground_weight, paper.ritc.background_weight) == (30, 24)
+
+
+def test_semples_on_coco_learns_at_the_effective_rates() -> None:
+    semples = preset("coco14_weaktr").semples
+    assert semples.match.lr == pytest.approx(5.12e-6 * semples.match.batch_size / 512)
+    assert semples.refine.lr == pytest.approx(5.12e-6 * semples.refine.batch_size / 512)
+    assert semples.prompt.lr == pytest.approx(0.01 * semples.prompt.batch_size / 512)
+    assert (semples.background_weight, semples.prompt.text_weight, semples.refine_weight) == (0.75, 0.01, 0.2)
+    assert preset("coco14_weaktr").masks.crf.bilateral_sxy == 50
+
+
+@pytest.mark.parametrize("name", ["bcss_wsss", "luad_histoseg"])
+def test_tissue_is_scored_where_it_has_masks_and_asked_of_as_tissue(name) -> None:
+    config = preset(name)
+    assert (config.data.dataset, config.data.eval_split, config.data.test_split) == (name, "val", "test")
+    assert config.corpus.questions == "histology" and config.text.template == "a histopathology image of {}."
+    assert config.masks.white_above == (200 if name == "luad_histoseg" else None)
+    with pytest.raises(ConfigError, match=r"data.root is empty"):
+        check_run(config)
+
+
+def test_a_run_without_its_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.root is empty: .*--data-root"):
+        check_run(preset("voc12"))
+    with pytest.raises(ConfigError, match="no preset 'voc13'; known: miniature"):
+        preset("voc13")
+
+
+def test_local_paths_are_made_absolute_also_deep_in_the_settings(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sam").mkdir()
+    for name in ("irn.pth", "final.pth"):
+        (tmp_path / name).write_bytes(b"")
+    own = {"masks.irn.weights": "irn.pth", "masks.sam.model": "sam", "segmentation.net.weights": "final.pth"}
+    assert set(own) <= set(PATH_FIELDS)
+    config: RunConfig = with_absolute_paths(with_overrides(preset("miniature"), own))
+    assert config.masks.irn.weights == str(tmp_path / "irn.pth")
+    assert config.masks.sam.model == str(tmp_path / "sam")
+    assert config.segmentation.net.weights == str(tmp_path / "final.pth")
+    names = {"masks.irn.weights": "timm", "masks.sam.model": "facebook/sam-vit-base"}
+    config = with_absolute_paths(with_overrides(config, {**names, "segmentation.net.weights": "random"}))
+    assert (config.masks.irn.weights, config.masks.sam.model) == ("timm", "facebook/sam-vit-base")
+    assert config.segmentation.net.weights == "random"

@@ -1,0 +1,40 @@
+"""How a trial counts its epochs, and which trials must not be at work at once; starts no Ray."""
+
+from qaclims_ray.presets.table import miniature, miniature_semples
+from qaclims_ray.run_config import with_overrides
+from qaclims_ray.stages.tune_trial import EpochCount, must_take_turns, rated_epochs
+from qaclims_ray.systems.search import Parameter, SearchConfig, checked_search
+
+
+def _told(lengths: list[int], epochs: list[float]) -> list[float]:
+    told: list[dict[str, float]] = []
+    count = EpochCount(lengths, told.append)
+    count({"loss": 1.0, "epoch": 5.0})  # a classifier is not rated
+    for epoch in epochs:
+        count({"selection/score": 0.1 * epoch, "epoch": epoch})
+    return [one["epoch"] for one in told]
+
+
+def test_epochs_go_on_over_phases_and_are_told_once():
+    assert _told([3], [1, 2, 2, 3, 3]) == [1, 2, 3]  # a restarted worker repeats epoch 2
+    assert _told([2, 3], [1, 2, 1, 2, 3]) == [1, 2, 3, 4, 5]
+    assert _told([2, 3], [2, 1, 2, 3]) == [2, 3, 4, 5]  # the first phase was there already
+
+
+def test_length_of_a_trial():
+    assert rated_epochs(miniature(), "qa_clims") == [9]
+    assert rated_epochs(miniature_semples(), "semples") == [7, 7]
+    assert rated_epochs(miniature_semples(), "semples_match") == [7]
+
+
+def test_trials_that_would_train_one_phase_take_turns():
+    config = with_overrides(miniature_semples(), {"goal": "seed"})
+
+    def takes_turns(system: str, *space: Parameter) -> bool:
+        return must_take_turns(config, checked_search(config, SearchConfig(system=system, space=space)))
+
+    assert not takes_turns("qa_clims")
+    assert not takes_turns("semples")  # the rate of matching differs, so all that follows does
+    assert takes_turns("semples", Parameter(name="semples.refine_weight", kind="log", low=0.1, high=1.0))
+    choice = Parameter(name="semples.background_weight", kind="choice", choices=(1.0, 2.0))
+    assert takes_turns("semples", choice)

@@ -1,0 +1,355 @@
+import ast
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qaclims_ray
+from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cluster.config import ClusterConfig
+from qaclims_ray.corpus.config import CorpusConfig
+from qaclims_ray.data.config import AugmentConfig, DataConfig
+from qaclims_ray.errors import ConfigError, QaclimsError
+from qaclims_ray.evaluation.config import EvaluationConfig
+from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
+from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.text.config import TextConfig
+from qaclims_ray.training.config import OptimConfig
+
+BASE = RunConfig(name="test", data=DataConfig(dataset="voc12", root="/data"))
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> type of every setting that is no nested stage."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= leaves(value, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = hints[field.name]
+    return found
+
+
+def value_at(config: Any, path: str) -> Any:
+    for part in path.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
+
+
+def values_of(hint: Any) -> st.SearchStrategy:
+    """JSON values of a setting's type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return st.lists(values_of(arguments[0]), max_size=3)
+        return st.tuples(*map(values_of, arguments)).map(list)
+    if dataclasses.is_dataclass(hint):
+        names = st.text("ab_-/", max_size=4)
+        return st.fixed_dictionaries({"name": names, "system": names, "overrides": st.just({"seed": 1})})
+    if arguments:
+        return st.one_of(*map(values_of, arguments))
+    return {
+        bool: st.booleans(),
+        int: st.integers(-2, 3000),
+        float: st.floats(-1, 1000, allow_nan=False),
+        str: st.text(max_size=8),
+        type(None): st.none(),
+    }[hint]
+
+
+PATHS = leaves(BASE)
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> dict[str, Any]:
+    paths = draw(st.lists(st.sampled_from(sorted(PATHS)), min_size=1, max_size=4, unique=True))
+    return {path: draw(values_of(PATHS[path])) for path in paths}
+
+
+@given(overrides())
+@settings(max_examples=200, deadline=None)
+def test_overrides_survive_the_round_trip_or_are_refused(changes: dict[str, Any]) -> None:
+    try:
+        changed = with_overrides(BASE, changes)
+    except ConfigError:
+        return
+    assert from_dict(to_dict(changed)) == changed
+    assert from_dict(json.loads(json.dumps(to_dict(changed)))) == changed
+    for path in PATHS:
+        assert as_json(value_at(changed, path)) == changes.get(path, as_json(value_at(BASE, path)))
+    assert with_overrides(changed, {path: value_at(BASE, path) for path in changes}) == BASE
+
+
+@given(overrides())
+@settings(max_examples=50, deadline=None)
+def test_the_base_is_never_changed(changes: dict[str, Any]) -> None:
+    before = to_dict(BASE)
+    try:
+        with_overrides(BASE, changes)
+    except ConfigError:
+        pass
+    assert to_dict(BASE) == before
+
+
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_every_setting_can_be_overridden_with_its_own_value(path: str) -> None:
+    assert with_overrides(BASE, {path: value_at(BASE, path)}) == BASE
+
+
+def test_types_come_back_as_they_were() -> None:
+    changed = with_overrides(
+        BASE,
+        {
+            "cams.scales": [1, 0.5],
+            "text.fixed_background": [["*", ["grass", "sky"]]],
+            "ritc.optim.clip_grad_norm": 5,
+            "data.limit": 7,
+        },
+    )
+    assert changed.cams.scales == (1.0, 0.5)
+    assert changed.text.fixed_background == (("*", ("grass", "sky")),)
+    assert changed.ritc.optim.clip_grad_norm == 5.0 and changed.data.limit == 7
+    assert hash(changed) != hash(BASE)
+
+
+def test_a_whole_stage_can_be_overridden() -> None:
+    assert with_overrides(BASE, {"cams": {"scales": [1.0]}}).cams == CamConfig(scales=(1.0,))
+
+
+def test_the_threshold_of_clims_may_be_off() -> None:
+    assert with_overrides(BASE, {"clims.suppression_threshold": None}).clims.suppression_threshold is None
+    assert ClimsConfig(suppression_threshold=-1.0).suppression_threshold == -1.0
+
+
+def test_prompts_learn_as_their_settings_say() -> None:
+    optim = PromptConfig(lr=0.3, epochs=4, batch_size=9, weight_decay=0.2, schedule="constant").optim()
+    expected = OptimConfig(
+        name="adamw", lr=0.3, head_lr_factor=1.0, weight_decay=0.2, schedule="constant", epochs=4, batch_size=9
+    )
+    assert optim == expected
+    assert PromptConfig(epochs=0).optim().epochs == 1  # the loop knows no training without epochs
+
+
+# --- misuse
+
+
+def test_prompts_without_anything_to_learn_are_refused_unless_they_stay_random() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to learn; set epochs to 0"):
+        PromptConfig(image_weight=0.0, text_weight=0.0)
+    assert PromptConfig(image_weight=0.0, text_weight=0.0, epochs=0).epochs == 0
+
+
+def test_joint_training_has_no_rounds() -> None:
+    for rounds in (0, 2):
+        with pytest.raises(ConfigError, match=f"semples.rounds is {rounds}: joint training has no rounds"):
+            SemplesConfig(schedule="joint", rounds=rounds)
+    assert SemplesConfig(schedule="joint").rounds == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", ".", "lr", "ritc.lr", "ritc.optim", "ritc.optim.lr.x", "ritc..lr", "ritc.optim.LR", "data.root.x", "cam"],
+)
+def test_an_unknown_setting_or_a_stage_without_fields_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError):
+        with_overrides(BASE, {path: 1e-3})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("ritc.optim.lr", "fast"),
+        ("ritc.optim.lr", None),
+        ("ritc.optim.lr", float("nan")),
+        ("ritc.optim.lr", float("inf")),
+        ("ritc.optim.epochs", 1.5),
+        ("ritc.optim.epochs", 0),
+        ("ritc.temperature", 0.0),
+        ("ritc.temperature", float("nan")),
+        ("ritc.omega", 1.01),
+        ("ritc.omega", -0.01),
+        ("ritc.region_mode", "mask"),
+        ("ritc.area_weight", -1),
+        ("ritc.prompt_weight", -0.1),
+        ("clims.matching_weight", -1),
+        ("clims.background_weight", -1),
+        ("clims.suppression_weight", -1),
+        ("clims.area_weight", -0.1),
+        ("clims.suppression_threshold", 1.0),
+        ("clims.suppression_threshold", -1.1),
+        ("clims.pair_reduction", "sum"),
+        ("clims.optim.lr", 0.0),
+        ("semples.rounds", -1),
+        ("semples.background_weight", -1),
+        ("semples.refine_weight", -1),
+        ("semples.area_weight", -1),
+        ("semples.mask", "softmax"),
+        ("semples.mask_epsilon", 0.0),
+        ("semples.omega", 1.01),
+        ("semples.omega", -0.01),
+        ("semples.schedule", "alternating"),
+        ("semples.refine_init", "prompts"),
+        ("semples.train_scope", "backbone"),
+        ("semples.match.epochs", 0),
+        ("semples.prompt.length", 0),
+        ("semples.prompt.num_views", 0),
+        ("semples.prompt.steps_per_epoch", 0),
+        ("semples.prompt.batch_size", 0),
+        ("semples.prompt.epochs", -1),
+        ("semples.prompt.image_weight", -1),
+        ("semples.prompt.text_weight", -1),
+        ("semples.prompt.weight_decay", -1),
+        ("semples.prompt.lr", 0.0),
+        ("semples.prompt.mask_epsilon", 0.0),
+        ("semples.prompt.init", "zeros"),
+        ("semples.prompt.full_stop", "none"),
+        ("semples.prompt.similarity", "cosine"),
+        ("text.groups", ["objects", "objects"]),
+        ("text.groups", ["colours"]),
+        ("text.template", "no place"),
+        ("text.template", "{} and {}"),
+        ("text.source", "fixed"),
+        ("corpus.precision", "bf16"),
+        ("corpus.max_length", 0),
+        ("corpus.max_failed_fraction", 1.5),
+        ("cluster.precision", "bf16"),
+        ("cluster.num_workers", -1),
+        ("augment.crop_px", 8),
+        ("augment.max_long_side_px", 0),
+        ("cams.scales", []),
+        ("cams.scales", [1.0, 0.0]),
+        ("cams.batch_size", 0),
+        ("cams.num_actors", 0),
+        ("cams.max_failed_fraction", -0.1),
+        ("cams.gpus_per_actor", -1),
+        ("corpus.questions_per_batch", 0),
+        ("corpus.max_question_tokens", 0),
+        ("corpus.model", " "),
+        ("clip.model", ""),
+        ("cam_net.backbone", ""),
+        ("cam_net.image_std", [1, 0, 1]),
+        ("cam_net.image_std", [1, 1]),
+        ("cam_net.output_stride", 7),
+        ("ritc.optim.momentum", 1.0),
+        ("ritc.optim.weight_decay", -1e-4),
+        ("ritc.optim.head_lr_factor", 0),
+        ("ritc.optim.warmup_steps", -1),
+        ("cluster.loader_workers", -1),
+        ("cluster.cpus_per_worker", 0),
+        ("cluster.object_store_mib", 10),
+        ("cluster.num_cpus", 0),
+        ("evaluation.contact_sheet_images", 0),
+        ("tracking.experiment", ""),
+        ("data.train_split", ""),
+        ("data.class_names", ["cat", "cat"]),
+        ("name", ""),
+        ("seed", -1),
+        ("evaluation.sweep_min", 0.0),
+        ("evaluation.sweep_step", 0.0),
+        ("evaluation.fixed_threshold", 1.5),
+        ("data.dataset", "imagenet"),
+        ("data.limit", 0),
+        ("data.num_images", 1),
+        ("systems", []),
+        ("systems", ["qa_clims", "qa_clims"]),
+        ("seed", "one"),
+        ("data", {"dataset": "voc12", "rot": "/data"}),
+        ("cams", 3),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_name(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(BASE, {path: value})
+    assert path.split(".")[-1].split("_")[0] in str(caught.value)
+
+
+def test_all_mistakes_of_a_file_come_in_one_message() -> None:
+    values = to_dict(BASE)
+    values["surplus"] = 1
+    values["cams"]["scale"] = [1.0]
+    values["ritc"]["optim"]["lr"] = "fast"
+    values["evaluation"]["fixed_threshold"] = 3.0
+    del values["data"]["dataset"]
+    with pytest.raises(ConfigError) as caught:
+        from_dict(values)
+    for expected in ("surplus", "cams.scale", "ritc.optim.lr", "data.dataset", "fixed_threshold is 3.0"):
+        assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [{}, {"name": "x"}, {"data": {"dataset": "voc12"}}])
+def test_required_settings_have_no_default(values: dict) -> None:
+    with pytest.raises(ConfigError, match="Field required"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (OptimConfig, {"lr": 0.0}),
+        (OptimConfig, {"batch_size": 0}),
+        (OptimConfig, {"clip_grad_norm": 0.0}),
+        (RitcConfig, {"temperature": -1.0}),
+        (AugmentConfig, {"min_long_side_px": 700}),
+        (CorpusConfig, {"min_length": 11}),
+        (CorpusConfig, {"prompt": "answer shortly"}),
+        (CorpusConfig, {"prompt": "{} or {}"}),
+        (CorpusConfig, {"engine": "image_text_to_text", "model": "miniature"}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 1, "gpus_per_actor": 0.5}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 3, "gpus_per_actor": 1.0}),
+        (CorpusConfig, {"engine": "vllm", "num_beams": 1, "gpus_per_actor": 1.0, "min_length": 2}),
+        (TextConfig, {"source": "fixed"}),
+        (CamConfig, {"scales": ()}),
+        (EvaluationConfig, {"sweep_min": 0.9, "sweep_max": 0.1}),
+        (ClusterConfig, {"precision": "bf16"}),
+        (DataConfig, {"dataset": "voc12", "limit": 0}),
+    ],
+)
+def test_a_stage_refuses_bad_values_on_its_own(make: type, values: dict) -> None:
+    with pytest.raises(ConfigError):
+        make(**values)
+
+
+def test_settings_are_frozen_and_keyword_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        BASE.name = "other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        DataConfig("voc12")  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        CamConfig(scale=(1.0,))  # type: ignore[call-arg]
+
+
+SETTINGS = sorted(Path(qaclims_ray.__file__).parent.rglob("*config.py"))
+
+
+def test_there_is_a_settings_module_for_every_room_that_is_configured() -> None:
+    assert len(SETTINGS) >= 15
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_setting_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(statement, ast.AnnAssign):
+                    documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    assert documented, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
+
+
+def test_a_config_error_is_a_mistake_of_the_user() -> None:
+    assert issubclass(ConfigError, QaclimsError)
