@@ -3,8 +3,9 @@
 The settings of a room stand in its ``config.py``; ``run_config.py`` nests them in `RunConfig`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
 
@@ -37,3 +38,52 @@ def require_text(config: Any, section: str, *names: str) -> None:
     """Raise a `ConfigError` naming the first field that is empty."""
     for name in names:
         require(bool(getattr(config, name).strip()), f"{section}.{name} is empty")
+
+
+@settings
+class Parameter:
+    """One setting and where to look for it."""
+
+    name: str
+    """Setting by dotted name, e.g. ritc.omega."""
+    kind: Literal["uniform", "log", "int", "choice"] = "uniform"
+    """Numbers evenly, numbers evenly on the logarithmic scale, whole numbers, or one of `choices`."""
+    low: float = 0.0
+    """Smallest number."""
+    high: float = 0.0
+    """Largest number."""
+    choices: tuple[Any, ...] = ()
+    """Values for kind choice."""
+
+    def __post_init__(self) -> None:
+        require_text(self, "space", "name")
+        where = f"space: {self.name}"
+        if self.kind == "choice":
+            require(len(self.choices) >= 2, f"{where} has {len(self.choices)} choices, expected at least 2")
+            return
+        require(not self.choices, f"{where} is {self.kind}, but has choices; set kind to choice")
+        require(self.low < self.high, f"{where}: low is {self.low:g} and high {self.high:g}, expected low below high")
+        require(self.kind != "log" or self.low > 0, f"{where} is log: low is {self.low:g}, expected more than 0")
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies where the search looks."""
+        if self.kind == "choice":
+            return value in self.choices
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Any, Any]:
+        """Return two values at the borders."""
+        if self.kind == "choice":
+            return self.choices[0], self.choices[-1]
+        if self.kind == "int":
+            return int(self.low), int(self.high)
+        return self.low, self.high
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted name; lists and empty mappings stay whole."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found

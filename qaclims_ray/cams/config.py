@@ -34,8 +34,6 @@ class CamConfig:
     """GPUs of one actor."""
     max_failed_fraction: float = 0.01
     """Fail when more than this share of images cannot be read."""
-    given: str = ""
-    """For the systems on given CAMs: folder or URI of CAMs made elsewhere, shards or .npz (docs/artefacts.md, S22)."""
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")

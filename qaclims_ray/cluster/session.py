@@ -7,14 +7,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qaclims_ray.errors import QaclimsError, ResourceError
-from qaclims_ray.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +32,29 @@ DEFAULTS = {
 LEVEL_LINE = b"Set ray log level from environment variable"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run asks of Ray."""
+
+    cpus: float
+    """Logical CPUs that it needs at once."""
+    gpus: float = 0.0
+    """GPUs that it needs at once."""
+    num_cpus: int | None = None
+    """Logical CPUs of a private Ray; None takes what is needed."""
+    object_store_mib: int = 200
+    """Object store of a private Ray."""
+
+
 @contextlib.contextmanager
-def ray_session(config: RunConfig, *, dashboard: bool = False) -> Iterator[None]:
+def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the time of the context.
 
     A running connection is used as it is; inside a submitted job, or with RAY_ADDRESS set, the cluster is joined;
     otherwise a private Ray starts on this machine, bound to the loopback address, in its own temporary folder.
 
     Args:
-        config: what the stages need.
+        needs: what the stages ask for.
         dashboard: start the dashboard of a private Ray, on the loopback address; Ray frees what a training that was
             stopped from outside had reserved only where there is one.
 
@@ -52,12 +66,12 @@ def ray_session(config: RunConfig, *, dashboard: bool = False) -> Iterator[None]
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
-        check_resources(config)
+        check_resources(needs)
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
         with _joined():
-            check_resources(config)
+            check_resources(needs)
             yield
         return
     temp_dir = tempfile.mkdtemp(prefix="qaclims-ray-")
@@ -66,15 +80,15 @@ def ray_session(config: RunConfig, *, dashboard: bool = False) -> Iterator[None]
         with _without_level_line():
             ray.init(
                 address="local",
-                num_cpus=config.cluster.num_cpus or math.ceil(required_cpus(config)),
+                num_cpus=needs.num_cpus or math.ceil(needs.cpus),
                 include_dashboard=dashboard,
-                object_store_memory=config.cluster.object_store_mib << 20,
+                object_store_memory=needs.object_store_mib << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=temp_dir,
             )
-        check_resources(config)
+        check_resources(needs)
         yield
     except Exception as error:
         # A mistake that names itself needs no logs; anything else does.
@@ -129,29 +143,7 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def fewest_workers(config: RunConfig) -> int:
-    """Return the training workers without which no training begins."""
-    return config.cluster.num_workers if config.cluster.min_workers is None else config.cluster.min_workers
-
-
-def required_cpus(config: RunConfig) -> float:
-    """Return the logical CPUs the run needs: its training workers, or its actors and a reader beside them."""
-    actors = max(config.corpus.num_actors, config.cams.num_actors, config.masks.num_actors)
-    training = max(fewest_workers(config), 1) * config.cluster.cpus_per_worker
-    return max(training, actors + 2) + 1
-
-
-def required_gpus(config: RunConfig) -> float:
-    """Return the GPUs the run needs at once."""
-    return max(
-        fewest_workers(config) if config.cluster.use_gpu else 0,
-        config.corpus.num_actors * config.corpus.gpus_per_actor,
-        config.cams.num_actors * config.cams.gpus_per_actor,
-        config.masks.num_actors * config.masks.gpus_per_actor if config.goal != "seed" else 0,
-    )
-
-
-def check_resources(config: RunConfig) -> None:
+def check_resources(needs: Needs) -> None:
     """Refuse a run that would wait for ever on resources this Ray can never have.
 
     An autoscaling cluster adds nodes on demand, so only a Ray without one is held to what it has now.
@@ -163,8 +155,8 @@ def check_resources(config: RunConfig) -> None:
         return
     there = ray.cluster_resources()
     for name, needed, settings in (
-        ("CPU", required_cpus(config), "cluster.num_workers, cluster.cpus_per_worker, *.num_actors"),
-        ("GPU", required_gpus(config), "cluster.use_gpu, *.gpus_per_actor"),
+        ("CPU", needs.cpus, "cluster.num_workers, cluster.cpus_per_worker, *.num_actors"),
+        ("GPU", needs.gpus, "cluster.use_gpu, *.gpus_per_actor"),
     ):
         if needed > there.get(name, 0.0):
             raise ResourceError(
@@ -173,23 +165,23 @@ def check_resources(config: RunConfig) -> None:
             )
 
 
-def runs_at_once(config: RunConfig, asked: int | None = None) -> int:
+def runs_at_once(needs: Needs, asked: int | None = None) -> int:
     """Return how many runs like this one may be at work together without waiting for one another's CPUs and GPUs.
 
     Args:
-        config: what one of them needs; `check_resources` has found that one fits.
+        needs: what one of them needs; `check_resources` has found that one fits.
         asked: so many and no other number.
 
     Raises:
         ResourceError: when more are asked for than this Ray can ever hold.
     """
-    there, needs = ray.cluster_resources(), {"CPU": required_cpus(config), "GPU": required_gpus(config)}
-    fitting = min(int(there.get(name, 0.0) // needed) for name, needed in needs.items() if needed)
+    there, of_one = ray.cluster_resources(), {"CPU": needs.cpus, "GPU": needs.gpus}
+    fitting = min(int(there.get(name, 0.0) // needed) for name, needed in of_one.items() if needed)
     if asked is None:
         return max(fitting, 1)
     if asked > fitting and not _autoscales():
         raise ResourceError(
-            f"{asked} runs at once need {asked * needs['CPU']:g} CPU and {asked * needs['GPU']:g} GPU; this Ray has "
+            f"{asked} runs at once need {asked * needs.cpus:g} CPU and {asked * needs.gpus:g} GPU; this Ray has "
             f"{there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}, enough for {fitting}"
         )
     return asked
@@ -202,3 +194,8 @@ def _autoscales() -> bool:
         return False
     with open(path) as file:
         return yaml.safe_load(file)["provider"]["type"] != "local"
+
+
+def resources_there() -> Mapping[str, float]:
+    """Return what the connected Ray has, by the names it gives resources."""
+    return ray.cluster_resources()

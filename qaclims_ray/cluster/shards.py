@@ -8,7 +8,7 @@ so a killed stage repeats at most what was in flight and a row is never written 
 import logging
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -18,48 +18,55 @@ from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+ShardProgress = Callable[[int, int], None]
 
 
 def run_shards(
     shards: Sequence[Any],
     *,
+    finished: Collection[int] = (),
     decode: Callable[[Any], Any],
     actor: type,
-    actor_kwargs: dict[str, Any],
-    num_actors: int,
-    gpus_per_actor: float,
-    progress: Progress | None = None,
+    actor_kwargs: Mapping[str, Any],
+    num_actors: int = 1,
+    gpus_per_actor: float = 0.0,
+    progress: ShardProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Decode every shard in CPU tasks, hand it to an actor pool, and return the actors' summaries.
+    """Decode every unfinished shard in CPU tasks, hand it to an actor pool, and return the actors' summaries.
 
     Args:
-        shards: one picklable description each.
+        shards: one picklable description each, of all shards.
+        finished: positions of shards that are there already; they are left out.
         decode: shard description -> what the actor works on; must keep bad images as data.
         actor: class whose instances turn a decoded shard into a summary of plain JSON types.
         actor_kwargs: constructor arguments.
-        num_actors: size of the pool.
+        num_actors: size of the pool at most.
         gpus_per_actor: GPUs of one actor; fractions share a GPU.
-        progress: called with (shards done, shards in all).
+        progress: called with (shards done, the finished ones among them; shards in all).
+
+    Returns:
+        Summaries of the shards that were worked on now, in the order in which they ended.
 
     Raises:
         QaclimsError: the first one raised by a task or actor, as itself.
         ResourceError: when Ray fails for a reason of its own.
     """
-    if not shards:
+    rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
+    if not rows:
         return []
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # Shards end in any order: waiting for the slow ones would hold back what is done.
     context.execution_options.preserve_order = False
-    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     dataset = (
+        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(_Decoder(decode))
         .map_batches(
             _ShardActor,
-            fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
+            fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
             num_cpus=1 if gpus_per_actor == 0 else 0.5,
             num_gpus=gpus_per_actor,
         )
@@ -72,13 +79,18 @@ def run_shards(
                 raise outcome
             summaries.append(outcome)
             if progress is not None:
-                progress(len(summaries), len(shards))
+                progress(len(shards) - len(rows) + len(summaries), len(shards))
     except RayError as error:
         raise ResourceError(
-            f"the stage stopped after {len(summaries)} of {len(shards)} shards: {root_cause(error)}. "
+            f"the stage stopped after {len(summaries)} of {len(rows)} shards: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
+
+
+def as_it_is(shard: Any) -> Any:
+    """Decode nothing: for stages whose actor reads what it needs."""
+    return shard
 
 
 class _Decoder:

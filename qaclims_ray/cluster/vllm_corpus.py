@@ -9,7 +9,7 @@ import base64
 import importlib.util
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayError
 from torch import Tensor
 
-from qaclims_ray.cluster.shards import Progress, root_cause
+from qaclims_ray.cluster.shards import ShardProgress, root_cause
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
@@ -50,6 +50,7 @@ def check_vllm() -> None:
 def run_vllm_shards(
     shards: Sequence[tuple[int, list[ImageRecord]]],
     *,
+    finished: Collection[int] = (),
     decode: Callable[[Any], tuple[int, build.DecodedShard]],
     model: str,
     config: CorpusConfig,
@@ -57,12 +58,13 @@ def run_vllm_shards(
     class_names: tuple[str, ...],
     uri: str,
     plan: str,
-    progress: Progress,
+    progress: ShardProgress,
 ) -> None:
     """Ask about every shard and publish each when it is whole.
 
     Args:
-        shards: index and images of each.
+        shards: index and images of each, of all shards.
+        finished: shards that are there already; they are left out.
         decode: reads a shard's images.
         model: hub name or folder.
         config: settings of the corpus.
@@ -76,15 +78,16 @@ def run_vllm_shards(
         ConfigError: when an alias names no class.
         ResourceError: when Ray or vLLM fails for a reason of its own; what is published stays.
     """
-    if not shards:
+    todo = [shard for shard in shards if shard[0] not in finished]
+    if not todo:
         return
     build.question_words(class_names, config.class_aliases)
     ray.data.DataContext.get_current().enable_progress_bars = False
     split = QuestionRows(decode, questions, class_names, config)
-    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+    rows = [{"shard": pickle.dumps(shard)} for shard in todo]
     asked = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(split)
     answered = vllm_engine(model, config)(asked).map(outcome_of)
-    waiting = {index: OpenShard(records, questions, class_names, config) for index, records in shards}
+    waiting = {index: OpenShard(records, questions, class_names, config) for index, records in todo}
 
     def publish(index: int) -> None:
         table.write_shard(storage.join(uri, table.shard_name(index)), waiting.pop(index).rows(), plan=plan)
@@ -96,11 +99,11 @@ def run_vllm_shards(
                 publish(row["shard"])
     except RayError as error:
         raise ResourceError(
-            f"the stage stopped after {len(shards) - len(waiting)} of {len(shards)} shards: {root_cause(error)}. "
+            f"the stage stopped after {len(todo) - len(waiting)} of {len(todo)} shards: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
     # A shard of which no image can be read has no question, and so no row that comes back.
-    for index, records in [(index, records) for index, records in shards if index in waiting]:
+    for index, records in [(index, records) for index, records in todo if index in waiting]:
         waiting[index].failed = decode((index, records))[1].failed
         publish(index)
 

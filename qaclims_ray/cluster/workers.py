@@ -1,11 +1,11 @@
-"""DDP training on Ray Train. The loop itself is plain torch in ``training/``; ``methods.py`` says what is trained.
+"""Trainings on Ray Train: a group of workers, checkpoints that survive them, and news for the driver.
 
-Several trainings may share the workers of one Ray run. Its name holds their fingerprints, so submitting again after a
-crash goes on from the latest checkpoint, and never from one made with other settings.
+What is trained is a `training.group.Training`: a value whose `work` runs on every worker. The run's name holds the
+trainings' fingerprints, so submitting again after a crash goes on from the latest checkpoint, and never from one made
+with other settings.
 """
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,25 +24,25 @@ from ray.train import (
     TrainingFailedError,
 )
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.queue import Queue
 
 from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import on_this_node
-from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data import storage
 from qaclims_ray.errors import QaclimsError, ResourceError
-from qaclims_ray.stages.data import training_manifest
-from qaclims_ray.stages.stage import Stage
-from qaclims_ray.stages.training_job import TrainingJob
-from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.group import Training, train_group
+
+OnPosition = Callable[[int, int], None]
+"""Receives the position of the training at work and the optimiser steps that it has done."""
+OnEpoch = Callable[[Mapping[str, float]], None]
+"""Receives the figures of an epoch, its number as `epoch` among them."""
 
 
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
-    def __init__(self, on_report: Callable[[dict[str, float]], Any] | None = None) -> None:
+    def __init__(self, on_report: OnEpoch | None = None) -> None:
         context = ray.train.get_context()
         self._on_report = on_report
         self.rank: int = context.get_world_rank()
@@ -75,169 +75,61 @@ class RayContext:
         return is_new
 
 
-def run_training(
-    stage: Stage,
-    job: TrainingJob,
-    uri: str,
-    settings: dict[str, Any],
-    inputs: dict[str, str],
-    manifest: Manifest,
+def fit_on_workers(
+    trainings: Sequence[Training],
     *,
-    label: str,
-) -> ArtifactMeta:
-    """Run one training, unless its artefact is there and matches; see `plan_training` and `run_trainings`."""
-    return run_trainings(stage, [plan_training(stage, job, uri, settings, inputs, label=label)], manifest)[0]
-
-
-def plan_training(
-    stage: Stage, job: TrainingJob, uri: str, settings: dict[str, Any], inputs: dict[str, str], *, label: str
-) -> Training:
-    """Return a training whose figures go to a stage's tracker.
+    name: str,
+    runs_uri: str,
+    cluster: ClusterConfig,
+    on_position: OnPosition,
+    on_epoch: OnEpoch,
+) -> None:
+    """Train one after the other on one group of Ray Train's workers; what is finished before a failure stays.
 
     Args:
-        stage: surroundings.
-        job: what to train.
-        uri: where the artefact goes.
-        settings: of its fingerprint.
-        inputs: of its fingerprint.
-        label: name on the console.
-    """
-    job = dataclasses.replace(job, tracker=stage.tracker.handle())
-    return Training(job=job, uri=uri, settings=settings, inputs=inputs, label=label)
-
-
-def run_trainings(stage: Stage, trainings: Sequence[Training], manifest: Manifest) -> list[ArtifactMeta]:
-    """Run trainings one after the other on the same workers, but for those whose artefact is there and matches.
-
-    Args:
-        stage: surroundings.
-        trainings: what to train, in order; none may start from another.
-        manifest: the whole manifest.
+        trainings: what is not finished, in order; none may start from another.
+        name: of the Ray run, the same for the same trainings.
+        runs_uri: folder of all Ray runs, where checkpoints go.
+        cluster: workers and what each is given.
+        on_position: told where the first worker is.
+        on_epoch: told of every epoch.
 
     Raises:
-        QaclimsError: for the first that fails; those before it are complete.
+        QaclimsError: as a worker raised it.
+        ResourceError: when workers failed more often than `max_failures` allows.
     """
-    for training in trainings:
-        if meta := training.finished():
-            job = training.job
-            if stage.on_epoch is not None:
-                stage.on_epoch({**meta.summary, "epoch": float(job.optim.epochs)})
-            amount = f"{job.total_steps(0)} steps" if job.counts_steps else f"{job.optim.epochs} epochs"
-            stage.progress.start(f"train {training.label}")
-            stage.progress.finish(f"{amount} (there already)", is_new=False)
-        else:
-            storage.remove_tree(training.uri)
-    todo = [training for training in trainings if training.finished() is None]
-    if todo:
-        lines = _Lines(stage, todo, len(training_manifest(manifest, stage.config).records))
-        if stage.config.cluster.num_workers == 0:
-            _fit_here(todo, stage, lines)
-        else:
-            _fit_on_ray(todo, _run_name(trainings), stage, lines)
-        lines.close()
-    return [artifacts.require(one.uri, one.job.kind, verb="train", fingerprint=one.fingerprint) for one in trainings]
-
-
-class _Lines:
-    """Tells the console which of several trainings is at work, and what those before it did."""
-
-    def __init__(self, stage: Stage, trainings: Sequence[Training], num_images: int) -> None:
-        self._progress, self._trainings, self._num_images = stage.progress, trainings, num_images
-        self._index = 0
-        self._progress.start(f"train {trainings[0].label}")
-
-    def advance(self, index: int, steps: int) -> None:
-        """So many steps of this training are done, and all before it."""
-        while self._index < index:
-            self._finish()
-            self._index += 1
-            self._progress.start(f"train {self._trainings[self._index].label}")
-        self._progress.advance(steps, self._trainings[index].job.total_steps(self._num_images))
-
-    def close(self) -> None:
-        """All are done."""
-        self.advance(len(self._trainings) - 1, 0)
-        self._finish()
-
-    def _finish(self) -> None:
-        training = self._trainings[self._index]
-        meta = training.finished()
-        assert meta is not None, "a training completes its artefact before the next begins"
-        self._progress.finish(_describe(training, self._num_images, meta.summary))
-
-
-def _describe(training: Training, num_images: int, metrics: Mapping[str, float]) -> str:
-    job, steps = training.job, training.job.total_steps(num_images)
-    if not steps:
-        return f"random, not learned -> {training.uri}"
-    amount = f"{steps} steps" if job.counts_steps else f"{job.optim.epochs} epochs of {num_images} images"
-    learning = f"{amount}, learning rate {job.optim.lr:g}"
-    return f"{learning}, loss {metrics['loss']:.4f} -> {training.uri}"
-
-
-def _run_name(trainings: Sequence[Training]) -> str:
-    """Name the run by all its trainings, finished or not, so that it is found again after a stop."""
-    names = [one.fingerprint for one in trainings]
-    return f"{trainings[0].job.kind}-{names[0] if len(names) == 1 else artifacts.fingerprint_of(names)}"
-
-
-def _fit_here(todo: Sequence[Training], stage: Stage, lines: _Lines) -> None:
-    device = "cuda" if stage.config.cluster.use_gpu else "cpu"
-    for index, training in enumerate(todo):
-        checkpoints = storage.join(stage.layout.training_runs, _run_name([training]))
-        train_group(
-            [training],
-            _TellingContext(checkpoints, device, stage.on_epoch),
-            lambda _, steps, index=index: lines.advance(index, steps),
-        )
-        storage.remove_tree(checkpoints)
-
-
-class _TellingContext(LocalContext):
-    """A single worker in this process that tells the stage of every epoch."""
-
-    def __init__(self, checkpoints: str, device: str, on_epoch: Callable[[Mapping[str, float]], None] | None) -> None:
-        super().__init__(checkpoints, device)
-        self._on_epoch = on_epoch
-
-    def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
-        """See `WorkerContext.report`."""
-        super().report(metrics, checkpoint_dir)
-        if self._on_epoch is not None:
-            self._on_epoch(metrics)
-
-
-def _fit_on_ray(todo: Sequence[Training], run_name: str, stage: Stage, lines: _Lines) -> None:
-    cluster, first = stage.config.cluster, todo[0]
-    filesystem, path = storage.arrow_filesystem(stage.layout.training_runs)
-    rescued = rescue(stage.layout.training_runs, run_name, {one.fingerprint: one.job.optim.epochs for one in todo})
-    board: Any = _Board.options(scheduling_strategy=on_this_node()).remote()
+    filesystem, path = storage.arrow_filesystem(runs_uri)
+    epochs_of = {one.artifact.fingerprint: one.epochs for one in trainings}
+    rescued = rescue(runs_uri, name, epochs_of)
+    # On the driver's node: with another node would go what the driver has not read yet.
+    news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"trainings": todo, "board": board, "rescued": rescued},
+        _work,
+        train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
-            name=run_name,
+            name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=cluster.max_failures * len(todo)),
+            failure_config=FailureConfig(max_failures=cluster.max_failures * len(trainings)),
+            # The newest may be half written when a machine dies; the one before it is whole.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     try:
-        with _watching(board, lines, stage.on_epoch):
+        with _reading(news, on_position, on_epoch):
             result = trainer.fit()
     except (TrainingFailedError, RayError) as error:
-        raise _as_user_error(error, first.job.kind) from error
+        raise _as_user_error(error, trainings[0].artifact.kind) from error
     finally:
-        ray.kill(board)
+        news.shutdown(force=True)
     if isinstance(result.return_value, QaclimsError):
         raise result.return_value
-    if unfinished := [one.label for one in todo if one.finished() is None]:
+    if unfinished := [one.label for one in trainings if one.artifact.current() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
-    for done in {run_name, *(uri.split("/")[-2] for uri in rescued.values())}:
-        storage.remove_tree(storage.join(stage.layout.training_runs, done))
+    for done in {name, *(uri.split("/")[-2] for uri in rescued.values())}:
+        storage.remove_tree(storage.join(runs_uri, done))
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
@@ -246,13 +138,15 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
     return ScalingConfig(num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
 
 
-def _worker(loop_config: dict[str, Any]) -> Any:
-    board = loop_config["board"]
+def _work(loop_config: dict[str, Any]) -> Any:
+    news: Queue = loop_config["news"]
     try:
         train_group(
             loop_config["trainings"],
-            RayContext(lambda metrics: ray.get(board.add.remote(metrics))),
-            lambda index, steps: board.note.remote(index, steps),
+            # An epoch is waited for, so that none is lost where the worker is killed right after it.
+            RayContext(news.put),
+            # A position is not: the next one says all that this one does.
+            lambda index, steps: news.actor.put_nowait.remote((index, steps)),
             rescued=loop_config["rescued"],
         )
     except ResourceError:
@@ -263,51 +157,26 @@ def _worker(loop_config: dict[str, Any]) -> Any:
         return error
 
 
-@ray.remote(num_cpus=0)
-class _Board:
-    """How far rank 0 says it is, for the driver to read."""
-
-    def __init__(self) -> None:
-        self._position = (0, 0)
-        self._epochs: list[dict[str, float]] = []
-
-    def note(self, index: int, steps: int) -> None:
-        self._position = (index, steps)
-
-    def position(self) -> tuple[int, int]:
-        return self._position
-
-    def add(self, metrics: dict[str, float]) -> None:
-        self._epochs.append(metrics)
-
-    def epochs(self, start: int) -> list[dict[str, float]]:
-        return self._epochs[start:]
-
-
 @contextlib.contextmanager
-def _watching(board: Any, lines: _Lines, on_epoch: Callable[[Mapping[str, float]], None] | None) -> Iterator[None]:
-    stop, num_told = threading.Event(), 0
+def _reading(news: Queue, on_position: OnPosition, on_epoch: OnEpoch) -> Iterator[None]:
+    """Hand on what workers say for the time of the context, and what is left of it at the end."""
 
-    def tell() -> None:
-        nonlocal num_told
-        if on_epoch is not None:
-            for metrics in ray.get(board.epochs.remote(num_told)):
-                num_told += 1
-                on_epoch(metrics)
+    def read() -> None:
+        with contextlib.suppress(RayError):  # the training ends with the same error, and says it
+            while (item := news.get()) is not None:
+                if isinstance(item, tuple):
+                    on_position(*item)
+                else:
+                    on_epoch(item)
 
-    def watch() -> None:
-        while not stop.wait(1.0):
-            lines.advance(*ray.get(board.position.remote()))
-            tell()
-
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        stop.set()
+        with contextlib.suppress(RayError):
+            news.put(None)
         thread.join()
-    tell()
 
 
 def _as_user_error(error: BaseException, kind: str) -> QaclimsError:

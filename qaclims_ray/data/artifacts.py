@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.settings import flat
 
 META_NAME = "meta.json"
+_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,34 +51,84 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def expected_fingerprint(kind: str, settings: Any, inputs: Mapping[str, str]) -> str:
-    """Return the fingerprint an artefact will carry, before it is made.
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One result of a run: where it goes, and all that it depends on."""
 
-    Args:
-        kind: the artefact's kind.
-        settings: a config dataclass or JSON-like value.
-        inputs: name of each input -> its fingerprint.
-    """
-    return fingerprint_of([kind, plain(settings), dict(inputs)])
+    uri: str
+    """Its folder."""
+    kind: str
+    """See `ArtifactMeta.kind`."""
+    settings: Any
+    """The settings that shape it: a config dataclass or JSON-like value."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Name of each input -> its fingerprint."""
+    verb: str
+    """The ``qaclims`` verb that makes it."""
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint it carries, known before it is made."""
+        return fingerprint_of([self.kind, plain(self.settings), dict(self.inputs)])
 
-def write_meta(
-    uri: str, kind: str, settings: Any, inputs: Mapping[str, str], summary: Mapping[str, Any] | None = None
-) -> ArtifactMeta:
-    """Write ``meta.json``: the last thing a stage does, it declares the artefact complete."""
-    meta = ArtifactMeta(
-        kind=kind,
-        fingerprint=expected_fingerprint(kind, settings, inputs),
-        settings=plain(settings),
-        inputs=dict(inputs),
-        summary=dict(summary or {}),
-        package_version=package_version(),
-        source_hash=source_hash(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    content = json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, default=str)
-    storage.write_bytes(storage.join(uri, META_NAME), content.encode())
-    return meta
+    def at(self, uri: str) -> "Artifact":
+        """Return the same result in another folder."""
+        return dataclasses.replace(self, uri=uri)
+
+    def current(self) -> ArtifactMeta | None:
+        """Return its meta when it is there, complete, and made from just these settings and inputs."""
+        meta = read_meta(self.uri)
+        return meta if meta is not None and meta.fingerprint == self.fingerprint else None
+
+    def require(self) -> ArtifactMeta:
+        """Return its meta, or say how to make it; see `require`.
+
+        Raises:
+            ArtifactError: when it is absent, or made from something else.
+        """
+        return require(self.uri, self.kind, verb=self.verb, fingerprint=self.fingerprint)
+
+    def complete(self, summary: Mapping[str, Any] | None = None) -> ArtifactMeta:
+        """Write ``meta.json``: the last thing a stage does, it declares the artefact complete."""
+        meta = ArtifactMeta(
+            kind=self.kind,
+            fingerprint=self.fingerprint,
+            settings=plain(self.settings),
+            inputs=dict(self.inputs),
+            summary=dict(summary or {}),
+            package_version=package_version(),
+            source_hash=source_hash(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        content = json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, default=str)
+        storage.write_bytes(storage.join(self.uri, META_NAME), content.encode())
+        return meta
+
+    def differs(self) -> str:
+        """Say why what lies in its folder does not serve: the settings and inputs that are others now.
+
+        Returns:
+            Names with old and new values, at most three of them; empty where nothing complete is there.
+        """
+        try:
+            meta = read_meta(self.uri)
+        except ArtifactError as error:
+            return str(error)
+        if meta is None:
+            return ""
+        old, new = flat({"": meta.settings}), flat({"": plain(self.settings)})
+        reasons = [
+            f"{name.lstrip('.') or 'settings'} {_short(old, name)} -> {_short(new, name)}"
+            for name in dict.fromkeys([*old, *new])
+            if old.get(name) != new.get(name) or (name in old) != (name in new)
+        ]
+        reasons += [
+            f"another {name}"
+            for name in dict.fromkeys([*meta.inputs, *self.inputs])
+            if meta.inputs.get(name) != self.inputs.get(name)
+        ]
+        more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
+        return ", ".join(reasons[:_REASONS_SHOWN]) + more
 
 
 def read_meta(uri: str) -> ArtifactMeta | None:
@@ -92,12 +144,6 @@ def read_meta(uri: str) -> ArtifactMeta | None:
         return ArtifactMeta(**json.loads(storage.read_bytes(path)))
     except (ValueError, TypeError) as error:
         raise ArtifactError(f"{path} is broken ({error}); remove {uri} and run the stage again") from None
-
-
-def is_current(uri: str, kind: str, settings: Any, inputs: Mapping[str, str]) -> bool:
-    """Whether the artefact is there, complete, and made from just these settings and inputs."""
-    meta = read_meta(uri)
-    return meta is not None and meta.fingerprint == expected_fingerprint(kind, settings, inputs)
 
 
 def require(uri: str, kind: str, *, verb: str, fingerprint: str | None = None) -> ArtifactMeta:
@@ -153,3 +199,11 @@ def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return str(value)
+
+
+def _short(values: Mapping[str, Any], name: str) -> str:
+    """Return a setting as one reads it in a line, or that it is not there."""
+    if name not in values:
+        return "absent"
+    text = json.dumps(values[name])
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -3,6 +3,7 @@
 Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers and released code are compared.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 from qaclims_ray.settings import require, require_at_least, require_text, settings
@@ -76,6 +77,10 @@ class AugmentConfig:
             "is required; 0 for both keeps the image's own size",
         )
         require(self.crop_px >= 16, f"augment.crop_px is {self.crop_px}, expected at least 16")
+
+    def light(self) -> "AugmentConfig":
+        """Return the crops of prompt learning, and of rating an epoch: no RandAugment, no erasing (S10)."""
+        return replace(self, rand_augment_magnitude=0, erasing_probability=0.0)
 
 
 @settings

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.errors import ArtifactError, DataError
 
 KIND = "manifest"
@@ -135,16 +136,23 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def write_manifest(
-    manifest: Manifest, uri: str, settings: Any, inputs: Mapping[str, str] | None = None
-) -> artifacts.ArtifactMeta:
-    """Write a manifest as an artefact.
+def manifest_artifact(uri: str, settings: Any, inputs: Mapping[str, str] | None = None) -> Artifact:
+    """Return a manifest as an artefact.
+
+    Args:
+        uri: its folder, local or remote.
+        settings: the settings it is made from (a config dataclass or JSON-like value).
+        inputs: name of each input -> its fingerprint, where there is any.
+    """
+    return Artifact(uri=uri, kind=KIND, settings=settings, inputs=inputs or {}, verb="data")
+
+
+def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.ArtifactMeta:
+    """Write a manifest.
 
     Args:
         manifest: what to write.
-        uri: folder of the artefact, local or remote.
-        settings: the settings it was made from (a config dataclass or JSON-like value).
-        inputs: name of each input artefact -> its fingerprint, where there is any.
+        artifact: see `manifest_artifact`.
 
     Raises:
         ResourceError: when the place cannot be written.
@@ -152,9 +160,9 @@ def write_manifest(
     table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
     metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
-    with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
+    with storage.publishing(storage.join(artifact.uri, FILE_NAME)) as local_path:
         pq.write_table(table, local_path, compression="zstd")
-    return artifacts.write_meta(uri, KIND, settings, inputs or {}, summarise(manifest))
+    return artifact.complete(summarise(manifest))
 
 
 def read_manifest(uri: str) -> Manifest:

@@ -4,15 +4,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qaclims_ray.cams.inference import compute_cams
+from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cams.inference import ImageCam, compute_cams
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import label_value
 from qaclims_ray.data.images import load_image
-from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.evaluation.separation import separation
 from qaclims_ray.methods.region_features import RegionEncoder
 from qaclims_ray.methods.regions import resize_bilinear
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 
 
@@ -20,7 +21,10 @@ def separation_score(
     network: nn.Module,
     *,
     manifest: Manifest,
-    config: RunConfig,
+    cam_net: CamNetConfig,
+    cams: CamConfig,
+    threshold: float,
+    num_images: int,
     clip: RegionEncoder,
     class_texts: Float[Tensor, "class dim"],
     context: WorkerContext,
@@ -32,17 +36,24 @@ def separation_score(
     Args:
         network: unwrapped mask generator.
         manifest: training images; their masks are not read.
-        config: of the system.
+        cam_net: normalisation of the images.
+        cams: CAM inference.
+        threshold: background score of the masks.
+        num_images: so many of them, evenly spread.
         clip: frozen CLIP.
         class_texts: text of every class, unit length.
         context: this worker; each rates a share of the images.
     """
     labelled = [record for record in manifest.records if record.labels]
-    count = min(config.selection.num_images, len(labelled))
+    count = min(num_images, len(labelled))
     chosen = [labelled[position * len(labelled) // count] for position in range(count)]
     sums = torch.zeros(2, dtype=torch.float64, device=context.device)
     for record in chosen[context.rank :: context.world_size]:
-        figures = _separation(network, record, config, clip, class_texts.to(context.device))
+        image = load_image(record.image_uri)
+        cam = compute_cams(
+            network, [image], [record.labels], [record.image_id], cams, cam_net.image_mean, cam_net.image_std
+        )[0]
+        figures = _separation(cam, image, threshold, clip, class_texts.to(context.device))
         sums += torch.stack([figures.sum().double(), torch.tensor(len(figures), device=figures.device).double()])
     total, num_pairs = all_reduce_sum(sums).tolist()
     return total / max(num_pairs, 1.0)
@@ -50,13 +61,9 @@ def separation_score(
 
 @torch.no_grad()
 def _separation(
-    network: nn.Module, record: ImageRecord, config: RunConfig, clip: RegionEncoder, class_texts: Tensor
+    cam: ImageCam, image: Tensor, threshold: float, clip: RegionEncoder, class_texts: Tensor
 ) -> Float[Tensor, " pair"]:
-    net, image = config.cam_net, load_image(record.image_uri)
-    cam = compute_cams(
-        network, [image], [record.labels], [record.image_id], config.cams, net.image_mean, net.image_std
-    )[0]
-    labels = label_map(cam, config.evaluation.fixed_threshold)
+    labels = label_map(cam, threshold)
     masks = torch.stack([labels == label_value(class_id) for class_id in cam.class_ids]).to(class_texts.device)
     return rate_masks(image.to(class_texts.device), masks, class_texts[list(cam.class_ids)], clip)
 

@@ -6,7 +6,6 @@ running the same command again repeats nothing that is finished, and tables shar
 
 import contextlib
 import functools
-import math
 import os
 import tempfile
 import traceback
@@ -16,15 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import ray
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.session import ray_session, resources_there, runs_at_once
 from qaclims_ray.cluster.trials import Trial, run_trials
+from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError
-from qaclims_ray.methods.semples.phases import Phase, run_phases
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.ablation_table import (
     AblationResult,
@@ -37,15 +36,14 @@ from qaclims_ray.report.ablation_table import (
     write_ablation,
 )
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
-from qaclims_ray.stages.data import scored_manifest
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.pipeline import OnEpoch, Outcome, run_pipeline
+from qaclims_ray.stages.pipeline import Outcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
-from qaclims_ray.stages.train import phase_settings
+from qaclims_ray.stages.resources import needs_of_many
 from qaclims_ray.systems.ablations import AblationRow, AblationTable, with_rows
-from qaclims_ray.systems.table import system_config, system_of, uses_given
+from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
@@ -103,12 +101,13 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
     one = ablation.run(ablation.seeds[0], ablation.table.rows)
     tracker = _tracker(ablation, one)
     try:
-        with ray_session(_session(ablation)):
-            at_once = runs_at_once(one, ablation.concurrent)
+        needs = needs_of_many(one, ablation.concurrent)
+        with ray_session(needs):
+            at_once = runs_at_once(needs, ablation.concurrent)
             trials = plan_trials(ablation)
             console.print(f"{len(trials)} trials, {at_once} at once", highlight=False)
             ended = run_trials(trials, at_once=at_once, on_end=functools.partial(_tell, console))
-            result = gather(ablation, ended, _conditions(ablation, ray.cluster_resources()))
+            result = gather(ablation, ended, _conditions(ablation, resources_there()))
         files = write_ablation(ablation.out, result)
         _log(tracker, result, files)
     except BaseException as error:
@@ -145,25 +144,6 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
     return trials
 
 
-def artefacts_of(config: RunConfig, name: str) -> set[str]:
-    """Name what is trained for a system and may serve others too: its own network, its base's, and SemPLeS's phases."""
-    system, resolved = system_of(config, name), system_config(config, name)
-    names = {f"network {name}"}
-    if system.base:
-        names |= artefacts_of(config, system.base) | {f"prompts of {system.base}"}
-    if system.kind == "semples":
-
-        def train(phase: Phase, network: str, prompts: str | None) -> str:
-            settings = phase_settings(resolved, phase, "semples")
-            names.add(key := artifacts.fingerprint_of([phase.kind, settings, network, prompts]))
-            return key
-
-        given = "given" if uses_given(config, name) else None
-        start = system.base if system.base and given is None else "classifier"
-        run_phases(resolved.semples, start, train, given=given)
-    return names
-
-
 def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
     """Make what a seed's rows share: data, corpus, classifier.
 
@@ -178,7 +158,7 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
     if source is not None:
         take_over_corpus(source, out)
     pipeline_to_file(config, out, until="corpus")
-    if not can_score(scored_manifest(read_manifest(RunLayout(out).manifest), config)):
+    if not can_score(scored_images(read_manifest(RunLayout(out).manifest), config.data)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
     pipeline_to_file(
         with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED
@@ -267,17 +247,6 @@ def take_over_corpus(source: str, out: str) -> None:
     if artifacts.read_meta(here.corpus) is None and artifacts.read_meta(there.corpus) is not None:
         with storage.local_copy(there.corpus) as folder:
             storage.upload_tree(folder, here.corpus)
-
-
-def _session(ablation: Ablation) -> RunConfig:
-    """Return the settings of a Ray that this command starts itself: room for all trials at once."""
-    config = ablation.config
-    if config.cluster.num_cpus is not None:
-        return config
-    needed = required_cpus(config)
-    cpus = max(math.ceil(needed * (ablation.concurrent or 1)), os.cpu_count() or 1)
-    store = config.cluster.object_store_mib * (ablation.concurrent or max(int(cpus // needed), 1))
-    return with_overrides(config, {"cluster.num_cpus": cpus, "cluster.object_store_mib": store})
 
 
 def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:

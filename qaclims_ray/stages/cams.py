@@ -1,7 +1,6 @@
-"""Stage 6: CAMs of the scored images, by an actor pool on Ray Data."""
+"""Stage 6: CAMs, by a network in a pool of actors, or brought from elsewhere."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,17 +8,23 @@ import torch
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.store import write_cam_shard
-from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.errors import DataError
+from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
+from qaclims_ray.data.validation import fail_on
+from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.methods.method import CamWork, Method
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
-from qaclims_ray.stages.stage import Stage, current
+from qaclims_ray.stages.layout import network_uri_of
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.recipe import recipe_of
+from qaclims_ray.systems.table import system_of
 
 Rgb = tuple[float, float, float]
-IMAGES_PER_SHARD = 64
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
 
 
@@ -55,78 +60,103 @@ class CamActor:
         return {"images": len(good)}
 
 
-def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
-    """Cut a manifest into shards; an image without labels is scored too, as background."""
-    records = list(manifest.records)
-    return [records[start : start + IMAGES_PER_SHARD] for start in range(0, len(records), IMAGES_PER_SHARD)]
-
-
-def shard_name(index: int) -> str:
-    """Return the file name of a shard of CAMs."""
-    return f"part-{index:05d}.parquet"
-
-
 def errors_name(index: int) -> str:
     """Return the file name of what is wrong with a shard's bad images, where it has any."""
     return f"errors-{index:05d}.json"
 
 
-def unfinished_shards(
-    uri: str, fingerprint: str, shards: list[list[ImageRecord]], name_of: Callable[[int], str] = shard_name
-) -> list[tuple[int, list[ImageRecord]]]:
-    """Return the shards that are not there yet; what was made with another fingerprint is removed.
-
-    Args:
-        uri: folder of the artefact.
-        fingerprint: that it will carry.
-        shards: all of them.
-        name_of: the file, below the folder, that declares a shard whole.
-    """
-    partial = storage.join(uri, f"plan-{fingerprint}")
-    if not storage.exists(partial):
-        storage.remove_tree(uri)
-        storage.write_bytes(partial, b"")
-    return [(i, shard) for i, shard in enumerate(shards) if not storage.exists(storage.join(uri, name_of(i)))]
-
-
-def run_cams(stage: Stage, network_uri: str, network_kind: str, cams_uri: str, manifest: Manifest) -> ArtifactMeta:
-    """Compute the CAMs of a network over the manifest's images; finished shards are kept.
+def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
+    """Make the CAMs of a system over the manifest's images; finished shards are kept.
 
     Raises:
-        DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
+        DataError: when more than `cams.max_failed_fraction` of the images cannot be read, or given CAMs do not fit.
+        ArtifactError: when the system's network is not trained.
     """
-    config = stage.config.cams
-    stage.progress.start(f"CAMs of {cams_uri.rsplit('/', 1)[-1]}")
-    network = artifacts.require(network_uri, network_kind, verb="train")
-    settings = {k: v for k, v in artifacts.plain(config).items() if k not in (*RESOURCE_FIELDS, "given")}
-    inputs = {"network": network.fingerprint, "manifest": manifest.fingerprint()}
-    if meta := current(cams_uri, "cams", settings, inputs):
-        stage.progress.finish(f"{meta.summary.get('images')} images (there already)", is_new=False)
-        return meta
-    fingerprint = artifacts.expected_fingerprint("cams", settings, inputs)
-    shards = shards_of(manifest)
-    todo = unfinished_shards(cams_uri, fingerprint, shards)
-    net = stage.config.cam_net
-    run_shards(
-        todo,
-        decode=decode_images,
-        actor=CamActor,
-        actor_kwargs={
-            "network_uri": network_uri,
-            "config": config,
-            "mean": net.image_mean,
-            "std": net.image_std,
-            "uri": cams_uri,
-        },
-        num_actors=min(config.num_actors, max(len(todo), 1)),
-        gpus_per_actor=config.gpus_per_actor,
-        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+    method = method_of(system_of(stage.config, system).method)
+    uri = stage.layout.cams(system)
+    if method.cam_work is not None:
+        return import_cams_of(stage, method, uri, manifest, label=system)
+    config, net = stage.config.cams, stage.config.cam_net
+    network_uri = network_uri_of(stage.layout, system, method)
+    network = artifacts.require(network_uri, method.kind, verb="train")
+    artifact = Artifact(
+        uri=uri,
+        kind="cams",
+        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
+        inputs={"network": network.fingerprint, "manifest": manifest.fingerprint()},
+        verb="cams",
     )
-    errors = _errors_of(cams_uri, len(shards), config.max_failed_fraction * len(manifest.records))
-    summary = {"images": len(manifest.records) - len(errors), "errors": errors[:20]}
-    meta = artifacts.write_meta(cams_uri, "cams", settings, inputs, summary)
-    stage.progress.finish(f"{summary['images']} images in {len(shards)} shards -> {cams_uri}")
-    return meta
+
+    def work() -> dict[str, Any]:
+        shards = shards_of(manifest)
+        run_shards(
+            list(enumerate(shards)),
+            finished=finished_shards(artifact, len(shards)),
+            decode=decode_images,
+            actor=CamActor,
+            actor_kwargs={
+                "network_uri": network_uri,
+                "config": config,
+                "mean": net.image_mean,
+                "std": net.image_std,
+                "uri": uri,
+            },
+            num_actors=config.num_actors,
+            gpus_per_actor=config.gpus_per_actor,
+            progress=stage.progress.advance,
+        )
+        errors = _errors_of(uri, len(shards), config.max_failed_fraction * len(manifest.records))
+        return {"images": len(manifest.records) - len(errors), "errors": errors[:20]}
+
+    return stage.make(artifact, f"CAMs of {system}", work, lambda meta: f"{meta.summary.get('images')} images")
+
+
+def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *, label: str) -> ArtifactMeta:
+    """Make the CAMs of a method that brings them without a network of the run; finished shards are kept.
+
+    Args:
+        stage: surroundings.
+        method: whose `cam_work` it is.
+        uri: where they go.
+        manifest: the images.
+        label: name on the console.
+
+    Raises:
+        ConfigError: when the source is the folder that is written.
+        DataError: one report of all that is wrong with the source.
+        ArtifactError: when a shard of another run cannot be read.
+    """
+    assert method.cam_work is not None
+    work = method.cam_work(recipe_of(stage.config, method), manifest)
+    artifact = cam_artifact(uri, work)
+    if storage.absolute(work.source).rstrip("/") == artifact.uri.rstrip("/"):
+        raise ConfigError(f"given.cams is {work.source}, which this run writes itself; give another folder")
+
+    def make() -> dict[str, Any]:
+        shards, files = shards_of(manifest), work.files_of()
+        summaries = run_shards(
+            [
+                (index, shard, {r.image_id: files[r.image_id] for r in shard if r.image_id in files})
+                for index, shard in enumerate(shards)
+            ],
+            finished=finished_shards(artifact, len(shards)),
+            decode=as_it_is,
+            actor=work.actor,
+            actor_kwargs={**work.actor_kwargs, "uri": artifact.uri},
+            num_actors=stage.config.cams.num_actors,
+            progress=stage.progress.advance,
+        )
+        fail_on([fault for summary in summaries for fault in summary["faults"]], work.source)
+        return {"images": len(manifest.records), "given": work.source}
+
+    return stage.make(
+        artifact, f"CAMs given for {label}", make, lambda meta: f"{meta.summary.get('images')} images of {work.source}"
+    )
+
+
+def cam_artifact(uri: str, work: CamWork) -> Artifact:
+    """Return the artefact of CAMs that a method brings."""
+    return Artifact(uri=uri, kind="cams", settings=work.settings, inputs=work.inputs, verb="cams")
 
 
 def _errors_of(uri: str, num_shards: int, num_allowed: float) -> list[str]:

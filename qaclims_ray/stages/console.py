@@ -1,25 +1,32 @@
 """Stage lines and progress bars on the console."""
 
 import time
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from qaclims_ray.stages.stage import Progress
+from qaclims_ray.stages.stage import StageProgress
 
 
-class ConsoleProgress(Progress):
+class ConsoleProgress(StageProgress):
     """One bar for the stage at work, one line for each that ended; keeps the seconds of each, of earlier calls too."""
 
-    def __init__(self, console: Console | None = None, seconds: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        seconds: dict[str, float] | None = None,
+        on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
         self.console = console or Console()
         self.seconds = dict(seconds or {})
+        self._on_epoch = on_epoch
         self._name, self._started = "", 0.0
         self._bars: Bars | None = None
 
     def start(self, name: str) -> None:
-        """See `Progress.start`."""
+        """See `StageProgress.start`."""
         self._name, self._started = name, time.perf_counter()
         self._close()
         if self.console.is_terminal:
@@ -36,12 +43,21 @@ class ConsoleProgress(Progress):
             self._task = self._bars.add_task(self._name, total=None)
 
     def advance(self, done: int, total: int) -> None:
-        """See `Progress.advance`."""
+        """See `StageProgress.advance`."""
         if self._bars is not None:
             self._bars.update(self._task, completed=done, total=total)
 
+    def epoch(self, metrics: Mapping[str, float]) -> None:
+        """See `StageProgress.epoch`."""
+        if self._on_epoch is not None:
+            self._on_epoch(metrics)
+
+    def remake(self, message: str) -> None:
+        """See `StageProgress.remake`."""
+        self.console.print(message, highlight=False, soft_wrap=True, markup=False)
+
     def finish(self, message: str, *, is_new: bool = True) -> None:
-        """See `Progress.finish`."""
+        """See `StageProgress.finish`."""
         self._close()
         seconds = time.perf_counter() - self._started
         if is_new or self._name not in self.seconds:

@@ -1,22 +1,24 @@
 """Stage 2: Ray Data asks the VQA model all questions about every training image (QAPE, QA-CLIMS 3.2)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 
-from qaclims_ray.cluster.shards import run_shards
+from qaclims_ray.cluster.shards import ShardProgress, run_shards
 from qaclims_ray.cluster.vllm_corpus import run_vllm_shards
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question, question_set, questions_fingerprint
-from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
-from qaclims_ray.stages.stage import Stage, current, vqa_model, weights_fingerprint
+from qaclims_ray.models.weights import weights_fingerprint
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.recipe import vqa_model
 
 # Where a corpus is computed says nothing about what is in it.
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "questions_per_batch", "max_failed_fraction")
@@ -78,59 +80,75 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         ModelError: when the VQA model cannot be loaded.
         DataError: when more than `corpus.max_failed_fraction` of the images fail.
     """
-    config, uri = stage.config.corpus, stage.layout.corpus
-    stage.progress.start("corpus")
+    config, model = stage.config.corpus, vqa_model(stage.config)
     questions = question_set(config.questions)
-    model = vqa_model(stage.config)
-    settings = {k: v for k, v in artifacts.plain(config).items() if k not in RESOURCE_FIELDS}
-    inputs = {
-        "manifest": manifest.fingerprint(),
-        "questions": questions_fingerprint(questions),
-        "vqa": weights_fingerprint(model),
-    }
-    if meta := current(uri, "corpus", settings, inputs):
-        stage.progress.finish(f"{meta.summary.get('rows')} answers (there already)", is_new=False)
-        return meta
+    artifact = Artifact(
+        uri=stage.layout.corpus,
+        kind="corpus",
+        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
+        inputs={
+            "manifest": manifest.fingerprint(),
+            "questions": questions_fingerprint(questions),
+            "vqa": weights_fingerprint(model),
+        },
+        verb="corpus",
+    )
+
+    def work() -> dict[str, Any]:
+        _ask_all(stage, manifest, artifact, model, questions)
+        frame = table.read_corpus(stage.layout.corpus_table)
+        build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
+        summary = build.summarise(frame)
+        stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
+        return summary
+
+    return stage.make(
+        artifact, "corpus", work, lambda meta: f"{meta.summary.get('rows')} answers from {len(manifest.records)} images"
+    )
+
+
+def _ask_all(stage: Stage, manifest: Manifest, artifact: Artifact, model: str, questions: tuple[Question, ...]) -> None:
+    """Ask about every shard that is not there yet."""
+    config, uri = stage.config.corpus, stage.layout.corpus_table
     plan = build.plan_shards(manifest, config.images_per_shard)
-    fingerprint = artifacts.expected_fingerprint("corpus", settings, inputs)
-    todo = table.missing_shards(stage.layout.corpus_table, len(plan), fingerprint)
-    done_before = len(plan) - len(todo)
+    finished = set(range(len(plan))) - set(table.missing_shards(uri, len(plan), artifact.fingerprint))
     asked_for: dict[str, Any] = {
         "model": model,
         "config": config,
         "questions": questions,
         "class_names": manifest.class_names,
-        "uri": stage.layout.corpus_table,
-        "plan": fingerprint,
+        "uri": uri,
+        "plan": artifact.fingerprint,
     }
-    decode = functools.partial(_decode, image_size=config.image_size)
-    shards = [(index, plan[index]) for index in todo]
-
-    def progress(done: int, _: int) -> None:
-        stage.progress.advance(done_before + done, len(plan))
-
-    if config.engine == "vllm":
-        run_vllm_shards(shards, decode=decode, progress=progress, **asked_for)
-    else:
-        run_shards(
-            shards,
-            decode=decode,
-            actor=CorpusActor,
-            actor_kwargs=asked_for,
-            num_actors=min(config.num_actors, max(len(todo), 1)),
-            gpus_per_actor=config.gpus_per_actor,
-            progress=progress,
-        )
-    frame = table.read_corpus(stage.layout.corpus_table)
-    summary = build.summarise(frame)
-    build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
-    meta = artifacts.write_meta(uri, "corpus", settings, inputs, summary)
-    stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
-    stage.progress.finish(
-        f"{summary.get('rows', len(frame))} answers from {len(manifest.records)} images, "
-        f"{len(todo)} of {len(plan)} shards asked now -> {uri}"
+    run = run_vllm_shards if config.engine == "vllm" else _run_actors
+    run(
+        list(enumerate(plan)),
+        finished=finished,
+        decode=functools.partial(_decode, image_size=config.image_size),
+        progress=stage.progress.advance,
+        **asked_for,
     )
-    return meta
+
+
+def _run_actors(
+    shards: Sequence[Any],
+    *,
+    finished: Collection[int],
+    decode: Callable[[Any], Any],
+    progress: ShardProgress,
+    **asked_for: Any,
+) -> None:
+    config: CorpusConfig = asked_for["config"]
+    run_shards(
+        shards,
+        finished=finished,
+        decode=decode,
+        actor=CorpusActor,
+        actor_kwargs=asked_for,
+        num_actors=config.num_actors,
+        gpus_per_actor=config.gpus_per_actor,
+        progress=progress,
+    )
 
 
 def _decode(shard: tuple[int, Any], *, image_size: int) -> tuple[int, Any]:

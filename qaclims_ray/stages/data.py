@@ -1,20 +1,21 @@
 """Stage 1: a raw data set becomes a manifest (and the miniature world is drawn first)."""
 
 import dataclasses
+import tempfile
 from collections import Counter
 from typing import Any
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.coco import read_coco
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.histology import read_histology
-from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
+from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
-from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.stage import Stage, current
+from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.true_masks import draw_true_masks
 
 
@@ -25,16 +26,20 @@ def run_data(stage: Stage) -> Manifest:
         DataError: one report of all faults of the data set.
     """
     config, uri = stage.config, stage.layout.manifest
-    settings = {"data": config.data, "seed": config.seed if config.data.dataset == "miniature" else None}
-    settings = artifacts.plain(settings)
-    inputs = {} if config.data.dataset == "miniature" else {"files": storage.listing_fingerprint(config.data.root)}
+    is_drawn = config.data.dataset == "miniature"
+    artifact = manifest_artifact(
+        uri,
+        plain({"data": config.data, "seed": config.seed if is_drawn else None}),
+        {} if is_drawn else {"files": storage.listing_fingerprint(config.data.root)},
+    )
     stage.progress.start("data")
-    if current(uri, "manifest", settings, inputs):
+    if artifact.current():
         manifest = read_manifest(uri)
         stage.progress.finish(f"{_describe(manifest)} (there already)", is_new=False)
     else:
+        stage.say_why(artifact)
         manifest = _read(stage, config.data)
-        write_manifest(manifest, uri, settings, inputs)
+        write_manifest(manifest, artifact)
         stage.progress.finish(f"{_describe(manifest)} -> {uri}")
     stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
     return manifest
@@ -45,8 +50,6 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
         case "miniature":
             root = stage.layout.data
             if storage.is_remote(root):
-                import tempfile
-
                 with tempfile.TemporaryDirectory() as folder:
                     write_dataset(folder, num_images=data.num_images, seed=stage.config.seed)
                     storage.upload_tree(folder, root)
@@ -84,33 +87,3 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
 def _describe(manifest: Manifest) -> str:
     pairs = sum(len(record.labels) for record in manifest.records)
     return f"{len(manifest.records)} images, {len(manifest.class_names)} classes, {pairs} (image, class) pairs"
-
-
-def training_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
-    """Return the images that are trained on."""
-    return manifest.subset(config.data.train_split)
-
-
-def scored_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
-    """Return the images whose CAMs are scored."""
-    return manifest.subset(config.data.eval_split)
-
-
-def cam_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
-    """Return the images whose CAMs are computed: the scored ones, and those that a final network learns from."""
-    return _of_splits(manifest, config.data.eval_split, *([] if config.goal == "seed" else [config.data.train_split]))
-
-
-def predicted_manifest(manifest: Manifest, config: RunConfig) -> Manifest:
-    """Return the images that final networks segment: those of the test split, and those whose seeds are scored.
-
-    Raises:
-        DataError: when the data set has no test split.
-    """
-    manifest.subset(config.data.test_split)
-    return _of_splits(manifest, config.data.test_split, config.data.eval_split)
-
-
-def _of_splits(manifest: Manifest, *splits: str) -> Manifest:
-    records = tuple(record for record in manifest.records if set(splits) & set(record.splits))
-    return dataclasses.replace(manifest, records=records)

@@ -12,16 +12,17 @@ from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import shard_name, shards_of
+from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, ImageSweep, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
-from qaclims_ray.stages.cams import shard_name, shards_of
-from qaclims_ray.stages.data import scored_manifest
-from qaclims_ray.stages.stage import Stage, current
+from qaclims_ray.stages.stage import Stage
 
 SCORES_NAME = "scores.json"
 
@@ -78,47 +79,54 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
         DataError: when masks do not fit the images or the classes.
     """
     config, uri = stage.config, stage.layout.evaluation(system)
-    stage.progress.start(f"evaluate {system}")
     check_stores_full(config.cams)
     cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
-    thresholds = sweep_thresholds(config.evaluation, has_background=manifest.has_background)
-    settings = scoring_settings(config.evaluation)
-    inputs = {"cams": cams.fingerprint, "manifest": scored_manifest(manifest, config).fingerprint()}
-    if current(uri, "evaluation", settings, inputs):
-        evaluation = read_evaluation(uri)
-        stage.progress.finish(f"{_describe(evaluation.seed)} (there already)", is_new=False)
-    else:
-        shards = shards_of(manifest)
-        summaries = run_shards(
-            [(i, [r for r in shard if config.data.eval_split in r.splits]) for i, shard in enumerate(shards)],
-            decode=_decode_masks,
-            actor=SweepActor,
-            actor_kwargs={
-                "thresholds": thresholds,
-                "fixed_threshold": config.evaluation.fixed_threshold,
-                "num_classes": len(manifest.class_names),
-                "cams_uri": stage.layout.cams(system),
-            },
-            num_actors=1,
-            gpus_per_actor=0,
-            progress=stage.progress.advance,
-        )
-        counts = (
-            ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(manifest.class_names)) for s in summaries
-        )
-        sweep = functools.reduce(ThresholdSweep.merge, counts)
-        fixed = config.evaluation.fixed_threshold
-        scores, places = seed_scores(sweep, fixed, manifest.class_names), None
-        if any(record.context_uri for record in manifest.records):
-            sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
-            places = cooccurrence_scores(sums, fixed, manifest.class_names)
-        evaluation = Evaluation(scores, places)
-        figures = _counted(scores, [image for s in summaries for image in s["images"]])
+    artifact = Artifact(
+        uri=uri,
+        kind="evaluation",
+        settings=scoring_settings(config.evaluation),
+        inputs={"cams": cams.fingerprint, "manifest": scored_images(manifest, config.data).fingerprint()},
+        verb="evaluate",
+    )
+
+    def work() -> dict[str, Any]:
+        summaries = _count(stage, system, manifest)
+        evaluation = _merged(summaries, manifest, config.evaluation)
+        figures = _counted(evaluation.seed, [image for s in summaries for image in s["images"]])
         write_image_counts(uri, figures, manifest.class_names)
         storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
-        artifacts.write_meta(uri, "evaluation", settings, inputs, {"miou_fixed": scores.miou_fixed})
-        stage.progress.finish(_describe(scores))
-    return evaluation
+        return {"miou_fixed": evaluation.seed.miou_fixed}
+
+    stage.make(artifact, f"evaluate {system}", work, lambda _: _describe(read_evaluation(uri).seed))
+    return read_evaluation(uri)
+
+
+def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]]:
+    """Count every shard of CAMs against the masks of its scored images."""
+    config, shards = stage.config, shards_of(manifest)
+    return run_shards(
+        [(i, [r for r in shard if config.data.eval_split in r.splits]) for i, shard in enumerate(shards)],
+        decode=_decode_masks,
+        actor=SweepActor,
+        actor_kwargs={
+            "thresholds": sweep_thresholds(config.evaluation, has_background=manifest.has_background),
+            "fixed_threshold": config.evaluation.fixed_threshold,
+            "num_classes": len(manifest.class_names),
+            "cams_uri": stage.layout.cams(system),
+        },
+        progress=stage.progress.advance,
+    )
+
+
+def _merged(summaries: list[dict[str, Any]], manifest: Manifest, config: EvaluationConfig) -> Evaluation:
+    """Add up the shards' counts and read the scores off them."""
+    thresholds, names = sweep_thresholds(config, has_background=manifest.has_background), manifest.class_names
+    counts = (ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(names)) for s in summaries)
+    scores = seed_scores(functools.reduce(ThresholdSweep.merge, counts), config.fixed_threshold, names)
+    if not any(record.context_uri for record in manifest.records):
+        return Evaluation(scores, None)
+    sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
+    return Evaluation(scores, cooccurrence_scores(sums, config.fixed_threshold, names))
 
 
 def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFigure]:

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import finished_shards, shards_of
 from qaclims_ray.errors import DataError
-from qaclims_ray.stages.cams import shards_of, unfinished_shards
 from qaclims_ray.stages.stage import Stage
 
 
 @dataclass(frozen=True)
-class Decoded:
+class ReadImage:
     """One image of a shard."""
 
     record: ImageRecord
@@ -35,12 +36,12 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class DecodedShard:
+class ReadShard:
     """A shard whose images were read."""
 
     index: int
     """Which shard."""
-    images: list[Decoded]
+    images: list[ReadImage]
     """Its readable images."""
     errors: dict[str, str]
     """Image id -> what is wrong with it."""
@@ -78,46 +79,48 @@ def read_part(uri: str, index: int) -> Part:
 
 def run_image_stage(
     stage: Stage,
-    uri: str,
-    fingerprint: str,
+    artifact: Artifact,
     manifest: Manifest,
     *,
     actor: type,
-    actor_kwargs: dict[str, Any],
-    scored_splits: Collection[str],
-    max_failed_fraction: float,
+    actor_kwargs: Mapping[str, Any],
+    scored_splits: Collection[str] = (),
     num_actors: int,
     gpus_per_actor: float,
 ) -> Part:
     """Run an actor over the shards that are not there yet; return the rows and summed counts of all shards.
 
     Args:
-        stage: surroundings.
-        uri: folder of the artefact.
-        fingerprint: that it will carry; what was made with another is removed.
+        stage: surroundings; `cams.max_failed_fraction` of the images may fail.
+        artifact: what is made; what was made with other settings is removed.
         manifest: the images.
-        actor: called with a `DecodedShard`; ends with `write_part`.
+        actor: called with a `ReadShard`; ends with `write_part`.
         actor_kwargs: its constructor arguments.
         scored_splits: splits whose masks are read.
-        max_failed_fraction: share of the images that may fail; a failed image has a row with an `error`.
         num_actors: size of the pool.
         gpus_per_actor: GPUs of one actor.
 
     Raises:
-        DataError: when more images fail.
+        DataError: when more images fail; a failed image has a row with an `error`.
     """
     shards = shards_of(manifest)
-    todo = unfinished_shards(uri, fingerprint, shards, part_name)
     run_shards(
-        todo,
+        list(enumerate(shards)),
+        finished=finished_shards(artifact, len(shards), part_name),
         decode=_Reader(scored_splits),
         actor=actor,
         actor_kwargs=actor_kwargs,
-        num_actors=min(num_actors, max(len(todo), 1)),
+        num_actors=num_actors,
         gpus_per_actor=gpus_per_actor,
-        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+        progress=stage.progress.advance,
     )
-    return _merged(uri, len(shards), max_failed_fraction * len(manifest.records), len(manifest.records))
+    num_images = len(manifest.records)
+    return _merged(artifact.uri, len(shards), stage.config.cams.max_failed_fraction * num_images, num_images)
+
+
+def remove_parts(uri: str) -> None:
+    """Remove the parts of a complete artefact, whose content it holds by now."""
+    storage.remove_tree(storage.join(uri, "parts"))
 
 
 def _merged(uri: str, num_shards: int, num_allowed: float, num_images: int) -> Part:
@@ -142,29 +145,20 @@ def _merged(uri: str, num_shards: int, num_allowed: float, num_images: int) -> P
     raise DataError(f"{len(errors)} of {num_images} images cannot be read: " + "; ".join(errors[:5]))
 
 
-def finish_image_stage(
-    uri: str, kind: str, settings: Any, inputs: Mapping[str, str], summary: Mapping[str, Any]
-) -> artifacts.ArtifactMeta:
-    """Declare the artefact complete and remove its parts, whose content it holds by now."""
-    meta = artifacts.write_meta(uri, kind, settings, inputs, summary)
-    storage.remove_tree(storage.join(uri, "parts"))
-    return meta
-
-
 class _Reader:
     """Read a shard's images and the masks it is scored with; a bad image becomes its error."""
 
     def __init__(self, scored_splits: Collection[str]) -> None:
         self.scored_splits = frozenset(scored_splits)
 
-    def __call__(self, shard: tuple[int, list[ImageRecord]]) -> DecodedShard:
+    def __call__(self, shard: tuple[int, list[ImageRecord]]) -> ReadShard:
         index, records = shard
         images, errors = [], {}
         for record in records:
             try:
                 is_scored = self.scored_splits.intersection(record.splits)
                 truth = load_mask(record.mask_uri) if is_scored and record.mask_uri else None
-                images.append(Decoded(record, load_image(record.image_uri), truth))
+                images.append(ReadImage(record, load_image(record.image_uri), truth))
             except DataError as error:
                 errors[record.image_id] = str(error)
-        return DecodedShard(index, images, errors)
+        return ReadShard(index, images, errors)

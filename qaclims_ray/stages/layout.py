@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
+from qaclims_ray.methods.method import Method
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,8 @@ class RunLayout:
     def predictions(self, system: str) -> str:
         """What a system's final network says of the test split, and its scores."""
         return storage.join(self.out, "predictions", system)
+
+
+def network_uri_of(layout: RunLayout, system: str, method: Method) -> str:
+    """Return where the network is whose CAMs a system's are."""
+    return layout.classifier if method.is_classifier else layout.network(system)

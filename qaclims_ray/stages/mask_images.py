@@ -1,9 +1,15 @@
 """Images with the label maps that a training takes for true: pseudo masks, confident seeds, or the true masks."""
 
+from typing import Any
+
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.refine.mask_index import MaskRow, read_mask_index
+from qaclims_ray.data.shards import shard_name
+from qaclims_ray.refine.mask_index import MaskRow, failed_row, read_mask_index
+from qaclims_ray.stages.image_stage import ReadImage, ReadShard
 
 
 def mask_rows(masks_uri: str) -> list[MaskRow]:
@@ -36,3 +42,29 @@ def masked_images(manifest: Manifest, split: str, masks_uri: str) -> list[Labell
         for record in manifest.records
         if split in record.splits and record.image_id in masks
     ]
+
+
+def images_with_stored_cams(shard: ReadShard, cams_uri: str) -> tuple[list[ReadImage], list[ImageCam], list[MaskRow]]:
+    """Bring a shard's images and their CAMs together; an image without one of the two becomes a failed row."""
+    cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(cams_uri, shard_name(shard.index)))}
+    images = [image for image in shard.images if image.record.image_id in cams]
+    errors = {
+        image.record.image_id: f"{image.record.image_uri} could not be read when CAMs were computed and has none; "
+        f"remove {cams_uri} to compute them again"
+        for image in shard.images
+        if image.record.image_id not in cams
+    }
+    failed = [failed_row(name, error) for name, error in {**shard.errors, **errors}.items()]
+    return images, [cams[image.record.image_id] for image in images], failed
+
+
+def mask_row_of(values: dict[str, Any]) -> MaskRow:
+    """Return a row of the mask index from what a part file holds of it."""
+    return MaskRow(**{**values, "class_ids": tuple(values["class_ids"]), "areas": tuple(values["areas"])})
+
+
+def coverage_text(summary: dict[str, Any]) -> str:
+    """Say how much label maps cover."""
+    if not summary["num_images"]:
+        return "no image could be read"
+    return f"{summary['mean_coverage']:.1%} foreground, {summary['mean_ignored']:.1%} ignored"

@@ -3,43 +3,40 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 
 from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
-from qaclims_ray.stages.data import cam_manifest, predicted_manifest, run_data, scored_manifest, training_manifest
+from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.evaluate import Evaluation, can_score, run_evaluate
-from qaclims_ray.stages.given_cams import run_given_cams
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import PseudoMasks, run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
 from qaclims_ray.stages.segment import Segmentation, score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
-from qaclims_ray.stages.train import run_classifier, run_method, run_text_methods
-from qaclims_ray.systems.table import (
-    SUPERVISED,
-    needs_classifier,
-    needs_corpus,
-    system_config,
-    system_of,
-    systems_with_cams,
-    training_order,
-)
+from qaclims_ray.stages.train import run_classifier, run_method, train_together
+from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
+from qaclims_ray.systems.planning import is_one_phase_from_classifier
+from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.tracking.store import shown
@@ -49,8 +46,6 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
-
-OnEpoch = Callable[[Mapping[str, float]], None]
 
 _TAG_LENGTH = 500
 """Longest tag; stores refuse very long ones."""
@@ -93,7 +88,7 @@ def run_pipeline(
         until: last stage, one of `STAGES`.
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
-        on_epoch: see `Stage.on_epoch`.
+        on_epoch: see `StageProgress.epoch`.
 
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
@@ -106,7 +101,7 @@ def run_pipeline(
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
-    progress = ConsoleProgress(console, read_timings(layout))
+    progress = ConsoleProgress(console, read_timings(layout), on_epoch)
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
@@ -114,9 +109,9 @@ def run_pipeline(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
     )
     handle = tracker.handle()
-    with _ending(tracker, progress), ray_session(config):
+    with _ending(tracker, progress), ray_session(needs_of(config)):
         tracker.log_params(to_dict(config))
-        run = _Run(config, layout, tracker, progress, STAGES.index(until), on_epoch)
+        run = _Run(config, layout, tracker, progress, STAGES.index(until))
         with run.stage("data") as stage:
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -153,22 +148,21 @@ class _Run:
     tracker: Tracker
     progress: ConsoleProgress
     last: int
-    on_epoch: OnEpoch | None = None
 
     def reaches(self, stage: str) -> bool:
         return STAGES.index(stage) <= self.last
 
     def stages(self, manifest: Manifest) -> Results:
         if self.config.goal == "segmentation":
-            predicted_manifest(manifest, self.config)  # a test split that is not there is found now, not at the end
+            segmented_images(manifest, self.config.data)  # a test split that is not there is found now, not at the end
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
-                run_corpus(stage, training_manifest(manifest, self.config))
+                run_corpus(stage, training_images(manifest, self.config.data))
         if self.reaches("train") and needs_classifier(self.config):
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
         found = Results()
-        order = [s for s in training_order(self.config) if system_of(self.config, s).kind != "supervised"]
+        order = [s for s in training_order(self.config) if method_of(system_of(self.config, s).method).has_cams]
         self.networks(order, manifest)
         for system in order:
             if system in self.config.systems:  # the others are systems' bases: trained, not compared
@@ -179,36 +173,32 @@ class _Run:
         return found
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
-        """Train the mask generators; those that start from the classifier and from texts share their workers."""
-        with_texts = [s for s in systems if system_of(self.config, s).kind in ("ritc", "clims")]
+        """Train the mask generators; those that train once, from the classifier, share their workers."""
+        methods = {system: method_of(system_of(self.config, system).method) for system in systems}
         if self.reaches("text"):
-            for system in with_texts:
+            for system in [system for system, method in methods.items() if method.uses_texts]:
                 with self.stage("text", system) as stage:
-                    run_text(stage, system, training_manifest(manifest, self.config))
+                    run_text(stage, system, training_images(manifest, self.config.data))
         if not self.reaches("train"):
             return
-        together = [system for system in with_texts if not system_of(self.config, system).base]
+        trained = [system for system, method in methods.items() if method.phases and not method.is_classifier]
+        together = [system for system in trained if is_one_phase_from_classifier(self.config, system)]
         if together:
             with contextlib.ExitStack() as stack:
-                run_text_methods(
+                train_together(
                     {system: stack.enter_context(self.stage("train", system)) for system in together}, manifest
                 )
-        for system in systems:
-            if system_of(self.config, system).kind not in ("classifier", "given") and system not in together:
-                with self.stage("train", system) as stage:
-                    run_method(stage, system, manifest)
+        for system in [system for system in trained if system not in together]:
+            with self.stage("train", system) as stage:
+                run_method(stage, system, manifest)
 
     def seeds(self, system: str, manifest: Manifest, found: Results) -> None:
-        kind = system_of(self.config, system).kind
-        network = self.layout.classifier if kind in ("classifier", "given") else self.layout.network(system)
-        images = cam_manifest(manifest, self.config)
+        data = self.config.data
+        images = images_with_cams(manifest, data, with_training=self.config.goal != "seed")
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
-                if kind == "given":
-                    run_given_cams(stage, self.layout.cams(system), images, label=system)
-                else:
-                    run_cams(stage, network, kind, self.layout.cams(system), images)
-        if self.reaches("evaluate") and can_score(scored_manifest(manifest, self.config)):
+                run_cams(stage, system, images)
+        if self.reaches("evaluate") and can_score(scored_images(manifest, data)):
             with self.stage("evaluate", system) as stage:
                 found.scores[system] = run_evaluate(stage, system, images)
                 log_scores(stage.tracker, self.tracker, system, found.scores[system])
@@ -224,7 +214,7 @@ class _Run:
         """Return the systems that get a final network; the true masks' one is added where there are any."""
         if self.config.goal != "segmentation" or not self.reaches("segment"):
             return []
-        has_truth = any(record.mask_uri for record in training_manifest(manifest, self.config).records)
+        has_truth = any(record.mask_uri for record in training_images(manifest, self.config.data).records)
         return list(dict.fromkeys([*self.config.systems, *([SUPERVISED] if has_truth else [])]))
 
     def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
@@ -244,7 +234,7 @@ class _Run:
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(to_dict(config))
         try:
-            yield Stage(config, self.layout, tracker, self.progress, self.on_epoch)
+            yield Stage(config, self.layout, tracker, self.progress)
         except BaseException:
             tracker.finish("FAILED")
             raise

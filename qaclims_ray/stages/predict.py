@@ -22,12 +22,14 @@ from qaclims_ray.data.label_files import image_id_of, read_label_file
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
-from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalNetwork
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.systems.table import system_config, system_of
 
 IMAGES_PER_SHARD = 16
@@ -181,14 +183,14 @@ def run_predict(arguments: PredictArguments) -> None:
     storage.check_writable(out)
     progress = ConsoleProgress(Console())
     progress.start("predict")
-    with ray_session(resolved):
+    with ray_session(needs_of(resolved)):
         shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
         summaries = run_shards(
             shards,
             decode=_decode,
             actor=actor,
             actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute},
-            num_actors=min(resolved.cams.num_actors, len(shards)),
+            num_actors=resolved.cams.num_actors,
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
         )
@@ -220,7 +222,7 @@ def _predictor(
         ConfigError: when the system has no such network, or an option does nothing for it.
         ArtifactError: when the network is not trained.
     """
-    kind, final = system_of(config, system).kind, layout.segmentation(system)
+    method, final = method_of(system_of(config, system).method), layout.segmentation(system)
     if arguments.threshold is not None and not has_background(config.data.dataset):
         raise ConfigError(
             f"--threshold parts classes from a background, but {config.data.dataset} has none; leave it out"
@@ -238,11 +240,11 @@ def _predictor(
             f"--crf refines the final network, but CAMs predict here (--network {arguments.network}, --threshold "
             f"{arguments.threshold}); leave these out, and run `qaclims segment` if system {system} has none yet"
         )
-    if kind in ("given", "supervised"):
+    if not method.has_network:
         raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
-    network = layout.classifier if kind == "classifier" else layout.network(system)
+    network = network_uri_of(layout, system, method)
     artifacts.require(layout.classifier, "classifier", verb="train")
-    artifacts.require(network, kind, verb="train")
+    artifacts.require(network, method.kind, verb="train")
     return PredictActor, {"classifier": layout.classifier, "network": network}
 
 

@@ -9,25 +9,19 @@ from qaclims_ray.cluster.vllm_corpus import check_vllm
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
-from qaclims_ray.methods.given.files import given_files
 from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
+from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
 from qaclims_ray.presets.table import check_run
 from qaclims_ray.refine.irn.network import GRID_STRIDE, build_affinity_net
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
 from qaclims_ray.stages.evaluate import check_stores_full
-from qaclims_ray.stages.stage import backbone_weights, clip_model, vqa_model, weights_fingerprint
-from qaclims_ray.systems.table import (
-    FROM_CLASSIFIER,
-    SUPERVISED,
-    needs_clip,
-    needs_corpus,
-    system_config,
-    systems_with_cams,
-    uses_given,
-)
+from qaclims_ray.systems.needs import needs_classifier, needs_clip, needs_corpus, source_of_cams, systems_with_cams
+from qaclims_ray.systems.planning import planned_phases
+from qaclims_ray.systems.recipe import backbone_weights, clip_files, recipe_of, vqa_model
+from qaclims_ray.systems.table import SUPERVISED, system_config, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -37,11 +31,7 @@ def preflight(config: RunConfig, out: str) -> None:
         QaclimsError: the first fault, saying what was found, what was expected and what to do.
     """
     check_run(config)
-    if config.cluster.num_workers > min(config.classifier.optim.batch_size, config.ritc.optim.batch_size):
-        raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images; lower it or raise "
-            "classifier.optim.batch_size and ritc.optim.batch_size"
-        )
+    _check_batches(config)
     if storage.is_remote(out) and config.cluster.num_workers == 0:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
     storage.check_writable(out)
@@ -57,18 +47,32 @@ def preflight(config: RunConfig, out: str) -> None:
         for final in {system_config(config, name).segmentation for name in (*config.systems, SUPERVISED)}:
             _check_segmentation(config, final)
     if needs_clip(config):
-        model, clip_weights = clip_model(config)
+        model, clip_weights = clip_files(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
         weights_fingerprint(*names)
         load_clip(model, clip_weights, device="cpu", mask_adapted=config.clip.mask_adapted)
     for name in config.systems:
-        if uses_given(config, name):
-            given_files(system_config(config, name).cams.given)
+        if (brings := source_of_cams(config, name)) is not None and brings.find_source is not None:
+            brings.find_source(recipe_of(system_config(config, name), brings))
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))
         if config.corpus.engine == "vllm":
             check_vllm()
+
+
+def _check_batches(config: RunConfig) -> None:
+    """Refuse more workers than the smallest batch of any training has images."""
+    sizes = {"classifier.optim.batch_size": config.classifier.optim.batch_size} if needs_classifier(config) else {}
+    for name in training_order(config):
+        for phase in planned_phases(config, name):
+            sizes[f"the batch size of {name}'s {phase.name or 'training'}"] = phase.optim.batch_size
+    smallest = min(sizes, key=sizes.__getitem__, default="")
+    if smallest and config.cluster.num_workers > sizes[smallest]:
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images: {smallest} is "
+            f"{sizes[smallest]}; lower the one or raise the other"
+        )
 
 
 def _check_masks(config: RunConfig) -> None:

@@ -16,7 +16,10 @@ from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.images import load_image, resize_square
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ArtifactError, DataError, ModelError
+from qaclims_ray.methods.classifier.method import CLASSIFIER
+from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import PROMPTS_NAME, encode_prompts, load_prompts
@@ -24,10 +27,9 @@ from qaclims_ray.report.figures import figure_png
 from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prompt_figure, similarity_maps
 from qaclims_ray.report.report_data import PromptReading
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.data import scored_manifest
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.training_job import load_job_clip
-from qaclims_ray.systems.table import CLIMS_BACKGROUND, system_of, training_order
+from qaclims_ray.systems.recipe import recipe_of
+from qaclims_ray.systems.table import CLIMS_BACKGROUND, training_order
 from qaclims_ray.text.prompts import class_prompts, class_words
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -47,18 +49,14 @@ _Row = tuple[ImageRecord, int, torch.Tensor]
 
 def systems_with_prompts(config: RunConfig, layout: RunLayout) -> list[str]:
     """Return the run's systems whose prompts are there, those that others start from among them."""
-    return [
-        name
-        for name in training_order(config)
-        if system_of(config, name).kind != "classifier"
-        and storage.exists(storage.join(layout.prompts(name), PROMPTS_NAME))
-    ]
+    return [name for name in training_order(config) if storage.exists(storage.join(layout.prompts(name), PROMPTS_NAME))]
 
 
 def load_prompt_clip(config: RunConfig) -> FrozenClip:
     """Load the CLIP that prompts were learned with, on this machine's GPU where the run uses them."""
     has_gpu = config.cluster.use_gpu and torch.cuda.is_available()
-    return load_job_clip(config, torch.device("cuda" if has_gpu else "cpu"))
+    recipe = recipe_of(config, CLASSIFIER)  # the CLIP is the same whatever the method
+    return load_training_clip(recipe, torch.device("cuda" if has_gpu else "cpu"))
 
 
 @torch.no_grad()
@@ -106,7 +104,7 @@ def read_prompts(
     ranked = nearest_words(prompts, words, word_features, len(words))
     own_text = (prompts.cpu() * clip.encode_texts(class_prompts(names, config.text)).cpu()).sum(dim=1).tolist()
     texts = _manual_texts(config, names, ranked, manual)
-    rows = _rows_of(records) if records else _rows_by_class(scored_manifest(manifest, config))
+    rows = _rows_of(records) if records else _rows_by_class(scored_images(manifest, config.data))
     picture, note = _draw(clip, rows, names, prompts, texts, ranked)
     return PromptReading(
         nearest={name: nearest[:top] for name, nearest in zip(names, ranked, strict=True)},

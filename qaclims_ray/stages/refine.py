@@ -7,21 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.cluster.workers import run_training
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.splits import scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
-from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.refine.irn.labels import confident_seeds
 from qaclims_ray.refine.irn.network import boundary_map, load_affinity_net
-from qaclims_ray.refine.mask_index import MaskRow, failed_row, mask_row, summarise_masks, write_mask_index
+from qaclims_ray.refine.mask_index import mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
     pseudo_mask,
@@ -30,37 +27,11 @@ from qaclims_ray.refine.refinement import (
     without_uncertain,
 )
 from qaclims_ray.refine.sam_masks import generate_masks, load_sam
-from qaclims_ray.stages.cams import shard_name
-from qaclims_ray.stages.data import cam_manifest, scored_manifest, training_manifest
+from qaclims_ray.stages.affinity import WALK_FIELDS, run_affinity
 from qaclims_ray.stages.evaluate import SCORES_NAME, check_stores_full, scores_from
-from qaclims_ray.stages.image_stage import Decoded, DecodedShard, Part, finish_image_stage, run_image_stage, write_part
-from qaclims_ray.stages.stage import Stage, current, start_fingerprint, weights_fingerprint
-from qaclims_ray.stages.training_job import TrainingJob
-from qaclims_ray.systems.table import FROM_CLASSIFIER
-
-_WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
-"""Settings of IRN that its training does not depend on."""
-_SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
-
-
-class SeedLabelActor:
-    """Write the confident seeds of one shard's images."""
-
-    def __init__(self, irn: IrnConfig, cams_uri: str, uri: str, gpus_per_actor: float) -> None:
-        torch.set_num_threads(1)
-        self.irn, self.cams_uri, self.uri = irn, cams_uri, uri
-        self.device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
-
-    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
-        """Publish the shard's label maps and its part."""
-        images, cams, rows = _with_cams(shard, self.cams_uri)
-        for image, cam in zip(images, cams, strict=True):
-            labels = confident_seeds(image.pixels.to(self.device), cam, self.irn)
-            row = mask_row(cam.image_id, labels, cam.class_ids)
-            save_label_map(labels, storage.join(self.uri, row.mask))
-            rows.append(row)
-        write_part(self.uri, shard.index, [dataclasses.asdict(row) for row in rows], {})
-        return {}
+from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
+from qaclims_ray.stages.mask_images import coverage_text, images_with_stored_cams, mask_row_of
+from qaclims_ray.stages.stage import Stage
 
 
 class RefineActor:
@@ -85,9 +56,9 @@ class RefineActor:
             segments=self._segments() if "sam" in config.steps else None,
         )
 
-    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+    def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's pseudo masks and its part."""
-        images, seeds, failed = _with_cams(shard, self.cams_uri)
+        images, seeds, failed = images_with_stored_cams(shard, self.cams_uri)
         rows = [dataclasses.asdict(row) for row in failed]
         pixels = [image.pixels for image in images]
         refined = refine_cams(
@@ -144,84 +115,69 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     """
     config, layout, uri = stage.config, stage.layout, stage.layout.masks(system)
     check_stores_full(config.cams)
-    images = cam_manifest(manifest, config)
+    images = images_with_cams(manifest, config.data, with_training=True)
     cams = artifacts.require(layout.cams(system), "cams", verb="cams")
-    affinity = _run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
-    stage.progress.start(f"masks of {system}")
+    affinity = run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_threshold(config.masks))
     thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
-    settings = artifacts.plain({"masks": mask_settings(config.masks), "sweep": thresholds, "image_counts": FORMAT})
-    inputs = {
-        "cams": cams.fingerprint,
-        "manifest": images.fingerprint(),
-        "scored": scored_manifest(manifest, config).fingerprint(),
-        **({"affinity": affinity.fingerprint} if affinity else {}),
-        **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
-    }
-    if meta := current(uri, "masks", settings, inputs):
-        found = read_pseudo_masks(uri, meta)
-        stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
-        return found
-    whole = run_image_stage(
-        stage,
-        uri,
-        artifacts.expected_fingerprint("masks", settings, inputs),
-        images,
-        actor=RefineActor,
-        actor_kwargs={
-            "config": config.masks,
-            "cams_uri": layout.cams(system),
-            "affinity_uri": layout.affinity(system),
-            "uri": uri,
-            "thresholds": thresholds,
-            "num_classes": len(manifest.class_names),
-            "has_background": manifest.has_background,
+    artifact = Artifact(
+        uri=uri,
+        kind="masks",
+        settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, "image_counts": FORMAT}),
+        inputs={
+            "cams": cams.fingerprint,
+            "manifest": images.fingerprint(),
+            "scored": scored_images(manifest, config.data).fingerprint(),
+            **({"affinity": affinity.fingerprint} if affinity else {}),
+            **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
         },
-        scored_splits=(config.data.eval_split,),
-        max_failed_fraction=config.cams.max_failed_fraction,
-        num_actors=config.masks.num_actors,
-        gpus_per_actor=config.masks.gpus_per_actor,
+        verb="refine",
     )
-    found = _finish(uri, whole, scoring, manifest, settings, inputs)
-    stage.progress.finish(f"{_describe(found)} -> {uri}")
-    return found
+
+    def work() -> dict[str, Any]:
+        whole = run_image_stage(
+            stage,
+            artifact,
+            images,
+            actor=RefineActor,
+            actor_kwargs={
+                "config": config.masks,
+                "cams_uri": layout.cams(system),
+                "affinity_uri": layout.affinity(system),
+                "uri": uri,
+                "thresholds": thresholds,
+                "num_classes": len(manifest.class_names),
+                "has_background": manifest.has_background,
+            },
+            scored_splits=(config.data.eval_split,),
+            num_actors=config.masks.num_actors,
+            gpus_per_actor=config.masks.gpus_per_actor,
+        )
+        return _write_masks(uri, whole, scoring, manifest)
+
+    meta = stage.make(artifact, f"masks of {system}", work, lambda meta: _describe(read_pseudo_masks(uri, meta)))
+    remove_parts(uri)
+    return read_pseudo_masks(uri, meta)
 
 
-def _finish(
-    uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest, settings: Any, inputs: dict[str, str]
-) -> PseudoMasks:
-    """Write index, counts by image and scores out of the parts, and declare the masks complete."""
+def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+    """Write index, counts by image and scores out of the parts; return the summary."""
     counted = [(row["image_id"], row.pop("counts")) for row in whole.rows if "counts" in row]
     write_image_counts(uri, [CountedFigure("fixed", scoring.fixed_threshold, counted)], manifest.class_names)
-    rows = [_mask_row(row) for row in whole.rows]
+    rows = [mask_row_of(row) for row in whole.rows]
     write_mask_index(uri, rows, manifest.class_names)
     scores = stage_scores(whole.counts["sweep"], scoring, manifest)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
-    summary = summarise_masks(rows, manifest.class_names)
-    return PseudoMasks(finish_image_stage(uri, "masks", settings, inputs, summary), scores, summary)
-
-
-def _with_cams(shard: DecodedShard, cams_uri: str) -> tuple[list[Decoded], list[ImageCam], list[MaskRow]]:
-    """Bring a shard's images and their CAMs together; an image without one of the two becomes a failed row."""
-    cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(cams_uri, shard_name(shard.index)))}
-    images = [image for image in shard.images if image.record.image_id in cams]
-    errors = {
-        image.record.image_id: f"{image.record.image_uri} could not be read when CAMs were computed and has none; "
-        f"remove {cams_uri} to compute them again"
-        for image in shard.images
-        if image.record.image_id not in cams
-    }
-    failed = [failed_row(name, error) for name, error in {**shard.errors, **errors}.items()]
-    return images, [cams[image.record.image_id] for image in images], failed
+    return summarise_masks(rows, manifest.class_names)
 
 
 def mask_settings(config: MaskConfig) -> dict[str, Any]:
     """Return the settings that pseudo masks depend on besides their inputs: those of the steps that are taken."""
-    values = artifacts.plain(config)
+    values = plain(config)
     used = {step: values[step] for step in config.steps}
     if "irn" in used:
-        used["irn"] = {name: used["irn"][name] for name in _WALK_FIELDS}
+        used["irn"] = {name: used["irn"][name] for name in WALK_FIELDS}
     else:  # which starts from the CAMs' scores and brings a threshold of its own
         used["seed_threshold"] = config.seed_threshold
     if config.white_above is not None:
@@ -256,81 +212,11 @@ def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, manifest: Manife
     return seed_scores(sweep, scoring.fixed_threshold, manifest.class_names)
 
 
-def _run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:
-    """Write confident seeds and train the affinity network on them."""
-    config, layout = stage.config, stage.layout
-    seeds = _run_seed_labels(stage, system, images, cams)
-    irn = artifacts.plain(config.masks.irn)
-    settings = {
-        "irn": {name: value for name, value in irn.items() if name not in (*_WALK_FIELDS, *_SEED_FIELDS)},
-        "seed": config.seed,
-        "precision": config.cluster.precision,
-    }
-    inputs = {
-        "seed_labels": seeds.fingerprint,
-        "manifest": training_manifest(images, config).fingerprint(),
-        "weights": start_fingerprint(stage, config.masks.irn.weights),
-    }
-    job = TrainingJob(
-        kind="affinity",
-        config=config,
-        manifest_uri=layout.manifest,
-        init_uri=layout.classifier if config.masks.irn.weights == FROM_CLASSIFIER else "",
-        masks_uri=layout.seed_labels(system),
-    )
-    settings = artifacts.plain(settings)
-    return run_training(stage, job, layout.affinity(system), settings, inputs, images, label=f"{system}: irn")
-
-
-def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:
-    config, uri = stage.config, stage.layout.seed_labels(system)
-    stage.progress.start(f"confident seeds of {system}")
-    irn = artifacts.plain(config.masks.irn)
-    settings = {name: irn[name] for name in _SEED_FIELDS}
-    inputs = {"cams": cams.fingerprint, "manifest": images.fingerprint()}
-    if meta := current(uri, "seed_labels", settings, inputs):
-        stage.progress.finish(f"{_share(meta.summary)} (there already)", is_new=False)
-        return meta
-    whole = run_image_stage(
-        stage,
-        uri,
-        artifacts.expected_fingerprint("seed_labels", settings, inputs),
-        images,
-        actor=SeedLabelActor,
-        actor_kwargs={
-            "irn": config.masks.irn,
-            "cams_uri": stage.layout.cams(system),
-            "uri": uri,
-            "gpus_per_actor": config.masks.gpus_per_actor,
-        },
-        scored_splits=(),
-        max_failed_fraction=config.cams.max_failed_fraction,
-        num_actors=config.masks.num_actors,
-        gpus_per_actor=config.masks.gpus_per_actor,
-    )
-    rows = [_mask_row(row) for row in whole.rows]
-    write_mask_index(uri, rows, images.class_names)
-    summary = summarise_masks(rows, images.class_names)
-    meta = finish_image_stage(uri, "seed_labels", settings, inputs, summary)
-    stage.progress.finish(f"{_share(summary)} -> {uri}")
-    return meta
-
-
-def _mask_row(values: dict[str, Any]) -> MaskRow:
-    return MaskRow(**{**values, "class_ids": tuple(values["class_ids"]), "areas": tuple(values["areas"])})
-
-
 def _describe(found: PseudoMasks) -> str:
-    share, scores = _share(found.summary), found.scores
+    share, scores = coverage_text(found.summary), found.scores
     if scores is None:
         return share
     if not scores.has_background:
         ignored = found.summary["mean_ignored"]
         return f"mIoU {scores.miou_fixed:.1%}, Dice {scores.mdice_fixed:.1%}, {ignored:.1%} ignored"
     return f"mIoU {scores.miou_fixed:.1%}, {share}"
-
-
-def _share(summary: dict[str, Any]) -> str:
-    if not summary["num_images"]:
-        return "no image could be read"
-    return f"{summary['mean_coverage']:.1%} foreground, {summary['mean_ignored']:.1%} ignored"

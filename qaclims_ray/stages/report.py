@@ -8,37 +8,37 @@ import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import psutil
-import ray
 import torch
 from PIL import Image
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
+from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
-from qaclims_ray.errors import QaclimsError
+from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.data.splits import images_with_cams, scored_images
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.report.figures import figure_pixels
 from qaclims_ray.report.report import write_report
 from qaclims_ray.report.report_data import PromptReading, ReportData, SystemReport, has_later_stages
 from qaclims_ray.report.report_stages import stages_chart
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.stages.cams import IMAGES_PER_SHARD, shard_name
-from qaclims_ray.stages.data import cam_manifest, scored_manifest
 from qaclims_ray.stages.evaluate import check_stores_full
-from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.systems.table import SUPERVISED, needs_clip, system_config, system_of, systems_with_cams, uses_given
+from qaclims_ray.systems.needs import needs_clip, systems_with_cams, uses_given
+from qaclims_ray.systems.table import SUPERVISED, system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
 from qaclims_ray.training.group import read_curves
 
@@ -51,7 +51,11 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
     stage.progress.start("report")
     check_stores_full(config.cams)
     readings = _prompt_readings(stage, manifest)
-    sheet = _contact_sheet(stage, scored_manifest(manifest, config), cam_manifest(manifest, config))
+    sheet = _contact_sheet(
+        stage,
+        scored_images(manifest, config.data),
+        images_with_cams(manifest, config.data, with_training=config.goal != "seed"),
+    )
     data = ReportData(
         title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
         config=to_dict(config),
@@ -84,8 +88,9 @@ def _system_report(
 ) -> SystemReport:
     config, layout = stage.config, stage.layout
     system = system_of(config, name)
-    share = truth_share(manifest, config.data.train_split) if system.kind == "supervised" else ""
-    network = layout.classifier if system.kind == "classifier" else layout.network(name)
+    method = method_of(system.method)
+    share = "" if method.has_cams else truth_share(manifest, config.data.train_split)
+    network = network_uri_of(layout, name, method)
     evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
     return SystemReport(
         label=system.label,
@@ -153,27 +158,17 @@ def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReadin
     names = [name for name in systems_with_prompts(config, stage.layout) if name in config.systems]
     if not names:
         return {}
-    task = _read_all.options(num_cpus=1, num_gpus=1 if config.cluster.use_gpu else 0)
-    outcome: Any = ray.get(task.remote(config, stage.layout, names, manifest))
-    if isinstance(outcome, QaclimsError):
-        raise outcome
-    return outcome
+    return run_task(_read_all, config, stage.layout, names, manifest, num_gpus=1 if config.cluster.use_gpu else 0)
 
 
-@ray.remote(max_retries=1)
-def _read_all(
-    config: RunConfig, layout: RunLayout, names: list[str], manifest: Manifest
-) -> dict[str, PromptReading] | QaclimsError:
+def _read_all(config: RunConfig, layout: RunLayout, names: list[str], manifest: Manifest) -> dict[str, PromptReading]:
     readings, clips = {}, {}
-    try:
-        for name in names:
-            resolved = system_config(config, name)
-            key = (resolved.clip, resolved.cluster)  # variants may have a CLIP of their own
-            if key not in clips:
-                clips = {key: load_prompt_clip(resolved)}
-            readings[name] = read_prompts(resolved, layout, name, manifest, clips[key])
-    except QaclimsError as error:
-        return error
+    for name in names:
+        resolved = system_config(config, name)
+        key = (resolved.clip, resolved.cluster)  # variants may have a CLIP of their own
+        if key not in clips:
+            clips = {key: load_prompt_clip(resolved)}
+        readings[name] = read_prompts(resolved, layout, name, manifest, clips[key])
     return readings
 
 

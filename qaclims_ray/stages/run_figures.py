@@ -9,8 +9,9 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.evaluation.image_counts import ScoredImages, read_image_counts
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.run_description import flat_settings
@@ -84,7 +85,7 @@ def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
 
 
 def _metas(layout: RunLayout, config: RunConfig, system: str) -> dict[str, ArtifactMeta]:
-    network = layout.classifier if system_of(config, system).kind == "classifier" else layout.network(system)
+    network = network_uri_of(layout, system, method_of(system_of(config, system).method))
     places = {
         "manifest": layout.manifest,
         "corpus": layout.corpus,
@@ -107,7 +108,9 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
     """
     # The classifier is the run's, whatever a system sets for itself.
     settings = flat_settings(to_dict(resolved))
-    of_network = flat_settings(to_dict(config)) if system_of(config, system).kind == "classifier" else settings
+    of_network = (
+        flat_settings(to_dict(config)) if method_of(system_of(config, system).method).is_classifier else settings
+    )
     stale: dict[str, str] = {}
     for name, before in {
         "network": "",

@@ -1,34 +1,44 @@
 """Training of final networks on Ray Train, and their scores on the test split by Ray Data (rows D1-D8)."""
 
+import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.cluster.workers import plan_training, run_trainings
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
-from qaclims_ray.data.classes import background_score
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
+from qaclims_ray.data.classes import background_score, num_labels
 from qaclims_ray.data.images import save_label_map
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.splits import scored_images, segmented_images, training_images
+from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
+from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.generators.cam_net import backbone_file
+from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
-from qaclims_ray.stages.data import predicted_manifest, scored_manifest, training_manifest
+from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, scores_from
-from qaclims_ray.stages.image_stage import DecodedShard, finish_image_stage, run_image_stage, write_part
-from qaclims_ray.stages.mask_images import truth_share
+from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
+from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
 from qaclims_ray.stages.refine import content_fingerprint, stage_scores
-from qaclims_ray.stages.stage import Stage, current, start_fingerprint
-from qaclims_ray.stages.training_job import TrainingJob
-from qaclims_ray.systems.table import FROM_CLASSIFIER, system_of
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.stages.trainings import plan_training, run_trainings, start_fingerprint
+from qaclims_ray.systems.table import system_of
+from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.group import Training
+from qaclims_ray.training.meter import OnStep
 
 _FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
 _TEST_FIELDS = ("test",)
@@ -71,7 +81,7 @@ class SegmentActor:
         self.thresholds, self.num_classes, self.splits = thresholds, num_classes, splits
         self.has_background = has_background
 
-    def __call__(self, shard: DecodedShard) -> dict[str, Any]:
+    def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
         sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
@@ -104,40 +114,91 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
     """Train systems' final networks on their masks, on the same workers one after the other.
 
     Args:
-        stages: surroundings, by system; the fully supervised one takes the true masks.
+        stages: surroundings, by system; one without CAMs takes the true masks.
         manifest: the whole manifest.
 
     Raises:
         DataError: when there is no mask to train on.
     """
     trainings = [_training(stage, system, manifest) for system, stage in stages.items()]
-    return dict(zip(stages, run_trainings(next(iter(stages.values())), trainings, manifest), strict=True))
+    return dict(zip(stages, run_trainings(next(iter(stages.values())), trainings), strict=True))
 
 
 def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     config, layout = stage.config, stage.layout
-    trained = training_manifest(manifest, config)
-    weights = config.segmentation.net.weights
-    inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start_fingerprint(stage, weights)}, ""
-    if system_of(config, system).kind != "supervised":
+    segmentation, trained = config.segmentation, training_images(manifest, config.data)
+    weights, masks_uri = segmentation.net.weights, ""
+    inputs = {"manifest": trained.fingerprint(), "weights": start_fingerprint(layout, weights)}
+    if method_of(system_of(config, system).method).has_cams:
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
-    settings = {
-        "segmentation": {k: v for k, v in artifacts.plain(config.segmentation).items() if k not in _TEST_FIELDS},
-        "seed": config.seed,
-        "precision": config.cluster.precision,
-    }
-    job = TrainingJob(
+    artifact = Artifact(
+        uri=layout.segmentation(system),
         kind="segmentation",
+        settings={
+            "segmentation": {k: v for k, v in plain(segmentation).items() if k not in _TEST_FIELDS},
+            "seed": config.seed,
+            "precision": config.cluster.precision,
+        },
+        inputs=inputs,
+        verb="segment",
+    )
+    work = functools.partial(
+        _train,
         config=config,
         manifest_uri=layout.manifest,
-        init_uri=layout.classifier if weights == FROM_CLASSIFIER else "",
         masks_uri=masks_uri,
+        classifier_uri=layout.classifier if weights == FROM_CLASSIFIER else "",
     )
-    uri, label = layout.segmentation(system), f"{system}: segmentation"
+    label = f"{system}: segmentation"
     if not masks_uri and (share := truth_share(manifest, config.data.train_split)):
         label += f" ({share})"
-    return plan_training(stage, job, uri, artifacts.plain(settings), inputs, label=label)
+    return plan_training(
+        stage,
+        artifact,
+        work,
+        segmentation.optim,
+        label=label,
+        num_images=len(trained.records),
+        num_steps=segmentation.iterations,
+    )
+
+
+def _train(
+    context: WorkerContext,
+    on_step: OnStep,
+    *,
+    config: RunConfig,
+    manifest_uri: str,
+    masks_uri: str,
+    classifier_uri: str,
+) -> dict[str, float]:
+    """Train a final network on pseudo masks, or on the true ones; runs on every worker."""
+    split, manifest = config.data.train_split, read_manifest(manifest_uri)
+    images = masked_images(manifest, split, masks_uri) if masks_uri else truth_images(manifest, split)
+    with _initial_weights(classifier_uri) as weights:
+        return train_segmentation(
+            images=images,
+            num_labels=num_labels(len(manifest.class_names), has_background=manifest.has_background),
+            has_background=manifest.has_background,
+            segmentation=config.segmentation,
+            seed=config.seed,
+            precision=config.cluster.precision,
+            loader_workers=config.cluster.loader_workers,
+            context=context,
+            on_step=on_step,
+            weights=weights,
+        )
+
+
+@contextlib.contextmanager
+def _initial_weights(classifier_uri: str) -> Iterator[str | None]:
+    """Yield a file with the backbone of the classifier, or nothing where the network starts from something else."""
+    if not classifier_uri:
+        yield None
+        return
+    with storage.local_copy(classifier_uri) as folder, tempfile.TemporaryDirectory() as scratch:
+        yield backbone_file(folder, scratch)
 
 
 def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manifest: Manifest) -> Segmentation:
@@ -153,53 +214,59 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
         DataError: when more than `cams.max_failed_fraction` of the images cannot be read.
     """
     config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
-    tested = predicted_manifest(manifest, config)
-    stage.progress.start(f"segment with {system}")
+    tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
-    settings = artifacts.plain({"test": config.segmentation.test, "sweep": thresholds, "image_counts": FORMAT})
-    inputs = {
-        "network": network.fingerprint,
-        "manifest": tested.fingerprint(),
-        "scored": scored_manifest(manifest, config).fingerprint(),
-        "tested": manifest.subset(config.data.test_split).fingerprint(),
-    }
-    if current(uri, "predictions", settings, inputs):
-        found = read_segmentation(uri)
-        stage.progress.finish(f"{_describe(found)} (there already)", is_new=False)
-        return found
-    whole = run_image_stage(
-        stage,
-        uri,
-        artifacts.expected_fingerprint("predictions", settings, inputs),
-        tested,
-        actor=SegmentActor,
-        actor_kwargs={
-            "config": config.segmentation,
-            "network_uri": layout.segmentation(system),
-            "uri": uri,
-            "thresholds": thresholds,
-            "num_classes": len(manifest.class_names),
-            "has_background": manifest.has_background,
-            "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
-            "gpus_per_actor": config.cams.gpus_per_actor,
+    artifact = Artifact(
+        uri=uri,
+        kind="predictions",
+        settings=plain({"test": config.segmentation.test, "sweep": thresholds, "image_counts": FORMAT}),
+        inputs={
+            "network": network.fingerprint,
+            "manifest": tested.fingerprint(),
+            "scored": scored_images(manifest, config.data).fingerprint(),
+            "tested": manifest.subset(config.data.test_split).fingerprint(),
         },
-        scored_splits=(config.data.test_split, config.data.eval_split),
-        max_failed_fraction=config.cams.max_failed_fraction,
-        num_actors=config.cams.num_actors,
-        gpus_per_actor=config.cams.gpus_per_actor,
+        verb="segment",
     )
-    errors = [row["error"] for row in whole.rows if "error" in row]
+
+    def work() -> dict[str, Any]:
+        whole = run_image_stage(
+            stage,
+            artifact,
+            tested,
+            actor=SegmentActor,
+            actor_kwargs={
+                "config": config.segmentation,
+                "network_uri": layout.segmentation(system),
+                "uri": uri,
+                "thresholds": thresholds,
+                "num_classes": len(manifest.class_names),
+                "has_background": manifest.has_background,
+                "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
+                "gpus_per_actor": config.cams.gpus_per_actor,
+            },
+            scored_splits=(config.data.test_split, config.data.eval_split),
+            num_actors=config.cams.num_actors,
+            gpus_per_actor=config.cams.gpus_per_actor,
+        )
+        errors = _write_scores(uri, whole, scoring, manifest)
+        return {"images": len(tested.records) - len(errors), "errors": errors[:20]}
+
+    stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)))
+    remove_parts(uri)
+    return read_segmentation(uri)
+
+
+def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest) -> list[str]:
+    """Write scores and counts by image out of the parts; return what is wrong with images that failed."""
     found = Segmentation(*(stage_scores(whole.counts[name], scoring, manifest) for name in _FIGURES))
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     counted = [(row["image_id"], row["counts"]) for row in whole.rows if "counts" in row]
     figures = (CountedFigure(f, HALF, [(name, c[f]) for name, c in counted if f in c]) for f in _FIGURES)
     write_image_counts(uri, figures, manifest.class_names)
-    summary = {"images": len(tested.records) - len(errors), "errors": errors[:20]}
-    finish_image_stage(uri, "predictions", settings, inputs, summary)
-    stage.progress.finish(f"{_describe(found)} -> {uri}")
-    return found
+    return [row["error"] for row in whole.rows if "error" in row]
 
 
 def read_segmentation(uri: str) -> Segmentation:

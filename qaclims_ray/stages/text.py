@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import ray
 import torch
 
+from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts
-from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import QaclimsError
 from qaclims_ray.models.clip.frozen import load_clip
+from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.stage import Stage, clip_model, current, weights_fingerprint
-from qaclims_ray.text.bank import build_bank, write_bank
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.recipe import clip_files
+from qaclims_ray.text.bank import TextBank, bank_artifact, build_bank, write_bank
 
 
 def run_text(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
@@ -23,45 +24,43 @@ def run_text(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         ArtifactError: when the system reads the corpus and there is none.
         ModelError: when CLIP cannot be loaded.
     """
-    config, uri = stage.config, stage.layout.text_bank(system)
-    stage.progress.start(f"text bank of {system}")
-    settings, inputs = bank_identity(stage, manifest)
-    if meta := current(uri, "text_bank", settings, inputs):
-        stage.progress.finish(f"{meta.summary.get('texts')} texts (there already)", is_new=False)
-        return meta
+    config, artifact = stage.config, bank_of(stage, system, manifest)
     corpus_uri = stage.layout.corpus_table if config.text.source == "qape" else None
-    # Where it fits, and not within what a trial of a search holds: that is next to nothing.
-    task = _build.options(num_cpus=1, num_gpus=1 if config.cluster.use_gpu else 0, scheduling_strategy="DEFAULT")
-    outcome: Any = ray.get(task.remote(config, manifest, corpus_uri, uri, settings, inputs))
-    if isinstance(outcome, QaclimsError):
-        raise outcome
-    stage.tracker.log_metrics({f"text/{k}": v for k, v in outcome.summary.items() if isinstance(v, int | float)})
-    stage.progress.finish(
-        f"{outcome.summary.get('texts')} distinct texts for {outcome.summary.get('pairs')} pairs -> {uri}"
-    )
-    return outcome
+
+    def work() -> dict[str, Any]:
+        gpus = 1 if config.cluster.use_gpu else 0
+        summary = run_task(_write, config, manifest, corpus_uri, artifact, num_gpus=gpus)
+        stage.tracker.log_metrics({f"text/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
+        return summary
+
+    def describe(meta: ArtifactMeta) -> str:
+        return f"{meta.summary.get('texts')} distinct texts for {meta.summary.get('pairs')} pairs"
+
+    return stage.make(artifact, f"text bank of {system}", work, describe)
 
 
-def bank_identity(stage: Stage, manifest: Manifest) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings and inputs that make up a text bank's fingerprint."""
+def bank_of(stage: Stage, system: str, manifest: Manifest) -> Artifact:
+    """Return a system's text bank as an artefact.
+
+    Raises:
+        ArtifactError: when the system reads the corpus and there is none.
+    """
     config = stage.config
-    inputs = {"manifest": manifest.fingerprint(), "clip": weights_fingerprint(*clip_model(config))}
+    inputs = {"manifest": manifest.fingerprint(), "clip": weights_fingerprint(*clip_files(config))}
     if config.text.source == "qape":
         inputs["corpus"] = artifacts.require(stage.layout.corpus, "corpus", verb="corpus").fingerprint
-    return artifacts.plain({"text": config.text, "clip": config.clip}), inputs
+    return bank_artifact(stage.layout.text_bank(system), plain({"text": config.text, "clip": config.clip}), inputs)
 
 
-@ray.remote(max_retries=1)
-def _build(
-    config: RunConfig, manifest: Manifest, corpus_uri: str | None, uri: str, settings: Any, inputs: dict[str, str]
-) -> ArtifactMeta | QaclimsError:
-    try:
-        model, weights = clip_model(config)
-        device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-        clip = load_clip(model, weights, device=device, dtype=torch.float32, mask_adapted=config.clip.mask_adapted)
-        corpus = table.read_corpus(corpus_uri) if corpus_uri else None
-        bank = build_bank(corpus, manifest, config.text, clip.encode_texts, tokenize=clip.tokenize)
-        write_bank(bank, uri, settings, inputs)
-    except QaclimsError as error:
-        return error
-    return artifacts.require(uri, "text_bank", verb="text")
+def _write(config: RunConfig, manifest: Manifest, corpus_uri: str | None, artifact: Artifact) -> dict[str, Any]:
+    bank = _build(config, manifest, corpus_uri)
+    write_bank(bank, artifact)
+    return bank.summary()
+
+
+def _build(config: RunConfig, manifest: Manifest, corpus_uri: str | None) -> TextBank:
+    model, weights = clip_files(config)
+    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
+    clip = load_clip(model, weights, device=device, dtype=torch.float32, mask_adapted=config.clip.mask_adapted)
+    corpus = table.read_corpus(corpus_uri) if corpus_uri else None
+    return build_bank(corpus, manifest, config.text, clip.encode_texts, tokenize=clip.tokenize)

@@ -6,14 +6,15 @@ A killed run repeats at most the shards in flight. Masks that were drawn from ot
 from typing import Any
 
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.coco import ANNOTATIONS, CocoData
 from qaclims_ray.data.coco_annotations import AnnotatedImage
 from qaclims_ray.data.coco_masks import draw_label_map
 from qaclims_ray.data.images import save_label_map
-from qaclims_ray.stages.cams import shards_of, unfinished_shards
-from qaclims_ray.stages.image_stage import finish_image_stage, part_name, write_part
-from qaclims_ray.stages.stage import Stage, current
+from qaclims_ray.data.shards import finished_shards, shards_of
+from qaclims_ray.stages.image_stage import part_name, remove_parts, write_part
+from qaclims_ray.stages.stage import Stage
 
 KIND = "true_masks"
 """Kind of the artefact."""
@@ -29,27 +30,30 @@ def draw_true_masks(stage: Stage, data: CocoData, uri: str) -> None:
         data: the checked data set.
         uri: folder of the masks, the one that the manifest names.
     """
-    settings = {"rule": "smaller on top, crowds 255"}
     annotations = storage.listing_fingerprint(storage.join(stage.config.data.root, ANNOTATIONS))
-    inputs = {"annotations": annotations, "manifest": data.manifest.fingerprint()}
-    if current(uri, KIND, settings, inputs):
+    artifact = Artifact(
+        uri=uri,
+        kind=KIND,
+        settings={"rule": "smaller on top, crowds 255"},
+        inputs={"annotations": annotations, "manifest": data.manifest.fingerprint()},
+        verb="data",
+    )
+    if artifact.current():
         return
-    fingerprint = artifacts.expected_fingerprint(KIND, settings, inputs)
     shards = shards_of(data.manifest)
-    todo: list[_Task] = [
-        (index, [(str(record.mask_uri), data.images[record.image_id]) for record in shard])
-        for index, shard in unfinished_shards(uri, fingerprint, shards, part_name)
-    ]
     run_shards(
-        todo,
+        [
+            (index, [(str(record.mask_uri), data.images[record.image_id]) for record in shard])
+            for index, shard in enumerate(shards)
+        ],
+        finished=finished_shards(artifact, len(shards), part_name),
         decode=_draw,
         actor=_Publisher,
         actor_kwargs={"uri": uri},
-        num_actors=1,
-        gpus_per_actor=0,
-        progress=lambda done, _: stage.progress.advance(len(shards) - len(todo) + done, len(shards)),
+        progress=stage.progress.advance,
     )
-    finish_image_stage(uri, KIND, settings, inputs, {"images": len(data.manifest.records)})
+    artifact.complete({"images": len(data.manifest.records)})
+    remove_parts(uri)
 
 
 def _draw(task: _Task) -> int:

@@ -6,37 +6,25 @@ keeps its state in the folder, so the same command goes on after the driver died
 
 import functools
 import json
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import optuna
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import BasicVariantGenerator
-from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
-from qaclims_ray.cluster.tune_watch import TrialLog
+from qaclims_ray.cluster.search import SearchPlan, TrialEnd, search_settings
+from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.report.search_report import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
 from qaclims_ray.stages.preflight import preflight
-from qaclims_ray.stages.tune_trial import (
-    EPOCH,
-    OBJECTIVE,
-    must_take_turns,
-    rated_epochs,
-    train_trial,
-    trial_name,
-)
-from qaclims_ray.systems.search import Parameter, SearchConfig, best_config, checked_search, start_values, trial_config
-from qaclims_ray.systems.table import needs_corpus, system_of
+from qaclims_ray.stages.resources import needs_of_many
+from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
+from qaclims_ray.systems.needs import needs_corpus
+from qaclims_ray.systems.planning import rated_epochs
+from qaclims_ray.systems.search import SearchConfig, best_config, checked_search, start_values, trial_config
+from qaclims_ray.systems.table import system_of
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
@@ -89,11 +77,15 @@ def run_search(asked: Search, console: Console) -> SearchResult:
         )
     tracker = _tracker(asked)
     try:
-        with ray_session(_session(asked, first), dashboard=search.scheduler == "asha"):
-            at_once = 1 if must_take_turns(asked.config, search) else runs_at_once(first, search.concurrent)
+        # One CPU more than the trials need, for what is theirs together.
+        needs = needs_of_many(first, search.concurrent or 1, beside=1)
+        with ray_session(needs, dashboard=search.scheduler == "asha"):
+            at_once = 1 if must_take_turns(asked.config, search) else runs_at_once(needs, search.concurrent)
             console.print(f"{search.trials} trials, {at_once} at once -> {asked.folder}", highlight=False)
             prepare_shared(asked)
-            result = _gather(asked, _tuner(asked, at_once, tracker, first).fit(), sum(rated_epochs(first, "check")))
+            epochs = sum(rated_epochs(first, "check"))
+            work = functools.partial(train_trial, config=asked.config, search=search, out=asked.out)
+            result = _result(asked, search_settings(work, _plan(asked, at_once, tracker, epochs)), epochs)
         files = write_search(asked.folder, result)
         best = best_trial(result)
         if best is None:
@@ -123,118 +115,33 @@ def prepare_shared(asked: Search) -> None:
     pipeline_to_file(start, asked.out, until="train", trial=_SHARED)
 
 
-def _tuner(asked: Search, at_once: int, tracker: Tracker, first: RunConfig) -> tune.Tuner:
-    """Return a new search, or the one that was stopped; trials that failed are tried again."""
+def _plan(asked: Search, at_once: int, tracker: Tracker, epochs: int) -> SearchPlan:
     search = asked.search
-    work = functools.partial(train_trial, config=asked.config, search=search, out=asked.out)
-    trainable = tune.with_resources(work, {"cpu": 0.01})  # what the training asks for is counted in `runs_at_once`
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
-    filesystem, path = storage.arrow_filesystem(storage.join(asked.folder, "state"))
-    name, space = f"search-{asked.identity}", {parameter.name: _domain(parameter) for parameter in search.space}
-    experiment = f"{path.rstrip('/')}/{name}"
-    if tune.Tuner.can_restore(experiment, storage_filesystem=filesystem):
-        return tune.Tuner.restore(
-            experiment,
-            trainable=trainable,
-            storage_filesystem=filesystem,
-            param_space=space,
-            resume_unfinished=True,
-            restart_errored=True,
-        )
-    epochs = sum(rated_epochs(first, "check"))
-    return tune.Tuner(
-        trainable,
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="max",
-            num_samples=search.trials,
-            max_concurrent_trials=at_once,
-            search_alg=_algorithm(asked),
-            scheduler=_scheduler(search, epochs),
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            callbacks=[TrialLog(tracker.handle(), epochs)],
-            verbose=0,
-        ),
-    )
-
-
-def _name(trial: Any) -> str:
-    return trial_name(trial.trial_id)
-
-
-def _algorithm(asked: Search) -> Any:
-    search = asked.search
-    start = [start_values(asked.config, search.system, search.space)] if search.from_start else None
-    if search.algorithm == "random":
-        return BasicVariantGenerator(points_to_evaluate=start, random_state=search.search_seed)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return OptunaSearch(metric=OBJECTIVE, mode="max", points_to_evaluate=start, seed=search.search_seed)
-
-
-def _scheduler(search: SearchConfig, epochs: int) -> Any:
-    if search.scheduler == "none":
-        return FIFOScheduler()
-    # Beyond the last epoch: a trial that reached it ends by itself, with its network kept.
-    return ASHAScheduler(
-        time_attr=EPOCH,
-        max_t=epochs + 1,
-        grace_period=min(search.grace_epochs, epochs),
+    return SearchPlan(
+        name=f"search-{asked.identity}",
+        folder=storage.join(asked.folder, "state"),
+        space=search.space,
+        start=start_values(asked.config, search.system, search.space) if search.from_start else None,
+        trials=search.trials,
+        at_once=at_once,
+        epochs=epochs,
+        algorithm=search.algorithm,
+        seed=search.search_seed,
+        scheduler=search.scheduler,
+        grace_epochs=search.grace_epochs,
         reduction_factor=search.reduction_factor,
+        tracker=tracker.handle(),
     )
 
 
-def _domain(parameter: Parameter) -> Any:
-    match parameter.kind:
-        case "uniform":
-            return tune.uniform(parameter.low, parameter.high)
-        case "log":
-            return tune.loguniform(parameter.low, parameter.high)
-        case "int":
-            return tune.randint(int(parameter.low), int(parameter.high) + 1)
-        case "choice":
-            return tune.choice(list(parameter.choices))
-
-
-def _gather(asked: Search, grid: tune.ResultGrid, epochs: int) -> SearchResult:
-    rows = []
-    for result in grid:
-        metrics = result.metrics or {}
-        done = int(metrics.get(EPOCH, 0))
-        rows.append(
-            TrialRow(
-                name=os.path.basename(result.path),
-                values={p.name: (result.config or {}).get(p.name) for p in asked.search.space},
-                objective=metrics.get(OBJECTIVE),
-                epochs=done,
-                seconds=float(metrics.get("time_total_s", 0.0)),
-                failure=str(result.error).strip().splitlines()[-1] if result.error else "",
-            )
-        )
+def _result(asked: Search, ends: Sequence[TrialEnd], epochs: int) -> SearchResult:
     return SearchResult(
-        title=f"{asked.search.system} of {asked.preset}, {len(rows)} trials",
+        title=f"{asked.search.system} of {asked.preset}, {len(ends)} trials",
         objective=asked.search.objective + (f" on {asked.search.split}" if asked.search.split else ""),
         epochs=epochs,
         start=start_values(asked.config, asked.search.system, asked.search.space),
         scales={p.name: "log" if p.kind == "log" else "linear" for p in asked.search.space if p.kind != "choice"},
-        rows=tuple(rows),
-    )
-
-
-def _session(asked: Search, one: RunConfig) -> RunConfig:
-    """Return the settings of a Ray that this command starts itself: room for all trials at once."""
-    if one.cluster.num_cpus is not None:
-        return one
-    needed, at_once = required_cpus(one), asked.search.concurrent or 1
-    cpus = max(math.ceil(needed * at_once), os.cpu_count() or 1)
-    return with_overrides(
-        one, {"cluster.num_cpus": cpus + 1, "cluster.object_store_mib": one.cluster.object_store_mib * at_once}
+        rows=tuple(TrialRow(**vars(end)) for end in ends),
     )
 
 

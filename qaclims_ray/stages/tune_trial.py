@@ -1,39 +1,33 @@
 """One trial of a search: a whole training by the pipeline, whose every epoch is rated and reported to Ray Tune."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ray import tune
-
-from qaclims_ray.methods.semples.phases import Phase, run_phases
+from qaclims_ray.cluster.search import Report
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.ablate import artefacts_of, pipeline_to_file
-from qaclims_ray.systems.search import Parameter, SearchConfig, trial_config
-from qaclims_ray.systems.table import system_config, system_of, uses_given
+from qaclims_ray.settings import Parameter
+from qaclims_ray.stages.ablate import pipeline_to_file
+from qaclims_ray.systems.planning import artefacts_of, rated_epochs
+from qaclims_ray.systems.search import SearchConfig, trial_config
+from qaclims_ray.systems.table import system_of
 from qaclims_ray.training.selection import EPOCH_SCORE
 
-EPOCH, OBJECTIVE = "epoch", "objective"
-"""What a trial reports: rated epochs so far, over all its phases, and the figure of the last of them."""
 
-
-def train_trial(sampled: Mapping[str, Any], *, config: RunConfig, search: SearchConfig, out: str) -> None:
+def train_trial(
+    sampled: Mapping[str, Any], name: str, report: Report, *, config: RunConfig, search: SearchConfig, out: str
+) -> None:
     """Train one trial to its end, or until the scheduler ends it; runs in a process of Ray Tune.
 
     Args:
         sampled: value of everything that is searched.
+        name: of the trial, and of its system.
+        report: takes what Ray Tune is told.
         config: the preset with the user's settings.
         search: the search.
         out: run folder that all trials share.
     """
-    name = trial_name(tune.get_context().get_trial_id() or "")
     one = trial_config(config, search, name, sampled)
-    epochs = EpochCount(rated_epochs(one, name), lambda metrics: tune.report(dict(metrics)))
-    pipeline_to_file(one, out, until="train", trial=name, on_epoch=epochs)
-
-
-def trial_name(trial_id: str) -> str:
-    """Return the name of a trial's system."""
-    return f"trial_{trial_id}"
+    pipeline_to_file(one, out, until="train", trial=name, on_epoch=EpochCount(rated_epochs(one, name), report))
 
 
 class EpochCount:
@@ -44,7 +38,7 @@ class EpochCount:
         report: takes what Ray Tune is told.
     """
 
-    def __init__(self, lengths: list[int], report: Callable[[dict[str, float]], None]) -> None:
+    def __init__(self, lengths: list[int], report: Report) -> None:
         self._lengths, self._report = lengths, report
         self._phase, self._last = 0, 0
 
@@ -58,23 +52,7 @@ class EpochCount:
         if epoch <= self._last:
             return
         self._last = epoch
-        self._report({EPOCH: sum(self._lengths[: self._phase]) + epoch, OBJECTIVE: float(metrics[EPOCH_SCORE])})
-
-
-def rated_epochs(config: RunConfig, name: str) -> list[int]:
-    """Return how many epochs are rated in each phase of a system's training."""
-    system, resolved = system_of(config, name), system_config(config, name)
-    if system.kind != "semples":
-        return [resolved.ritc.optim.epochs if system.kind == "ritc" else resolved.clims.optim.epochs]
-    lengths: list[int] = []
-
-    def train(phase: Phase, start: str, prompts: str | None) -> str:
-        if phase.kind != "prompts":
-            lengths.append(phase.optim(resolved.semples).epochs)
-        return phase.name
-
-    run_phases(resolved.semples, "start", train, given="given" if uses_given(config, name) else None)
-    return lengths
+        self._report(sum(self._lengths[: self._phase]) + epoch, float(metrics[EPOCH_SCORE]))
 
 
 def must_take_turns(config: RunConfig, search: SearchConfig) -> bool:

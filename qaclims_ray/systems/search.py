@@ -9,52 +9,12 @@ from typing import Any, Literal
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
-from qaclims_ray.settings import require, require_at_least, require_text, settings
+from qaclims_ray.settings import Parameter, require, require_at_least, require_text, settings
 from qaclims_ray.systems.table import known_system, system_config, uses_given
 
 SHARED = ("data", "corpus", "clip", "cam_net", "augment", "classifier", "selection", "cluster", "tracking", "masks",
           "segmentation", "seed", "goal", "systems", "variants", "per_system", "name", "profile")  # fmt: skip
 """Settings that all trials share, or that the criterion does not see."""
-
-
-@settings
-class Parameter:
-    """One setting and where to look for it."""
-
-    name: str
-    """Setting by dotted name, e.g. ritc.omega."""
-    kind: Literal["uniform", "log", "int", "choice"] = "uniform"
-    """Numbers evenly, numbers evenly on the logarithmic scale, whole numbers, or one of `choices`."""
-    low: float = 0.0
-    """Smallest number."""
-    high: float = 0.0
-    """Largest number."""
-    choices: tuple[Any, ...] = ()
-    """Values for kind choice."""
-
-    def __post_init__(self) -> None:
-        require_text(self, "space", "name")
-        where = f"space: {self.name}"
-        if self.kind == "choice":
-            require(len(self.choices) >= 2, f"{where} has {len(self.choices)} choices, expected at least 2")
-            return
-        require(not self.choices, f"{where} is {self.kind}, but has choices; set kind to choice")
-        require(self.low < self.high, f"{where}: low is {self.low:g} and high {self.high:g}, expected low below high")
-        require(self.kind != "log" or self.low > 0, f"{where} is log: low is {self.low:g}, expected more than 0")
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value lies where the search looks."""
-        if self.kind == "choice":
-            return value in self.choices
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    def ends(self) -> tuple[Any, Any]:
-        """Return two values at the borders."""
-        if self.kind == "choice":
-            return self.choices[0], self.choices[-1]
-        if self.kind == "int":
-            return int(self.low), int(self.high)
-        return self.low, self.high
 
 
 @settings

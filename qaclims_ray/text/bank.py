@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.text.config import TextConfig
@@ -268,14 +269,23 @@ def _padded(rows: Sequence[Sequence[int | float]], dtype: torch.dtype) -> Tensor
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(len(rows), width)
 
 
-def write_bank(bank: TextBank, uri: str, settings: Any, inputs: Mapping[str, str]) -> artifacts.ArtifactMeta:
-    """Write a bank as an artefact.
+def bank_artifact(uri: str, settings: Any, inputs: Mapping[str, str]) -> Artifact:
+    """Return a bank as an artefact.
+
+    Args:
+        uri: its folder, local or remote.
+        settings: the settings it is made from (a config dataclass or JSON-like value).
+        inputs: fingerprints of manifest, corpus and encoder.
+    """
+    return Artifact(uri=uri, kind=KIND, settings=settings, inputs=inputs, verb="text")
+
+
+def write_bank(bank: TextBank, artifact: Artifact) -> artifacts.ArtifactMeta:
+    """Write a bank.
 
     Args:
         bank: what to write.
-        uri: folder of the artefact, local or remote.
-        settings: the settings it was made from (a config dataclass or JSON-like value).
-        inputs: fingerprints of manifest, corpus and encoder.
+        artifact: see `bank_artifact`.
 
     Raises:
         ResourceError: when the place cannot be written.
@@ -293,11 +303,11 @@ def write_bank(bank: TextBank, uri: str, settings: Any, inputs: Mapping[str, str
     }
     pairs = pa.table(columns, schema=_PAIR_SCHEMA).replace_schema_metadata(metadata)
     for name, table in ((_PAIRS, pairs), (_TEXTS, pa.table({"text": list(bank.texts)}))):
-        with storage.publishing(storage.join(uri, name)) as local_path:
+        with storage.publishing(storage.join(artifact.uri, name)) as local_path:
             pq.write_table(table, local_path, compression="zstd")
     features = bank.features.detach().cpu().contiguous()
-    storage.write_bytes(storage.join(uri, _FEATURES), safetensors.torch.save({"features": features}))
-    return artifacts.write_meta(uri, KIND, settings, inputs, bank.summary())
+    storage.write_bytes(storage.join(artifact.uri, _FEATURES), safetensors.torch.save({"features": features}))
+    return artifact.complete(bank.summary())
 
 
 def _ragged(padded: Tensor, counts: Tensor) -> list[list]:

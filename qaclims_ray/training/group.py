@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.artifacts import ArtifactMeta
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.errors import DataError, ResourceError
-from qaclims_ray.stages.stage import current
-from qaclims_ray.stages.training_job import TrainingJob, train_worker
 from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.meter import OnStep
 
 CURVES_NAME = "curves.json"
 """Beside every network: step -> figures."""
@@ -32,25 +31,20 @@ Curves = dict[int, dict[str, float]]
 class Training:
     """One training and the artefact it makes."""
 
-    job: TrainingJob
-    """What to train."""
-    uri: str
-    """Where the artefact goes."""
-    settings: dict[str, Any]
-    """Of the artefact's fingerprint."""
-    inputs: dict[str, str]
-    """Of the artefact's fingerprint."""
+    artifact: Artifact
+    """What it makes."""
     label: str
     """Name on the console."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the artefact; whatever has it is the same training."""
-        return artifacts.expected_fingerprint(self.job.kind, self.settings, self.inputs)
-
-    def finished(self) -> ArtifactMeta | None:
-        """Return the artefact's meta when it is there and matches."""
-        return current(self.uri, self.job.kind, self.settings, self.inputs)
+    work: Callable[[WorkerContext, OnStep], dict[str, float]]
+    """Trains on every worker and returns the last figures; picklable."""
+    epochs: int
+    """Epochs of the whole of it."""
+    num_steps: int
+    """Optimiser steps of the whole of it; 0 where nothing is learned."""
+    length: str
+    """Its length in words, e.g. 9 epochs of 600 images."""
+    lr: float
+    """Learning rate at the start."""
 
 
 def train_group(
@@ -70,12 +64,12 @@ def train_group(
     """
     tell = on_progress if on_progress is not None and worker.rank == 0 else lambda index, step: None
     # Looked up once, before any rank can end a training that the others still have to look up.
-    todo = [(index, training) for index, training in enumerate(trainings) if training.finished() is None]
+    todo = [(index, training) for index, training in enumerate(trainings) if training.artifact.current() is None]
     for index, training in todo:
         tell(index, 0)
-        earlier = (rescued or {}).get(training.fingerprint, "")
+        earlier = (rescued or {}).get(training.artifact.fingerprint, "")
         context = GroupContext(worker, training, functools.partial(tell, index), earlier)
-        context.conclude(train_worker(training.job, context, on_progress=context.note))
+        context.conclude(training.work(context, context.note))
 
 
 class GroupContext:
@@ -97,7 +91,7 @@ class GroupContext:
     def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
         """See `WorkerContext.report`; the last checkpoint becomes the artefact before it is handed on."""
         if checkpoint_dir is not None:
-            last = self._training.job.optim.epochs
+            last = self._training.epochs
             try:
                 self._write_note(checkpoint_dir)
                 if metrics.get("epoch", last) == last:
@@ -122,7 +116,7 @@ class GroupContext:
 
     def _note_of(self, folder: str | None) -> dict[str, Any] | None:
         note = read_note(folder) if folder is not None else None
-        return note if note is not None and note["training"] == self._training.fingerprint else None
+        return note if note is not None and note["training"] == self._training.artifact.fingerprint else None
 
     def must_save(self) -> bool:
         """See `WorkerContext.must_save`."""
@@ -136,12 +130,12 @@ class GroupContext:
             with self.latest_checkpoint() as folder:
                 assert folder is not None
                 self._deliver(folder)
-        training = self._training
-        storage.write_bytes(storage.join(training.uri, CURVES_NAME), json.dumps(self._curves).encode())
-        artifacts.write_meta(training.uri, training.job.kind, training.settings, training.inputs, metrics)
+        artifact = self._training.artifact
+        storage.write_bytes(storage.join(artifact.uri, CURVES_NAME), json.dumps(self._curves).encode())
+        artifact.complete(metrics)
 
     def _write_note(self, folder: str) -> None:
-        content = {"training": self._training.fingerprint, "curves": self._curves}
+        content = {"training": self._training.artifact.fingerprint, "curves": self._curves}
         try:
             Path(folder, NOTE_NAME).write_text(json.dumps(content))
         except OSError as error:
@@ -151,8 +145,8 @@ class GroupContext:
             ) from error
 
     def _deliver(self, folder: str) -> None:
-        storage.remove_tree(self._training.uri)
-        storage.upload_tree(folder, self._training.uri)
+        storage.remove_tree(self._training.artifact.uri)
+        storage.upload_tree(folder, self._training.artifact.uri)
         self._is_delivered = True
 
 

@@ -8,6 +8,9 @@ from dataclasses import field
 from qaclims_ray.settings import require, settings
 from qaclims_ray.training.config import OptimConfig
 
+CALIBRATED_DIR = "calibrated"
+"""Folder of the calibrated network inside the last checkpoint."""
+
 
 @settings
 class ClassifierConfig:

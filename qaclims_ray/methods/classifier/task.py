@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.classifier.calibration import calibrate
-from qaclims_ray.methods.classifier.config import ClassifierConfig
+from qaclims_ray.methods.classifier.config import CALIBRATED_DIR, ClassifierConfig
 from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.models.generators.cam_net import CamNet
 from qaclims_ray.models.generators.mask_generator import build_mask_generator, save_mask_generator
 from qaclims_ray.training.loop import images_per_step, seeded
 from qaclims_ray.training.meter import StepResult
 from qaclims_ray.training.setup import TrainingSetup
-
-CALIBRATED_DIR = "calibrated"
-"""Folder of the calibrated network inside the last checkpoint."""
 
 
 def train_classifier(

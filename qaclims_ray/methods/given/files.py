@@ -53,7 +53,7 @@ def given_files(uri: str) -> list[str]:
     found = [suffix for suffix, uris in files.items() if uris]
     if len(found) != 1:
         raise DataError(
-            f"cams.given: {uri} holds {'both layouts' if found else 'no CAMs'}; expected either part-*.parquet, the "
+            f"given.cams: {uri} holds {'both layouts' if found else 'no CAMs'}; expected either part-*.parquet, the "
             "folder cams/SYSTEM of another run, or one IMAGE_ID.npz per image with the arrays keys and maps"
         )
     return files[found[0]]
@@ -70,7 +70,7 @@ def given_fingerprint(uri: str) -> str:
     if meta is None:
         return storage.listing_fingerprint(uri)
     if meta.kind != "cams":
-        raise ArtifactError(f"cams.given: {uri} holds a {meta.kind}, expected CAMs; give cams/SYSTEM of another run")
+        raise ArtifactError(f"given.cams: {uri} holds a {meta.kind}, expected CAMs; give cams/SYSTEM of another run")
     return meta.fingerprint
 
 

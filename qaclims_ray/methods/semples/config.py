@@ -9,6 +9,9 @@ from typing import Literal
 from qaclims_ray.settings import require, require_at_least, settings
 from qaclims_ray.training.config import OptimConfig
 
+PROMPTS_DIR = "prompts"
+"""Folder of the prompts in a joint training's checkpoint."""
+
 
 @settings
 class PromptConfig:

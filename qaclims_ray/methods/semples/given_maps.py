@@ -8,8 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.store import read_cam_shard
+from qaclims_ray.data import storage
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.models.generators.config import CamNetConfig
 
@@ -79,3 +83,25 @@ class WholeImages(Dataset[GivenItem]):
 
     def _resized(self, channels: Tensor) -> Tensor:
         return resize_bilinear(channels[None], self._size, antialias=self._antialias)[0]
+
+
+class StoredMaps:
+    """The maps of single images out of a local artefact of CAMs; keeps the shard last read."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._shard, self._cams = -1, list[ImageCam]()
+
+    def __call__(self, position: int) -> Float[Tensor, "class height width"]:
+        """Return the maps of an image's labels, by the image's position in the manifest.
+
+        Raises:
+            ArtifactError: when the shard cannot be read.
+        """
+        shard, row = divmod(position, IMAGES_PER_SHARD)
+        if shard != self._shard:
+            self._shard, self._cams = shard, read_cam_shard(storage.join(self._folder, shard_name(shard)))
+        cam = self._cams[row]
+        maps = cam.full if cam.full is not None else cam.grid
+        assert maps is not None
+        return maps

@@ -39,8 +39,6 @@ from qaclims_ray.training.loop import Task
 from qaclims_ray.training.meter import StepResult
 from qaclims_ray.training.setup import TrainingSetup
 
-PROMPTS_DIR = "prompts"
-"""Folder of the prompts in a joint training's checkpoint."""
 _IMAGES_PER_PASS = 16
 
 
@@ -127,7 +125,7 @@ def _cached_features(
     """Compute the background features of the fixed mask generator, or of given maps."""
     if given is None:
         network, num_views = setup.generator(init_dir).to(setup.context.device), settings.num_views
-        dataset = setup.images(light(setup.augment))
+        dataset = setup.images(setup.augment.light())
     else:
         network, num_views = None, min(settings.num_views, MAX_VIEWS)
         dataset = WholeImages(setup.manifest, given, setup.cam_net, size=clip.image_size, antialias=options.antialias)

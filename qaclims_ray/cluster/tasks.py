@@ -1,0 +1,38 @@
+"""One function in one Ray task, where the GPUs are."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+
+from qaclims_ray.errors import QaclimsError
+
+_Result = TypeVar("_Result")
+
+
+def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float = 0) -> _Result:
+    """Run a function on a node that has a CPU, and the GPUs, to spare; return its result.
+
+    Args:
+        function: picklable.
+        arguments: its arguments, picklable.
+        num_gpus: that it needs.
+
+    Raises:
+        QaclimsError: as the function raised it.
+    """
+    # Where it fits, and not within what a trial of a search holds: that is next to nothing.
+    task = _call.options(num_cpus=1, num_gpus=num_gpus, scheduling_strategy="DEFAULT")
+    outcome: Any = ray.get(task.remote(function, arguments))
+    if isinstance(outcome, QaclimsError):
+        raise outcome
+    return outcome
+
+
+@ray.remote(max_retries=1)
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return function(*arguments)
+    except QaclimsError as error:
+        # As a value: Ray would wrap what a task raises, and try it again.
+        return error

@@ -1,0 +1,238 @@
+"""What a method is: the contract between a folder of ``methods/`` and everything else.
+
+A method says what its trainings depend on, how long they are, what they start from and what one worker does. The
+stages do the rest: they find what is there already, share workers, keep checkpoints, compute and score CAMs. To add a
+method, write a folder with a `Method` and give it a line in ``table.py``; CONTRIBUTING.md walks through it.
+
+This module loads neither torch nor a network, so that settings and help texts can be read at once. Methods import
+their tasks where they train.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.data.artifacts import plain
+from qaclims_ray.data.config import AugmentConfig
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.evaluation.config import EvaluationConfig
+from qaclims_ray.models.clip.config import ClipConfig
+from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.settings import Parameter
+from qaclims_ray.text.config import TextConfig
+from qaclims_ray.training.config import OptimConfig, SelectionConfig
+
+if TYPE_CHECKING:
+    from qaclims_ray.methods.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of one system that a method may depend on."""
+
+    own: Any
+    """The method's own settings."""
+    borrowed: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the sections that it borrows (`Method.borrows`)."""
+    cam_net: CamNetConfig
+    """Architecture."""
+    backbone_weights: str
+    """The file that `cam_net.weights` is a name for."""
+    augment: AugmentConfig
+    """Training crops."""
+    clip: ClipConfig
+    """The frozen CLIP."""
+    clip_files: tuple[str, str | None]
+    """Model and weights that its settings are names for."""
+    text: TextConfig
+    """Texts."""
+    selection: SelectionConfig
+    """What chooses the epoch."""
+    cams: CamConfig
+    """CAM inference, which one way of choosing the epoch computes."""
+    evaluation: EvaluationConfig
+    """Thresholds of scored masks, for the same."""
+    seed: int
+    """Seed of initial weights, order and crops."""
+    precision: str
+    """fp32 or bf16."""
+
+    def numerics(self) -> dict[str, Any]:
+        """Return what every training depends on besides its settings."""
+        return {"seed": self.seed, "precision": self.precision}
+
+    def choice_of_epoch(self) -> dict[str, Any]:
+        """Return what the choice of the epoch depends on; one criterion rates masks as they are scored."""
+        # An empty split is left out: networks from before the setting existed keep their fingerprints.
+        found = {name: value for name, value in plain(self.selection).items() if (name, value) != ("split", "")}
+        if self.selection.criterion == "separation":
+            found |= plain({"cams": self.cams, "threshold": self.evaluation.fixed_threshold})
+        return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A result that trainings start from."""
+
+    uri: str
+    """Its folder."""
+    fingerprint: str
+    """Its fingerprint."""
+    is_cams: bool = False
+    """Whether it is CAMs of the training images and no network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the run offers a method."""
+
+    manifest: str
+    """Fingerprint of the training images."""
+    clip: str = ""
+    """Fingerprint of the CLIP."""
+    classifier: Trained | None = None
+    """The image-level classifier, calibrated where asked for."""
+    texts: Trained | None = None
+    """The system's text bank."""
+    base: Trained | None = None
+    """Network of the system that this one departs from."""
+    given: Trained | None = None
+    """CAMs made elsewhere, of the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One training of a method; workers run `train`."""
+
+    kind: str
+    """Kind of its artefact."""
+    name: str = ""
+    """Name for curves and the console; empty where a method has one phase."""
+    settings: Mapping[str, Any]
+    """What its fingerprint depends on."""
+    inputs: Mapping[str, str]
+    """Name -> fingerprint of what it starts from."""
+    optim: OptimConfig
+    """Optimiser and schedule; its epochs are the training's."""
+    steps_per_epoch: int | None = None
+    """Optimiser steps of an epoch; None makes a pass over the images one."""
+    is_learned: bool = True
+    """Whether anything is learned; a control may keep its random start."""
+    is_rated: bool = True
+    """Whether its epochs are rated, where something rates them."""
+    is_last: bool = False
+    """Whether it gives the system's network itself, trained right into its folder."""
+    train: Callable[["Workbench"], dict[str, float]]
+    """Trains on every worker and returns the last figures; picklable."""
+    start: Trained | None = None
+    """Network, or CAMs, that it starts from."""
+    texts: Trained | None = None
+    """Text bank that it reads."""
+    prompts: Trained | None = None
+    """Learned prompts that it reads."""
+
+    def num_steps(self, num_images: int) -> int:
+        """Return the optimiser steps of the whole training."""
+        if not self.is_learned:
+            return 0
+        steps = self.steps_per_epoch or max(num_images // self.optim.batch_size, 1)
+        return self.optim.epochs * steps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method ends with."""
+
+    network: Trained
+    """Its network."""
+    prompts_uri: str = ""
+    """Folder of its learned prompts, where it has any."""
+
+
+Phases = Generator[Phase, Trained, Outcome]
+"""Yields a method's trainings in order, receives each one's result, and returns the outcome."""
+
+
+def run_phases(phases: Phases, train: Callable[[Phase], Trained]) -> Outcome:
+    """Run a method's trainings in order and return what it ends with.
+
+    Args:
+        phases: of the method.
+        train: trains one and returns where its result is; a rehearsal may return a name alone.
+    """
+    phase = next(phases)
+    while True:
+        trained = train(phase)
+        try:
+            phase = phases.send(trained)
+        except StopIteration as end:
+            return end.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamWork:
+    """Making CAMs otherwise than by a network of the run: one call of an actor per shard of images."""
+
+    settings: Mapping[str, Any]
+    """What the CAMs depend on."""
+    inputs: Mapping[str, str]
+    """Name -> fingerprint of what they are made from."""
+    actor: type
+    """Called with (index, records, files); writes the shard and returns what is wrong with it."""
+    actor_kwargs: Mapping[str, Any]
+    """Its constructor arguments, but for the folder that it writes to, `uri`."""
+    files_of: Callable[[], Mapping[str, str]]
+    """Image id -> the file with its maps; called once, before the work starts."""
+    source: str
+    """Where they come from, for the console and for errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to get CAMs."""
+
+    name: str
+    """Name in `System.method` and of its folder."""
+    kind: str
+    """Kind of the artefact that holds its network."""
+    section: str = ""
+    """Its settings in a run's; empty where it has none."""
+    borrows: tuple[str, ...] = ()
+    """Sections of other methods that it reads too."""
+    phases: Callable[[Recipe, Sources], Phases] | None = None
+    """Its trainings; None where nothing is trained for a system."""
+    uses_classifier: bool = True
+    """Whether it is the image-level classifier or starts from it."""
+    is_classifier: bool = False
+    """Whether its network is the run's classifier, which is trained once for all systems."""
+    uses_texts: bool = False
+    """Whether every system of it has a text bank."""
+    uses_clip: bool = False
+    """Whether it learns from CLIP."""
+    has_cams: bool = True
+    """Whether it makes CAMs; the fully supervised bound does not."""
+    cam_work: Callable[[Recipe, Manifest], CamWork] | None = None
+    """How its CAMs are made; None computes them with its network."""
+    find_source: Callable[[Recipe], object] | None = None
+    """Fails where what `cam_work` reads is not there, before any work starts."""
+    check: Callable[[str, Recipe, str], None] | None = None
+    """Refuses settings that do not go together: name of the system, its settings, method of its base or empty."""
+    search_space: Sequence[Parameter] = ()
+    """What a search varies by default."""
+
+    @property
+    def has_network(self) -> bool:
+        """Whether its CAMs come from a network of the run."""
+        return self.has_cams and self.cam_work is None
+
+
+def refuse_sigmoid(system: str, recipe: Recipe, advice: str) -> None:
+    """Refuse sigmoid masks of WeakTr's maps: they are never negative, so that no mask would fall below one half.
+
+    Raises:
+        ConfigError: where the mask generator is WeakTr.
+    """
+    if recipe.cam_net.generator == "weaktr":
+        raise ConfigError(f"system {system} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")

@@ -1,0 +1,58 @@
+"""All methods: one line each."""
+
+from dataclasses import field, fields
+from typing import Any
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.classifier.config import ClassifierConfig
+from qaclims_ray.methods.classifier.method import CLASSIFIER
+from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.clims.method import CLIMS
+from qaclims_ray.methods.given.config import GivenConfig
+from qaclims_ray.methods.given.method import GIVEN
+from qaclims_ray.methods.method import Method
+from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.qa_clims.method import QA_CLIMS
+from qaclims_ray.methods.semples.config import SemplesConfig
+from qaclims_ray.methods.semples.method import SEMPLES
+from qaclims_ray.settings import settings
+
+
+def _of(method: Method, section: type) -> Any:
+    return field(default_factory=section, metadata={"method": method})
+
+
+@settings
+class MethodSettings:
+    """Settings of all methods, a part of every run's; a field's name is the method's `section`."""
+
+    classifier: ClassifierConfig = _of(CLASSIFIER, ClassifierConfig)
+    """Baseline."""
+    ritc: RitcConfig = _of(QA_CLIMS, RitcConfig)
+    """RITC."""
+    clims: ClimsConfig = _of(CLIMS, ClimsConfig)
+    """CLIMS."""
+    semples: SemplesConfig = _of(SEMPLES, SemplesConfig)
+    """SemPLeS."""
+    given: GivenConfig = _of(GIVEN, GivenConfig)
+    """CAMs made elsewhere."""
+
+
+SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)
+"""The upper bound: no CAMs, the final network learns from the true masks."""
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*(found.metadata["method"] for found in fields(MethodSettings)), SUPERVISED)
+}
+"""All methods by name."""
+
+
+def method_of(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        ConfigError: for a name that is not in `METHODS`.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"there is no method {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,138 @@
+"""What one worker is given for one phase of a method: everything it may need, loaded when it is asked for.
+
+Like ``method.py`` this module is read wherever settings are, so what is heavy is imported where it is used; hence the
+return types that say nothing, and the docstrings that say what comes back.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.method import Recipe
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One worker's place in one phase."""
+
+    recipe: Recipe
+    """Settings of the system."""
+    setup: Any
+    """Images, architecture, worker: a `training.setup.TrainingSetup`."""
+    start_dir: str
+    """Local folder of what the phase starts from; empty where it starts from nothing."""
+    texts_uri: str
+    """Text bank; empty where the phase reads none."""
+    prompts_uri: str
+    """Learned prompts; empty where the phase reads none."""
+    images_to_score: Callable[[], Manifest]
+    """Reads the images whose masks choose an epoch, where masks do."""
+
+    @functools.cached_property
+    def clip(self) -> Any:
+        """The frozen CLIP on this worker's device, a `models.clip.frozen.FrozenClip`.
+
+        Raises:
+            ModelError: when it cannot be loaded.
+        """
+        from qaclims_ray.methods.training_clip import load_training_clip
+
+        return load_training_clip(self.recipe, self.setup.context.device)
+
+    @functools.cached_property
+    def class_texts(self) -> Any:
+        """Text of every class, (class, dim), unit length."""
+        import torch
+
+        from qaclims_ray.text.prompts import class_prompts
+
+        with torch.no_grad():
+            return self.clip.encode_texts(class_prompts(self.setup.manifest.class_names, self.recipe.text))
+
+    def texts(self) -> Any:
+        """Return the system's texts, a `text.bank.TextBank`.
+
+        Raises:
+            ArtifactError: when there are none.
+        """
+        from qaclims_ray.text.bank import read_bank
+
+        return read_bank(self.texts_uri)
+
+    def prompts(self) -> Any:
+        """Return the encoded learned prompts of every class, (class, dim); None where the phase reads none.
+
+        Raises:
+            ArtifactError: when they belong to another CLIP.
+        """
+        from qaclims_ray.methods.training_clip import encoded_prompts
+
+        return encoded_prompts(self.prompts_uri, self.clip) if self.prompts_uri else None
+
+    def rate(self, options: Any) -> Any:
+        """Return what rates every epoch by the run's criterion, a `training.selection.Rate`.
+
+        Args:
+            options: how the method makes regions of maps (`methods.region_features.RegionOptions`), for the criterion
+                that does as the training does.
+
+        Returns:
+            None where the last epoch counts.
+
+        Raises:
+            ConfigError: when masks shall choose, and no scored image has one.
+        """
+        from qaclims_ray.data.datasets import ImageLabelDataset
+        from qaclims_ray.methods.clip_score import clip_score
+        from qaclims_ray.methods.oracle_score import oracle_score
+        from qaclims_ray.methods.separation_score import separation_score
+
+        recipe, setup, selection = self.recipe, self.setup, self.recipe.selection
+        net, context = recipe.cam_net, setup.context
+        match selection.criterion:
+            case "last":
+                return None
+            case "oracle":
+                scored = self.images_to_score()
+                if not any(record.mask_uri for record in scored.records):
+                    raise ConfigError(
+                        "selection.criterion is oracle, but no scored image has a mask; use last or clip_score"
+                    )
+                return functools.partial(
+                    oracle_score,
+                    manifest=scored,
+                    cam_net=net,
+                    cams=recipe.cams,
+                    evaluation=recipe.evaluation,
+                    num_images=selection.num_images,
+                    context=context,
+                )
+            case "separation":
+                return functools.partial(
+                    separation_score,
+                    manifest=setup.manifest,
+                    cam_net=net,
+                    cams=recipe.cams,
+                    threshold=recipe.evaluation.fixed_threshold,
+                    num_images=selection.num_images,
+                    clip=self.clip,
+                    class_texts=self.class_texts,
+                    context=context,
+                )
+            case "clip_score":
+                images = ImageLabelDataset(
+                    setup.manifest, recipe.augment.light(), net.image_mean, net.image_std, recipe.seed
+                )
+                return functools.partial(
+                    clip_score,
+                    dataset=images,
+                    clip=self.clip,
+                    class_texts=self.class_texts,
+                    options=options,
+                    cam_net=net,
+                    num_images=selection.num_images,
+                    context=context,
+                )

@@ -1,0 +1,53 @@
+"""What the systems of a run need of the pipeline."""
+
+from qaclims_ray.methods.method import Method
+from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.weights import FROM_CLASSIFIER
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.systems.table import system_config, system_of, training_order
+
+
+def methods_of(config: RunConfig) -> list[Method]:
+    """Return the methods of the run's systems, those that others start from among them."""
+    return [method_of(system_of(config, name).method) for name in training_order(config)]
+
+
+def needs_clip(config: RunConfig) -> bool:
+    """Whether any system of the run learns from CLIP."""
+    return any(method.uses_clip for method in methods_of(config))
+
+
+def needs_classifier(config: RunConfig) -> bool:
+    """Whether any system of the run is the classifier or starts from it."""
+    return starts_from_classifier(config) or any(method.uses_classifier for method in methods_of(config))
+
+
+def starts_from_classifier(config: RunConfig) -> bool:
+    """Whether affinity or final networks start from the classifier's backbone."""
+    uses_irn = config.goal != "seed" and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
+    return uses_irn or (config.goal == "segmentation" and config.segmentation.net.weights == FROM_CLASSIFIER)
+
+
+def needs_corpus(config: RunConfig) -> bool:
+    """Whether any system of the run reads the VQA corpus."""
+    return any(
+        method_of(system_of(config, name).method).uses_texts and system_config(config, name).text.source == "qape"
+        for name in training_order(config)
+    )
+
+
+def systems_with_cams(config: RunConfig) -> list[str]:
+    """Return the compared systems that have CAMs: all but the fully supervised one."""
+    return [name for name in config.systems if method_of(system_of(config, name).method).has_cams]
+
+
+def source_of_cams(config: RunConfig, name: str) -> Method | None:
+    """Return the method that brings the CAMs which a system is, or learns its prompts on; None where a network does."""
+    system = system_of(config, name)
+    names = (system.method, *([system_of(config, system.base).method] if system.base else []))
+    return next((method for method in map(method_of, names) if method.cam_work is not None), None)
+
+
+def uses_given(config: RunConfig, name: str) -> bool:
+    """Whether a system is, or learns its prompts on, CAMs made elsewhere."""
+    return source_of_cams(config, name) is not None
