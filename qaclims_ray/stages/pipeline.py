@@ -33,6 +33,7 @@ from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, run_text_methods
 from qaclims_ray.systems.table import (
     SUPERVISED,
+    artifact_kind,
     needs_classifier,
     needs_corpus,
     system_config,
@@ -168,7 +169,7 @@ class _Run:
             with self.stage("classifier") as stage:
                 run_classifier(stage, manifest)
         found = Results()
-        order = [s for s in training_order(self.config) if system_of(self.config, s).kind != "supervised"]
+        order = [s for s in training_order(self.config) if system_of(self.config, s).method != "supervised"]
         self.networks(order, manifest)
         for system in order:
             if system in self.config.systems:  # the others are systems' bases: trained, not compared
@@ -180,7 +181,7 @@ class _Run:
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
         """Train the mask generators; those that start from the classifier and from texts share their workers."""
-        with_texts = [s for s in systems if system_of(self.config, s).kind in ("ritc", "clims")]
+        with_texts = [s for s in systems if system_of(self.config, s).method in ("qa_clims", "clims")]
         if self.reaches("text"):
             for system in with_texts:
                 with self.stage("text", system) as stage:
@@ -194,20 +195,20 @@ class _Run:
                     {system: stack.enter_context(self.stage("train", system)) for system in together}, manifest
                 )
         for system in systems:
-            if system_of(self.config, system).kind not in ("classifier", "given") and system not in together:
+            if system_of(self.config, system).method not in ("classifier", "given") and system not in together:
                 with self.stage("train", system) as stage:
                     run_method(stage, system, manifest)
 
     def seeds(self, system: str, manifest: Manifest, found: Results) -> None:
-        kind = system_of(self.config, system).kind
-        network = self.layout.classifier if kind in ("classifier", "given") else self.layout.network(system)
+        method = system_of(self.config, system).method
+        network = self.layout.classifier if method in ("classifier", "given") else self.layout.network(system)
         images = cam_manifest(manifest, self.config)
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
-                if kind == "given":
+                if method == "given":
                     run_given_cams(stage, self.layout.cams(system), images, label=system)
                 else:
-                    run_cams(stage, network, kind, self.layout.cams(system), images)
+                    run_cams(stage, network, artifact_kind(method), self.layout.cams(system), images)
         if self.reaches("evaluate") and can_score(scored_manifest(manifest, self.config)):
             with self.stage("evaluate", system) as stage:
                 found.scores[system] = run_evaluate(stage, system, images)

@@ -28,7 +28,7 @@ from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.predict_final import FinalNetwork
-from qaclims_ray.systems.table import system_config, system_of
+from qaclims_ray.systems.table import artifact_kind, system_config, system_of
 
 IMAGES_PER_SHARD = 16
 
@@ -220,7 +220,7 @@ def _predictor(
         ConfigError: when the system has no such network, or an option does nothing for it.
         ArtifactError: when the network is not trained.
     """
-    kind, final = system_of(config, system).kind, layout.segmentation(system)
+    method, final = system_of(config, system).method, layout.segmentation(system)
     if arguments.threshold is not None and not has_background(config.data.dataset):
         raise ConfigError(
             f"--threshold parts classes from a background, but {config.data.dataset} has none; leave it out"
@@ -238,11 +238,11 @@ def _predictor(
             f"--crf refines the final network, but CAMs predict here (--network {arguments.network}, --threshold "
             f"{arguments.threshold}); leave these out, and run `qaclims segment` if system {system} has none yet"
         )
-    if kind in ("given", "supervised"):
+    if method in ("given", "supervised"):
         raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
-    network = layout.classifier if kind == "classifier" else layout.network(system)
+    network = layout.classifier if method == "classifier" else layout.network(system)
     artifacts.require(layout.classifier, "classifier", verb="train")
-    artifacts.require(network, kind, verb="train")
+    artifacts.require(network, artifact_kind(method), verb="train")
     return PredictActor, {"classifier": layout.classifier, "network": network}
 
 

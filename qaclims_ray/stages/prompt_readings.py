@@ -27,7 +27,8 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.data import scored_manifest
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.training_job import load_job_clip
-from qaclims_ray.systems.table import CLIMS_BACKGROUND, system_of, training_order
+from qaclims_ray.systems.known import CLIMS_BACKGROUND
+from qaclims_ray.systems.table import system_of, training_order
 from qaclims_ray.text.prompts import class_prompts, class_words
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -50,7 +51,7 @@ def systems_with_prompts(config: RunConfig, layout: RunLayout) -> list[str]:
     return [
         name
         for name in training_order(config)
-        if system_of(config, name).kind != "classifier"
+        if system_of(config, name).method != "classifier"
         and storage.exists(storage.join(layout.prompts(name), PROMPTS_NAME))
     ]
 

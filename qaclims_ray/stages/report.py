@@ -84,8 +84,8 @@ def _system_report(
 ) -> SystemReport:
     config, layout = stage.config, stage.layout
     system = system_of(config, name)
-    share = truth_share(manifest, config.data.train_split) if system.kind == "supervised" else ""
-    network = layout.classifier if system.kind == "classifier" else layout.network(name)
+    share = truth_share(manifest, config.data.train_split) if system.method == "supervised" else ""
+    network = layout.classifier if system.method == "classifier" else layout.network(name)
     evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
     return SystemReport(
         label=system.label,

@@ -84,7 +84,7 @@ def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
 
 
 def _metas(layout: RunLayout, config: RunConfig, system: str) -> dict[str, ArtifactMeta]:
-    network = layout.classifier if system_of(config, system).kind == "classifier" else layout.network(system)
+    network = layout.classifier if system_of(config, system).method == "classifier" else layout.network(system)
     places = {
         "manifest": layout.manifest,
         "corpus": layout.corpus,
@@ -107,7 +107,7 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
     """
     # The classifier is the run's, whatever a system sets for itself.
     settings = flat_settings(to_dict(resolved))
-    of_network = flat_settings(to_dict(config)) if system_of(config, system).kind == "classifier" else settings
+    of_network = flat_settings(to_dict(config)) if system_of(config, system).method == "classifier" else settings
     stale: dict[str, str] = {}
     for name, before in {
         "network": "",

@@ -119,7 +119,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     trained = training_manifest(manifest, config)
     weights = config.segmentation.net.weights
     inputs, masks_uri = {"manifest": trained.fingerprint(), "weights": start_fingerprint(stage, weights)}, ""
-    if system_of(config, system).kind != "supervised":
+    if system_of(config, system).method != "supervised":
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
     settings = {

@@ -16,13 +16,13 @@ from qaclims_ray.methods.semples.prompts import PROMPTS_DIR
 from qaclims_ray.models.clip.prompts import PROMPTS_NAME, VECTORS_NAME
 from qaclims_ray.models.generators.mask_generator import initial_generator, save_mask_generator
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.run_config import RunConfig, System
 from qaclims_ray.stages.data import training_manifest
 from qaclims_ray.stages.given_cams import run_training_cams
 from qaclims_ray.stages.stage import Stage, backbone_weights, clip_model, current, weights_fingerprint
 from qaclims_ray.stages.text import bank_identity
 from qaclims_ray.stages.training_job import RegionsOf, TrainingJob
-from qaclims_ray.systems.table import System, system_of, uses_given
+from qaclims_ray.systems.table import artifact_kind, system_of, uses_given
 from qaclims_ray.training.group import CURVES_NAME, Curves, Training, raw_curves
 
 _GENERATOR_FIELDS = (
@@ -90,14 +90,14 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
         ArtifactError: when what it starts from is not there.
     """
     system = system_of(stage.config, name)
-    match system.kind:
-        case "ritc" | "clims" if system.base:
+    match system.method:
+        case "qa_clims" | "clims" if system.base:
             return _run_with_prompts(stage, name, system, manifest)
-        case "ritc" | "clims":
+        case "qa_clims" | "clims":
             return run_trainings(stage, [_text_training(stage, name, manifest, None)], manifest)[0]
         case "semples":
             return _run_semples(stage, name, system, manifest)
-        case "classifier" | "given" | "supervised":
+        case _:
             raise AssertionError("the classifier is trained once for all systems; the others have no CAM network")
 
 
@@ -117,7 +117,7 @@ def run_text_methods(stages: Mapping[str, Stage], manifest: Manifest) -> None:
 
 def _text_training(stage: Stage, name: str, manifest: Manifest, prompts: Trained | None) -> Training:
     """Return the training of RITC, with learned prompts where they are given, or of CLIMS."""
-    config, layout, kind = stage.config, stage.layout, system_of(stage.config, name).kind
+    config, layout, method = stage.config, stage.layout, system_of(stage.config, name).method
     start = _classifier_start(stage)
     bank_settings, bank_inputs = bank_identity(stage, training_manifest(manifest, config))
     bank = artifacts.require(
@@ -130,7 +130,7 @@ def _text_training(stage: Stage, name: str, manifest: Manifest, prompts: Trained
         {
             "cam_net": config.cam_net,
             "augment": config.augment,
-            **({"ritc": config.ritc} if kind == "ritc" else {"clims": config.clims}),
+            **({"ritc": config.ritc} if method == "qa_clims" else {"clims": config.clims}),
             "selection": _selection(config),
             **_numerics(config),
         }
@@ -142,7 +142,7 @@ def _text_training(stage: Stage, name: str, manifest: Manifest, prompts: Trained
         **({"prompts": prompts.fingerprint} if prompts else {}),
     }
     job = TrainingJob(
-        kind="ritc" if kind == "ritc" else "clims",
+        kind="ritc" if method == "qa_clims" else "clims",
         config=config,
         manifest_uri=layout.manifest,
         bank_uri=layout.text_bank(name),
@@ -267,7 +267,7 @@ def _classifier_start(stage: Stage) -> Trained:
 
 def _base(stage: Stage, system: System) -> Trained:
     uri = stage.layout.network(system.base)
-    kind = system_of(stage.config, system.base).kind
+    kind = artifact_kind(system_of(stage.config, system.base).method)
     return Trained(uri, artifacts.require(uri, kind, verb="train").fingerprint)
 
 

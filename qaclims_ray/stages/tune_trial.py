@@ -64,8 +64,8 @@ class EpochCount:
 def rated_epochs(config: RunConfig, name: str) -> list[int]:
     """Return how many epochs are rated in each phase of a system's training."""
     system, resolved = system_of(config, name), system_config(config, name)
-    if system.kind != "semples":
-        return [resolved.ritc.optim.epochs if system.kind == "ritc" else resolved.clims.optim.epochs]
+    if system.method != "semples":
+        return [resolved.ritc.optim.epochs if system.method == "qa_clims" else resolved.clims.optim.epochs]
     lengths: list[int] = []
 
     def train(phase: Phase, start: str, prompts: str | None) -> str:

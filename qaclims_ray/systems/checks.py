@@ -2,8 +2,8 @@
 
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.table import System, known_system, system_config, system_of, training_order, uses_given
+from qaclims_ray.run_config import RunConfig, System
+from qaclims_ray.systems.table import adjustments, known_system, system_config, system_of, training_order, uses_given
 
 
 def check_systems(config: RunConfig) -> None:
@@ -18,29 +18,30 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(
                 f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
             )
-        if system.kind == "supervised" and config.goal != "segmentation":
+        if system.method == "supervised" and config.goal != "segmentation":
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         _check_masks(name, resolved, system)
         _check_background(name, resolved)
-        if system.kind == "ritc":
+        if system.method == "qa_clims":
             _check_ritc(name, resolved, system)
-        if system.kind == "clims" and resolved.text.source != "fixed":
+        if system.method == "clims" and resolved.text.source != "fixed":
             raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
         if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
             _check_given(name, resolved, system)
-    for entry in config.per_system:
-        known_system(entry.system)
-    if unused := [variant.name for variant in config.variants if variant.name not in training_order(config)]:
+    for variant in adjustments(config):
+        known_system(variant.like)
+    own = [variant.name for variant in config.variants if not variant.adjusts]
+    if unused := [name for name in own if name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
 
 
 def _check_masks(name: str, resolved: RunConfig, system: System) -> None:
     """Refuse sigmoid masks of WeakTr's maps: they are never negative, so that no mask would fall below one half."""
-    takes_sigmoid = system.kind in ("ritc", "clims") or (
-        system.kind == "semples" and resolved.semples.mask == "sigmoid"
+    takes_sigmoid = system.method in ("qa_clims", "clims") or (
+        system.method == "semples" and resolved.semples.mask == "sigmoid"
     )
     if resolved.cam_net.generator == "weaktr" and takes_sigmoid:
-        advice = "set semples.mask to minmax" if system.kind == "semples" else "use cam_net.generator cnn"
+        advice = "set semples.mask to minmax" if system.method == "semples" else "use cam_net.generator cnn"
         raise ConfigError(f"system {name} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")
 
 
@@ -66,7 +67,9 @@ def _check_given(name: str, resolved: RunConfig, system: System) -> None:
     if not resolved.cams.given:
         raise ConfigError(f"system {name} needs CAMs made elsewhere; set cams.given to their folder")
     semples = resolved.semples
-    if system.kind == "semples" and (semples.schedule == "joint" or semples.rounds == 0 or semples.refine_weight == 0):
+    if system.method == "semples" and (
+        semples.schedule == "joint" or semples.rounds == 0 or semples.refine_weight == 0
+    ):
         raise ConfigError(
             f"system {name} learns prompts on given CAMs and refines with them, but semples.schedule is "
             f"{semples.schedule}, semples.rounds {semples.rounds}, semples.refine_weight {semples.refine_weight:g}; "

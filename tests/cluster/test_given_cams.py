@@ -31,7 +31,7 @@ def session() -> Iterator[None]:
 
 def _config(*systems: str, given: str = ""):
     return small_config(
-        per_system=[],
+        variants=[],
         systems=list(systems),
         cams__given=given,
         cluster__num_workers=0,
