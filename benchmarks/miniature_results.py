@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 from miniature_tables import write_tables
+from qaclims_ray.stages.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
 
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus import build
@@ -44,8 +45,8 @@ from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.data import scored_manifest, training_manifest
 from qaclims_ray.stages.stage import vqa_model
 from qaclims_ray.stages.train import phase_settings
-from qaclims_ray.stages.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
-from qaclims_ray.systems.table import SYSTEMS, system_config, system_of
+from qaclims_ray.systems.known import SYSTEMS
+from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.text.bank import build_bank, write_bank
 from qaclims_ray.training.context import LocalContext
 
@@ -58,7 +59,7 @@ def main() -> None:
     """Parse the arguments; run or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22])
-    trainable = [name for name, system in SYSTEMS.items() if system.kind not in ("given", "supervised")]
+    trainable = [name for name, system in SYSTEMS.items() if system.method not in ("given", "supervised")]
     parser.add_argument("--systems", nargs="*", default=[*trainable, UNCALIBRATED])
     parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
     parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
@@ -127,12 +128,12 @@ class LocalRun:
     def network(self, name: str) -> Path:
         """Return the folder of a system's trained network."""
         system = system_of(self.config, QA_CLIMS if name == UNCALIBRATED else name)
-        if system.kind == "classifier":
+        if system.method == "classifier":
             return self.classifier()
         resolved = with_overrides(self.config, system.overrides)
         calibrated = self.config.classifier.calibrate and name != UNCALIBRATED
         start = self.classifier() / CALIBRATED_DIR if calibrated else self.classifier()
-        if system.kind == "semples":
+        if system.method == "semples":
             start = self.network(system.base) if system.base else start
 
             def train(phase: Phase, init: Path, prompts: Path | None) -> Path:
@@ -147,7 +148,7 @@ class LocalRun:
         )
         return self._train(
             resolved,
-            "ritc" if system.kind == "ritc" else "clims",
+            "ritc" if system.method == "qa_clims" else "clims",
             artifacts.plain([resolved.ritc, resolved.clims, resolved.text]),
             init=start,
             prompts=prompts,

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.systems.table import SYSTEMS
+from qaclims_ray.systems.known import SYSTEMS
 
 PAPER_TABLE_4 = {"frc_only": 60.3, "brc_only": 57.7, "frc_brc": 67.1, "qa_clims": 67.3}
 PAPER_TABLE_5 = {

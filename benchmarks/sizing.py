@@ -80,10 +80,10 @@ def stage_costs(load: Workload) -> list[StageCost]:
     config, images = load.config, load.images
     if config.masks.steps != ("irn",) or config.segmentation.net.architecture != "deeplab_v2":
         raise SystemExit(f"{config.name} refines and segments otherwise than by IRN and DeepLabV2: not sized here")
-    kinds = [system_of(config, name).kind for name in training_order(config)]
-    if set(kinds) - {"classifier", "ritc"}:
-        raise SystemExit(f"{config.name} trains systems of kinds {sorted(set(kinds))}: only RITC is sized here")
-    contrasts = kinds.count("ritc")
+    methods = [system_of(config, name).method for name in training_order(config)]
+    if set(methods) - {"classifier", "qa_clims"}:
+        raise SystemExit(f"{config.name} trains systems of methods {sorted(set(methods))}: only RITC is sized here")
+    contrasts = methods.count("qa_clims")
     contrast_tflop = (BACKBONE_GFLOP + CONTRAST_GFLOP_PER_CLASS * load.classes) / 1000
     bf16 = config.cluster.precision == "bf16"
     # A throughput counts for the settings it was measured with, and for no others.

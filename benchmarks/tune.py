@@ -61,7 +61,7 @@ def main() -> None:
     hand_set = with_overrides(preset("miniature"), size)
     search(arguments, size)
     best = json.loads((arguments.work / "search/tune/best.json").read_text())
-    found = next(entry["overrides"] for entry in best["per_system"] if entry["system"] == SYSTEM)
+    found = next(entry["overrides"] for entry in best["variants"] if entry["name"] == SYSTEM)
     scores = [compare(hand_set, found, seed, arguments.work / f"seed-{seed}") for seed in arguments.seeds]
     show(arguments.work, found, scores, arguments.seeds)
 
@@ -106,7 +106,7 @@ def compare(config: RunConfig, found: dict[str, float], seed: int, out: Path) ->
         {
             "seed": seed,
             "systems": list(ROWS),
-            "variants": [{"name": name, "system": SYSTEM, "overrides": values[name]} for name in ROWS],
+            "variants": [{"name": name, "like": SYSTEM, "overrides": values[name]} for name in ROWS],
         },
     )
     scores = run_pipeline(run, str(out), until="evaluate", console=Console(file=sys.stderr)).scores

@@ -15,14 +15,12 @@ from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.data.config import AugmentConfig, DataConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
-from qaclims_ray.methods.classifier.config import ClassifierConfig
-from qaclims_ray.methods.clims.config import ClimsConfig
-from qaclims_ray.methods.qa_clims.config import RitcConfig
-from qaclims_ray.methods.semples.config import SemplesConfig
+from qaclims_ray.methods.table import MethodSettings
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.settings import flat as flat_values
 from qaclims_ray.settings import require, require_text, settings
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.tracking.config import TrackingConfig
@@ -31,50 +29,70 @@ from qaclims_ray.training.config import SelectionConfig
 Profile = Literal["official", "paper"]
 
 
+_NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
 @settings
-class Variant:
-    """A system of this run alone: a known one with other settings, e.g. a row of an ablation."""
+class System:
+    """One of the things that a run compares: a name for a method with a few settings on top of the run's.
+
+    `systems.table` has the known ones. A run's `variants` add others, which stand by themselves or are like a known one
+    with other settings; a variant named as the system it is like adjusts that system in this run.
+    """
 
     name: str
-    """Its name in `systems` and in every table."""
-    system: str
-    """The known system it departs from."""
+    """Its name in `systems`, in every table and of its folders."""
+    like: str = ""
+    """Known system whose method, base, label and settings it takes over; empty: it stands by itself."""
+    label: str = ""
+    """Short name for tables and figures; empty takes the name, or that of the system it is like beside it."""
+    description: str = ""
+    """One sentence for the report; empty takes that of the system it is like."""
+    method: str = ""
+    """How its CAMs are made, a name of `methods.table.METHODS`; said by `like` where that is given."""
+    base: str = ""
+    """System whose trained network this one starts from (SemPLeS) or learns prompts from (RITC; SemPLeS, where the
+    base is given CAMs); said by `like` where that is given."""
+    miniature_only: bool = False
+    """Whether its texts name things of the miniature world."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings on top of that system's, by dotted name."""
+    """Settings on top of the run's, or of those of the system it is like, by dotted name."""
 
     def __post_init__(self) -> None:
-        require_text(self, "variants", "name", "system")
-        letters = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+        require_text(self, "system", "name")
         require(
-            set(self.name) <= letters,
-            f"variant {self.name!r} names folders: expected only letters, digits, underscore, point and hyphen",
+            set(self.name) <= _NAME_LETTERS,
+            f"system {self.name!r} names folders: expected only letters, digits, underscore, point and hyphen",
         )
+        if self.like:
+            require(
+                not self.method and not self.base,
+                f"system {self.name!r} is like {self.like!r}, which says its method and base; leave them out here",
+            )
+        else:
+            require(
+                bool(self.method),
+                f"system {self.name!r} has no method; give it one, or name a known system that it is like",
+            )
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether it is no system of its own, but this run's settings for the known one of its name."""
+        return self.name == self.like
 
 
 @settings
-class PerSystem:
-    """Settings of this run for one of its systems alone, e.g. thresholds that suit its CAMs."""
-
-    system: str
-    """Name of a system; a variant of it takes them over."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings on top of the system's own, by dotted name."""
-
-
-@settings
-class RunConfig:
+class RunConfig(MethodSettings):
     """One complete run: the data, the shared stages, and the systems that are compared."""
 
     name: str
     """Name of the preset the run started from."""
     profile: Profile = "official"
-    """Which of the two coherent sets of switches the preset took; the fields below are what counts."""
+    """Which of the two coherent sets of switches was taken, a record: the preset's option paper sets it with them."""
     systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
-    """Systems to train and compare; `systems.SYSTEMS` lists them."""
-    variants: tuple[Variant, ...] = ()
-    """Further systems that exist in this run alone."""
-    per_system: tuple[PerSystem, ...] = ()
-    """Settings for single systems of this run."""
+    """Systems to train and compare: known ones (`systems.table`), and those of `variants`."""
+    variants: tuple[System, ...] = ()
+    """Systems that exist in this run alone, and this run's settings for known ones (name and like are the same)."""
     goal: Literal["seed", "mask", "segmentation"] = "seed"
     """How far the run goes: CAMs, pseudo masks, or the final network trained on them."""
     seed: int = 0
@@ -91,14 +109,6 @@ class RunConfig:
     """The trained network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Training crops."""
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    """Baseline."""
-    ritc: RitcConfig = field(default_factory=RitcConfig)
-    """RITC."""
-    clims: ClimsConfig = field(default_factory=ClimsConfig)
-    """CLIMS."""
-    semples: SemplesConfig = field(default_factory=SemplesConfig)
-    """SemPLeS."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     """Choice of the epoch."""
     cams: CamConfig = field(default_factory=CamConfig)
@@ -126,13 +136,32 @@ class RunConfig:
         )
         names = [variant.name for variant in self.variants]
         require(len(set(names)) == len(names), "variants holds one name twice")
-        adjusted = [entry.system for entry in self.per_system]
-        require(len(set(adjusted)) == len(adjusted), "per_system names one system twice")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config dataclass as plain JSON types."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Return every setting by dotted name, as plain JSON types."""
+    return flat_values(to_dict(config))
+
+
+def at(config: RunConfig, name: str) -> Any:
+    """Return one setting by dotted name, as plain JSON types.
+
+    Raises:
+        ConfigError: when there is no such setting.
+    """
+    values = flat(config)
+    if name not in values:
+        raise _no_setting(name)
+    return values[name]
+
+
+def _no_setting(name: str) -> ConfigError:
+    return ConfigError(f"there is no setting {name!r}; `qaclims run PRESET --help` lists them all")
 
 
 @functools.cache
@@ -171,6 +200,6 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            raise ConfigError(f"there is no setting {path!r}; `qaclims run PRESET --help` lists them all")
+            raise _no_setting(path)
         node[last] = value
     return from_dict(values)

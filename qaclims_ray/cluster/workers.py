@@ -140,13 +140,14 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
 
 def _work(loop_config: dict[str, Any]) -> Any:
     news: Queue = loop_config["news"]
+    notes: Any = news.actor
     try:
         train_group(
             loop_config["trainings"],
             # An epoch is waited for, so that none is lost where the worker is killed right after it.
             RayContext(news.put),
             # A position is not: the next one says all that this one does.
-            lambda index, steps: news.actor.put_nowait.remote((index, steps)),
+            lambda index, steps: notes.put_nowait.remote((index, steps)),
             rescued=loop_config["rescued"],
         )
     except ResourceError:

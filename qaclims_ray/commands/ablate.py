@@ -60,7 +60,7 @@ def parse_ablation(argv: Sequence[str], *, prog: str) -> Ablation:
     )
     config = arguments.config
     for name, reason in FIXED.items():
-        if getattr(config, name) != getattr(default, name):
+        if getattr(config, name) != getattr(default, name) and name != "variants":
             raise ConfigError(f"--{name} has no meaning here: {reason}")
     if arguments.data_root:
         config = with_overrides(config, {"data.root": arguments.data_root})

@@ -1,20 +1,19 @@
 """The arguments that every verb and every job shares: a preset, an output folder, overrides."""
 
-import functools
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.stored import read_run
 from qaclims_ray.presets.table import PRESETS, preset
-from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.run_config import RunConfig, flat, with_overrides
 from qaclims_ray.stages.layout import RunLayout
 
 PATH_FIELDS = (
@@ -26,7 +25,7 @@ PATH_FIELDS = (
     "clip.weights",
     "cam_net.weights",
     "classifier.network",
-    "cams.given",
+    "given.cams",
     "masks.irn.weights",
     "masks.sam.model",
     "segmentation.net.weights",
@@ -99,17 +98,13 @@ def absolute_out(out: str) -> str:
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Make every local path mean the same in worker processes, which run in folders of their own."""
-    values = to_dict(config)
+    values = flat(config)
     overrides = {}
     for name in PATH_FIELDS:
-        value = _at(values, name)
+        value = values[name]
         if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
             overrides[name] = storage.absolute(value)
     return with_overrides(config, overrides)
-
-
-def _at(values: Any, name: str) -> str:
-    return functools.reduce(dict.__getitem__, name.split("."), values)
 
 
 def _take_preset(argv: list[str]) -> tuple[str, list[str]]:
@@ -142,7 +137,7 @@ def load_config(out: str) -> RunConfig:
     if not storage.exists(uri):
         raise ConfigError(f"there is no run at {out} (no config.json); name a preset: {', '.join(PRESETS)}")
     try:
-        return from_dict(json.loads(storage.read_bytes(uri)))
+        return read_run(uri)
     except ValueError as error:
         raise ConfigError(f"{uri} is broken: {error}") from None
 

@@ -14,9 +14,9 @@ from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.settings import Parameter
 from qaclims_ray.stages.tune import Search
-from qaclims_ray.systems.search import Parameter, SearchConfig, default_space
-from qaclims_ray.systems.table import known_system
+from qaclims_ray.systems.search import SearchConfig, default_space
 
 FIXED = {
     "variants": "every trial is a variant",
@@ -83,7 +83,7 @@ def _space(arguments: TuneArguments) -> tuple[Parameter, ...]:
         raise ConfigError("--vary picks from the default space and --space-file brings another: give one of them")
     if arguments.space_file:
         return read_space(arguments.space_file)
-    space = arguments.tune.space or default_space(known_system(arguments.tune.system).kind)
+    space = arguments.tune.space or default_space(arguments.tune.system)
     if unknown := set(arguments.vary) - {parameter.name for parameter in space}:
         raise ConfigError(
             f"--vary {', '.join(sorted(unknown))} is not in the space of {arguments.tune.system}; it has "

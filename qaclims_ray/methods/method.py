@@ -223,6 +223,11 @@ class Method:
     """What a search varies by default."""
 
     @property
+    def rates_epochs(self) -> bool:
+        """Whether its epochs are rated, where something rates them; the classifier ends with its last one."""
+        return self.phases is not None and not self.is_classifier
+
+    @property
     def has_network(self) -> bool:
         """Whether its CAMs come from a network of the run."""
         return self.has_cams and self.cam_work is None

@@ -17,7 +17,7 @@ from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.run_config import PerSystem, RunConfig, with_overrides
+from qaclims_ray.run_config import RunConfig, System, with_overrides
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, SegmentationTestConfig
 from qaclims_ray.training.config import OptimConfig
 
@@ -63,7 +63,7 @@ def miniature() -> RunConfig:
         evaluation=EvaluationConfig(fixed_threshold=0.1),
         goal="segmentation",
         masks=_miniature_masks(),
-        per_system=(
+        variants=(
             _miniature_thresholds("baseline", seed=0.6, foreground=0.6, background=0.4, walk=0.58),
             _miniature_thresholds("ritc_class_names", seed=0.4, foreground=0.5, background=0.3, walk=0.4),
         ),
@@ -188,10 +188,11 @@ def miniature_semples() -> RunConfig:
     )
 
 
-def _miniature_thresholds(system: str, *, seed: float, foreground: float, background: float, walk: float) -> PerSystem:
+def _miniature_thresholds(system: str, *, seed: float, foreground: float, background: float, walk: float) -> System:
     """Background scores that suit a system's CAMs; all were chosen on seeds 10 and 11 by mIoU, that is with masks."""
-    return PerSystem(
-        system=system,
+    return System(
+        name=system,
+        like=system,
         overrides={
             "evaluation.fixed_threshold": seed,
             "masks.seed_threshold": seed,

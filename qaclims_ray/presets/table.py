@@ -1,12 +1,12 @@
 """Complete named runs: a preset is a function that returns a ``RunConfig``; ``systems.py`` has what a run compares."""
 
-import json
 from collections.abc import Callable
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.coco import coco14, coco14_paper, coco14_plain_clip, coco14_weaktr
 from qaclims_ray.presets.miniature import miniature, miniature_combined, miniature_semples, miniature_weaktr
+from qaclims_ray.presets.stored import read_run
 from qaclims_ray.presets.tissue import bcss_wsss, luad_histoseg
 from qaclims_ray.presets.voc import (
     voc12,
@@ -21,7 +21,7 @@ from qaclims_ray.presets.voc import (
     voc12_weaktr,
     voc12_weaktr_paper,
 )
-from qaclims_ray.run_config import RunConfig, from_dict
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.checks import check_systems
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
@@ -67,7 +67,7 @@ def _from_file(uri: str) -> RunConfig:
     if not storage.exists(uri):
         raise ConfigError(f"there is no preset file {uri}; presets by name: {', '.join(PRESETS)}")
     try:
-        return from_dict(json.loads(storage.read_bytes(uri)))
+        return read_run(uri)
     except ValueError as error:
         raise ConfigError(f"{uri} is no JSON: {error}") from None
 

@@ -35,15 +35,16 @@ from qaclims_ray.report.ablation_table import (
     table_cells,
     write_ablation,
 )
-from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import Outcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
 from qaclims_ray.stages.resources import needs_of_many
-from qaclims_ray.systems.ablations import AblationRow, AblationTable, with_rows
+from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
+from qaclims_ray.systems.table import with_systems
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
@@ -83,7 +84,7 @@ class Ablation:
         """Return the run folder of a seed."""
         return storage.join(self.out, f"seed-{seed}")
 
-    def run(self, seed: int, rows: tuple[AblationRow, ...]) -> RunConfig:
+    def run(self, seed: int, rows: tuple[System, ...]) -> RunConfig:
         """Return the run of a seed with some of the rows."""
         uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
         places = {"seed": seed, "goal": "seed", "tracking.uri": uri, "tracking.enabled": bool(uri)}
@@ -160,9 +161,7 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
     pipeline_to_file(config, out, until="corpus")
     if not can_score(scored_images(read_manifest(RunLayout(out).manifest), config.data)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
-    pipeline_to_file(
-        with_overrides(config, {"systems": ["baseline"], "variants": []}), out, until="train", trial=SHARED
-    )
+    pipeline_to_file(with_systems(config, ["baseline"]), out, until="train", trial=SHARED)
 
 
 def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
@@ -186,7 +185,7 @@ def gather(ablation: Ablation, ended: Mapping[str, Any], conditions: Mapping[str
             ResultRow(
                 label=f"{row.label}{mark}",
                 system=row.name,
-                published=row.published,
+                published=table.published.get(row.name),
                 scores={seed: found for seed, found in results.items() if isinstance(found, SeedFigures)},
                 failures={seed: str(found) for seed, found in results.items() if isinstance(found, QaclimsError)},
             )

@@ -28,8 +28,9 @@ from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prom
 from qaclims_ray.report.report_data import PromptReading
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.systems.known import CLIMS_BACKGROUND
 from qaclims_ray.systems.recipe import recipe_of
-from qaclims_ray.systems.table import CLIMS_BACKGROUND, training_order
+from qaclims_ray.systems.table import training_order
 from qaclims_ray.text.prompts import class_prompts, class_words
 from qaclims_ray.tracking.tracker import Tracker
 

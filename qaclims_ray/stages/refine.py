@@ -11,7 +11,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.data.splits import scored_images
+from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds

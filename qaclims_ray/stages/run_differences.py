@@ -12,7 +12,7 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_figures import SystemFigures
 from qaclims_ray.tracking.run_description import flat_settings
 
-_IN_EFFECT = ("systems", "variants", "per_system")
+_IN_EFFECT = ("systems", "variants")
 """Settings whose effect on a system shows in its own."""
 _MADE = ("network", "cams", "evaluations", "masks", "segmentation", "predictions")
 """Artefacts whose code is compared."""

@@ -24,7 +24,7 @@ from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
 from qaclims_ray.systems.needs import needs_corpus
 from qaclims_ray.systems.planning import rated_epochs
 from qaclims_ray.systems.search import SearchConfig, best_config, checked_search, start_values, trial_config
-from qaclims_ray.systems.table import system_of
+from qaclims_ray.systems.table import system_of, with_systems
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
@@ -107,11 +107,11 @@ def run_search(asked: Search, console: Console) -> SearchResult:
 def prepare_shared(asked: Search) -> None:
     """Make what trials share: data, corpus, classifier, and the network that the system starts from."""
     config, system = asked.config, system_of(asked.config, asked.search.system)
-    base = {"goal": "seed", "variants": [], "tracking.enabled": False}
-    whole = with_overrides(config, {**base, "systems": [asked.search.system]})
+    base = {"goal": "seed", "tracking.enabled": False}
+    whole = with_overrides(with_systems(config, [asked.search.system]), base)
     if needs_corpus(whole):
         pipeline_to_file(whole, asked.out, until="corpus", trial=_SHARED)
-    start = with_overrides(config, {**base, "systems": [system.base or "baseline"]})
+    start = with_overrides(with_systems(config, [system.base or "baseline"]), base)
     pipeline_to_file(start, asked.out, until="train", trial=_SHARED)
 
 

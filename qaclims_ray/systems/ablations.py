@@ -4,33 +4,17 @@ All published figures are seed mIoU in percent on the train split of PASCAL VOC 
 chosen with pixel labels.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import RunConfig, Variant, with_overrides
+from qaclims_ray.run_config import RunConfig, System
+from qaclims_ray.systems.table import with_systems
 
+Row = tuple[System, float | None]
+"""A row's system, and the paper's figure; None where it prints none."""
 _SEED_MIOU = "seed mIoU, %, VOC 2012 train"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationRow:
-    """One row of a table."""
-
-    label: str
-    """Name in the table."""
-    system: str
-    """The known system that is trained."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings on top of that system's, by dotted name."""
-    published: float | None = None
-    """The paper's figure; None where it prints none."""
-
-    @property
-    def name(self) -> str:
-        """Name of the row's system in a run: the known one's own where nothing is set, so that tables share it."""
-        parts = [self.system, *(f"{path.rsplit('.')[-1]}_{value}" for path, value in self.overrides.items())]
-        return "-".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,54 +31,71 @@ class AblationTable:
     """What the published figures are."""
     note: str = ""
     """What a reader must know to compare."""
-    rows: tuple[AblationRow, ...]
-    """In the paper's order; differences are taken to the first."""
+    rows: tuple[System, ...]
+    """In the paper's order, with the paper's labels; differences are taken to the first."""
+    published: Mapping[str, float]
+    """The paper's figures by the row's name; a row of which it prints none is left out."""
 
 
-def _sweep(system: str, path: str, symbol: str, published: dict[float, float | None]) -> tuple[AblationRow, ...]:
-    return tuple(
-        AblationRow(label=f"{symbol} = {value:g}", system=system, overrides={path: value}, published=figure)
-        for value, figure in published.items()
-    )
+def table_row(label: str, like: str, overrides: Mapping[str, Any] | None = None) -> System:
+    """Return the system of a row: the known one itself where nothing is set, so that tables share it.
+
+    Args:
+        label: its label in the table.
+        like: the known system.
+        overrides: settings on top of that one's, by dotted name; they name the system.
+    """
+    own = dict(overrides or {})
+    name = "-".join([like, *(f"{path.rpartition('.')[2]}_{value}" for path, value in own.items())])
+    return System(name=name, like=like, label=label, overrides=own)
+
+
+def _table(*, rows: Sequence[Row], **about: str) -> AblationTable:
+    published = {system.name: figure for system, figure in rows if figure is not None}
+    return AblationTable(rows=tuple(system for system, _ in rows), published=published, **about)
+
+
+def _sweep(like: str, path: str, symbol: str, published: Mapping[float, float | None]) -> list[Row]:
+    return [(table_row(f"{symbol} = {value:g}", like, {path: value}), figure) for value, figure in published.items()]
 
 
 _TABLES = (
-    AblationTable(
+    _table(
         name="qa_clims_table4",
         paper="QA-CLIMS, Table 4",
         title="Loss functions",
         rows=(
-            AblationRow(label="FRC", system="frc_only", published=60.3),
-            AblationRow(label="BRC", system="brc_only", published=57.7),
-            AblationRow(label="FRC + BRC", system="frc_brc", published=67.1),
-            AblationRow(label="FRC + BRC + REG", system="qa_clims", published=67.3),
+            (table_row("FRC", "frc_only"), 60.3),
+            (table_row("BRC", "brc_only"), 57.7),
+            (table_row("FRC + BRC", "frc_brc"), 67.1),
+            (table_row("FRC + BRC + REG", "qa_clims"), 67.3),
         ),
     ),
-    AblationTable(
+    _table(
         name="qa_clims_table5",
         paper="QA-CLIMS, Table 5",
         title="Groups of answers",
         rows=(
-            AblationRow(label="class name only (RITC)", system="ritc_class_names", published=60.2),
-            AblationRow(label="+ fine-grained", system="fine_grained", published=61.0),
-            AblationRow(label="+ alias", system="alias", published=60.7),
-            AblationRow(label="+ objects", system="objects", published=66.3),
-            AblationRow(label="+ scene", system="scene", published=64.5),
-            AblationRow(label="+ fine-grained, alias", system="fine_grained_alias", published=61.2),
-            AblationRow(label="+ fine-grained, alias, objects", system="fine_grained_alias_objects", published=67.0),
-            AblationRow(label="+ all four", system="qa_clims", published=67.3),
+            (table_row("class name only (RITC)", "ritc_class_names"), 60.2),
+            (table_row("+ fine-grained", "fine_grained"), 61.0),
+            (table_row("+ alias", "alias"), 60.7),
+            (table_row("+ objects", "objects"), 66.3),
+            (table_row("+ scene", "scene"), 64.5),
+            (table_row("+ fine-grained, alias", "fine_grained_alias"), 61.2),
+            (table_row("+ fine-grained, alias, objects", "fine_grained_alias_objects"), 67.0),
+            (table_row("+ all four", "qa_clims"), 67.3),
         ),
     ),
-    AblationTable(
+    _table(
         name="qa_clims_fat",
         paper="QA-CLIMS, section 4.3",
         title="Foreground adaptive thresholding (FAT)",
         rows=(
-            AblationRow(label="FAT off", system="no_fat", published=66.9),
-            AblationRow(label="FAT on", system="qa_clims", published=67.3),
+            (table_row("FAT off", "no_fat"), 66.9),
+            (table_row("FAT on", "qa_clims"), 67.3),
         ),
     ),
-    AblationTable(
+    _table(
         name="qa_clims_fig5",
         paper="QA-CLIMS, Fig. 5",
         title="Filter ratio omega (Eq. 9)",
@@ -103,22 +104,20 @@ _TABLES = (
             "qa_clims", "ritc.omega", "omega", {0.02: None, 0.05: None, 0.1: 67.3, 0.2: None, 0.3: None, 0.5: None}
         ),
     ),
-    AblationTable(
+    _table(
         name="semples_table4",
         paper="SemPLeS, Table 4",
         title="Loss components",
         note="The published mask generator is WeakTr.",
         rows=(
-            AblationRow(label="matching", system="semples_match", published=67.6),
-            AblationRow(
-                label="matching, refinement by random prompts", system="semples_random_prompts", published=67.6
-            ),
-            AblationRow(label="prompts learned by L_T", system="semples_text_only", published=67.7),
-            AblationRow(label="prompts learned by L_I", system="semples_image_only", published=67.9),
-            AblationRow(label="prompts learned by L_T and L_I", system="semples", published=68.7),
+            (table_row("matching", "semples_match"), 67.6),
+            (table_row("matching, refinement by random prompts", "semples_random_prompts"), 67.6),
+            (table_row("prompts learned by L_T", "semples_text_only"), 67.7),
+            (table_row("prompts learned by L_I", "semples_image_only"), 67.9),
+            (table_row("prompts learned by L_T and L_I", "semples"), 68.7),
         ),
     ),
-    AblationTable(
+    _table(
         name="semples_table5",
         paper="SemPLeS, Table 5",
         title="Weight lambda of the refinement (Eq. 3)",
@@ -130,16 +129,16 @@ _TABLES = (
             {0.0: 67.6, 0.01: 68.3, 0.02: 68.4, 0.05: 68.7, 0.1: 67.8},
         ),
     ),
-    AblationTable(
+    _table(
         name="semples_table6",
         paper="SemPLeS, Table 6",
         title="Learning schemes",
         note="The published mask generator is WeakTr.",
         rows=(
-            AblationRow(label="joint", system="semples_joint", published=65.9),
-            AblationRow(label="sequential, 1 round", system="semples", published=68.7),
-            AblationRow(label="alternating, 2 rounds", system="semples_2_rounds", published=68.5),
-            AblationRow(label="alternating, 3 rounds", system="semples_3_rounds", published=68.4),
+            (table_row("joint", "semples_joint"), 65.9),
+            (table_row("sequential, 1 round", "semples"), 68.7),
+            (table_row("alternating, 2 rounds", "semples_2_rounds"), 68.5),
+            (table_row("alternating, 3 rounds", "semples_3_rounds"), 68.4),
         ),
     ),
 )
@@ -159,10 +158,8 @@ def ablation_table(name: str) -> AblationTable:
     return TABLES[name]
 
 
-def with_rows(config: RunConfig, rows: tuple[AblationRow, ...]) -> RunConfig:
+def with_rows(config: RunConfig, rows: Sequence[System]) -> RunConfig:
     """Return a run that trains the systems of a table's rows and no others."""
-    variants = [Variant(name=row.name, system=row.system, overrides=row.overrides) for row in rows if row.overrides]
-    return with_overrides(
-        config,
-        {"systems": [row.name for row in rows], "variants": [vars(variant) for variant in variants]},
-    )
+    # A row's label makes sense below the table's title alone.
+    variants = [replace(row, label="") for row in rows if not row.adjusts]
+    return with_systems(config, [row.name for row in rows], variants)

@@ -2,8 +2,11 @@
 
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.table import System, known_system, system_config, system_of, training_order, uses_given
+from qaclims_ray.systems.needs import source_of_cams
+from qaclims_ray.systems.recipe import recipe_of
+from qaclims_ray.systems.table import adjustments, known_system, system_config, system_of, training_order
 
 
 def check_systems(config: RunConfig) -> None:
@@ -18,30 +21,28 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(
                 f"system {name} holds texts of the miniature world; data.dataset is {config.data.dataset}"
             )
-        if system.kind == "supervised" and config.goal != "segmentation":
+        method = method_of(system.method)
+        if not method.has_cams and config.goal != "segmentation":
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
-        _check_masks(name, resolved, system)
         _check_background(name, resolved)
-        if system.kind == "ritc":
-            _check_ritc(name, resolved, system)
-        if system.kind == "clims" and resolved.text.source != "fixed":
-            raise ConfigError(f"system {name}: CLIMS has fixed background texts; set text.source to fixed")
-        if name in config.systems and uses_given(config, name):  # a base is imported for those that use it
-            _check_given(name, resolved, system)
-    for entry in config.per_system:
-        known_system(entry.system)
-    if unused := [variant.name for variant in config.variants if variant.name not in training_order(config)]:
+        _check_method(config, name, resolved)
+    for variant in adjustments(config):
+        known_system(variant.like)
+    own = [variant.name for variant in config.variants if not variant.adjusts]
+    if unused := [name for name in own if name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
 
 
-def _check_masks(name: str, resolved: RunConfig, system: System) -> None:
-    """Refuse sigmoid masks of WeakTr's maps: they are never negative, so that no mask would fall below one half."""
-    takes_sigmoid = system.kind in ("ritc", "clims") or (
-        system.kind == "semples" and resolved.semples.mask == "sigmoid"
-    )
-    if resolved.cam_net.generator == "weaktr" and takes_sigmoid:
-        advice = "set semples.mask to minmax" if system.kind == "semples" else "use cam_net.generator cnn"
-        raise ConfigError(f"system {name} takes the sigmoid of logits, but WeakTr's maps are none; {advice}")
+def _check_method(config: RunConfig, name: str, resolved: RunConfig) -> None:
+    """Let the system's method refuse settings, and its base's, where that is read with the system's own settings."""
+    system = system_of(config, name)
+    method, base = method_of(system.method), system_of(config, system.base).method if system.base else ""
+    brings = source_of_cams(config, name)
+    # CAMs made elsewhere are imported for those that use them, not for themselves where nothing compares them.
+    if brings is not None and brings.check is not None and name in config.systems:
+        brings.check(name, recipe_of(resolved, brings), "")
+    if method.check is not None and method is not brings:
+        method.check(name, recipe_of(resolved, method), base)
 
 
 def _check_background(name: str, resolved: RunConfig) -> None:
@@ -59,30 +60,4 @@ def _check_background(name: str, resolved: RunConfig) -> None:
         raise ConfigError(
             f"system {name}: segmentation.loss is balanced between background and foreground, but {dataset} has no "
             "background; set it to cross_entropy"
-        )
-
-
-def _check_given(name: str, resolved: RunConfig, system: System) -> None:
-    if not resolved.cams.given:
-        raise ConfigError(f"system {name} needs CAMs made elsewhere; set cams.given to their folder")
-    semples = resolved.semples
-    if system.kind == "semples" and (semples.schedule == "joint" or semples.rounds == 0 or semples.refine_weight == 0):
-        raise ConfigError(
-            f"system {name} learns prompts on given CAMs and refines with them, but semples.schedule is "
-            f"{semples.schedule}, semples.rounds {semples.rounds}, semples.refine_weight {semples.refine_weight:g}; "
-            "expected sequential, at least 1, and more than 0"
-        )
-
-
-def _check_ritc(name: str, resolved: RunConfig, system: System) -> None:
-    if resolved.ritc.region_mode in ("token_mask", "both") and not resolved.clip.mask_adapted:
-        raise ConfigError(
-            f"system {name}: ritc.region_mode is {resolved.ritc.region_mode}, but a plain CLIP has no mask "
-            "tokens; set ritc.region_mode to pixel_mask, or clip.mask_adapted with an OVSeg checkpoint"
-        )
-    if (resolved.ritc.prompt_weight > 0 or resolved.ritc.prompt_text) != bool(system.base):
-        raise ConfigError(
-            f"system {name}: ritc.prompt_weight is {resolved.ritc.prompt_weight:g}; learned prompts come from another "
-            f"system's network (ritc.prompt_text is {resolved.ritc.prompt_text} too), so one of the two is set in the "
-            "system qa_clims_prompts and neither in all others"
         )

@@ -5,15 +5,18 @@ corpus, CLIP, classifier) is the same in every trial and made once.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.methods.table import method_of
+from qaclims_ray.run_config import RunConfig, System, at, to_dict, with_overrides
 from qaclims_ray.settings import Parameter, require, require_at_least, require_text, settings
-from qaclims_ray.systems.table import known_system, system_config, uses_given
+from qaclims_ray.systems.needs import uses_given
+from qaclims_ray.systems.table import known_system, system_config, with_systems
 
 SHARED = ("data", "corpus", "clip", "cam_net", "augment", "classifier", "selection", "cluster", "tracking", "masks",
-          "segmentation", "seed", "goal", "systems", "variants", "per_system", "name", "profile")  # fmt: skip
+          "segmentation", "seed", "goal", "systems", "variants", "name", "profile")  # fmt: skip
 """Settings that all trials share, or that the criterion does not see."""
 
 
@@ -67,44 +70,16 @@ class SearchConfig:
         require(len(set(names)) == len(names), "space names one setting twice")
 
 
-def default_space(kind: str) -> tuple[Parameter, ...]:
-    """Return the space for systems of a kind: weights, temperatures, learning rates and the CAM threshold.
+def default_space(system: str) -> tuple[Parameter, ...]:
+    """Return the space of a system: what its method says, and the CAM threshold.
 
     Raises:
         ConfigError: for systems without settings to search.
     """
-    threshold = Parameter(name="evaluation.fixed_threshold", low=0.02, high=0.7)
-
-    def log(name: str, low: float, high: float) -> Parameter:
-        return Parameter(name=name, kind="log", low=low, high=high)
-
-    match kind:
-        case "ritc":
-            return (
-                Parameter(name="ritc.omega", low=0.0, high=0.6),
-                log("ritc.temperature", 0.05, 3.0),
-                log("ritc.foreground_weight", 0.5, 30.0),
-                log("ritc.background_weight", 0.5, 30.0),
-                log("ritc.area_weight", 0.01, 10.0),
-                log("ritc.optim.lr", 1e-4, 1e-2),
-                threshold,
-            )
-        case "clims":
-            names = ("matching_weight", "background_weight", "suppression_weight")
-            weights = tuple(log(f"clims.{name}", 0.5, 30.0) for name in names)
-            return (*weights, log("clims.area_weight", 0.01, 10.0), log("clims.optim.lr", 1e-4, 1e-2), threshold)
-        case "semples":
-            return (
-                log("semples.background_weight", 0.1, 10.0),
-                log("semples.refine_weight", 0.01, 3.0),
-                log("semples.prompt.text_weight", 0.005, 1.0),
-                log("semples.match.lr", 1e-5, 1e-2),
-                log("semples.refine.lr", 1e-5, 1e-2),
-                log("semples.prompt.lr", 1e-3, 1e-1),
-                threshold,
-            )
-        case _:
-            raise ConfigError(f"a system of kind {kind} learns nothing from CLIP that could be searched")
+    method = method_of(known_system(system).method)
+    if not method.search_space:
+        raise ConfigError(f"system {system} ({method.name}) learns nothing from CLIP that could be searched")
+    return (*method.search_space, Parameter(name="evaluation.fixed_threshold", low=0.02, high=0.7))
 
 
 def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
@@ -115,7 +90,7 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
     """
     if uses_given(config, search.system):
         raise ConfigError(f"system {search.system} starts from CAMs made elsewhere, which searches do not import")
-    space = search.space or default_space(known_system(search.system).kind)
+    space = search.space or default_space(search.system)
     reported = {config.data.eval_split, *([config.data.test_split] if config.goal == "segmentation" else [])}
     if search.objective == "masks" and search.split in reported:
         raise ConfigError(
@@ -132,7 +107,7 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
         if search.from_start and not parameter.holds(start[parameter.name]):
             raise ConfigError(
                 f"{parameter.name} starts at {start[parameter.name]}, outside of {parameter.ends()}: widen the space "
-                "with --space FILE, or set --from-start False"
+                "with --space-file FILE, or set --from-start False"
             )
         for value in parameter.ends():
             with_overrides(system_config(config, search.system), {parameter.name: value})
@@ -145,18 +120,8 @@ def start_values(config: RunConfig, system: str, space: tuple[Parameter, ...]) -
     Raises:
         ConfigError: for a setting that does not exist.
     """
-    values = to_dict(system_config(config, system))
-    found = {}
-    for parameter in space:
-        node: Any = values
-        for part in parameter.name.split("."):
-            if not isinstance(node, dict) or part not in node:
-                raise ConfigError(
-                    f"space: there is no setting {parameter.name!r}; `qaclims run PRESET --help` lists all"
-                )
-            node = node[part]
-        found[parameter.name] = node
-    return found
+    own = system_config(config, system)
+    return {parameter.name: at(own, parameter.name) for parameter in space}
 
 
 def trial_config(config: RunConfig, search: SearchConfig, name: str, sampled: Mapping[str, Any]) -> RunConfig:
@@ -170,14 +135,10 @@ def trial_config(config: RunConfig, search: SearchConfig, name: str, sampled: Ma
     """
     criterion = "oracle" if search.objective == "masks" else search.objective
     rated = {"selection": {"criterion": criterion, "num_images": search.num_images, "split": search.split}}
+    trial = System(name=name, like=search.system, overrides={**sampled, **rated})
     return with_overrides(
-        config,
-        {
-            "goal": "seed",
-            "systems": [name],
-            "variants": [{"name": name, "system": search.system, "overrides": {**sampled, **rated}}],
-            "tracking.enabled": False,
-        },
+        with_systems(config, [name], [trial]),
+        {"goal": "seed", "tracking.enabled": False},
     )
 
 
@@ -189,8 +150,9 @@ def best_config(config: RunConfig, search: SearchConfig, sampled: Mapping[str, A
         search: the search.
         sampled: found values.
     """
-    entries = {entry.system: dict(entry.overrides) for entry in config.per_system}
-    entries[search.system] = {**entries.get(search.system, {}), **sampled}
+    own = {variant.name: variant for variant in config.variants}
+    found = own.get(search.system, System(name=search.system, like=search.system))
+    own[search.system] = replace(found, overrides={**found.overrides, **sampled})
     systems = list(config.systems) if search.system in config.systems else [*config.systems, search.system]
-    per_system = [{"system": name, "overrides": overrides} for name, overrides in entries.items()]
-    return with_overrides(config, {"systems": systems, "per_system": per_system})
+    variants = [to_dict(variant) for variant in own.values()]
+    return with_overrides(config, {"systems": systems, "variants": variants})

@@ -19,7 +19,7 @@ from qaclims_ray.stages.ablate import Ablation, artefacts_of, gather, plan_trial
 from qaclims_ray.stages.data import run_data, training_manifest
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.systems.ablations import TABLES, AblationRow, AblationTable
+from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -156,10 +156,11 @@ def test_runs_that_fit_are_counted_and_too_many_refused(session):
 
 def _tiny_table() -> AblationTable:
     rows = (
-        AblationRow(label="FAT at 0.1", system="ritc_class_names", published=60.2),
-        AblationRow(label="FAT at 0.3", system="ritc_class_names", overrides={"ritc.omega": 0.3}, published=60.0),
+        table_row("FAT at 0.1", "ritc_class_names"),
+        table_row("FAT at 0.3", "ritc_class_names", {"ritc.omega": 0.3}),
     )
-    return AblationTable(name="tiny", paper="no paper", title="two rows", rows=rows)
+    published = {rows[0].name: 60.2, rows[1].name: 60.0}
+    return AblationTable(name="tiny", paper="no paper", title="two rows", rows=rows, published=published)
 
 
 def _ablation(out: Path, **overrides: object) -> Ablation:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qaclims_ray.stages.given_cams import run_given_cams
 
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
@@ -13,7 +14,6 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages.data import scored_manifest
-from qaclims_ray.stages.given_cams import run_given_cams
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.stage import Stage
@@ -31,9 +31,9 @@ def session() -> Iterator[None]:
 
 def _config(*systems: str, given: str = ""):
     return small_config(
-        per_system=[],
+        variants=[],
         systems=list(systems),
-        cams__given=given,
+        given__cams=given,
         cluster__num_workers=0,
         semples__refine__epochs=1,
         semples__refine__batch_size=8,

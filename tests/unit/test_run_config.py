@@ -19,7 +19,7 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
-from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.run_config import RunConfig, System, at, flat, from_dict, to_dict, with_overrides
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.config import OptimConfig
 
@@ -39,16 +39,6 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def value_at(config: Any, path: str) -> Any:
-    for part in path.split("."):
-        config = getattr(config, part)
-    return config
-
-
-def as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=dataclasses.asdict))
-
-
 def values_of(hint: Any) -> st.SearchStrategy:
     """JSON values of a setting's type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -60,7 +50,10 @@ def values_of(hint: Any) -> st.SearchStrategy:
         return st.tuples(*map(values_of, arguments)).map(list)
     if dataclasses.is_dataclass(hint):
         names = st.text("ab_-/", max_size=4)
-        return st.fixed_dictionaries({"name": names, "system": names, "overrides": st.just({"seed": 1})})
+        own = {"label": names, "description": names, "method": st.sampled_from(["", "clims", "cams"]), "base": names}
+        return st.fixed_dictionaries(
+            {"name": names, "like": names, "miniature_only": st.booleans(), "overrides": st.just({"seed": 1}), **own}
+        )
     if arguments:
         return st.one_of(*map(values_of, arguments))
     return {
@@ -91,8 +84,8 @@ def test_overrides_survive_the_round_trip_or_are_refused(changes: dict[str, Any]
     assert from_dict(to_dict(changed)) == changed
     assert from_dict(json.loads(json.dumps(to_dict(changed)))) == changed
     for path in PATHS:
-        assert as_json(value_at(changed, path)) == changes.get(path, as_json(value_at(BASE, path)))
-    assert with_overrides(changed, {path: value_at(BASE, path) for path in changes}) == BASE
+        assert at(changed, path) == changes.get(path, at(BASE, path))
+    assert with_overrides(changed, {path: at(BASE, path) for path in changes}) == BASE
 
 
 @given(overrides())
@@ -108,7 +101,15 @@ def test_the_base_is_never_changed(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", sorted(PATHS))
 def test_every_setting_can_be_overridden_with_its_own_value(path: str) -> None:
-    assert with_overrides(BASE, {path: value_at(BASE, path)}) == BASE
+    assert with_overrides(BASE, {path: at(BASE, path)}) == BASE
+
+
+def test_settings_are_read_by_the_names_they_are_written_by() -> None:
+    assert set(flat(BASE)) == set(PATHS)
+    assert (at(BASE, "cams.scales"), at(BASE, "data.root")) == (list(BASE.cams.scales), "/data")
+    for name in ("ritc", "ritc.optim.rate", ""):
+        with pytest.raises(ConfigError, match=f"there is no setting {name!r}"):
+            at(BASE, name)
 
 
 def test_types_come_back_as_they_were() -> None:
@@ -143,6 +144,31 @@ def test_prompts_learn_as_their_settings_say() -> None:
     )
     assert optim == expected
     assert PromptConfig(epochs=0).optim().epochs == 1  # the loop knows no training without epochs
+
+
+# --- systems of a run
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": ""}, "system.name is empty"),
+        ({"name": "a/b", "like": "clims"}, "'a/b' names folders"),
+        ({"name": "x"}, "has method '', expected one of classifier, qa_clims, .*or name a known system"),
+        ({"name": "x", "method": "ritc"}, "has method 'ritc'"),
+        ({"name": "x", "like": "clims", "method": "clims"}, "is like 'clims', which says its method and base"),
+        ({"name": "x", "like": "clims", "base": "clims"}, "leave them out"),
+    ],
+)
+def test_a_system_says_what_it_is_like_or_its_method(values, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        System(**values)
+
+
+def test_no_two_systems_of_a_run_have_one_name() -> None:
+    system = {"name": "x", "like": "clims"}
+    with pytest.raises(ConfigError, match="variants holds one name twice"):
+        with_overrides(BASE, {"variants": [system, system]})
 
 
 # --- misuse

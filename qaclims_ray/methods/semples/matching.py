@@ -22,9 +22,9 @@ from qaclims_ray.methods.region_features import (
     no_regions,
     region_features,
 )
-from qaclims_ray.methods.semples.config import SemplesConfig
+from qaclims_ray.methods.semples.config import PROMPTS_DIR, SemplesConfig
 from qaclims_ray.methods.semples.losses import prompt_contrast, prompt_refinement, segment_label_matching
-from qaclims_ray.methods.semples.prompts import PROMPTS_DIR, load_vectors, start_of_prompts
+from qaclims_ray.methods.semples.prompts import load_vectors, start_of_prompts
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, PromptTemplate, encode_prompts, save_prompts
 from qaclims_ray.models.generators.config import CamNetConfig

@@ -5,9 +5,9 @@ import pytest
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import to_dict, with_overrides
-from qaclims_ray.systems.ablations import TABLES, AblationRow, ablation_table, with_rows
+from qaclims_ray.systems.ablations import TABLES, ablation_table, table_row, with_rows
 from qaclims_ray.systems.checks import check_systems
-from qaclims_ray.systems.table import system_config
+from qaclims_ray.systems.table import system_config, system_of
 
 
 @pytest.mark.parametrize("preset_name", PRESETS)
@@ -44,7 +44,7 @@ def test_no_two_rows_of_a_table_are_the_same_training(table, preset_name):
 
 
 def test_published_figures_are_those_of_the_papers():
-    published = {name: tuple(row.published for row in table.rows) for name, table in TABLES.items()}
+    published = {name: tuple(table.published.get(row.name) for row in table.rows) for name, table in TABLES.items()}
     assert published == {
         "qa_clims_table4": (60.3, 57.7, 67.1, 67.3),
         "qa_clims_table5": (60.2, 61.0, 60.7, 66.3, 64.5, 61.2, 67.0, 67.3),
@@ -59,14 +59,15 @@ def test_published_figures_are_those_of_the_papers():
 def test_rows_without_settings_share_the_system_between_tables():
     in_table_4, in_fat = TABLES["qa_clims_table4"].rows[-1], TABLES["qa_clims_fat"].rows[-1]
     assert in_table_4.name == in_fat.name == "qa_clims"
-    assert with_rows(preset("miniature"), (in_fat,)).variants == ()
+    assert with_rows(preset("voc12"), (in_fat,)).variants == ()
 
 
 def test_a_row_with_settings_is_a_variant_named_after_them():
-    row = AblationRow(label="x", system="qa_clims", overrides={"ritc.omega": 0.2, "ritc.area_weight": 0.0})
-    config = with_rows(preset("miniature"), (row,))
+    wide = table_row("x", "qa_clims", {"ritc.omega": 0.2, "ritc.area_weight": 0.0})
+    config = with_rows(preset("miniature"), (wide,))
     assert config.systems == ("qa_clims-omega_0.2-area_weight_0.0",)
-    resolved = system_config(config, row.name)
+    resolved = system_config(config, wide.name)
+    assert system_of(config, wide.name).label == f"QA-CLIMS, {wide.name}"
     assert (resolved.ritc.omega, resolved.ritc.area_weight) == (0.2, 0.0)
 
 

@@ -6,12 +6,13 @@ import pytest
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.semples.phases import Phase
-from qaclims_ray.run_config import PerSystem, RunConfig, Variant, with_overrides
+from qaclims_ray.run_config import METHODS, RunConfig, System, with_overrides
 from qaclims_ray.stages.train import phase_settings
 from qaclims_ray.systems.checks import check_systems
+from qaclims_ray.systems.known import SYSTEMS
 from qaclims_ray.systems.table import (
     SUPERVISED,
-    SYSTEMS,
+    artifact_kind,
     needs_classifier,
     needs_clip,
     needs_corpus,
@@ -20,10 +21,11 @@ from qaclims_ray.systems.table import (
     systems_with_cams,
     training_order,
     uses_given,
+    with_systems,
 )
 
 
-def _run(*systems: str, variants: tuple[Variant, ...] = (), **overrides: Any) -> RunConfig:
+def _run(*systems: str, variants: tuple[System, ...] = (), **overrides: Any) -> RunConfig:
     config = RunConfig(name="test", systems=systems, variants=variants, data=DataConfig(dataset="voc12", root="/data"))
     return with_overrides(config, {"clip.mask_adapted": True, **overrides})
 
@@ -36,7 +38,7 @@ FINAL = {"goal": "segmentation", "segmentation.net.weights": "random"}
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
-    overrides = {"data.dataset": "miniature", "data.root": "", "cams.given": "/cams"}
+    overrides = {"data.dataset": "miniature", "data.root": "", "given.cams": "/cams"}
     if name == SUPERVISED:
         overrides |= FINAL
     check_systems(_run(name, **overrides))
@@ -114,11 +116,11 @@ def test_a_base_counts_for_what_a_run_needs() -> None:
 
 
 def test_a_variant_is_a_known_system_with_other_settings() -> None:
-    variant = Variant(name="rounds_5", system="semples_2_rounds", overrides={"semples.rounds": 5, "semples.omega": 0.2})
+    variant = System(name="rounds_5", like="semples_2_rounds", overrides={"semples.rounds": 5, "semples.omega": 0.2})
     config = _run("rounds_5", "semples_2_rounds", variants=(variant,))
     check_systems(config)
     system = system_of(config, "rounds_5")
-    assert system.label == "SemPLeS, 2 rounds, rounds_5" and system.kind == "semples"
+    assert system.label == "SemPLeS, 2 rounds, rounds_5" and system.method == "semples"
     resolved = system_config(config, "rounds_5").semples
     assert (resolved.rounds, resolved.omega) == (5, 0.2)
     assert system_config(config, "semples_2_rounds").semples.omega == 0.0
@@ -126,7 +128,7 @@ def test_a_variant_is_a_known_system_with_other_settings() -> None:
 
 
 def test_a_variant_keeps_base_and_needs() -> None:
-    variant = Variant(name="soft", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0.01})
+    variant = System(name="soft", like="qa_clims_prompts", overrides={"ritc.prompt_weight": 0.01})
     config = _run("soft", variants=(variant,))
     check_systems(config)
     assert training_order(config) == ["qa_clims", "soft"] and needs_corpus(config)
@@ -136,13 +138,13 @@ def test_a_variant_keeps_base_and_needs() -> None:
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        (Variant(name="x", system="semple"), "no system 'semple'"),
-        (Variant(name="x", system="semples", overrides={"semples.round": 1}), "no setting 'semples.round'"),
-        (Variant(name="x", system="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
-        (Variant(name="x", system="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
-        (Variant(name="x", system="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
-        (Variant(name="x", system="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
-        (Variant(name="x", system="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
+        (System(name="x", like="semple"), "no system 'semple'"),
+        (System(name="x", like="semples", overrides={"semples.round": 1}), "no setting 'semples.round'"),
+        (System(name="x", like="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
+        (System(name="x", like="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
+        (System(name="x", like="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
+        (System(name="x", like="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
+        (System(name="x", like="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
     ],
 )
 def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
@@ -152,9 +154,31 @@ def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
 
 def test_a_variant_must_not_hide_a_known_system() -> None:
     """With this one, the base of qa_clims would be qa_clims."""
-    config = _run("qa_clims", variants=(Variant(name="qa_clims", system="qa_clims_prompts"),))
-    with pytest.raises(ConfigError, match="'qa_clims' has the name of a known system"):
-        check_systems(config)
+    for variant in (System(name="qa_clims", like="qa_clims_prompts"), System(name="qa_clims", method="clims")):
+        with pytest.raises(ConfigError, match=r"'qa_clims' has the name of a known system; .* set like to qa_clims"):
+            check_systems(_run("qa_clims", variants=(variant,)))
+
+
+def test_a_system_of_a_run_may_stand_by_itself() -> None:
+    own = System(name="own", method="semples", base="qa_clims", overrides={"semples.omega": 0.2})
+    config = _run("own", variants=(own,))
+    check_systems(config)
+    assert training_order(config) == ["qa_clims", "own"] and needs_clip(config) and needs_corpus(config)
+    assert (system_of(config, "own").label, system_config(config, "own").semples.omega) == ("own", 0.2)
+
+
+def test_what_a_system_says_of_itself_stands_before_what_it_takes_over() -> None:
+    own = System(name="own", like="clims", label="Ours", description="Another one.", overrides={"seed": 3})
+    system = system_of(_run("own", variants=(own,)), "own")
+    assert (system.label, system.description, system.method) == ("Ours", "Another one.", "clims")
+    assert set(system.overrides) == {"seed", *SYSTEMS["clims"].overrides}
+
+
+@pytest.mark.parametrize("bases", [("a",), ("b", "a"), ("b", "c", "a")])
+def test_systems_that_start_from_each_other_are_refused(bases) -> None:
+    variants = tuple(System(name=name, method="semples", base=base) for name, base in zip("abc", bases, strict=False))
+    with pytest.raises(ConfigError, match=r"starts from itself: a < .*a"):
+        check_systems(_run("a", variants=variants))
 
 
 # --- what does not fit
@@ -190,7 +214,7 @@ def test_seeds_of_tissue_need_no_masks_settings() -> None:
 
 def test_a_variant_that_nothing_trains_is_refused() -> None:
     with pytest.raises(ConfigError, match="would not be trained: name them in systems"):
-        check_systems(_run("semples", variants=(Variant(name="x", system="semples"),)))
+        check_systems(_run("semples", variants=(System(name="x", like="semples"),)))
 
 
 def test_plain_clips_do_for_clims_and_semples() -> None:
@@ -200,9 +224,9 @@ def test_plain_clips_do_for_clims_and_semples() -> None:
 # --- settings of this run for single systems
 
 
-def _adjusted(*systems: str, entries: dict[str, dict[str, Any]], variants: tuple[Variant, ...] = ()) -> RunConfig:
-    per_system = tuple(PerSystem(system=name, overrides=overrides) for name, overrides in entries.items())
-    return dataclasses.replace(_run(*systems, variants=variants), per_system=per_system)
+def _adjusted(*systems: str, entries: dict[str, dict[str, Any]], variants: tuple[System, ...] = ()) -> RunConfig:
+    own = tuple(System(name=name, like=name, overrides=overrides) for name, overrides in entries.items())
+    return _run(*systems, variants=(*variants, *own))
 
 
 def test_a_system_takes_this_run_s_settings_for_it_and_others_do_not() -> None:
@@ -217,7 +241,7 @@ def test_a_system_takes_this_run_s_settings_for_it_and_others_do_not() -> None:
 
 
 def test_a_run_s_settings_for_a_system_win_over_the_table_s_and_a_variant_s_over_both() -> None:
-    variant = Variant(name="v", system="semples_2_rounds", overrides={"semples.rounds": 4})
+    variant = System(name="v", like="semples_2_rounds", overrides={"semples.rounds": 4})
     entries = {"semples_2_rounds": {"semples.rounds": 3, "semples.omega": 0.2}}
     config = _adjusted("semples_2_rounds", "v", entries=entries, variants=(variant,))
     rounds = [(s.rounds, s.omega) for s in (system_config(config, name).semples for name in config.systems)]
@@ -245,9 +269,22 @@ def test_settings_for_a_system_that_cannot_work_are_refused(entries, message) ->
 
 
 def test_one_system_is_adjusted_once() -> None:
-    entry = PerSystem(system="semples", overrides={"seed": 1})
-    with pytest.raises(ConfigError, match="per_system names one system twice"):
-        dataclasses.replace(_run("semples"), per_system=(entry, entry))
+    entry = System(name="semples", like="semples", overrides={"seed": 1})
+    with pytest.raises(ConfigError, match="variants holds one name twice"):
+        _run("semples", variants=(entry, entry))
+
+
+def test_a_run_of_other_systems_keeps_what_is_set_for_known_ones() -> None:
+    entries = {"semples": {"masks.seed_threshold": 0.6}}
+    config = _adjusted("v", entries=entries, variants=(System(name="v", like="clims"),))
+    other = with_systems(config, ["semples", "w"], [System(name="w", like="semples")])
+    check_systems(other)
+    assert [variant.name for variant in other.variants] == ["semples", "w"]
+    assert [system_config(other, name).masks.seed_threshold for name in other.systems] == [0.6, 0.6]
+
+
+def test_artifacts_keep_the_names_they_have_on_disk() -> None:
+    assert [artifact_kind(method) for method in METHODS[:4]] == ["classifier", "ritc", "clims", "semples"]
 
 
 # --- what starts from the classifier
@@ -265,7 +302,7 @@ def test_one_system_is_adjusted_once() -> None:
     ],
 )
 def test_networks_that_start_from_the_classifier_need_it_trained(overrides, expected) -> None:
-    assert needs_classifier(_run("given_cams", **{"cams.given": "/cams", **overrides})) == expected
+    assert needs_classifier(_run("given_cams", **{"given.cams": "/cams", **overrides})) == expected
 
 
 # --- the fully supervised bound
@@ -282,13 +319,13 @@ def test_the_bound_needs_the_final_network_and_nothing_else() -> None:
 
 def test_all_other_systems_have_cams() -> None:
     names = [name for name in SYSTEMS if not name.startswith("fixed_")]
-    config = _run(*names, **FINAL, **{"cams.given": "/cams"})
+    config = _run(*names, **FINAL, **{"given.cams": "/cams"})
     check_systems(config)
     assert systems_with_cams(config) == [name for name in names if name != SUPERVISED]
 
 
 def test_a_variant_of_the_bound_has_no_cams_either() -> None:
-    variant = Variant(name="wider", system=SUPERVISED, overrides={"segmentation.net.width": 256})
+    variant = System(name="wider", like=SUPERVISED, overrides={"segmentation.net.width": 256})
     config = _run("baseline", "wider", variants=(variant,), **FINAL)
     check_systems(config)
     assert systems_with_cams(config) == ["baseline"]
@@ -308,10 +345,10 @@ def test_given_cams_need_a_folder_and_neither_classifier_nor_clip() -> None:
     for name in ("given_cams", "semples_on_given"):
         with pytest.raises(ConfigError, match=f"system {name} needs CAMs made elsewhere; set cams"):
             check_systems(_run(name))
-    variant = Variant(name="elsewhere", system="semples_on_given", overrides={"cams.given": ""})
+    variant = System(name="elsewhere", like="semples_on_given", overrides={"given.cams": ""})
     with pytest.raises(ConfigError, match="system elsewhere needs CAMs"):
-        check_systems(_run("elsewhere", variants=(variant,), **{"cams.given": "/cams"}))
-    variant = Variant(name="elsewhere", system="semples_on_given", overrides={"cams.given": "/cams"})
+        check_systems(_run("elsewhere", variants=(variant,), **{"given.cams": "/cams"}))
+    variant = System(name="elsewhere", like="semples_on_given", overrides={"given.cams": "/cams"})
     check_systems(_run("elsewhere", variants=(variant,)))
     given, semples = _run("given_cams"), _run("semples_on_given")
     assert not needs_classifier(given) and not needs_clip(given) and not needs_corpus(given)
@@ -331,7 +368,7 @@ def test_given_cams_need_a_folder_and_neither_classifier_nor_clip() -> None:
 )
 def test_given_cams_are_not_given_for_nothing(overrides) -> None:
     with pytest.raises(ConfigError, match="system semples_on_given learns prompts on given CAMs and refines with them"):
-        check_systems(_run("semples_on_given", **{"cams.given": "/cams", **overrides}))
+        check_systems(_run("semples_on_given", **{"given.cams": "/cams", **overrides}))
 
 
 # --- which phases systems share

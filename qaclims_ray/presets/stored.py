@@ -1,0 +1,76 @@
+"""Reading a stored run: the ``config.json`` of a run folder, or a preset file; also those of earlier versions."""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qaclims_ray.data import storage
+from qaclims_ray.data.config import DataConfig
+from qaclims_ray.run_config import RunConfig, flat, from_dict
+
+_OPTIMISER = ("lr", "head_lr_factor", "momentum", "weight_decay", "schedule", "poly_power", "schedule_every",
+              "warmup_steps", "clip_grad_norm")  # fmt: skip
+RENAMED = {
+    "segmentation.optimizer": "segmentation.optim.name",
+    **{f"segmentation.{name}": f"segmentation.optim.{name}" for name in _OPTIMISER},
+    **{f"semples.prompt.{name}": f"semples.prompt.optim.{name}" for name in ("lr", "weight_decay", "schedule")},
+}
+"""Earlier dotted name -> today's; a name that is not there today is left as it is."""
+
+
+def read_run(uri: str) -> RunConfig:
+    """Return the run that a JSON file holds.
+
+    Raises:
+        ConfigError: when it holds something else.
+        ValueError: when it is no JSON.
+    """
+    values = json.loads(storage.read_bytes(uri))
+    return from_dict(upgraded(values) if isinstance(values, dict) else {"": values})
+
+
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings as they are written today; what is of today already stays."""
+    adjusted = [{"name": entry["system"], **entry} for entry in values.get("per_system", ())]
+    found = {name: value for name, value in values.items() if name != "per_system"}
+    if entries := [*adjusted, *values.get("variants", ())]:
+        found["variants"] = [_system(entry) for entry in entries]
+    return renamed(found, RENAMED, _names_today())
+
+
+def _system(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant once said its `system`, and settings of a known system stood in `per_system`."""
+    system = {("like" if name == "system" else name): value for name, value in entry.items()}
+    if overrides := system.get("overrides"):
+        today = _names_today()
+        system["overrides"] = {
+            RENAMED[name] if RENAMED.get(name) in today else name: value for name, value in overrides.items()
+        }
+    return system
+
+
+def renamed(values: Mapping[str, Any], names: Mapping[str, str], today: Iterable[str]) -> dict[str, Any]:
+    """Move settings to their new places.
+
+    Args:
+        values: nested settings.
+        names: earlier dotted name -> new one.
+        today: dotted names that exist today; only moves to one of them are made.
+    """
+    found, known = json.loads(json.dumps(values)), set(today)
+    for old, new in names.items():
+        *parents, last = old.split(".")
+        node = functools.reduce(lambda at, part: at.get(part, {}) if isinstance(at, dict) else {}, parents, found)
+        if new not in known or last not in node:
+            continue
+        value = node.pop(last)
+        *parents, last = new.split(".")
+        node = functools.reduce(lambda at, part: at.setdefault(part, {}), parents, found)
+        node[last] = value
+    return found
+
+
+@functools.cache
+def _names_today() -> frozenset[str]:
+    return frozenset(flat(RunConfig(name="any", data=DataConfig(dataset="miniature"))))
