@@ -27,7 +27,7 @@ from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.images import load_image, load_mask
-from qaclims_ray.data.manifest import Manifest, write_manifest
+from qaclims_ray.data.manifest import Manifest, manifest_artifact, write_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
@@ -47,7 +47,7 @@ from qaclims_ray.stages.stage import vqa_model
 from qaclims_ray.stages.train import phase_settings
 from qaclims_ray.systems.known import SYSTEMS
 from qaclims_ray.systems.table import system_config, system_of
-from qaclims_ray.text.bank import build_bank, write_bank
+from qaclims_ray.text.bank import bank_artifact, build_bank, write_bank
 from qaclims_ray.training.context import LocalContext
 
 QA_CLIMS = "qa_clims"
@@ -120,7 +120,7 @@ class LocalRun:
         data = dataclasses.replace(config.data, root=str(folder / "data"))
         manifest = read_voc(data, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         self.trained, self.scored = training_manifest(manifest, config), scored_manifest(manifest, config)
-        write_manifest(manifest, str(folder / "manifest"), {})
+        write_manifest(manifest, manifest_artifact(str(folder / "manifest"), {}))
         self.clip = load_job_clip(config, torch.device("cpu"))
         self.prompts: dict[str, Path] = {}
         """Folder of each system's last prompts, as far as its network was asked for."""
@@ -196,7 +196,10 @@ class LocalRun:
         folder = self.folder / f"bank-{artifacts.fingerprint_of([artifacts.plain(config.text), config.clip.model])}"
         if not folder.is_dir():
             corpus = self._corpus() if config.text.source == "qape" else None
-            write_bank(build_bank(corpus, self.trained, config.text, self.clip.encode_texts), str(folder), {}, {})
+            write_bank(
+                build_bank(corpus, self.trained, config.text, self.clip.encode_texts),
+                bank_artifact(str(folder), {}, {}),
+            )
         return folder
 
     def _corpus(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from qaclims_ray.presets.table import preset
 from qaclims_ray.stages.ablate import Ablation, artefacts_of, gather, plan_trials, run_ablation, take_over_corpus
 from qaclims_ray.stages.data import run_data, training_manifest
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row
 from tests.cluster.small_run import small_config
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def session():
-    with ray_session(small_config(cluster__num_cpus=9)):
+    with ray_session(needs_of(small_config(cluster__num_cpus=9))):
         yield
 
 

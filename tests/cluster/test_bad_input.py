@@ -27,6 +27,7 @@ from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, save_cam_net
 from qaclims_ray.stages import cams, pipeline
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
@@ -167,7 +168,7 @@ def test_impossible_resources_are_refused_at_once(tmp_path: Path, refused: Run) 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
     """One Ray for the tests below; a run uses one that is there."""
-    with ray_session(small_config(cluster__num_workers=2)):
+    with ray_session(needs_of(small_config(cluster__num_workers=2))):
         yield
 
 

@@ -14,6 +14,7 @@ from qaclims_ray.data.classes import COCO_CLASSES
 from qaclims_ray.presets.table import coco14_plain_clip
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from tests.tiny_coco import name_of, write_coco
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -54,7 +55,7 @@ def test_coco_goes_to_scored_cams_and_its_masks_are_drawn_once(tmp_path: Path) -
     config = with_overrides(coco14_plain_clip(), {**TINY, "data.root": str(root)})
     out, console = tmp_path / "run", Console(record=True, width=100)
     masks = out / "data" / "masks"
-    with ray_session(config):
+    with ray_session(needs_of(config)):
         run_pipeline(config, str(out), until="data", console=console)
         assert len(list((masks / "train").iterdir())) == NUM_TRAIN and len(list((masks / "val").iterdir())) == 2
         # COCO's categories 1, 13 and 90 are label values 1, 12 and 80.

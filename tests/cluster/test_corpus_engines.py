@@ -19,6 +19,7 @@ from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.errors import ModelError, ResourceError
 from qaclims_ray.stages.corpus import CorpusActor
 from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
 from tests.tiny_vlm import write_llava
 
@@ -34,7 +35,7 @@ VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1.0, num_b
 
 @pytest.fixture(scope="module", autouse=True)
 def session():
-    with ray_session(small_config()):
+    with ray_session(needs_of(small_config())):
         yield
 
 

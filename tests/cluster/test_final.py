@@ -20,6 +20,7 @@ from qaclims_ray.stages.compare import CompareArguments, run_compare
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_figures import read_figures
 from tests.cluster.small_run import small_config
 
@@ -46,7 +47,7 @@ def _config(**overrides):
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     """One Ray for all tests; a run uses one that is there."""
-    with ray_session(_config(cluster__num_workers=2)):
+    with ray_session(needs_of(_config(cluster__num_workers=2))):
         yield
 
 

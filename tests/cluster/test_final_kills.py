@@ -16,6 +16,7 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from tests.cluster.kills import MARK, kill_training_worker, kill_tree, mark_checkpoints, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
@@ -42,7 +43,7 @@ def _config():
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     """One Ray for all tests; a run uses one that is there."""
-    with ray_session(_config()):
+    with ray_session(needs_of(_config())):
         yield
 
 

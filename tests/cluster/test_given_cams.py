@@ -16,6 +16,7 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages.data import scored_manifest
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from tests.cluster.small_run import small_config
 
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     """One Ray for all tests; a run uses one that is there."""
-    with ray_session(small_config()):
+    with ray_session(needs_of(small_config())):
         yield
 
 

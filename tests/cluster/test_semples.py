@@ -11,6 +11,7 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.models.clip.prompts import load_prompts
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -38,7 +39,7 @@ def _config(*systems: str, workers: int = 0):
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     """One Ray for all tests; a run uses one that is there."""
-    with ray_session(small_config(cluster__num_workers=2)):
+    with ray_session(needs_of(small_config(cluster__num_workers=2))):
         yield
 
 

@@ -17,6 +17,7 @@ from qaclims_ray.presets.table import luad_histoseg
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.pipeline import print_results, run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.resources import needs_of
 from tests.tiny_tissue import write_luad
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -64,7 +65,7 @@ TINY: dict[str, Any] = {
 def config(tmp_path_factory) -> Iterator[RunConfig]:
     root = write_luad(tmp_path_factory.mktemp("tissue") / "LUAD-HistoSeg", num_train=64, num_val=8, num_test=8, side=32)
     config = with_overrides(luad_histoseg(), {**TINY, "data.root": str(root)})
-    with ray_session(config):
+    with ray_session(needs_of(config)):
         yield config
 
 

@@ -13,7 +13,7 @@ from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.histology import labels_of_name, read_histology
 from qaclims_ray.data.images import load_mask
-from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
+from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.errors import ConfigError, DataError
 from tests.tiny_tissue import WHITE, save_mask, write_luad
 
@@ -181,7 +181,7 @@ def test_another_folder_is_none_of_the_two(tmp_path: Path) -> None:
 
 def test_a_manifest_remembers_that_there_is_no_background(tmp_path: Path) -> None:
     manifest = read(write_luad(tmp_path / "data"), tmp_path / "masks")
-    write_manifest(manifest, str(tmp_path / "manifest"), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path / "manifest"), {}))
     found = read_manifest(str(tmp_path / "manifest"))
     assert found == manifest and not found.has_background
     assert found.fingerprint() != Manifest(found.class_names, found.records).fingerprint()

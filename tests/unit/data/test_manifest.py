@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest, summarise, write_manifest
+from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, read_manifest, summarise, write_manifest
 from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 
 CLASSES = ("cat", "dining table")
@@ -26,7 +26,7 @@ def manifest() -> Manifest:
 
 
 def test_it_comes_back_as_it_was_written(manifest: Manifest, tmp_path: Path) -> None:
-    write_manifest(manifest, str(tmp_path / "manifest"), {"root": "/data"})
+    write_manifest(manifest, manifest_artifact(str(tmp_path / "manifest"), {"root": "/data"}))
     again = read_manifest(str(tmp_path / "manifest"))
     assert again == manifest
     assert again.notes == manifest.notes
@@ -36,14 +36,14 @@ def test_it_comes_back_as_it_was_written(manifest: Manifest, tmp_path: Path) -> 
 @pytest.mark.parametrize("records", [(), (record("only"),)])
 def test_empty_and_unlabelled_manifests_come_back(records: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     manifest = Manifest(CLASSES, records)
-    write_manifest(manifest, str(tmp_path), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path), {}))
     assert read_manifest(str(tmp_path)) == manifest
     assert manifest.label_matrix().shape == (len(records), 2)
 
 
 def test_it_lives_in_an_fsspec_store(manifest: Manifest) -> None:
     uri = "memory://bucket/run/manifest"
-    write_manifest(manifest, uri, {})
+    write_manifest(manifest, manifest_artifact(uri, {}))
     assert read_manifest(uri) == manifest
     assert {
         path.rsplit("/", 1)[-1] for path in fsspec.filesystem("memory").ls("/bucket/run/manifest", detail=False)
@@ -55,7 +55,7 @@ def test_it_lives_in_an_fsspec_store(manifest: Manifest) -> None:
 
 def test_it_lives_in_s3(manifest: Manifest, s3_bucket: str) -> None:
     uri = f"{s3_bucket}/run/manifest"
-    write_manifest(manifest, uri, {"root": s3_bucket})
+    write_manifest(manifest, manifest_artifact(uri, {"root": s3_bucket}))
     assert read_manifest(uri) == manifest
     assert artifacts.is_current(uri, "manifest", {"root": s3_bucket}, {})
     filesystem, path = storage.arrow_filesystem(f"{uri}/manifest.parquet")
@@ -63,14 +63,14 @@ def test_it_lives_in_s3(manifest: Manifest, s3_bucket: str) -> None:
 
 
 def test_a_person_can_read_the_table(manifest: Manifest, tmp_path: Path) -> None:
-    write_manifest(manifest, str(tmp_path), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path), {}))
     table = pandas.read_parquet(tmp_path / "manifest.parquet")
     assert table["image_id"].tolist() == ["a", "b", "c"]
     assert [list(labels) for labels in table["labels"]] == [[0], [0, 1], []]
 
 
 def test_the_meta_counts_what_is_there(manifest: Manifest, tmp_path: Path) -> None:
-    meta = write_manifest(manifest, str(tmp_path), {})
+    meta = write_manifest(manifest, manifest_artifact(str(tmp_path), {}))
     assert meta.summary == summarise(manifest)
     assert meta.summary["images_by_split"] == {"train": 3, "val": 1}
     assert meta.summary["images_by_class"] == {"cat": 2, "dining table": 1}
@@ -126,7 +126,7 @@ def test_reading_nothing_names_the_verb(tmp_path: Path) -> None:
 
 
 def test_a_half_written_manifest_does_not_count(manifest: Manifest, tmp_path: Path) -> None:
-    write_manifest(manifest, str(tmp_path), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path), {}))
     (tmp_path / "meta.json").unlink()
     with pytest.raises(ArtifactError, match="no complete manifest"):
         read_manifest(str(tmp_path))
@@ -134,7 +134,7 @@ def test_a_half_written_manifest_does_not_count(manifest: Manifest, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["remove", "cut", "text", "foreign"])
 def test_a_broken_table_is_refused(manifest: Manifest, tmp_path: Path, damage: str) -> None:
-    write_manifest(manifest, str(tmp_path), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path), {}))
     path = tmp_path / "manifest.parquet"
     match damage:
         case "remove":
@@ -150,8 +150,8 @@ def test_a_broken_table_is_refused(manifest: Manifest, tmp_path: Path, damage: s
 
 
 def test_a_table_that_its_meta_does_not_describe_is_refused(manifest: Manifest, tmp_path: Path) -> None:
-    write_manifest(manifest, str(tmp_path / "one"), {})
-    write_manifest(Manifest(CLASSES, manifest.records[:2]), str(tmp_path / "two"), {})
+    write_manifest(manifest, manifest_artifact(str(tmp_path / "one"), {}))
+    write_manifest(Manifest(CLASSES, manifest.records[:2]), manifest_artifact(str(tmp_path / "two"), {}))
     (tmp_path / "two/manifest.parquet").replace(tmp_path / "one/manifest.parquet")
     with pytest.raises(ArtifactError, match="describes"):
         read_manifest(str(tmp_path / "one"))
@@ -166,4 +166,4 @@ def test_another_artefact_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="cannot be written"):
-        write_manifest(manifest, str(tmp_path / "file"), {})
+        write_manifest(manifest, manifest_artifact(str(tmp_path / "file"), {}))

@@ -8,7 +8,7 @@ import pytest
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.images import load_mask
-from qaclims_ray.data.manifest import Manifest, read_manifest, write_manifest
+from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.data.voc import OFFICIAL_COUNTS, read_voc
 from qaclims_ray.errors import ConfigError, DataError
 from tests.unit.data.tiny_data_sets import IMAGES, annotation, image_bytes, mask_bytes, voc_config
@@ -337,7 +337,7 @@ def test_it_reads_s3_as_it_reads_a_folder(make_voc: MakeVoc, s3_bucket: str) -> 
     assert labels_of(remote) == labels_of(read_voc(voc_config(root)))
     assert remote.records[0].image_uri == f"{s3_bucket}/sets/VOC2012/JPEGImages/2007_01.jpg"
     assert load_mask(str(remote.records[0].mask_uri)).shape == (16, 24)
-    write_manifest(remote, f"{s3_bucket}/voc-run/manifest", {})
+    write_manifest(remote, manifest_artifact(f"{s3_bucket}/voc-run/manifest", {}))
     assert read_manifest(f"{s3_bucket}/voc-run/manifest") == remote
 
 

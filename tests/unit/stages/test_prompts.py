@@ -15,7 +15,7 @@ from rich.console import Console
 from qaclims_ray import cli
 from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.manifest import ImageRecord, Manifest, write_manifest
+from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.miniature.vocabulary import CLASSES
 from qaclims_ray.models.clip.frozen import FrozenClip
@@ -72,7 +72,7 @@ def run(tmp_path: Path) -> tuple[RunConfig, RunLayout, Manifest]:
     layout = RunLayout(str(tmp_path / "runs" / "mini"))
     storage.write_bytes(layout.config, json.dumps(to_dict(config)).encode())
     manifest = manifest_of(tmp_path, ((0,), (), (1, 6), (1,)))
-    write_manifest(manifest, layout.manifest, {}, {})
+    write_manifest(manifest, manifest_artifact(layout.manifest, {}))
     prompts_folder(layout.prompts("semples"), shipped_clip(), word="grass")
     return config, layout, manifest
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
-from qaclims_ray.text.bank import TextBank, build_bank, read_bank, require_pairs, write_bank
+from qaclims_ray.text.bank import TextBank, bank_artifact, build_bank, read_bank, require_pairs, write_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.prompts import pair_prompts
 
@@ -214,7 +214,7 @@ def test_summary_counts_pairs_texts_and_what_is_cut(caplog):
 
 def written(tmp_path, bank: TextBank):
     uri = str(tmp_path / "bank")
-    write_bank(bank, uri, {"template": "x"}, {"corpus": "c0ffee", "manifest": "81ab", "clip": "77"})
+    write_bank(bank, bank_artifact(uri, {"template": "x"}, {"corpus": "c0ffee", "manifest": "81ab", "clip": "77"}))
     return uri
 
 
@@ -266,7 +266,7 @@ def test_reading_refuses_a_broken_bank(tmp_path, name, damage):
 
 def test_reading_refuses_files_of_two_banks(tmp_path):
     uri = written(tmp_path, example_bank())
-    write_bank(example_bank(source="class_names"), str(tmp_path / "other"), {}, {})
+    write_bank(example_bank(source="class_names"), bank_artifact(str(tmp_path / "other"), {}, {}))
     (tmp_path / "other" / "texts.parquet").replace(tmp_path / "bank" / "texts.parquet")
     with pytest.raises(ArtifactError, match="do not belong together"):
         read_bank(uri)
