@@ -19,9 +19,9 @@ from torch import Tensor
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError, DataError
 
-KIND = "manifest"
+_KIND = "manifest"
 """Kind of the artefact."""
-FILE_NAME = "manifest.parquet"
+_FILE_NAME = "manifest.parquet"
 """Name of the table in the artefact's folder."""
 
 _SCHEMA = pa.schema(
@@ -152,9 +152,9 @@ def write_manifest(
     table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
     metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
-    with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
+    with storage.publishing(storage.join(uri, _FILE_NAME)) as local_path:
         pq.write_table(table, local_path, compression="zstd")
-    return artifacts.write_meta(uri, KIND, settings, inputs or {}, summarise(manifest))
+    return artifacts.write_meta(uri, _KIND, settings, inputs or {}, summarise(manifest))
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -163,8 +163,8 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ArtifactError: when it is absent, incomplete, broken, or not what its meta describes.
     """
-    meta = artifacts.require(uri, KIND, verb="data")
-    path = storage.join(uri, FILE_NAME)
+    meta = artifacts.require(uri, _KIND, verb="data")
+    path = storage.join(uri, _FILE_NAME)
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
         metadata = table.schema.metadata or {}

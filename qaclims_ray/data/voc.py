@@ -19,7 +19,7 @@ from qaclims_ray.data.label_files import find_label_file, image_id_of, read_labe
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.validation import (
     Fault,
-    Progress,
+    OnProgress,
     RawImage,
     check_class_names,
     check_splits,
@@ -30,7 +30,7 @@ from qaclims_ray.data.validation import (
 )
 from qaclims_ray.errors import ConfigError, DataError
 
-OFFICIAL_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
+VOC_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
 """Images in VOC 2012's segmentation lists and in the augmented training list."""
 
 _ROOTS = ("", "VOC2012", "VOCdevkit/VOC2012")
@@ -53,7 +53,7 @@ def read_voc(
     *,
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Manifest:
     """Read and check a data set in VOC's layout.
 
@@ -252,7 +252,7 @@ def _twice(image_files: Sequence[str], wanted: Mapping[str, object]) -> list[Fau
 def _count_notes(splits: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> list[str]:
     notes = []
     for split, ids in splits.items():
-        official = OFFICIAL_COUNTS.get(split) if tuple(class_names) == VOC_CLASSES else None
+        official = VOC_COUNTS.get(split) if tuple(class_names) == VOC_CLASSES else None
         if official is None:
             notes.append(f"{split}: {len(ids)} images")
         elif official == len(ids):

@@ -122,7 +122,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
             progress=progress,
         )
     frame = table.read_corpus(stage.layout.corpus_table)
-    summary = build.summarise(frame)
+    summary = build.summarise_corpus(frame)
     build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
     meta = artifacts.write_meta(uri, "corpus", settings, inputs, summary)
     stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})

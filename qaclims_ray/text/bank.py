@@ -27,7 +27,7 @@ from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.encode import Encode, Tokenize, encode_distinct, texts_at_limit
 from qaclims_ray.text.prompts import PairPrompts, foreground_weights, pair_prompts
 
-KIND = "text_bank"
+_KIND = "text_bank"
 """Kind of the artefact."""
 
 _TEXTS, _FEATURES, _PAIRS = "texts.parquet", "features.safetensors", "pairs.parquet"
@@ -297,7 +297,7 @@ def write_bank(bank: TextBank, uri: str, settings: Any, inputs: Mapping[str, str
             pq.write_table(table, local_path, compression="zstd")
     features = bank.features.detach().cpu().contiguous()
     storage.write_bytes(storage.join(uri, _FEATURES), safetensors.torch.save({"features": features}))
-    return artifacts.write_meta(uri, KIND, settings, inputs, bank.summary())
+    return artifacts.write_meta(uri, _KIND, settings, inputs, bank.summary())
 
 
 def _ragged(padded: Tensor, counts: Tensor) -> list[list]:
@@ -310,7 +310,7 @@ def read_bank(uri: str) -> TextBank:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
-    meta = artifacts.require(uri, KIND, verb="text")
+    meta = artifacts.require(uri, _KIND, verb="text")
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())
