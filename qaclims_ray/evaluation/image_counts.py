@@ -153,8 +153,8 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
     path = storage.join(uri, IMAGE_COUNTS_FILE)
     if not storage.exists(path):
         raise ArtifactError(
-            f"{uri} has scores but no {IMAGE_COUNTS_FILE}: it was made by an earlier version, which kept no counts per image. "
-            f"Make it again: {remedy}"
+            f"{uri} has scores but no {IMAGE_COUNTS_FILE}: it was made by an earlier version, which kept no counts per "
+            f"image. Make it again: {remedy}"
         )
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
