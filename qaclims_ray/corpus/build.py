@@ -242,7 +242,7 @@ def failed_images(corpus: pd.DataFrame) -> dict[str, str]:
     return reasons
 
 
-def summarise(corpus: pd.DataFrame) -> dict[str, Any]:
+def summarise_corpus(corpus: pd.DataFrame) -> dict[str, Any]:
     """Return the counts worth a look, as JSON types."""
     answered: Any = corpus[corpus["status"] == "ok"]
     answers: Any = answered["answer"]

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 
 from qaclims_ray.errors import ConfigError
 
-Kind = Literal["foreground", "background"]
+QuestionKind = Literal["foreground", "background"]
 Group = Literal["objects", "scene", "fine_grained", "alias"]
 
-KIND_OF_GROUP: dict[str, Kind] = {
+KIND_OF_GROUP: dict[str, QuestionKind] = {
     "objects": "background",
     "scene": "background",
     "fine_grained": "foreground",
@@ -35,7 +35,7 @@ class Question:
 
     template: str
     """Text with one ``{}`` for the class name."""
-    kind: Kind
+    kind: QuestionKind
     """Whether its answers describe the class or what surrounds it."""
     group: Group
     """The paper's question type."""
@@ -163,14 +163,14 @@ def _entry_faults(entry: object) -> list[str]:
         faults.append(f"lacks {', '.join(missing)}")
     if unknown := sorted(entry.keys() - fields):
         faults.append(f"has unknown key(s) {', '.join(unknown)}")
-    for field, allowed in (("kind", get_args(Kind)), ("group", get_args(Group))):
+    for field, allowed in (("kind", get_args(QuestionKind)), ("group", get_args(Group))):
         if field in entry and entry[field] not in allowed:
             faults.append(f"{field} is {entry[field]!r}, expected one of {', '.join(allowed)}")
     if "template" in entry:
         faults += _template_faults(entry["template"])
     group, kind = entry.get("group"), entry.get("kind")
     expected_kind = KIND_OF_GROUP.get(group) if isinstance(group, str) else None
-    if expected_kind is not None and kind in get_args(Kind) and kind != expected_kind:
+    if expected_kind is not None and kind in get_args(QuestionKind) and kind != expected_kind:
         faults.append(f"group {group} asks for the {expected_kind}, but kind is {kind}")
     return faults
 

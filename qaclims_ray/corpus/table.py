@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError
 
-KIND = "corpus"
-"""Kind of the artefact."""
 PLAN_NAME = "_plan.json"
 """The underscore hides it from readers that take a folder of Parquet files as one table."""
 """Name of the file that says which shards there must be."""

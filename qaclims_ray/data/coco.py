@@ -16,10 +16,10 @@ from qaclims_ray.data.coco_annotations import AnnotatedImage, read_annotations
 from qaclims_ray.data.coco_masks import region_decoder
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.validation import Fault, Progress, RawImage, check_splits, fail_on, inspect_images
+from qaclims_ray.data.validation import Fault, OnProgress, RawImage, check_splits, fail_on, inspect_images
 from qaclims_ray.errors import ConfigError, DataError
 
-OFFICIAL_COUNTS: Mapping[str, tuple[int, int]] = {"train": (82783, 82081), "val": (40504, 40137)}
+COCO_COUNTS: Mapping[str, tuple[int, int]] = {"train": (82783, 82081), "val": (40504, 40137)}
 """Images of each split as published, and those that have an annotation."""
 
 ANNOTATIONS = "annotations"
@@ -36,7 +36,7 @@ class CocoData:
     """Image id -> what its mask is drawn from."""
 
 
-def read_coco(config: DataConfig, masks_uri: str, *, on_progress: Progress | None = None) -> CocoData:
+def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | None = None) -> CocoData:
     """Read and check COCO 2014; the masks are still to be drawn.
 
     Args:
@@ -86,10 +86,10 @@ def _check_settings(config: DataConfig) -> None:
             "coco14 has its labels in the annotation files; set data.labels to auto and leave data.label_file empty"
         )
     wanted = (config.train_split, config.eval_split, config.test_split)
-    if unknown := sorted({split for split in wanted if split not in OFFICIAL_COUNTS}):
+    if unknown := sorted({split for split in wanted if split not in COCO_COUNTS}):
         raise ConfigError(
             f"coco14 has no split {', '.join(unknown)}; set data.train_split, data.eval_split and data.test_split to "
-            f"some of {', '.join(OFFICIAL_COUNTS)}"
+            f"some of {', '.join(COCO_COUNTS)}"
         )
 
 
@@ -152,7 +152,7 @@ def _with_mask(record: ImageRecord, masks_uri: str) -> ImageRecord:
 
 
 def _count_note(split: str, num_images: int, num_labelled: int) -> str:
-    published = OFFICIAL_COUNTS[split]
+    published = COCO_COUNTS[split]
     same = "as published" if (num_images, num_labelled) == published else f"published are {published[1]}"
     dropped = num_images - num_labelled
     return f"{split}: {num_labelled} images with an annotation, {same}; {dropped} without any are left out"

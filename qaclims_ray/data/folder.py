@@ -14,7 +14,7 @@ from qaclims_ray.data.label_files import LabelTable, find_label_file, image_id_o
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.validation import (
     Fault,
-    Progress,
+    OnProgress,
     RawImage,
     check_class_names,
     check_splits,
@@ -25,7 +25,7 @@ from qaclims_ray.data.validation import (
 from qaclims_ray.errors import ConfigError, DataError
 
 
-def read_folder(config: DataConfig, *, on_progress: Progress | None = None) -> Manifest:
+def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) -> Manifest:
     """Read and check a folder of images.
 
     Without a split column every image is in both the training and the scored split.

@@ -21,7 +21,7 @@ from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.validation import (
     Fault,
-    Progress,
+    OnProgress,
     RawImage,
     fail_on,
     in_threads,
@@ -54,7 +54,7 @@ _LABELS = re.compile(r"\[([^\[\]]*)\]$")
 _DIGITS = re.compile(r"[01](?:[\s,]*[01])*")
 
 
-def read_histology(config: DataConfig, masks_uri: str, *, on_progress: Progress | None = None) -> Manifest:
+def read_histology(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | None = None) -> Manifest:
     """Read and check a data set in the layout of `config.dataset`; translate its masks.
 
     Args:

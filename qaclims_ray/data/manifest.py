@@ -20,9 +20,9 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.errors import ArtifactError, DataError
 
-KIND = "manifest"
+_KIND = "manifest"
 """Kind of the artefact."""
-FILE_NAME = "manifest.parquet"
+_FILE_NAME = "manifest.parquet"
 """Name of the table in the artefact's folder."""
 
 _SCHEMA = pa.schema(
@@ -144,7 +144,7 @@ def manifest_artifact(uri: str, settings: Any, inputs: Mapping[str, str] | None 
         settings: the settings it is made from (a config dataclass or JSON-like value).
         inputs: name of each input -> its fingerprint, where there is any.
     """
-    return Artifact(uri=uri, kind=KIND, settings=settings, inputs=inputs or {}, verb="data")
+    return Artifact(uri=uri, kind=_KIND, settings=settings, inputs=inputs or {}, verb="data")
 
 
 def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.ArtifactMeta:
@@ -160,7 +160,7 @@ def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.Artifact
     table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
     metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
-    with storage.publishing(storage.join(artifact.uri, FILE_NAME)) as local_path:
+    with storage.publishing(storage.join(artifact.uri, _FILE_NAME)) as local_path:
         pq.write_table(table, local_path, compression="zstd")
     return artifact.complete(summarise(manifest))
 
@@ -171,8 +171,8 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ArtifactError: when it is absent, incomplete, broken, or not what its meta describes.
     """
-    meta = artifacts.require(uri, KIND, verb="data")
-    path = storage.join(uri, FILE_NAME)
+    meta = artifacts.require(uri, _KIND, verb="data")
+    path = storage.join(uri, _FILE_NAME)
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
         metadata = table.schema.metadata or {}

@@ -27,7 +27,7 @@ NUM_THREADS = 8
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the number of images done and the number in all."""
 
 
@@ -123,7 +123,7 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
 
 
 def inspect_images(
-    images: Sequence[RawImage], num_classes: int, *, decode: bool, on_progress: Progress | None = None
+    images: Sequence[RawImage], num_classes: int, *, decode: bool, on_progress: OnProgress | None = None
 ) -> tuple[tuple[ImageRecord, ...], list[Fault]]:
     """Open every image and mask; return the records of sound images, and all faults.
 

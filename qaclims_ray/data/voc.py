@@ -19,7 +19,7 @@ from qaclims_ray.data.label_files import find_label_file, image_id_of, read_labe
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.validation import (
     Fault,
-    Progress,
+    OnProgress,
     RawImage,
     check_class_names,
     check_splits,
@@ -30,7 +30,7 @@ from qaclims_ray.data.validation import (
 )
 from qaclims_ray.errors import ConfigError, DataError
 
-OFFICIAL_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
+VOC_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
 """Images in VOC 2012's segmentation lists and in the augmented training list."""
 
 _ROOTS = ("", "VOC2012", "VOCdevkit/VOC2012")
@@ -40,7 +40,7 @@ _CONTEXT_FOLDER = "SegmentationContext"
 
 
 @dataclass(frozen=True)
-class _Labels:
+class _ImageLabels:
     """Image id -> class names as the source spells them; None leaves them to the masks."""
 
     names: Mapping[str, tuple[str, ...]] | None
@@ -53,7 +53,7 @@ def read_voc(
     *,
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Manifest:
     """Read and check a data set in VOC's layout.
 
@@ -144,7 +144,7 @@ def _read_list(split: str, text: str) -> tuple[list[str], list[Fault]]:
     return list(ids), faults
 
 
-def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _Labels:
+def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _ImageLabels:
     source: Literal["annotations", "file", "masks"] | None = None if config.labels == "auto" else config.labels
     annotations = {}
     if source == "annotations" or (source is None and not config.label_file):
@@ -155,7 +155,7 @@ def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _La
         return _labels_from_annotations(annotations, image_ids)
     if source != "masks" and (label_file := find_label_file(root, config.label_file)):
         table = read_label_file(label_file)
-        return _Labels(table.labels, table.faults, f"labels from the file {label_file}")
+        return _ImageLabels(table.labels, table.faults, f"labels from the file {label_file}")
     if source == "file":
         raise DataError(f"data.labels is file, but there is no label file in {root}; name one in data.label_file")
     if not any(storage.list_files(storage.join(root, folder)) for folder in _MASK_FOLDERS):
@@ -163,10 +163,10 @@ def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _La
             f"{root} has no image-level labels: expected Annotations/*.xml, image_labels.json or .csv, or masks in "
             "SegmentationClass; a label file elsewhere is named in data.label_file"
         )
-    return _Labels(None, (), "labels from the masks: these are pixel labels, brought down to image level")
+    return _ImageLabels(None, (), "labels from the masks: these are pixel labels, brought down to image level")
 
 
-def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence[str]) -> _Labels:
+def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence[str]) -> _ImageLabels:
     known = [image_id for image_id in image_ids if image_id in annotations]
     names, faults = {}, []
     for image_id, result in zip(known, in_threads(_read_annotation, [annotations[key] for key in known]), strict=True):
@@ -174,7 +174,7 @@ def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence
             faults.append(dataclasses.replace(result, subject=image_id))
             result = ()  # the fault is reported already, as what it is
         names[image_id] = result
-    return _Labels(names, faults, "labels from Annotations, objects marked difficult included")
+    return _ImageLabels(names, faults, "labels from Annotations, objects marked difficult included")
 
 
 def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
@@ -252,7 +252,7 @@ def _twice(image_files: Sequence[str], wanted: Mapping[str, object]) -> list[Fau
 def _count_notes(splits: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> list[str]:
     notes = []
     for split, ids in splits.items():
-        official = OFFICIAL_COUNTS.get(split) if tuple(class_names) == VOC_CLASSES else None
+        official = VOC_COUNTS.get(split) if tuple(class_names) == VOC_CLASSES else None
         if official is None:
             notes.append(f"{split}: {len(ids)} images")
         elif official == len(ids):

@@ -21,7 +21,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, label_value
 from qaclims_ray.errors import ArtifactError
 
-FILE_NAME = "image_counts.parquet"
+IMAGE_COUNTS_FILE = "image_counts.parquet"
 FORMAT = 1
 """Goes into the fingerprint of every artefact that holds the table: those made before it are made again."""
 
@@ -118,7 +118,7 @@ def write_image_counts(uri: str, figures: Iterable[CountedFigure], class_names: 
                 for column, cell in zip(columns.values(), row, strict=True):
                     column.append(cell)
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
+    with storage.publishing(storage.join(uri, IMAGE_COUNTS_FILE)) as local_path:
         pq.write_table(table, local_path, compression="zstd")
 
 
@@ -150,11 +150,11 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
     Raises:
         ArtifactError: when it is absent (made by an earlier version) or broken.
     """
-    path = storage.join(uri, FILE_NAME)
+    path = storage.join(uri, IMAGE_COUNTS_FILE)
     if not storage.exists(path):
         raise ArtifactError(
-            f"{uri} has scores but no {FILE_NAME}: it was made by an earlier version, which kept no counts per image. "
-            f"Make it again: {remedy}"
+            f"{uri} has scores but no {IMAGE_COUNTS_FILE}: it was made by an earlier version, which kept no counts per "
+            f"image. Make it again: {remedy}"
         )
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from qaclims_ray.miniature.canvas import IMAGE_SIZE
 from qaclims_ray.miniature.tokenizer import clip_vocabulary, write_clip_tokenizer
+from qaclims_ray.models.clip.checkpoint import MASK_TOKENS_FILE, MASK_TOKENS_KEY
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-MASK_TOKENS_FILE = "mask_tokens.safetensors"
-MASK_TOKENS_KEY = "mask_embedding"
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 """Normalisation of every channel of pixels in 0..1."""

@@ -37,7 +37,7 @@ from qaclims_ray.models.clip.mask_tokens import encode_masked_image, patches_on
 
 logger = logging.getLogger(__name__)
 
-STREAM = 1
+CLIP_STREAM = 1
 """Stream of scenes that only this training sees."""
 
 TRAINING_FILE = "training.json"
@@ -126,7 +126,7 @@ def draw_batch(data: SceneTensors, settings: ClipPretrainingSettings, *, seed: i
     is_on = patches_on(token_mask, (patch_px, patch_px)).view(-1, 1, side, side)
     is_on = is_on.repeat_interleave(patch_px, 2).repeat_interleave(patch_px, 3)  # (region, 1, height, width)
     visible = visible_area(things, mask * is_on, NUM_STUFF + NUM_CLASSES)
-    captions = draw_captions(np.random.default_rng((STREAM, seed, step)))
+    captions = draw_captions(np.random.default_rng((CLIP_STREAM, seed, step)))
     degrees = match_degrees(visible, data.colors[index], data.patterns[index], captions, settings.match)
     return ClipBatch(pixels=pixels * mask, token_mask=token_mask, captions=captions, degrees=degrees)
 
@@ -147,14 +147,14 @@ def soft_contrast(
     return picture_loss + caption_weight * (caption_losses * counts).sum() / counts.sum().clamp(min=1)
 
 
-def learning_rate_factor(step: int, settings: ClipPretrainingSettings) -> float:
+def warmup_cosine(step: int, settings: ClipPretrainingSettings) -> float:
     """Linear warm-up, then half a cosine to zero."""
     warmup = min(1.0, (step + 1) / settings.warmup_steps)
     return warmup * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / settings.steps)))
 
 
 @dataclass(kw_only=True)
-class _Run:
+class _ClipTraining:
     """What changes while training."""
 
     model: open_clip.CLIP
@@ -166,13 +166,13 @@ class _Run:
     seconds: float = 0.0
 
 
-def _start(settings: ClipPretrainingSettings, seed: int, state_path: Path) -> _Run:
+def _start(settings: ClipPretrainingSettings, seed: int, state_path: Path) -> _ClipTraining:
     """Build the model, and take up a run that was cut."""
     model, mask_embedding = build_clip(settings.shape, seed=seed)
     parameters = [*model.parameters(), mask_embedding]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     assert isinstance(model.visual, VisionTransformer)
-    run = _Run(model=model, visual=model.visual, mask_embedding=mask_embedding, optimizer=optimizer)
+    run = _ClipTraining(model=model, visual=model.visual, mask_embedding=mask_embedding, optimizer=optimizer)
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         if state["settings"] != asdict(settings) or state["seed"] != seed:
@@ -186,7 +186,7 @@ def _start(settings: ClipPretrainingSettings, seed: int, state_path: Path) -> _R
     return run
 
 
-def _save(run: _Run, settings: ClipPretrainingSettings, seed: int, out_dir: Path) -> None:
+def _save(run: _ClipTraining, settings: ClipPretrainingSettings, seed: int, out_dir: Path) -> None:
     """Write usable weights and the state to resume from."""
     write_weights(out_dir, run.model, run.mask_embedding)
     state = {
@@ -211,11 +211,11 @@ def _is_finished(settings: ClipPretrainingSettings, seed: int, out_dir: Path) ->
 
 
 def training_step(
-    run: _Run, batch: ClipBatch, tokenize: Callable[[list[str]], Tensor], settings: ClipPretrainingSettings
+    run: _ClipTraining, batch: ClipBatch, tokenize: Callable[[list[str]], Tensor], settings: ClipPretrainingSettings
 ) -> float:
     """Take one optimiser step and return the loss."""
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.learning_rate * learning_rate_factor(run.step, settings)
+        group["lr"] = settings.learning_rate * warmup_cosine(run.step, settings)
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.use_bfloat16):
         regions = encode_masked_image(run.visual, run.mask_embedding, batch.pixels, batch.token_mask)
     regions = nn.functional.normalize(regions.float(), dim=-1)
@@ -258,7 +258,7 @@ def train_clip(
     write_skeleton(out_dir, settings.shape)
     tokenize = open_clip.get_tokenizer(f"local-dir:{out_dir}")
     run = _start(settings, seed, out_dir / _STATE_FILE)
-    data = scene_tensors(scenes(settings.num_images, stream=STREAM, seed=seed, settings=CLIP_SET))
+    data = scene_tensors(scenes(settings.num_images, stream=CLIP_STREAM, seed=seed, settings=CLIP_SET))
     losses: list[float] = []
     last_step = min(settings.steps, stop_after or settings.steps)
     began = time.perf_counter() - run.seconds
@@ -279,7 +279,7 @@ def train_clip(
     return losses
 
 
-def _log_progress(run: _Run, settings: ClipPretrainingSettings, recent: list[float]) -> None:
+def _log_progress(run: _ClipTraining, settings: ClipPretrainingSettings, recent: list[float]) -> None:
     seconds_left = (settings.steps - run.step) * run.seconds / run.step
     logger.info(
         "clip step %d/%d loss %.4f scale %.1f %.0f s gone %.0f s left",

@@ -18,7 +18,7 @@ from qaclims_ray.miniature.scenes import WEAK_SET, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, NUM_CLASSES, NUM_STUFF, STUFF
 from qaclims_ray.models.clip.frozen import FrozenClip
 
-STREAM = 3
+PROBE_STREAM = 3
 """Stream of scenes that only the probe sees."""
 
 
@@ -75,7 +75,7 @@ def probe(clip: FrozenClip, *, num_images: int = 400, seed: int = 77) -> dict[st
     Returns:
         One row a sort of region.
     """
-    drawn = scenes(num_images, stream=STREAM, seed=seed, settings=WEAK_SET)
+    drawn = scenes(num_images, stream=PROBE_STREAM, seed=seed, settings=WEAK_SET)
     data = scene_tensors(drawn)
     things = data.things.long()
     thing = torch.tensor([NUM_STUFF + item.class_ids[-1] for item in drawn])

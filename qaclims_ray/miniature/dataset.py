@@ -21,7 +21,7 @@ from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.miniature.scenes import WEAK_SET, Scene, SceneSettings, scenes
 from qaclims_ray.miniature.vocabulary import CLASSES, STUFF
 
-STREAM = 0
+WEAK_STREAM = 0
 """Stream of scenes of the weakly labelled set."""
 
 _VAL_FIRST_INDEX = 500_000
@@ -46,7 +46,7 @@ def write_dataset(
     labels: dict[str, list[str]] = {}
     for split, first, count in (("train", 0, num_images), ("val", _VAL_FIRST_INDEX, num_val)):
         image_ids = [image_id(first + offset) for offset in range(count)]
-        drawn = scenes(count, stream=STREAM, seed=seed, settings=settings, first_index=first)
+        drawn = scenes(count, stream=WEAK_STREAM, seed=seed, settings=settings, first_index=first)
         for name, scene in zip(image_ids, drawn, strict=True):
             _write_scene(root, name, scene)
             labels[name] = [CLASSES[class_id] for class_id in scene.class_ids]

@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 from qaclims_ray.miniature.vocabulary import world_words
 
-PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[SOT]", "[EOT]"
+PAD, UNKNOWN, START_OF_TEXT, END_OF_TEXT = "[PAD]", "[UNK]", "[SOT]", "[EOT]"
 
 
 def clip_vocabulary() -> dict[str, int]:
     """Map every token to its identifier; `[EOT]` has the highest, where CLIP's text tower pools."""
-    tokens = [PAD, UNKNOWN, START, *world_words(), END]
+    tokens = [PAD, UNKNOWN, START_OF_TEXT, *world_words(), END_OF_TEXT]
     return {token: index for index, token in enumerate(tokens)}
 
 
@@ -23,15 +23,15 @@ def write_clip_tokenizer(folder: Path, *, context_length: int) -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
+        single=f"{START_OF_TEXT} $A {END_OF_TEXT}",
+        special_tokens=[(START_OF_TEXT, vocabulary[START_OF_TEXT]), (END_OF_TEXT, vocabulary[END_OF_TEXT])],
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         unk_token=UNKNOWN,
-        bos_token=START,
-        eos_token=END,
+        bos_token=START_OF_TEXT,
+        eos_token=END_OF_TEXT,
         model_max_length=context_length,
     )
     fast.save_pretrained(folder)

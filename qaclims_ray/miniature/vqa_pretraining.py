@@ -33,13 +33,14 @@ from qaclims_ray.errors import ModelError
 from qaclims_ray.miniature.answers import NUM_ANSWERS, true_answers
 from qaclims_ray.miniature.canvas import IMAGE_SIZE
 from qaclims_ray.miniature.scenes import VQA_SET, Scene, scenes
+from qaclims_ray.miniature.tokenizer import PAD, UNKNOWN
 from qaclims_ray.miniature.vocabulary import CLASSES, world_words
 from qaclims_ray.miniature.vqa_card import VqaReport, measure_vqa, write_vqa_card
 from qaclims_ray.models.vqa.blip import load_vqa
 
 logger = logging.getLogger(__name__)
 
-PAD, UNKNOWN, START_QUESTION, END, START_ANSWER = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]"
+START_QUESTION, SEPARATOR, START_ANSWER = "[CLS]", "[SEP]", "[DEC]"
 IMAGE_MEAN, IMAGE_STD = 0.5, 0.25
 TRAINING_STREAM = 40
 """Stream of scenes the VQA learns from; the held-out ones of its card are another."""
@@ -102,20 +103,20 @@ class QuestionAnswers:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the word-level tokenizer of the miniature world: lower case, punctuation split off, [CLS] ... [SEP]."""
-    words = [PAD, UNKNOWN, START_QUESTION, END, START_ANSWER, *world_words()]
+    words = [PAD, UNKNOWN, START_QUESTION, SEPARATOR, START_ANSWER, *world_words()]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START_QUESTION} $A {END}",
-        special_tokens=[(word, words.index(word)) for word in (START_QUESTION, END)],
+        single=f"{START_QUESTION} $A {SEPARATOR}",
+        special_tokens=[(word, words.index(word)) for word in (START_QUESTION, SEPARATOR)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         unk_token=UNKNOWN,
         cls_token=START_QUESTION,
-        sep_token=END,
+        sep_token=SEPARATOR,
         bos_token=START_ANSWER,
         model_input_names=["input_ids", "attention_mask"],
     )

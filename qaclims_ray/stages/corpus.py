@@ -98,7 +98,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         _ask_all(stage, manifest, artifact, model, questions)
         frame = table.read_corpus(stage.layout.corpus_table)
         build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
-        summary = build.summarise(frame)
+        summary = build.summarise_corpus(frame)
         stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
         return summary
 

@@ -28,7 +28,7 @@ from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.encode import Encode, Tokenize, encode_distinct, texts_at_limit
 from qaclims_ray.text.prompts import PairPrompts, foreground_weights, pair_prompts
 
-KIND = "text_bank"
+_KIND = "text_bank"
 """Kind of the artefact."""
 
 _TEXTS, _FEATURES, _PAIRS = "texts.parquet", "features.safetensors", "pairs.parquet"
@@ -277,7 +277,7 @@ def bank_artifact(uri: str, settings: Any, inputs: Mapping[str, str]) -> Artifac
         settings: the settings it is made from (a config dataclass or JSON-like value).
         inputs: fingerprints of manifest, corpus and encoder.
     """
-    return Artifact(uri=uri, kind=KIND, settings=settings, inputs=inputs, verb="text")
+    return Artifact(uri=uri, kind=_KIND, settings=settings, inputs=inputs, verb="text")
 
 
 def write_bank(bank: TextBank, artifact: Artifact) -> artifacts.ArtifactMeta:
@@ -320,7 +320,7 @@ def read_bank(uri: str) -> TextBank:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
-    meta = artifacts.require(uri, KIND, verb="text")
+    meta = artifacts.require(uri, _KIND, verb="text")
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qaclims_ray.models.class_token_vit import ClassTokenVit, interpolate_positions
 from qaclims_ray.models.generators.config import CamNetConfig
-from qaclims_ray.models.generators.weaktr import AttentionFusion, WeakTr, refine_cams
+from qaclims_ray.models.generators.weaktr import AttentionFusion, WeakTr, refine_by_attention
 
 CLASSES, DEPTH, HEADS = 3, 3, 4
 
@@ -198,7 +198,7 @@ def test_gradients_of_fusion_and_refinement() -> None:
     features = [torch.randn(2, 8, 6, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)]
 
     def maps(coarse: Tensor, *rest: Tensor) -> Tensor:
-        return refine_cams(coarse, fusion(list(rest[:2]), list(rest[2:])))
+        return refine_by_attention(coarse, fusion(list(rest[:2]), list(rest[2:])))
 
     assert torch.autograd.gradcheck(maps, (coarse, *attention, *features))
 

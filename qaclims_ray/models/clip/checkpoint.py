@@ -93,7 +93,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, weights=weights, mask_embedding=mask_embedding, is_openai=is_openai)
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
+def put_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
     """Put weights into a model; every key and every shape must match.
 
     Raises:

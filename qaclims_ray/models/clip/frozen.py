@@ -26,7 +26,7 @@ from qaclims_ray.errors import ModelError
 from qaclims_ray.models.clip.checkpoint import (
     MASK_TOKENS_FILE,
     MASK_TOKENS_KEY,
-    load_weights,
+    put_weights,
     read_checkpoint,
     read_tensors,
 )
@@ -251,7 +251,7 @@ def _load_folder(folder: Path, weights: str | None) -> tuple[nn.Module, Tensor |
         network = _build(f"{_LOCAL_DIR}{folder}", load_weights=False)
     except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ModelError(f"open_clip cannot build {folder / _CONFIG_FILE}: {error}. Mend model_cfg.") from error
-    load_weights(network, checkpoint, source=str(folder / _WEIGHTS_FILE))
+    put_weights(network, checkpoint, source=str(folder / _WEIGHTS_FILE))
     tokens_path = folder / MASK_TOKENS_FILE
     if not tokens_path.exists():
         return network, None, str(folder)
@@ -318,7 +318,7 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         if checkpoint.is_openai or checkpoint.mask_embedding is not None:
             _require_quick_gelu(model, config, str(path))
         network = _build(model)
-        load_weights(network, checkpoint.weights, source=str(path))
+        put_weights(network, checkpoint.weights, source=str(path))
         return network, checkpoint.mask_embedding, str(path)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if weights.lower() == "openai":

@@ -110,8 +110,8 @@ class WeakTr(nn.Module):
         coarse = self.classifier(patch_tokens.contiguous())
         fused = self.fusion(attention, features)
         if want == "maps":
-            return refine_cams(coarse, fused)
-        fine = refine_cams(coarse.detach(), fused)
+            return refine_by_attention(coarse, fused)
+        fine = refine_by_attention(coarse.detach(), fused)
         class_tokens = tokens[:, : self.num_classes]
         return class_tokens.float().mean(dim=2), *(cams.float().mean(dim=(2, 3)) for cams in (coarse, fine))
 
@@ -125,7 +125,7 @@ class WeakTr(nn.Module):
         return self.backbone.parameters()
 
 
-def refine_cams(
+def refine_by_attention(
     coarse: Float[Tensor, "batch class cam_height cam_width"], attention: Float[Tensor, "batch token token"]
 ) -> Float[Tensor, "batch class cam_height cam_width"]:
     """Sharpen coarse CAMs with class-to-patch attention, then spread them with patch-to-patch attention.

@@ -63,10 +63,12 @@ def convert_checkpoint(
     Raises:
         ModelError: when the file cannot be read as tensors, or names or shapes are not WeakTr's.
     """
-    return convert_weights(read_checkpoint(source), folder, dataset=dataset, backbone=backbone, fusion_pool=fusion_pool)
+    return convert_weights(
+        read_weaktr_checkpoint(source), folder, dataset=dataset, backbone=backbone, fusion_pool=fusion_pool
+    )
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
+def read_weaktr_checkpoint(path: Path | str) -> dict[str, Tensor]:
     """Read the state dict of a WeakTr checkpoint, without running anything that the file says.
 
     Raises:

@@ -24,7 +24,9 @@ from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.models.vqa.beam_search import EarlyStopping, beam_search, greedy_search
 from qaclims_ray.models.vqa.blip_layers import AnswerHead, ImageEncoder, TextEmbedding, TextLayer
 
-EXPECTED = "a folder written by save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model"
+_EXPECTED = (
+    "a folder written by save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model"
+)
 
 QUESTIONS_PER_SLOT = 16
 """Questions of one image that are computed side by side (the number of templates of QA-CLIMS)."""
@@ -95,7 +97,7 @@ class BlipVqa:
             raise ValueError(f"{len(images)} images but questions for {len(questions)}")
         if tuple(images.shape[2:]) != (self.image_size, self.image_size):
             raise ValueError(f"images are {tuple(images.shape[2:])}, the model takes {self.image_size} squared")
-        search = _Search(num_beams, max_length, min_length, length_penalty, early_stopping)
+        search = _BeamSettings(num_beams, max_length, min_length, length_penalty, early_stopping)
         answers = [[""] * len(texts) for texts in questions]
         for members, passes in _plan([len(texts) for texts in questions], questions_per_batch):
             contexts = self._image_contexts(images[members])
@@ -131,7 +133,7 @@ class BlipVqa:
         return [layer.cross_keys_values(states) for layer in self._question_layers]
 
     def _answer_slots(
-        self, contexts: list[tuple[Tensor, Tensor]], asked: list[str], search: "_Search", max_question_tokens: int
+        self, contexts: list[tuple[Tensor, Tensor]], asked: list[str], search: "_BeamSettings", max_question_tokens: int
     ) -> list[str]:
         """Answer the same number of questions for every image context."""
         encoded = self.tokenizer(
@@ -213,7 +215,7 @@ class _AnswerDecoder:
 
 
 @dataclass(frozen=True)
-class _Search:
+class _BeamSettings:
     num_beams: int
     max_length: int
     min_length: int
@@ -326,4 +328,4 @@ def _check_tokenizer(model: str, tokenizer: Any, text_config: Any) -> None:
 
 
 def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
-    return read_pretrained(f"{what} of the VQA model", model, load, expected=EXPECTED)
+    return read_pretrained(f"{what} of the VQA model", model, load, expected=_EXPECTED)

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.pretrained import read_pretrained, shortened
 
-EXPECTED = "a model that AutoModelForImageTextToText knows, with its processor"
+_EXPECTED = "a model that AutoModelForImageTextToText knows, with its processor"
 
 PROBE_QUESTION = "what is in the photo?"
 
@@ -147,4 +147,4 @@ def load_image_text_to_text(
 
 
 def _read(model: str, what: str, load: Callable[[], Any]) -> Any:
-    return read_pretrained(f"{what} of the vision-language model", model, load, expected=EXPECTED)
+    return read_pretrained(f"{what} of the vision-language model", model, load, expected=_EXPECTED)

@@ -167,7 +167,7 @@ def frame(tmp_path):
 
 
 def test_summary_counts_and_is_json(tmp_path):
-    summary = build.summarise(frame(tmp_path))
+    summary = build.summarise_corpus(frame(tmp_path))
     assert json.loads(json.dumps(summary)) == summary
     assert summary == {
         "rows": 8,
@@ -183,7 +183,7 @@ def test_summary_counts_and_is_json(tmp_path):
 
 
 def test_summary_of_an_empty_corpus():
-    summary = build.summarise(table.SCHEMA.empty_table().to_pandas())
+    summary = build.summarise_corpus(table.SCHEMA.empty_table().to_pandas())
     assert (summary["rows"], summary["failed_fraction"]) == (0, 0.0)
 
 

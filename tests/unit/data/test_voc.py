@@ -9,7 +9,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
-from qaclims_ray.data.voc import OFFICIAL_COUNTS, read_voc
+from qaclims_ray.data.voc import VOC_COUNTS, read_voc
 from qaclims_ray.errors import ConfigError, DataError
 from tests.unit.data.tiny_data_sets import IMAGES, annotation, image_bytes, mask_bytes, voc_config
 
@@ -123,8 +123,8 @@ def test_the_augmented_list_is_read_as_it_is_published(make_voc: MakeVoc) -> Non
 
 
 def test_official_counts_are_recognised(make_voc: MakeVoc, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (OFFICIAL_COUNTS["train"], OFFICIAL_COUNTS["val"], OFFICIAL_COUNTS["train_aug"]) == (1464, 1449, 10582)
-    monkeypatch.setattr("qaclims_ray.data.voc.OFFICIAL_COUNTS", {"train": 3})
+    assert (VOC_COUNTS["train"], VOC_COUNTS["val"], VOC_COUNTS["train_aug"]) == (1464, 1449, 10582)
+    monkeypatch.setattr("qaclims_ray.data.voc.VOC_COUNTS", {"train": 3})
     assert "train: the official 3 images" in read_voc(voc_config(make_voc())).notes
 
 

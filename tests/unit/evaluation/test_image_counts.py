@@ -8,7 +8,7 @@ from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
 from qaclims_ray.evaluation.confusion import iou_per_label, mean_iou
 from qaclims_ray.evaluation.image_counts import (
-    FILE_NAME,
+    IMAGE_COUNTS_FILE,
     CountedFigure,
     image_sweep,
     read_image_counts,
@@ -38,7 +38,7 @@ def test_table_holds_what_was_counted_in_any_order_of_the_images(tmp_path):
     assert (found.image_ids, found.labels, found.threshold) == (("1", "2", "3"), ("background", *NAMES), 0.3)
     again = read_image_counts(str(tmp_path / "b"), remedy=REMEDY)["fixed"]
     assert np.array_equal(found.counts, again.counts)
-    assert (tmp_path / "a" / FILE_NAME).read_bytes() == (tmp_path / "b" / FILE_NAME).read_bytes()
+    assert (tmp_path / "a" / IMAGE_COUNTS_FILE).read_bytes() == (tmp_path / "b" / IMAGE_COUNTS_FILE).read_bytes()
     matrix = sweep.confusion()[1]
     assert np.allclose(iou_of(found.counts.sum(0)), iou_per_label(matrix).numpy())
     assert float(mean_of(iou_of(found.counts.sum(0)))) == pytest.approx(float(mean_iou(matrix)))
@@ -51,7 +51,7 @@ def test_table_reads_as_any_parquet_file_and_leaves_out_what_is_not_there(tmp_pa
     assert histogram is not None
     rows = image_sweep(cam.image_id, histogram, cam.class_ids).at(0)
     write_image_counts(str(tmp_path), [CountedFigure("best", 0.1, [("4", rows)])], NAMES)
-    frame = pd.read_parquet(tmp_path / FILE_NAME)
+    frame = pd.read_parquet(tmp_path / IMAGE_COUNTS_FILE)
     assert frame["class_name"].tolist() == ["background", "boat"] and frame["label_value"].tolist() == [0, 2]
     assert set(frame["figure"]) == {"best"} and frame["truth"].sum() == frame["predicted"].sum() == 64
 
@@ -78,7 +78,7 @@ def test_an_artefact_of_an_earlier_version_says_which_verb_makes_the_table(tmp_p
 
 
 def test_a_broken_table_says_so(tmp_path):
-    (tmp_path / FILE_NAME).write_bytes(b"PAR1 nothing")
+    (tmp_path / IMAGE_COUNTS_FILE).write_bytes(b"PAR1 nothing")
     with pytest.raises(ArtifactError, match=r"cannot be read.*Make it again"):
         read_image_counts(str(tmp_path), remedy=REMEDY)
 

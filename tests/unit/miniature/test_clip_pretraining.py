@@ -11,10 +11,10 @@ from qaclims_ray.miniature.clip_folder import ClipShape, build_clip, folder_conf
 from qaclims_ray.miniature.clip_pretraining import (
     ClipPretrainingSettings,
     draw_batch,
-    learning_rate_factor,
     scene_tensors,
     soft_contrast,
     train_clip,
+    warmup_cosine,
 )
 from qaclims_ray.miniature.regions import RegionSettings
 from qaclims_ray.miniature.scenes import CLIP_SET, scenes
@@ -108,9 +108,9 @@ def test_contrast_is_least_for_the_targets_own_logits() -> None:
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     settings = ClipPretrainingSettings()
-    assert learning_rate_factor(0, settings) == pytest.approx(1 / 150)
-    assert learning_rate_factor(150, settings) > 0.98
-    assert learning_rate_factor(settings.steps, settings) == pytest.approx(0, abs=1e-9)
+    assert warmup_cosine(0, settings) == pytest.approx(1 / 150)
+    assert warmup_cosine(150, settings) > 0.98
+    assert warmup_cosine(settings.steps, settings) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_shipped_shape_is_the_documented_one() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from qaclims_ray import cli
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError, ConfigError
-from qaclims_ray.evaluation.image_counts import FILE_NAME, CountedFigure, write_image_counts
+from qaclims_ray.evaluation.image_counts import IMAGE_COUNTS_FILE, CountedFigure, write_image_counts
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.comparison_console import print_comparison
 from qaclims_ray.run_config import to_dict, with_overrides
@@ -142,7 +142,7 @@ def test_runs_without_a_common_system_are_told_how_to_name_them(tmp_path):
 
 def test_a_run_of_an_earlier_version_is_told_which_verb_to_run(tmp_path, capsys):
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
-    Path(RunLayout(runs[1]).evaluation("qa_clims"), FILE_NAME).unlink()
+    Path(RunLayout(runs[1]).evaluation("qa_clims"), IMAGE_COUNTS_FILE).unlink()
     assert _call("compare", *runs) == 2
     error = capsys.readouterr().err
     assert f"qaclims compare: ArtifactError: {runs[1]}/evaluations/qa_clims has scores but no" in error

@@ -13,8 +13,13 @@ from qaclims_ray.data.classes import COCO_GAPS
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
-from qaclims_ray.models.generators.weaktr import WeakTr, build_weaktr, refine_cams
-from qaclims_ray.models.generators.weaktr_checkpoint import convert_checkpoint, convert_weights, main, read_checkpoint
+from qaclims_ray.models.generators.weaktr import WeakTr, build_weaktr, refine_by_attention
+from qaclims_ray.models.generators.weaktr_checkpoint import (
+    convert_checkpoint,
+    convert_weights,
+    main,
+    read_weaktr_checkpoint,
+)
 
 TINY = CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=32, fusion_reduction=4)
 DEIT = CamNetConfig(generator="weaktr", backbone="vit_tiny_patch16_224", image_size=64)
@@ -213,7 +218,7 @@ def test_refinement_needs_both_attentions() -> None:
     coarse = torch.tensor([[[[2.0, -3.0]]]])
     attention = torch.tensor([[[0.0, 0.5, 0.25], [0.0, 0.1, 0.2], [0.0, 0.3, 0.4]]])
     expected = torch.tensor([[[[0.1 * 0.5 * 2, 0.3 * 0.5 * 2]]]])
-    torch.testing.assert_close(refine_cams(coarse, attention), expected)
+    torch.testing.assert_close(refine_by_attention(coarse, attention), expected)
 
 
 def official(num_outputs: int, *, reduction: int = 4, side: int = 2) -> dict[str, Tensor]:
@@ -327,7 +332,7 @@ def test_official_files_hold_a_numpy_number_beside_the_weights(tmp_path: Path) -
     path = tmp_path / "checkpoint_best_mIoU.pth"
     weights = {f"module.{name}": value for name, value in official(20).items()}
     torch.save({"model": weights, "epoch": 7, "miou": np.float64(66.2)}, path)
-    assert set(read_checkpoint(path)) == set(official(20))
+    assert set(read_weaktr_checkpoint(path)) == set(official(20))
     network = convert_checkpoint(path, str(tmp_path / "out"), dataset="voc12", backbone=DEIT.backbone)
     assert network.num_classes == 20
 
@@ -340,18 +345,18 @@ def test_files_that_are_more_than_tensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     torch.save({"model": official(20), "arguments": Code()}, path)
     with pytest.raises(ModelError, match=r"tensors alone.*Code.*weights_only=False"):
-        read_checkpoint(path)
+        read_weaktr_checkpoint(path)
     path.write_bytes(b"PK\x03\x04 no")
     with pytest.raises(ModelError, match="cannot be read"):
-        read_checkpoint(path)
+        read_weaktr_checkpoint(path)
     torch.save({"model": {}}, path)
     with pytest.raises(ModelError, match="no state dict"):
-        read_checkpoint(path)
+        read_weaktr_checkpoint(path)
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="no state dict"):
-        read_checkpoint(path)
+        read_weaktr_checkpoint(path)
     with pytest.raises(ModelError, match="there is no file"):
-        read_checkpoint(tmp_path / "absent.pth")
+        read_weaktr_checkpoint(tmp_path / "absent.pth")
 
 
 def test_the_command_converts_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
