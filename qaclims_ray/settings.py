@@ -3,6 +3,7 @@
 The settings of a room stand in its ``config.py``; ``run_config.py`` nests them in `RunConfig`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, dataclass_transform
 
@@ -37,3 +38,12 @@ def require_text(config: Any, section: str, *names: str) -> None:
     """Raise a `ConfigError` naming the first field that is empty."""
     for name in names:
         require(bool(getattr(config, name).strip()), f"{section}.{name} is empty")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings by dotted name; lists and empty mappings stay whole."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found

@@ -43,12 +43,12 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import OnEpoch, Outcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
+from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.stages.train import phase_settings
 from qaclims_ray.systems.ablations import AblationRow, AblationTable, with_rows
 from qaclims_ray.systems.table import system_config, system_of, uses_given
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker, flatten_params
 

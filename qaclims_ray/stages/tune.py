@@ -27,6 +27,7 @@ from qaclims_ray.report.search_report import SearchResult, TrialRow, best_trial,
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
 from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.stages.tune_trial import (
     EPOCH,
     OBJECTIVE,
@@ -38,7 +39,6 @@ from qaclims_ray.stages.tune_trial import (
 from qaclims_ray.systems.search import Parameter, SearchConfig, best_config, checked_search, start_values, trial_config
 from qaclims_ray.systems.table import needs_corpus, system_of
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
 
