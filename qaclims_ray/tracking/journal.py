@@ -56,8 +56,6 @@ class Journal:
         """
         self._db = _open(self.path, "rw")
         self.path.stat()  # still there, now that it is locked
-        if (state := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(state)
         for number, text in self._db.execute("SELECT number, entry FROM calls ORDER BY number"):
             self.calls[number] = json.loads(text) | {"adopted": True}
 
@@ -77,8 +75,7 @@ class Journal:
     def close(self, *, keep: bool) -> None:
         """Release the file; remove it unless it is to be kept."""
         if not keep:
-            for path in (Path(f"{self.path}-journal"), self.path):
-                path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
         if self._db is not None:
             self._db.close()
 

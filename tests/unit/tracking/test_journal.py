@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from qaclims_ray.tracking import journal as journal_module
 from qaclims_ray.tracking.journal import Journal, take_over
 from qaclims_ray.tracking.spool import Outbox
 
@@ -109,6 +110,19 @@ def test_a_forked_child_does_not_hold_the_journal_of_its_killed_parent(tmp_path)
     assert values_of(take_over(tmp_path)[0]) == ["parent"]
 
 
+def test_a_journal_that_another_process_sent_and_removed_in_between_is_not_sent_again(tmp_path, monkeypatch):
+    kept(tmp_path / "1.sqlite", "sent by another")
+    lock = journal_module._open
+
+    def lock_too_late(path, mode):
+        connection = lock(path, mode)
+        path.unlink()
+        return connection
+
+    monkeypatch.setattr(journal_module, "_open", lock_too_late)
+    assert take_over(tmp_path) == ([], {})
+
+
 DIES_TAKING_OVER = """
 import os, sys
 from pathlib import Path
@@ -193,16 +207,18 @@ def test_no_call_is_lost_or_doubled_when_writers_are_killed_at_any_moment(tmp_pa
         assert numbers == list(range(len(numbers)))
 
 
-@pytest.mark.parametrize("kind", ["torn", "zeroed", "text", "other database", "json lines"])
+@pytest.mark.parametrize("kind", ["torn", "zeroed", "zeroed text", "text", "other database", "json lines"])
 def test_what_is_no_whole_journal_is_told_once_and_kept(tmp_path, caplog, kind):
     path = tmp_path / ("1.jsonl" if kind == "json lines" else "1.sqlite")
-    kept(path, *("x" * 1000 for _ in range(50)))
+    kept(path, *("x" * length for length in [1000] * 50 + [50_000]))
     content = path.read_bytes()
     match kind:
         case "torn":
             path.write_bytes(content[: len(content) // 2])
         case "zeroed":
             path.write_bytes(content[:4096] + bytes(8192) + content[12288:])
+        case "zeroed text":  # in the middle of the long call
+            path.write_bytes(content[:-20480] + bytes(4096) + content[-16384:])
         case "text":
             path.write_text("notes of somebody")
         case "other database":
