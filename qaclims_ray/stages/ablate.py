@@ -35,21 +35,21 @@ from qaclims_ray.report.ablation_table import (
     table_cells,
     write_ablation,
 )
-from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
+from qaclims_ray.run_config import RunConfig, System, flat, to_dict, with_overrides
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import Outcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
 from qaclims_ray.stages.resources import needs_of_many
+from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
 from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
-from qaclims_ray.tracking.tracker import Tracker, flatten_params
+from qaclims_ray.tracking.tracker import Tracker
 
 SHARED = "shared"
 """Trial under which a seed's classifier is trained."""
@@ -259,7 +259,7 @@ def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:
 
 def _conditions(ablation: Ablation, resources: Mapping[str, float]) -> dict[str, str]:
     config, found = ablation.config, environment()
-    default, changed = flatten_params(to_dict(preset(ablation.preset))), flatten_params(to_dict(config))
+    default, changed = flat(preset(ablation.preset)), flat(config)
     settings = [f"{name}={value}" for name, value in changed.items() if default.get(name) != value]
     nodes = sum(name.startswith("node:") and not name.endswith("__") for name in resources)
     cluster = f"{nodes} node{'s' if nodes > 1 else ''}, {resources.get('CPU', 0):g} logical CPU"

@@ -30,6 +30,7 @@ from qaclims_ray.stages.refine import PseudoMasks, run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
+from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.stages.segment import Segmentation, score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
@@ -38,7 +39,6 @@ from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_wi
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import Tracker
 

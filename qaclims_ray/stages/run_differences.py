@@ -8,9 +8,9 @@ from qaclims_ray.data import storage
 from qaclims_ray.evaluation.comparison import Difference, Side
 from qaclims_ray.report.report import JSON_NAME
 from qaclims_ray.run_config import to_dict
+from qaclims_ray.settings import flat
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_figures import SystemFigures
-from qaclims_ray.tracking.run_description import flat_settings
 
 _IN_EFFECT = ("systems", "variants")
 """Settings whose effect on a system shows in its own."""
@@ -60,7 +60,7 @@ def what_differs(
 
 
 def _facts(member: SystemFigures) -> Facts:
-    settings = {n: v for n, v in flat_settings(to_dict(member.config)).items() if n not in _IN_EFFECT}
+    settings = {n: v for n, v in flat(to_dict(member.config)).items() if n not in _IN_EFFECT}
     facts: Facts = {("settings", "system"): member.system}
     facts |= {("settings", name): value for name, value in settings.items()}
     if manifest := member.metas.get("manifest"):
@@ -78,5 +78,5 @@ def _versions(run: str) -> Facts | None:
     uri = storage.join(RunLayout(run).report, JSON_NAME)
     if not storage.exists(uri):
         return None
-    flat = flat_settings(json.loads(storage.read_bytes(uri))["environment"])
-    return {("versions", name): value for name, value in flat.items() if name not in _SAID_ELSEWHERE}
+    found = flat(json.loads(storage.read_bytes(uri))["environment"])
+    return {("versions", name): value for name, value in found.items() if name not in _SAID_ELSEWHERE}

@@ -20,13 +20,13 @@ from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.resources import needs_of_many
+from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
 from qaclims_ray.systems.needs import needs_corpus
 from qaclims_ray.systems.planning import rated_epochs
 from qaclims_ray.systems.search import SearchConfig, best_config, checked_search, start_values, trial_config
 from qaclims_ray.systems.table import system_of, with_systems
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
 

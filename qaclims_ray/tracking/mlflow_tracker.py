@@ -17,9 +17,10 @@ import PIL.Image
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import fingerprint_of
-from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.errors import ConfigError, DataError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Entry, Outbox
+from qaclims_ray.tracking.journal import Entry
+from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Outbox
 from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
 from qaclims_ray.tracking.store import (
     SPOOL_NAME,
@@ -143,7 +144,7 @@ def replay(spool_dir: str, uri: str, *, timeout_s: float = 60.0) -> int:
         The number of calls that were sent.
 
     Raises:
-        DataError: when there is no such folder.
+        DataError: when there is no such folder, or a file in it is no journal; the others are sent.
         ResourceError: when the server does not answer; nothing is lost.
     """
     with storage.local_copy(spool_dir) as folder:
@@ -154,6 +155,9 @@ def replay(spool_dir: str, uri: str, *, timeout_s: float = 60.0) -> int:
                 f"{num_left} of {num_calls} calls in {spool_dir} could not be sent: {shown(uri)} does not answer. "
                 "They are still there; start the server and run the command again"
             )
+        if outbox.unreadable:
+            path, reason = min(outbox.unreadable.items())
+            raise DataError(f"{num_calls} calls were sent, but not {path.name} in {spool_dir}, which is kept: {reason}")
     if storage.is_remote(spool_dir):
         storage.remove_tree(spool_dir)
     return num_calls

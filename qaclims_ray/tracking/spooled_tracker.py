@@ -134,10 +134,15 @@ class SpooledTracker:
         outbox.adopt()
         kept_in = [self._connection.spool_dir]
 
-        def rescue(paths: list[Path]) -> bool:
+        def place(path: Path) -> str:
+            return storage.join(self._connection.spool_dir, path.relative_to(outbox.folder).as_posix())
+
+        def rescue(journals: dict[Path, bytes], files: list[Path]) -> bool:
             try:
-                for path in paths:
-                    _upload(path, storage.join(self._connection.spool_dir, path.relative_to(outbox.folder).as_posix()))
+                for path in files:
+                    _upload(path, place(path))
+                for path, content in journals.items():
+                    storage.write_bytes(place(path), content)
             except ResourceError as error:
                 _log.warning("%s", error)
                 kept_in[0] = str(outbox.folder)

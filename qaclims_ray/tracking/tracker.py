@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from qaclims_ray.settings import flat
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM_CHARS = 500
 """Longest parameter value, in characters: what every MLflow store keeps and a table of runs can show."""
@@ -120,13 +122,7 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, str]:
     Lists become JSON. A value over `MAX_PARAM_CHARS` is cut and ends in a hash of the whole, so that two runs whose
     values differ behind the cut still differ.
     """
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat.update({f"{name}.{inner}": text for inner, text in flatten_params(value).items()})
-        else:
-            flat[str(name)] = _short_text(value)
-    return flat
+    return {name: _short_text(value) for name, value in flat(params).items()}
 
 
 def _short_text(value: Any) -> str:

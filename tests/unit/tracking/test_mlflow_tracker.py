@@ -295,6 +295,16 @@ def test_what_was_kept_is_replayed(runs, caplog, where):
         replay(spool_dir, f"sqlite:///{runs}/mlflow.db")
 
 
+def test_what_is_no_journal_is_said_after_the_rest_was_sent(runs):
+    spool_dir = runs / "spool"
+    run_id = away_worker(runs, str(spool_dir))
+    (spool_dir / "old.jsonl").write_text('{"kind": "metrics"}\n')
+    with pytest.raises(DataError, match=r"8 calls were sent, but not old\.jsonl .*as JSON lines: send it with"):
+        replay(str(spool_dir), f"sqlite:///{runs}/mlflow.db")
+    assert len(curve(runs, run_id, "train/loss")) == 5
+    assert [path.name for path in spool_dir.iterdir()] == ["old.jsonl"]
+
+
 def test_replaying_to_an_absent_server_keeps_everything(runs):
     spool_dir = str(runs / "spool")
     run_id = away_worker(runs, spool_dir)

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import logging
+import resource
 import subprocess
 import sys
 import threading
@@ -7,7 +9,8 @@ import time
 
 import pytest
 
-from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Journal, Outbox, keep_copy
+from qaclims_ray.tracking.journal import Journal, take_over
+from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Outbox, keep_copy
 
 
 class Receiver:
@@ -124,8 +127,6 @@ os.kill(os.getpid(), 9)
 def test_a_killed_process_loses_nothing(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    with next(tmp_path.glob("*.jsonl")).open("a") as handle:
-        handle.write('{"kind": "metr')
     receiver = Receiver()
     assert Outbox(tmp_path, receiver, "server").close(10) == 0
     assert receiver.values == list(range(20))
@@ -152,8 +153,8 @@ DELIVER_TEN = """
 
 
 def test_a_living_process_keeps_its_journal(tmp_path):
-    journal = Journal(tmp_path)
-    journal.append(metric("theirs"))
+    journal = Journal(tmp_path / "theirs.sqlite")
+    journal.add(metric("theirs"))
     receiver = Receiver()
     outbox = Outbox(tmp_path, receiver, "server")
     outbox.put(metric("ours"))
@@ -163,8 +164,8 @@ def test_a_living_process_keeps_its_journal(tmp_path):
 
 
 def test_runs_are_begun_before_calls_that_were_taken_over(tmp_path):
-    worker = Journal(tmp_path)
-    worker.append(metric("worker", run="pending:x"))
+    worker = Journal(tmp_path / "worker.sqlite")
+    worker.add(metric("worker", run="pending:x"))
     worker.close(keep=True)
     receiver = Receiver()
     receiver.away = True
@@ -208,19 +209,44 @@ def test_copies_are_removed_once_sent(tmp_path):
     assert not spool.exists()
 
 
-def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """Every file of this process ends at a length: what is written beyond fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# From the start; in the middle of the calls.
+@pytest.mark.parametrize("num_bytes", [100, 20_000])
+def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, num_bytes):
     receiver = Receiver()
+    receiver.away = True
     outbox = Outbox(tmp_path, receiver, "server")
+    with full_disk(num_bytes):
+        for value in range(300):
+            outbox.put(metric(value, padding="x" * 200))
+        receiver.away = False
+        assert outbox.close(10) == 0
+    assert receiver.values == list(range(300))
+    assert caplog.text.count("cannot be kept on disk") == 1
+    assert not tmp_path.exists()
 
-    def full(self, entry):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Journal, "append", full)
-    outbox.put(metric(0))
-    outbox.put(metric(1))
-    assert outbox.close(10) == 0
-    assert receiver.values == [0, 1]
-    assert caplog.text.count("No space left") == 1
+def test_calls_are_kept_again_once_the_disk_has_space(tmp_path):
+    receiver = Receiver()
+    receiver.away = True
+    first = Outbox(tmp_path, receiver, "server")
+    with full_disk(100):
+        first.put(metric("only in memory"))
+    first.put(metric("kept"))
+    assert first.close(10) == 2
+    receiver.away = False
+    assert Outbox(tmp_path, receiver, "server").close(10) == 0
+    assert receiver.values == ["kept"]
 
 
 @pytest.mark.parametrize("can_rescue", [False, True])
@@ -234,13 +260,19 @@ def test_what_is_left_can_be_taken_to_a_safer_place(tmp_path, can_rescue):
     outbox.put({"kind": "artifact", "run": "r", "time": 0, "file": keep_copy(spool, str(source))})
     offered = []
 
-    def rescue(paths):
-        offered.extend((path.suffix, path.exists()) for path in paths)
+    def rescue(journals, files):
+        offered.extend([*journals.values(), *(path.read_text() for path in files)])
+        assert take_over(spool) == ([], {}), "still locked"
         return can_rescue
 
     assert outbox.close(10, rescue) == 1
-    assert offered == [(".jsonl", True), (".txt", True)]
     assert spool.exists() is not can_rescue
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    content, text = offered
+    (elsewhere / "0.sqlite").write_bytes(content)
+    assert text == "x"
+    assert [call["kind"] for journal in take_over(elsewhere)[0] for call in journal.calls.values()] == ["artifact"]
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

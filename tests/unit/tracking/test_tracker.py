@@ -4,10 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from qaclims_ray.data.config import DataConfig
-from qaclims_ray.run_config import RunConfig
 from qaclims_ray.tracking import metric_names
-from qaclims_ray.tracking.run_description import run_tags
 from qaclims_ray.tracking.tracker import MAX_PARAM_CHARS, NullTracker, TrackerHandle, flatten_params
 
 
@@ -118,21 +115,6 @@ def test_illegal_characters_are_replaced(name, expected):
 
 def test_a_class_name_cannot_leave_its_group():
     assert metric_names.class_metric(" ../x") == "cam/iou/__x"
-
-
-def test_tags_say_what_ran():
-    config = RunConfig(name="miniature", seed=3, data=DataConfig(dataset="miniature"))
-    tags = run_tags(config, data_fingerprint="81ab", system="qa_clims", stage="evaluate")
-    assert tags["preset"] == "miniature"
-    assert tags["profile"] == "official"
-    assert tags["seed"] == "3"
-    assert (tags["system"], tags["systems"], tags["stage"]) == ("qa_clims", "qa_clims", "evaluate")
-    assert tags["data_fingerprint"] == "81ab"
-    assert len(tags["source_hash"]) == 12
-    assert tags["version.ray"].startswith("2.")
-    parent = run_tags(config)
-    assert "system" not in parent and "data_fingerprint" not in parent
-    assert parent["systems"] == "baseline, ritc_class_names, qa_clims"
 
 
 def test_null_tracker_takes_every_call():

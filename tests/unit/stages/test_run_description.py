@@ -1,6 +1,7 @@
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.presets.table import miniature
-from qaclims_ray.run_config import with_overrides
-from qaclims_ray.tracking.run_description import changed_settings, run_note
+from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 
 
 def test_only_what_differs_from_the_preset_is_listed():
@@ -37,3 +38,18 @@ def test_systems_may_have_stages_that_others_lack():
         "| masks | 20.0 | - | 30.0 |",
         "| fully supervised | - | 78.0 | - |",
     ]
+
+
+def test_tags_say_what_ran():
+    config = RunConfig(name="miniature", seed=3, data=DataConfig(dataset="miniature"))
+    tags = run_tags(config, data_fingerprint="81ab", system="qa_clims", stage="evaluate")
+    assert tags["preset"] == "miniature"
+    assert tags["profile"] == "official"
+    assert tags["seed"] == "3"
+    assert (tags["system"], tags["systems"], tags["stage"]) == ("qa_clims", "qa_clims", "evaluate")
+    assert tags["data_fingerprint"] == "81ab"
+    assert len(tags["source_hash"]) == 12
+    assert tags["version.ray"].startswith("2.")
+    parent = run_tags(config)
+    assert "system" not in parent and "data_fingerprint" not in parent
+    assert parent["systems"] == "baseline, ritc_class_names, qa_clims"

@@ -11,6 +11,7 @@ from typing import Any
 
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig, to_dict
+from qaclims_ray.settings import flat
 
 _PACKAGES = ("ray", "torch", "transformers", "open_clip_torch", "timm", "mlflow")
 
@@ -46,7 +47,7 @@ def run_tags(config: RunConfig, *, data_fingerprint: str = "", system: str = "",
 
 def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     """Return the settings, by dotted name, in which a run differs from the preset it started from."""
-    ours, theirs = flat_settings(to_dict(config)), flat_settings(to_dict(default))
+    ours, theirs = flat(to_dict(config)), flat(to_dict(default))
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 
@@ -71,15 +72,6 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
     settings = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in changed.items())
     lines.append(f"Changed from the preset: {settings or 'nothing'}")
     return "\n".join(lines)
-
-
-def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict) and value
-        flat |= flat_settings(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
 
 
 def _installed(package: str) -> str:
