@@ -9,25 +9,20 @@ from typing import Any, Literal
 
 import torch
 
-from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import num_labels
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
-from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.label_map_dataset import LabelMapDataset
 from qaclims_ray.data.manifest import Manifest, read_manifest
-from qaclims_ray.errors import ConfigError
-from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.methods.classifier.task import train_classifier
 from qaclims_ray.methods.clims.task import clims_regions, train_clims
-from qaclims_ray.methods.clip_score import clip_score
 from qaclims_ray.methods.qa_clims.task import ritc_regions, train_ritc
-from qaclims_ray.methods.region_features import RegionOptions
+from qaclims_ray.methods.rating import CamSource, clip_score, oracle_score, separation_score
+from qaclims_ray.methods.region_features import RegionOptions, Regions
 from qaclims_ray.methods.semples.matching import region_options, train_jointly, train_matching
 from qaclims_ray.methods.semples.phases import Phase
 from qaclims_ray.methods.semples.prompts import light, train_prompts
-from qaclims_ray.methods.separation_score import separation_score
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.models.clip.prompts import encode_prompts, load_prompts
 from qaclims_ray.models.generators.cam_net import backbone_file
@@ -44,7 +39,7 @@ from qaclims_ray.text.prompts import class_prompts
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.tracker import TrackerHandle
 from qaclims_ray.training.config import OptimConfig
-from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.loop import seeded
 from qaclims_ray.training.selection import Rate
 from qaclims_ray.training.setup import TrainingSetup
@@ -261,6 +256,7 @@ def _rate(
 ) -> Rate | None:
     """Return what chooses the epoch, if anything does."""
     config, net = job.config, job.config.cam_net
+    cam_source = CamSource(cams=config.cams, image_mean=net.image_mean, image_std=net.image_std)
     match config.selection.criterion:
         case "last":
             return None
@@ -268,12 +264,21 @@ def _rate(
             whole = read_manifest(job.manifest_uri)
             split = config.selection.split
             scored = whole.subset(split) if split else scored_manifest(whole, config)
-            return functools.partial(oracle_score, manifest=scored, config=config, context=context)
+            return functools.partial(
+                oracle_score,
+                manifest=scored,
+                cam_source=cam_source,
+                evaluation=config.evaluation,
+                num_images=config.selection.num_images,
+                context=context,
+            )
         case "separation":
             return functools.partial(
                 separation_score,
                 manifest=manifest,
-                config=config,
+                cam_source=cam_source,
+                threshold=config.evaluation.fixed_threshold,
+                num_images=config.selection.num_images,
                 clip=clip,
                 class_texts=class_texts,
                 context=context,
@@ -282,44 +287,11 @@ def _rate(
             return functools.partial(
                 clip_score,
                 dataset=ImageLabelDataset(manifest, light(config.augment), net.image_mean, net.image_std, config.seed),
-                clip=clip,
+                regions=Regions(clip=clip, options=_regions(job), image_mean=net.image_mean, image_std=net.image_std),
                 class_texts=class_texts,
-                options=_regions(job),
-                cam_net=net,
                 num_images=config.selection.num_images,
                 context=context,
             )
-
-
-def oracle_score(network: torch.nn.Module, *, manifest: Manifest, config: RunConfig, context: WorkerContext) -> float:
-    """Return the mIoU at the best threshold over scored images that have a mask: it uses pixel labels.
-
-    Args:
-        network: unwrapped mask generator.
-        manifest: scored images.
-        config: CAM inference, thresholds, how many images.
-        context: this worker; each scores a share of the images.
-
-    Raises:
-        ConfigError: when no scored image has a mask.
-    """
-    with_mask = [record for record in manifest.records if record.mask_uri]
-    if not with_mask:
-        raise ConfigError("selection.criterion is oracle, but no scored image has a mask; use last or clip_score")
-    count = min(config.selection.num_images, len(with_mask))
-    records = [with_mask[position * len(with_mask) // count] for position in range(count)]
-    thresholds = sweep_thresholds(config.evaluation, has_background=manifest.has_background)
-    num_classes = len(manifest.class_names)
-    sweep = ThresholdSweep(thresholds, num_classes)
-    net = config.cam_net
-    for record in records[context.rank :: context.world_size]:
-        images, labels, ids = [load_image(record.image_uri)], [record.labels], [record.image_id]
-        cam = compute_cams(network, images, labels, ids, config.cams, net.image_mean, net.image_std)[0]
-        assert record.mask_uri is not None
-        sweep.update(cam, load_mask(record.mask_uri))
-    counts = all_reduce_sum(torch.as_tensor(sweep.to_array()).to(context.device)).cpu().numpy()
-    merged = ThresholdSweep.from_array(counts, thresholds, num_classes)
-    return seed_scores(merged, config.evaluation.fixed_threshold, manifest.class_names).miou_best
 
 
 def load_job_clip(config: RunConfig, device: torch.device) -> FrozenClip:
