@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qaclims_ray.methods.qa_clims.config import RitcConfig
-from qaclims_ray.methods.qa_clims.task import ritc_step
+from qaclims_ray.methods.qa_clims.task import ritc_regions, ritc_step
+from qaclims_ray.methods.region_features import Regions
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net
@@ -75,10 +76,9 @@ def vectorised(
 ) -> Tensor:
     """Compute the loss as the service does."""
     ids = [str(index) for index in range(len(batch["image"]))]
-    cam_net = CamNetConfig()
-    return ritc_step(
-        network, batch, ids, bank=texts, clip=clip, ritc=config, cam_net=cam_net, images_per_step=len(ids)
-    ).loss
+    net = CamNetConfig()
+    regions = Regions(clip=clip, options=ritc_regions(config), image_mean=net.image_mean, image_std=net.image_std)
+    return ritc_step(network, batch, ids, bank=texts, regions=regions, ritc=config, images_per_step=len(ids)).loss
 
 
 def looped(

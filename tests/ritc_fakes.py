@@ -12,6 +12,7 @@ from torch import nn
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.methods.qa_clims.config import RitcConfig
+from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, Regions
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.text.bank import PairTexts
 from qaclims_ray.training.config import OptimConfig
@@ -40,7 +41,7 @@ class TinyClip(nn.Module):
         self.embed = weights(3 * self.patch**2, 12)
         self.token = weights(12)
         self.project = weights(12, dim)
-        self.is_mask_adapted = is_mask_adapted
+        self.dim, self.is_mask_adapted = dim, is_mask_adapted
         self.num_calls = 0
 
     def encode_regions(self, pixels: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -92,6 +93,12 @@ def ritc_config(**overrides: object) -> RitcConfig:
     """Return settings of a short training."""
     optim = OptimConfig(lr=0.01, epochs=2, batch_size=4, momentum=0.9, clip_grad_norm=5.0, head_lr_factor=2.0)
     return RitcConfig(**{"optim": optim, "freeze_batch_norm": True, **overrides})  # type: ignore[arg-type]
+
+
+def regions_of(clip: RegionEncoder, options: RegionOptions | None = None) -> Regions:
+    """Return what makes regions of pictures in `CAM_NET`'s normalisation."""
+    mean, std = CAM_NET.image_mean, CAM_NET.image_std
+    return Regions(clip=clip, options=options or RegionOptions(), image_mean=mean, image_std=std)
 
 
 def with_setup(**options: object) -> dict:

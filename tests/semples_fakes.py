@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.region_features import Regions
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
+from qaclims_ray.methods.semples.matching import region_options
 from qaclims_ray.miniature.shipped import clip_dir
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.training.config import OptimConfig
-from tests.ritc_fakes import TinyTexts
+from tests.ritc_fakes import TinyTexts, regions_of
 
 OPTIM = OptimConfig(name="adamw", lr=0.01, head_lr_factor=2.0, epochs=2, batch_size=4, schedule="cosine")
 
@@ -56,6 +58,11 @@ def prompt_config(**changes: Any) -> PromptConfig:
     """Return settings of a short training."""
     short = {"length": 3, "init": "vocabulary", "similarity": "shift", "num_views": 2, "epochs": 2}
     return PromptConfig(**{**short, "steps_per_epoch": 3, "batch_size": 8, "text_weight": 0.3, **changes})  # type: ignore[arg-type]
+
+
+def semples_regions(clip: Any, semples: SemplesConfig) -> Regions:
+    """Return what makes regions of pictures as matching does."""
+    return regions_of(clip, region_options(semples, epsilon=semples.mask_epsilon))
 
 
 def semples_config(**changes: Any) -> SemplesConfig:

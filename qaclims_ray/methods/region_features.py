@@ -13,9 +13,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qaclims_ray.methods.regions import RegionMode, compose_regions, crop_regions, renormalise, resize_bilinear
-from qaclims_ray.methods.thresholding import cam_maximum, foreground_mask
-from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.methods.regions import (
+    RegionMode,
+    cam_maximum,
+    compose_regions,
+    crop_regions,
+    foreground_mask,
+    renormalise,
+    resize_bilinear,
+)
 
 
 @runtime_checkable
@@ -25,6 +31,11 @@ class RegionEncoder(Protocol):
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def dim(self) -> int:
+        """Width of its features."""
+        ...
 
     @property
     def is_mask_adapted(self) -> bool:
@@ -71,80 +82,69 @@ class RegionFeatures:
     """Mean of each pair's soft mask over CLIP's input."""
 
 
-def region_features(
-    maps: Float[Tensor, "batch class cam_height cam_width"],
-    image: Float[Tensor, "batch 3 height width"],
-    image_index: Int[Tensor, " pair"],
-    class_id: Int[Tensor, " pair"],
-    *,
-    clip: RegionEncoder,
-    options: RegionOptions,
-    cam_net: CamNetConfig,
-) -> RegionFeatures:
-    """Mask each pair's image by its map and embed both regions.
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Makes CLIP features of the regions of pairs; built once, called every step."""
 
-    Args:
-        maps: of the network.
-        image: normalised training crops.
-        image_index: position of each pair's image in the batch; at least one pair.
-        class_id: class of each pair.
-        clip: frozen CLIP.
-        options: how maps become regions.
-        cam_net: normalisation of the images.
-    """
-    chosen = maps[image_index, class_id]  # (pair, cam_height, cam_width)
-    cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
-    large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=options.antialias).squeeze(1)
-    if options.mask == "minmax":
-        cam, large_cam = min_max(cam, epsilon=options.epsilon), min_max(large_cam, epsilon=options.epsilon)
-    maximum = cam_maximum(large_cam if options.max_at == "clip" else cam)
-    picture = resize_bilinear(image, clip.image_size, antialias=options.antialias)
-    if options.normalisation == "clip":
-        picture = renormalise(
-            picture, from_mean=cam_net.image_mean, from_std=cam_net.image_std, to_mean=clip.mean, to_std=clip.std
-        )
-    is_foreground = foreground_mask(large_cam, maximum, omega=options.omega)
-    regions = compose_regions(picture[image_index], large_cam, is_foreground, mode=options.mode)
-    if options.crop:
-        regions = crop_regions(regions, torch.cat([is_foreground, ~is_foreground]))
-    foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
-    return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
+    clip: RegionEncoder
+    """Frozen CLIP."""
+    options: RegionOptions
+    """How maps become regions."""
+    image_mean: tuple[float, float, float]
+    """Normalisation of the images (0-1 scale)."""
+    image_std: tuple[float, float, float]
+    """Normalisation of the images (0-1 scale)."""
+
+    def __call__(
+        self,
+        maps: Float[Tensor, "batch class cam_height cam_width"],
+        image: Float[Tensor, "batch 3 height width"],
+        image_index: Int[Tensor, " pair"],
+        class_id: Int[Tensor, " pair"],
+    ) -> RegionFeatures:
+        """Mask each pair's image by its map and embed both regions.
+
+        Without any pair CLIP is not called, and what is computed from the empty result still depends on the network
+        (R20, R21): all workers take part in the exchange of gradients, also one whose batch shows no class.
+
+        Args:
+            maps: of the network.
+            image: normalised training crops.
+            image_index: position of each pair's image in the batch.
+            class_id: class of each pair.
+        """
+        if not len(image_index):
+            return _no_pair(maps, self.clip.dim)
+        clip, options = self.clip, self.options
+        chosen = maps[image_index, class_id]  # (pair, cam_height, cam_width)
+        cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
+        large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=options.antialias).squeeze(1)
+        if options.mask == "minmax":
+            # Both resolutions are scaled: FAT's maximum may come from either (R4), and is one of masks, not raw maps.
+            cam, large_cam = (min_max(each, epsilon=options.epsilon) for each in (cam, large_cam))
+        maximum = cam_maximum(large_cam if options.max_at == "clip" else cam)
+        is_foreground = foreground_mask(large_cam, maximum, omega=options.omega)
+        # Resized once per image, then taken once per pair: an image has several pairs.
+        regions = compose_regions(self._picture(image)[image_index], large_cam, is_foreground, mode=options.mode)
+        if options.crop:
+            regions = crop_regions(regions, torch.cat([is_foreground, ~is_foreground]))
+        foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
+        return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
+
+    def _picture(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Return images at CLIP's input size, in the normalisation that CLIP is to see."""
+        picture = resize_bilinear(image, self.clip.image_size, antialias=self.options.antialias)
+        if self.options.normalisation == "image":
+            return picture
+        mean, std = self.clip.mean, self.clip.std
+        return renormalise(picture, from_mean=self.image_mean, from_std=self.image_std, to_mean=mean, to_std=std)
 
 
-def no_regions(maps: Float[Tensor, "batch class cam_height cam_width"], *, dim: int) -> RegionFeatures:
-    """Return the features of no pair; what is computed from them still depends on the network (R21).
-
-    Args:
-        maps: of the network.
-        dim: width of CLIP's features.
-    """
+def _no_pair(maps: Float[Tensor, "batch class cam_height cam_width"], dim: int) -> RegionFeatures:
     # An empty sum is zero even where maps overflowed; zero times the maps would not be.
     nothing = _at_least_float32(maps.flatten(1).sum(dim=1)[:0])  # (0)
     features = nothing[:, None].expand(-1, dim)  # (0, dim)
     return RegionFeatures(features, features, nothing)
-
-
-def area_share(
-    areas: Float[Tensor, "batch class"],
-    present: Int[Tensor, "present 2"],
-    *,
-    over: Literal["all", "present"],
-    num_present: Int[Tensor, ""],
-    images_per_step: int,
-) -> Float[Tensor, ""]:
-    """Return this worker's share of the mean activated area (REG; R13).
-
-    Args:
-        areas: of every class.
-        present: position in the batch and class of every pair.
-        over: mean over all classes (official) or present ones.
-        num_present: pairs of the step over all workers, at least 1.
-        images_per_step: images of the step over all workers.
-    """
-    if over == "all":
-        return areas.sum() / (images_per_step * areas.shape[1])
-    image, class_id = present.to(areas.device).unbind(dim=1)
-    return areas[image, class_id].sum() / num_present
 
 
 def probabilities(logits: Float[Tensor, "*maps"]) -> Float[Tensor, "*maps"]:

@@ -1,4 +1,7 @@
-"""From CAMs to the masked pictures that CLIP sees (QA-CLIMS Eq. 3, 4, 10; rows R2, R5, R6)."""
+"""From CAMs to the masked pictures that CLIP sees: foreground adaptive thresholding, FAT, and what it cuts out.
+
+QA-CLIMS Eq. 3, 4, 9, 10; rows R2, R4, R5, R6.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +16,7 @@ RegionMode = Literal["token_mask", "pixel_mask", "both", "none"]
 
 
 @dataclass(frozen=True)
-class Regions:
+class RegionPictures:
     """Foreground regions of all pairs, then background regions of all pairs: one batch for CLIP."""
 
     pixels: Float[Tensor, "region 3 height width"]
@@ -51,13 +54,38 @@ def renormalise(
     return (image * channels(from_std) + channels(from_mean) - channels(to_mean)) / channels(to_std)
 
 
+def cam_maximum(cam: Float[Tensor, "pair height width"]) -> Float[Tensor, " pair"]:
+    """Return the largest value of each map, without gradient."""
+    return cam.detach().amax(dim=(-2, -1))
+
+
+def foreground_mask(
+    cam: Float[Tensor, "pair height width"], maximum: Float[Tensor, " pair"], *, omega: float
+) -> Bool[Tensor, "pair height width"]:
+    """Say which pixels count as foreground: those that reach a share of their map's maximum.
+
+    QA-CLIMS Eq. 9 and 10, symbols theta and b: b = [P >= omega * max(P)]. The mask carries no gradient.
+
+    A map whose maximum is not positive responds nowhere, so nothing of it is foreground. The released code agrees
+    for negative maxima, but calls a map of zeros all foreground (0 >= 0). Sigmoid maps reach zero only by
+    underflow, so training is not touched by the difference.
+
+    Args:
+        cam: maps P; a sigmoid's output.
+        maximum: the maximum of each map, taken at CLIP's or the CAM's own resolution (R4).
+        omega: share of the maximum, in [0, 1].
+    """
+    maximum = maximum.detach()[:, None, None]
+    return (cam.detach() >= omega * maximum) & (maximum > 0)
+
+
 def compose_regions(
     image: Float[Tensor, "pair 3 height width"],
     cam: Float[Tensor, "pair height width"],
     is_foreground: Bool[Tensor, "pair height width"],
     *,
     mode: RegionMode,
-) -> Regions:
+) -> RegionPictures:
     """Cut the foreground and the background region out of each pair's image.
 
     With X the image, P the CAM and b FAT's mask (R2):
@@ -79,10 +107,10 @@ def compose_regions(
     if mode in ("pixel_mask", "both"):
         weights = weights * masks
     pixels = torch.cat([image, image]) * weights.unsqueeze(1)
-    return Regions(pixels=pixels, token_mask=masks.unsqueeze(1) if mode in ("token_mask", "both") else None)
+    return RegionPictures(pixels=pixels, token_mask=masks.unsqueeze(1) if mode in ("token_mask", "both") else None)
 
 
-def crop_regions(regions: Regions, masks: Bool[Tensor, "region height width"]) -> Regions:
+def crop_regions(regions: RegionPictures, masks: Bool[Tensor, "region height width"]) -> RegionPictures:
     """Enlarge each region's bounding box to the whole picture, aspect not kept (R6).
 
     OVSeg, whose mask-adapted CLIP QA-CLIMS uses, shows CLIP such crops; the released code of QA-CLIMS does not. What
@@ -101,7 +129,7 @@ def crop_regions(regions: Regions, masks: Bool[Tensor, "region height width"]) -
         return roi_align(pictures, boxes, (height, width), sampling_ratio=1, aligned=True)
 
     token_mask = None if regions.token_mask is None else (crop(regions.token_mask) > 0).to(regions.token_mask.dtype)
-    return Regions(pixels=crop(regions.pixels), token_mask=token_mask)
+    return RegionPictures(pixels=crop(regions.pixels), token_mask=token_mask)
 
 
 def _box(mask: Tensor, height: int, width: int) -> Tensor:

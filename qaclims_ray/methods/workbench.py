@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.method import Recipe
 
 
@@ -81,58 +80,43 @@ class Workbench:
 
         Returns:
             None where the last epoch counts.
-
-        Raises:
-            ConfigError: when masks shall choose, and no scored image has one.
         """
         from qaclims_ray.data.datasets import ImageLabelDataset
-        from qaclims_ray.methods.clip_score import clip_score
-        from qaclims_ray.methods.oracle_score import oracle_score
-        from qaclims_ray.methods.separation_score import separation_score
+        from qaclims_ray.methods.rating import CamSource, clip_score, oracle_score, separation_score
+        from qaclims_ray.methods.region_features import Regions
 
         recipe, setup, selection = self.recipe, self.setup, self.recipe.selection
-        net, context = recipe.cam_net, setup.context
+        mean, std = recipe.cam_net.image_mean, recipe.cam_net.image_std
+        cam_source = CamSource(cams=recipe.cams, image_mean=mean, image_std=std)
         match selection.criterion:
             case "last":
                 return None
             case "oracle":
-                scored = self.images_to_score()
-                if not any(record.mask_uri for record in scored.records):
-                    raise ConfigError(
-                        "selection.criterion is oracle, but no scored image has a mask; use last or clip_score"
-                    )
                 return functools.partial(
                     oracle_score,
-                    manifest=scored,
-                    cam_net=net,
-                    cams=recipe.cams,
+                    manifest=self.images_to_score(),
+                    cam_source=cam_source,
                     evaluation=recipe.evaluation,
                     num_images=selection.num_images,
-                    context=context,
+                    context=setup.context,
                 )
             case "separation":
                 return functools.partial(
                     separation_score,
                     manifest=setup.manifest,
-                    cam_net=net,
-                    cams=recipe.cams,
+                    cam_source=cam_source,
                     threshold=recipe.evaluation.fixed_threshold,
                     num_images=selection.num_images,
                     clip=self.clip,
                     class_texts=self.class_texts,
-                    context=context,
+                    context=setup.context,
                 )
             case "clip_score":
-                images = ImageLabelDataset(
-                    setup.manifest, recipe.augment.light(), net.image_mean, net.image_std, recipe.seed
-                )
                 return functools.partial(
                     clip_score,
-                    dataset=images,
-                    clip=self.clip,
+                    dataset=ImageLabelDataset(setup.manifest, recipe.augment.light(), mean, std, recipe.seed),
+                    regions=Regions(clip=self.clip, options=options, image_mean=mean, image_std=std),
                     class_texts=self.class_texts,
-                    options=options,
-                    cam_net=net,
                     num_images=selection.num_images,
-                    context=context,
+                    context=setup.context,
                 )

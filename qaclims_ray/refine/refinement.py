@@ -17,9 +17,10 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, background_score
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.refine.config import MaskConfig, MaskStep
+from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
+from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.random_walk import walk_cam
 from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.sam import refine_by_sam
@@ -42,19 +43,23 @@ class Refiners:
     """Step sam: class-agnostic masks of an image."""
 
 
-def refined_threshold(config: MaskConfig, *, has_background: bool = True) -> float:
-    """Return the background score of the maps after the last step."""
-    return background_score(_after(config), has_background=has_background)
+@dataclass(frozen=True)
+class Maps:
+    """Maps of some images, and the score that makes labels of them: what each step takes and hands on."""
+
+    cams: Sequence[ImageCam]
+    """Maps in [0, 1], one set for each image."""
+    border: float
+    """Background score: a pixel whose highest score exceeds it shows a class."""
+
+    def refined(self, cams: Sequence[ImageCam], border: float) -> "Maps":
+        """Return a step's result; where there is no background, no step brings one."""
+        return Maps(cams, background_score(border, has_background=self.border != NO_BACKGROUND))
 
 
-def _after(config: MaskConfig) -> float:
-    match config.steps[-1:]:
-        case ():
-            return config.seed_threshold
-        case ("irn",):
-            return config.irn.walk_threshold
-        case _:
-            return HALF
+def refined_border(config: MaskConfig) -> float:
+    """Return the border that `refine_cams` hands on where there is a background; known before any image is refined."""
+    return {"irn": config.irn.walk_threshold}.get(config.steps[-1], HALF) if config.steps else config.seed_threshold
 
 
 def refine_cams(
@@ -65,7 +70,7 @@ def refine_cams(
     *,
     has_background: bool = True,
     device: torch.device | str = "cpu",
-) -> list[ImageCam]:
+) -> Maps:
     """Refine the CAMs of some images; an image without classes is returned as it is.
 
     Args:
@@ -77,81 +82,77 @@ def refine_cams(
         device: where a CRF and PAMR are computed.
 
     Returns:
-        Maps in [0, 1] at each image's resolution, -1 where the image is white (`masks.white_above`);
-        `refined_threshold` is their background score.
+        Maps in [0, 1] at each image's resolution, -1 where the image is white (`masks.white_above`), and their border.
 
     Raises:
         ArtifactError: when the maps that a step needs were not stored.
     """
-    refined = list(cams)
-    for position, step in enumerate(config.steps):
-        before = replace(config, steps=config.steps[:position])
-        threshold = config.seed_threshold if position == 0 else _after(before)
-        threshold = background_score(threshold, has_background=has_background)
-        refined = _step(step, images, refined, threshold, config, refiners, torch.device(device))
+    steps: dict[MaskStep, Callable[[Maps], Maps]] = {
+        "crf": lambda maps: refine_by_crf(images, maps, config.crf, device=device),
+        "irn": lambda maps: _by_irn(images, maps, config.irn, refiners.boundary),
+        "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
+        "sam": lambda maps: _by_sam(images, maps, config.sam, refiners.segments),
+    }
+    maps = Maps(cams, background_score(config.seed_threshold, has_background=has_background))
+    for step in config.steps:
+        maps = steps[step](maps)
     if config.white_above is None:
-        return refined
-    return [without_white(image, cam, config.white_above) for image, cam in zip(images, refined, strict=True)]
+        return maps
+    white_above = config.white_above
+    return replace(maps, cams=_each(images, maps, lambda image, cam: without_white(image, cam, white_above)))
 
 
-def _step(
-    step: MaskStep,
-    images: Sequence[Tensor],
-    cams: Sequence[ImageCam],
-    threshold: float,
-    config: MaskConfig,
-    refiners: Refiners,
-    device: torch.device,
-) -> list[ImageCam]:
-    match step:
-        case "crf":
-            return refine_by_crf(images, cams, threshold, config.crf, device=device)
-        case "irn":
-            assert refiners.boundary is not None
-            boundary = refiners.boundary
-            pairs = zip(images, cams, strict=True)
-            return [walk_cam(cam, boundary(image), config.irn) if cam.class_ids else cam for image, cam in pairs]
-        case "pamr":
-            pairs = zip(images, cams, strict=True)
-            return [_pamr(image, cam, threshold, config, device) for image, cam in pairs]
-        case "sam":
-            assert refiners.segments is not None
-            segments, pairs = refiners.segments, zip(images, cams, strict=True)
-            return [
-                refine_by_sam(cam, label_map(cam, threshold), segments(image), config.sam) if cam.class_ids else cam
-                for image, cam in pairs
-            ]
+def _each(images: Sequence[Tensor], maps: Maps, refine: Callable[[Tensor, ImageCam], ImageCam]) -> list[ImageCam]:
+    """Refine image by image; one without classes has no maps, and needs no network."""
+    return [refine(image, cam) if cam.class_ids else cam for image, cam in zip(images, maps.cams, strict=True)]
 
 
-def _pamr(image: Tensor, cam: ImageCam, threshold: float, config: MaskConfig, device: torch.device) -> ImageCam:
-    maps = _full(cam).to(device)
-    found = refine_by_pamr(image.to(device), replace(cam, full=maps), threshold, config.pamr)
-    return replace(found, full=None if found.full is None else found.full.cpu())
+def _by_irn(images: Sequence[Tensor], maps: Maps, config: IrnConfig, boundary: BoundaryOf | None) -> Maps:
+    assert boundary is not None
+    walked = _each(images, maps, lambda image, cam: walk_cam(cam, boundary(image), config))
+    # The walk divides all classes of an image by one maximum, so its border is a setting of its own and not one half.
+    return maps.refined(walked, config.walk_threshold)
+
+
+def _by_pamr(images: Sequence[Tensor], maps: Maps, config: PamrConfig, device: torch.device) -> Maps:
+    def spread(image: Tensor, cam: ImageCam) -> ImageCam:
+        on_device = replace(cam, full=_full(cam).to(device))
+        found = refine_by_pamr(image.to(device), on_device, maps.border, config)
+        return replace(found, full=None if found.full is None else found.full.cpu())
+
+    return maps.refined(_each(images, maps, spread), HALF)
+
+
+def _by_sam(images: Sequence[Tensor], maps: Maps, config: SamConfig, segments: MasksOf | None) -> Maps:
+    assert segments is not None
+
+    def labelled(image: Tensor, cam: ImageCam) -> ImageCam:
+        return refine_by_sam(cam, label_map(cam, maps.border), segments(image), config)
+
+    return maps.refined(_each(images, maps, labelled), HALF)
 
 
 def refine_by_crf(
     images: Sequence[UInt8[Tensor, "3 _height _width"]],
-    cams: Sequence[ImageCam],
-    threshold: float,
+    maps: Maps,
     config: CrfConfig,
     *,
     device: torch.device | str = "cpu",
-) -> list[ImageCam]:
+) -> Maps:
     """Refine maps by a dense CRF over the background, where there is one, and each image's own classes.
 
     Images of one size and number of classes run together.
 
     Args:
         images: RGB pixels.
-        cams: maps in [0, 1].
-        threshold: background score of the maps.
+        maps: maps in [0, 1] and their border.
         config: kernels, and what the CRF starts from: the label map, or the scores as probabilities.
         device: where it is computed.
 
     Returns:
         Per class its posterior against the background's, p_k / (p_k + p_0), or without a background its posterior.
     """
-    refined = list(cams)
+    cams, refined = maps.cams, list(maps.cams)
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, cam in enumerate(cams):
         if cam.class_ids:
@@ -160,16 +161,17 @@ def refine_by_crf(
         at_once = max(1, _CRF_LABEL_PIXELS // (height * width * (num_classes + 1)))
         for start in range(0, len(positions), at_once):
             chosen = positions[start : start + at_once]
-            maps = torch.stack([_full(cams[position]) for position in chosen]).to(device)
+            full = torch.stack([_full(cams[position]) for position in chosen]).to(device)
             pixels = torch.stack([images[position] for position in chosen]).to(device)
-            posterior = dense_crf(pixels, _energy(maps, threshold, config), config)
+            posterior = dense_crf(pixels, _energy(full, maps.border, config), config)
             for position, one in zip(chosen, posterior, strict=True):
-                full = one if threshold == NO_BACKGROUND else foreground_shares(one)
-                refined[position] = replace(cams[position], full=full.cpu(), grid=None)
-    return refined
+                shares = one if maps.border == NO_BACKGROUND else foreground_shares(one)
+                refined[position] = replace(cams[position], full=shares.cpu(), grid=None)
+    return maps.refined(refined, HALF)
 
 
 def _energy(maps: Float[Tensor, "batch class height width"], threshold: float, config: CrfConfig) -> Tensor:
+    # Without a background the posterior is over the classes alone: -1 is a mark for label maps, no score of a label.
     scores = maps if threshold == NO_BACKGROUND else torch.cat([torch.full_like(maps[:, :1], threshold), maps], 1)
     match config.unary:
         case "label":

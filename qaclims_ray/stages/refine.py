@@ -23,7 +23,7 @@ from qaclims_ray.refine.refinement import (
     Refiners,
     pseudo_mask,
     refine_cams,
-    refined_threshold,
+    refined_border,
     without_uncertain,
 )
 from qaclims_ray.refine.sam_masks import generate_masks, load_sam
@@ -65,10 +65,9 @@ class RefineActor:
             pixels, seeds, self.config, self.refiners, has_background=self.has_background, device=self.device
         )
         sweep = ThresholdSweep(self.thresholds, self.num_classes)
-        threshold = refined_threshold(self.config, has_background=self.has_background)
-        index = self.thresholds.index(round(threshold, 6))
-        for image, cam in zip(images, refined, strict=True):
-            labels = pseudo_mask(cam, threshold, self.config.uncertain)
+        index = self.thresholds.index(round(refined.border, 6))
+        for image, cam in zip(images, refined.cams, strict=True):
+            labels = pseudo_mask(cam, refined.border, self.config.uncertain)
             row = mask_row(cam.image_id, labels, cam.class_ids)
             save_label_map(labels, storage.join(self.uri, row.mask))
             rows.append(dataclasses.asdict(row))
@@ -118,7 +117,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     images = images_with_cams(manifest, config.data, with_training=True)
     cams = artifacts.require(layout.cams(system), "cams", verb="cams")
     affinity = run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
-    scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_threshold(config.masks))
+    scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_border(config.masks))
     thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
     artifact = Artifact(
         uri=uri,

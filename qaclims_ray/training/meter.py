@@ -1,5 +1,7 @@
 """Figures of a training: gathered on the device without waiting for it, added over workers when they are read."""
 
+import functools
+import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +27,29 @@ class StepResult:
     """Detached shares of further figures; logged as means over steps."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Counts; logged as sums over the epoch."""
+
+
+def weighted(
+    terms: Mapping[str, Float[Tensor, ""]], weights: Mapping[str, float], counts: Mapping[str, int] | None = None
+) -> StepResult:
+    """Return the weighted sum of a loss's terms, each of them a figure ``loss/<name>`` before weighting.
+
+    Terms are added one by one in the order of `weights`. The order is part of the result: floating point sums depend
+    on it, and a stacked sum takes one of its own from five terms on.
+
+    Args:
+        terms: this worker's shares. Every worker gives the same ones in the same order, also where a batch has nothing
+            to say: workers add up their figures by position.
+        weights: of every term; others, of terms that this step does not have, are passed over.
+        counts: see `StepResult`.
+    """
+    assert terms.keys() <= weights.keys(), f"terms without a weight: {sorted(terms.keys() - weights.keys())}"
+    first, *others = (weight * terms[name] for name, weight in weights.items() if name in terms)
+    return StepResult(
+        loss=functools.reduce(operator.add, others, first),
+        means={f"loss/{name}": value.detach() for name, value in terms.items()},
+        counts=counts or {},
+    )
 
 
 class Meter:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from qaclims_ray.methods.classifier.calibration import calibrate
 from qaclims_ray.methods.classifier.task import classifier_step
-from qaclims_ray.methods.qa_clims.task import ritc_step, train_ritc
+from qaclims_ray.methods.qa_clims.task import ritc_regions, ritc_step, train_ritc
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, regions_of, ritc_config, with_setup, write_pictures
 
 # Worker r of n takes every n-th image from r. Of two workers, the second has images 1, 3, 5: no pair with texts.
 LABELS = torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]]).float()
@@ -71,7 +71,8 @@ def _gradients(context: LocalContext, folder: str, labels: torch.Tensor) -> dict
         if name == "classifier":
             result = classifier_step(wrapped, batch, images_per_step=6)
         else:
-            options = {"bank": TinyTexts(8), "clip": TinyClip(), "ritc": ritc_config(**CASES[name]), "cam_net": CAM_NET}
+            ritc = ritc_config(**CASES[name])
+            options = {"bank": TinyTexts(8), "regions": regions_of(TinyClip(), ritc_regions(ritc)), "ritc": ritc}
             result = ritc_step(wrapped, batch, IDS[mine], images_per_step=6, **options)
         # What the loop does.
         (result.loss * context.world_size).backward()

@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from qaclims_ray.methods.clims.task import clims_step, train_clims
+from qaclims_ray.methods.clims.task import clims_regions, clims_step, train_clims
 from qaclims_ray.methods.semples.matching import (
     _Joint,
     joint_step,
@@ -25,7 +25,7 @@ from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, s
 from qaclims_ray.training.context import all_reduce_sum, gather_rows
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
 from tests.distributed.test_world_size import GlooContext, _close, _group
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import (
     OPTIM,
     bright_images,
@@ -33,6 +33,7 @@ from tests.semples_fakes import (
     near_bank,
     prompt_config,
     semples_config,
+    semples_regions,
     shipped_clip,
     texts_near,
 )
@@ -50,24 +51,27 @@ pytestmark = pytest.mark.timeout(900)  # processes of a busy machine start slowl
 def _step(case: str, network, batch: dict, ids: list[str]):
     """Return network to wrap, and a step on it."""
     if case == "clims":
-        options = {"bank": near_bank(TinyClip(), 8), "clip": TinyClip(), "clims": clims_config(), "cam_net": CAM_NET}
+        clims = clims_config()
+        regions = regions_of(TinyClip(), clims_regions(clims))
+        options = {"bank": near_bank(TinyClip(), 8), "regions": regions, "clims": clims}
         return network, lambda wrapped: clims_step(wrapped, batch, ids, images_per_step=5, **options)
     if case == "joint":
         clip = shipped_clip()
         vectors, template = start_of_prompts(clip, SIGMOID.prompt, 3, seed=0)
-        options = {"clip": clip, "class_texts": texts_near(clip, 3, seed=3), "semples": SIGMOID, "cam_net": CAM_NET}
+        options = {"clip": clip, "regions": semples_regions(clip, SIGMOID)}
+        options |= {"class_texts": texts_near(clip, 3, seed=3), "semples": SIGMOID}
         joint = _Joint(network, LearnedPrompts(vectors))
         return joint, lambda wrapped: joint_step(wrapped, batch, template=template, **options)
     clip = TinyClip()
     if case == "head":
         for parameter in network.backbone_parameters():
             parameter.requires_grad_(False)
+    semples = semples_config() if case == "match" else SIGMOID
     options = {
-        "clip": clip,
+        "regions": semples_regions(clip, semples),
         "class_texts": texts_near(clip, 3, seed=3),
         "prompts": texts_near(clip, 3, seed=4) if case == "refine" else None,
-        "semples": semples_config() if case == "match" else SIGMOID,
-        "cam_net": CAM_NET,
+        "semples": semples,
     }
     return network, lambda wrapped: matching_step(wrapped, batch, **options)
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaclims_ray.methods.semples.matching import matching_step
+from qaclims_ray.methods.region_features import Regions
+from qaclims_ray.methods.semples.matching import matching_step, region_options
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
@@ -99,15 +100,16 @@ def test_matching_step():
     labels = torch.zeros(BATCH, CLASSES)
     labels[image_ids, class_ids] = 1
     preset = voc12_weaktr()
+    net, options = preset.cam_net, region_options(preset.semples, epsilon=preset.semples.mask_epsilon)
+    regions = Regions(clip=clip, options=options, image_mean=net.image_mean, image_std=net.image_std)
     with measured() as used:
         result = matching_step(
             network,
             {"image": image, "labels": labels},
-            clip=clip,
+            regions=regions,
             class_texts=texts,
             prompts=None,
             semples=preset.semples,
-            cam_net=preset.cam_net,
         )
         loss = result.loss
         loss.backward()

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from qaclims_ray.refine.irn.losses import affinity_sums, path_maximum
+from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums, path_maximum
 from qaclims_ray.refine.irn.random_walk import random_walk
+from qaclims_ray.training.meter import weighted
 
 
 def _on_the_way(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
@@ -67,7 +68,7 @@ def test_gradients_are_right() -> None:
 
     def loss(boundary: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
         terms, num_pairs = affinity_sums(boundary, field, labels, radius=4)
-        return terms.divided(num_pairs).total()
+        return weighted(vars(terms.divided(num_pairs)), WEIGHTS).loss
 
     assert torch.autograd.gradcheck(loss, (boundary, field))
     assert torch.autograd.gradcheck(lambda grid: path_maximum(grid[:, 0], (3, -2)), boundary)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qaclims_ray.methods.clims.task import clims_step
+from qaclims_ray.methods.clims.task import clims_regions, clims_step
 from qaclims_ray.methods.regions import resize_bilinear
 from tests.numerics.test_semples_steps import LABELS, NUM_PAIRS, assert_same_gradients, network_with_structure, slow_log
-from tests.ritc_fakes import CAM_NET, TinyClip
+from tests.ritc_fakes import CAM_NET, TinyClip, regions_of
 from tests.semples_fakes import bright_images, clims_config, near_bank
 
 IDS = ["0", "1", "2", "3"]
@@ -72,9 +72,8 @@ def test_step_equals_the_naive_loops(changes) -> None:
         {"image": image, "labels": LABELS},
         IDS,
         bank=bank,
-        clip=clip,
+        regions=regions_of(clip, clims_regions(config)),
         clims=config,
-        cam_net=CAM_NET,
         images_per_step=4,
     )
     slow = slow_loss(network, clip, bank, image.clone(), config)

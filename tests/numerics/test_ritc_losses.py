@@ -8,8 +8,13 @@ import torch.nn.functional as F
 
 from qaclims_ray.methods.area import activated_area
 from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast
-from qaclims_ray.methods.regions import compose_regions, renormalise, resize_bilinear
-from qaclims_ray.methods.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.methods.regions import (
+    cam_maximum,
+    compose_regions,
+    foreground_mask,
+    renormalise,
+    resize_bilinear,
+)
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

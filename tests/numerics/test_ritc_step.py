@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from qaclims_ray.methods.qa_clims.losses import foreground_contrast
-from qaclims_ray.methods.qa_clims.task import pairs_with_texts, ritc_step, with_prompts
+from qaclims_ray.methods.qa_clims.task import pairs_with_texts, ritc_regions, ritc_step, with_prompts
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.models.generators.cam_net import build_cam_net
 from tests.numerics.test_ritc_losses import slow_background_contrast, slow_foreground_contrast
-from tests.ritc_fakes import CAM_NET, TinyClip, TinyTexts, ritc_config
+from tests.ritc_fakes import CAM_NET, TinyClip, TinyTexts, regions_of, ritc_config
 
 LABELS = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).float()
 IDS = ["0", "1", "2", "3"]
@@ -29,7 +29,13 @@ def _setup() -> tuple:
 def _step(network, clip, texts, image, config):
     batch = {"image": image, "labels": LABELS}
     return ritc_step(
-        network, batch, IDS, bank=texts, clip=clip, ritc=config, cam_net=CAM_NET, images_per_step=len(image)
+        network,
+        batch,
+        IDS,
+        bank=texts,
+        regions=regions_of(clip, ritc_regions(config)),
+        ritc=config,
+        images_per_step=len(image),
     )
 
 

@@ -12,7 +12,7 @@ from qaclims_ray.methods.semples.prompts import prompt_step, start_of_prompts
 from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net
 from tests.ritc_fakes import CAM_NET, TinyClip
-from tests.semples_fakes import bright_images, prompt_config, semples_config, shipped_clip, texts_near
+from tests.semples_fakes import bright_images, prompt_config, semples_config, semples_regions, shipped_clip, texts_near
 
 LABELS = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).float()
 NUM_PAIRS = 6
@@ -105,7 +105,12 @@ def test_matching_and_refinement_equal_the_loops(changes, with_prompts) -> None:
     image = bright_images(4, 32, seed=1).double()
     batch = {"image": image, "labels": LABELS}
     result = matching_step(
-        network, batch, clip=clip, class_texts=texts, prompts=prompts, semples=config, cam_net=CAM_NET
+        network,
+        batch,
+        regions=semples_regions(clip, config),
+        class_texts=texts,
+        prompts=prompts,
+        semples=config,
     )
     maps = network(image)
     assert (maps[:, 0] > 0).any() and (maps[:, 0] < 0).any() and (maps[:, 1] < 0).all()
@@ -128,10 +133,10 @@ def test_joint_training_equals_the_loops_on_both_sides() -> None:
         network,
         {"image": image, "labels": LABELS},
         clip=clip,
+        regions=semples_regions(clip, config),
         template=template,
         class_texts=texts,
         semples=config,
-        cam_net=CAM_NET,
     )
     pairs = slow_regions(network.generator(image), image.clone(), clip, config)
     prompts = torch.stack([encode_prompts(clip, vector[None], template)[0] for vector in network.prompts.vectors])

@@ -5,23 +5,15 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from qaclims_ray.methods.area import activated_area
+from qaclims_ray.methods.area import activated_area, area_share
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.clims.losses import background_suppression, background_text_matching, object_text_matching
 from qaclims_ray.methods.generator_task import generator_task
-from qaclims_ray.methods.qa_clims.task import TextSource, check_texts
-from qaclims_ray.methods.region_features import (
-    RegionEncoder,
-    RegionOptions,
-    area_share,
-    no_regions,
-    probabilities,
-    region_features,
-)
-from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, Regions, probabilities
+from qaclims_ray.methods.texts import TextSource, check_texts
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import images_per_step
-from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.meter import StepResult, weighted
 from qaclims_ray.training.selection import Rate
 from qaclims_ray.training.setup import TrainingSetup
 
@@ -46,12 +38,12 @@ def train_clims(
     dataset = setup.images()
     image_ids = [record.image_id for record in setup.manifest.records]
     num_images = images_per_step(clims.optim, len(dataset))
+    net = setup.cam_net
+    regions = Regions(clip=clip, options=clims_regions(clims), image_mean=net.image_mean, image_std=net.image_std)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         ids = [image_ids[index] for index in batch["index"].tolist()]
-        return clims_step(
-            wrapped, batch, ids, bank=bank, clip=clip, clims=clims, cam_net=setup.cam_net, images_per_step=num_images
-        )
+        return clims_step(wrapped, batch, ids, bank=bank, regions=regions, clims=clims, images_per_step=num_images)
 
     task = generator_task(
         network,
@@ -71,9 +63,8 @@ def clims_step(
     image_ids: list[str],
     *,
     bank: TextSource,
-    clip: RegionEncoder,
+    regions: Regions,
     clims: ClimsConfig,
-    cam_net: CamNetConfig,
     images_per_step: int,
 ) -> StepResult:
     """Compute one step of CLIMS; the loss is this worker's share, as in `ritc_step`.
@@ -83,23 +74,25 @@ def clims_step(
     maps = network(batch["image"])
     present = batch["labels"].nonzero()  # (pair, 2)
     num_pairs = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
-    matching, background, suppression = _pair_terms(
-        maps, batch["image"], present, image_ids, bank, clip, clims, cam_net
-    )
+    matching, background, suppression = _pair_terms(maps, batch["image"], present, image_ids, bank, regions, clims)
     areas = activated_area(probabilities(maps))  # (batch, class)
-    area = area_share(areas, present, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step)
-    suppressed = suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / num_pairs
-    terms = {
-        "loss/matching": (clims.matching_weight, matching.sum() / num_pairs),
-        "loss/background": (clims.background_weight, background.sum() / num_pairs),
-        "loss/suppression": (clims.suppression_weight, suppressed),
-        "loss/area": (clims.area_weight, area),
-    }
-    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-    return StepResult(
-        loss=loss,
-        means={name: value.detach() for name, (_, value) in terms.items()},
-        counts={"pairs": len(present)},
+    return weighted(
+        {
+            "matching": matching.sum() / num_pairs,
+            "background": background.sum() / num_pairs,
+            # As released, a sum beside the two means: its weight grows with the batch (C3).
+            "suppression": suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / num_pairs,
+            "area": area_share(
+                areas, present, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step
+            ),
+        },
+        {
+            "matching": clims.matching_weight,
+            "background": clims.background_weight,
+            "suppression": clims.suppression_weight,
+            "area": clims.area_weight,
+        },
+        {"pairs": len(present)},
     )
 
 
@@ -114,24 +107,18 @@ def _pair_terms(
     present: Tensor,
     image_ids: list[str],
     bank: TextSource,
-    clip: RegionEncoder,
+    regions: Regions,
     clims: ClimsConfig,
-    cam_net: CamNetConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     positions, classes = present.unbind(dim=1)
     texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
     class_texts = texts.foreground.to(maps.device)
-    if len(present):
-        options = clims_regions(clims)
-        rows = (positions.to(maps.device), classes.to(maps.device))
-        regions = region_features(maps, image, *rows, clip=clip, options=options, cam_net=cam_net)
-    else:
-        regions = no_regions(maps, dim=class_texts.shape[1])
+    found = regions(maps, image, positions.to(maps.device), classes.to(maps.device))
     return (
-        object_text_matching(regions.foreground, class_texts),
-        background_text_matching(regions.background, class_texts),
+        object_text_matching(found.foreground, class_texts),
+        background_text_matching(found.background, class_texts),
         background_suppression(
-            regions.foreground,
+            found.foreground,
             texts.background.to(maps.device),
             texts.is_background.to(maps.device),
             threshold=clims.suppression_threshold,

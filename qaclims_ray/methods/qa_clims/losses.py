@@ -1,16 +1,56 @@
-"""Region-text contrast: how well a masked region agrees with its own texts (QA-CLIMS 3.3, Eq. 5-8).
+"""The loss of QA-CLIMS: how well a masked region agrees with its own texts, and how large it is (QA-CLIMS 3.3).
+
+===== ===== ================================== =================================================================
+Eq. 1 total `total_loss`                       alpha L_FRC + beta L_BRC + gamma L_REG
+Eq. 6 FRC   `foreground_contrast`              foreground regions to their text, away from the background texts
+Eq. 8 BRC   `background_contrast`              background regions to the background texts, away from the foreground
+Eq.11 REG   `methods.area.activated_area`      small activated areas; beside the methods because CLIMS has it too
+===== ===== ================================== =================================================================
 
 One row is a pair: an image and a class that it shows. Similarities are dot products: region features come
 L2-normalised, and so do background texts; the mean foreground text is taken as it is, because the released code
 does not bring it back to unit length (Q7), so its norm below 1 is part of the score.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from qaclims_ray.training.meter import StepResult, weighted
+
+
+def total_loss(
+    foreground: Float[Tensor, ""],
+    background: Float[Tensor, ""],
+    area: Float[Tensor, ""],
+    *,
+    foreground_weight: float,
+    background_weight: float,
+    area_weight: float,
+    counts: Mapping[str, int] | None = None,
+) -> StepResult:
+    """Weigh the three terms.
+
+    QA-CLIMS Eq. 1. Each comes reduced to this worker's share.
+
+    Args:
+        foreground: L_FRC, `foreground_contrast` (Eq. 6).
+        background: L_BRC, `background_contrast` (Eq. 8).
+        area: L_REG, `methods.area.area_share` of the `activated_area` (Eq. 11).
+        foreground_weight: alpha.
+        background_weight: beta.
+        area_weight: gamma.
+        counts: see `StepResult`.
+    """
+    return weighted(
+        {"foreground": foreground, "background": background, "area": area},
+        {"foreground": foreground_weight, "background": background_weight, "area": area_weight},
+        counts,
+    )
 
 
 def foreground_contrast(
@@ -35,6 +75,7 @@ def foreground_contrast(
         temperature: tau.
     """
     to_foreground, to_background = _similarities(regions, foreground, background, is_background)
+    # The foreground text is one of the candidates, so the loss is a cross-entropy and cannot fall below zero.
     scores = torch.cat([to_foreground.unsqueeze(1), to_background], dim=1) / temperature  # (pair, 1 + answer)
     is_text = F.pad(is_background, (1, 0), value=True)
     return scores.masked_fill(~is_text, -torch.inf).logsumexp(dim=1) - scores[:, 0]

@@ -6,28 +6,19 @@ CLIP makes of a pair's regions is in ``region_features.py``.
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import ArtifactError, ConfigError
-from qaclims_ray.methods.area import activated_area
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.area import activated_area, area_share
 from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.methods.qa_clims.config import RitcConfig
-from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast
-from qaclims_ray.methods.qa_clims.terms import LossTerms
-from qaclims_ray.methods.region_features import (
-    RegionEncoder,
-    RegionOptions,
-    area_share,
-    probabilities,
-    region_features,
-)
-from qaclims_ray.methods.semples.losses import prompt_refinement
-from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast, total_loss
+from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, Regions, probabilities
+from qaclims_ray.methods.similarity import repulsion
+from qaclims_ray.methods.texts import TextSource, check_texts
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import images_per_step
 from qaclims_ray.training.meter import StepResult
@@ -36,16 +27,6 @@ from qaclims_ray.training.setup import TrainingSetup
 
 PUBLISHED_RANKS = 2
 """Workers of the published runs: each summed its own pairs, then gradients were averaged (R12)."""
-_PAIRS_PER_LOOKUP = 512
-
-
-@runtime_checkable
-class TextSource(Protocol):
-    """The texts of pairs (`text.bank.TextBank`)."""
-
-    def lookup(self, image_ids: list[str], class_ids: list[int]) -> Any:
-        """Return foreground, background, is_background and has_background of pairs."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,19 +80,13 @@ def train_ritc(
     dataset = setup.images()
     image_ids = [record.image_id for record in setup.manifest.records]
     num_images = images_per_step(ritc.optim, len(dataset))
+    net = setup.cam_net
+    regions = Regions(clip=clip, options=ritc_regions(ritc), image_mean=net.image_mean, image_std=net.image_std)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         ids = [image_ids[index] for index in batch["index"].tolist()]
         return ritc_step(
-            wrapped,
-            batch,
-            ids,
-            bank=bank,
-            clip=clip,
-            ritc=ritc,
-            cam_net=setup.cam_net,
-            images_per_step=num_images,
-            prompts=prompts,
+            wrapped, batch, ids, bank=bank, regions=regions, ritc=ritc, images_per_step=num_images, prompts=prompts
         )
 
     task = generator_task(
@@ -132,9 +107,8 @@ def ritc_step(
     image_ids: list[str],
     *,
     bank: TextSource,
-    clip: RegionEncoder,
+    regions: Regions,
     ritc: RitcConfig,
-    cam_net: CamNetConfig,
     images_per_step: int,
     prompts: Float[Tensor, "class dim"] | None = None,
 ) -> StepResult:
@@ -148,9 +122,8 @@ def ritc_step(
         batch: image (on the device), labels (on the CPU).
         image_ids: of the batch.
         bank: texts.
-        clip: frozen CLIP.
-        ritc: losses and regions.
-        cam_net: normalisation of the images.
+        regions: `ritc_regions` of the images.
+        ritc: losses.
         images_per_step: images of the step over all workers.
         prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
     """
@@ -161,7 +134,7 @@ def ritc_step(
         pairs = with_prompts(pairs, prompts)
     refining = prompts if ritc.prompt_weight > 0 else None
     foreground, background, refinement = pair_contrast(
-        logits, batch["image"], pairs, clip=clip, ritc=ritc, cam_net=cam_net, prompts=refining
+        logits, batch["image"], pairs, regions=regions, ritc=ritc, prompts=refining
     )
     areas = activated_area(probabilities(logits))  # (batch, class)
     num_pairs, num_present = len(pairs.image), len(present)
@@ -169,20 +142,23 @@ def ritc_step(
     total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
     per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
     area = area_share(areas, present, over=ritc.area_over, num_present=total_present, images_per_step=images_per_step)
-    terms = LossTerms(foreground=foreground.sum() / per_pair, background=background.sum() / per_pair, area=area)
-    loss = terms.weighted(
+    result = total_loss(
+        foreground.sum() / per_pair,
+        background.sum() / per_pair,
+        area,
         foreground_weight=ritc.foreground_weight,
         background_weight=ritc.background_weight,
         area_weight=ritc.area_weight,
-    )
-    means = terms.named()
-    if refining is not None:
-        loss = loss + ritc.prompt_weight * refinement.sum() / per_pair
-        means["loss/prompts"] = refinement.detach().sum() / per_pair
-    return StepResult(
-        loss=loss,
-        means=means,
         counts={"pairs": num_pairs, "pairs_skipped": num_present - num_pairs},
+    )
+    if refining is None:
+        return result
+    # Not one more term of Eq. 1: its weight goes in before the division, which rounds differently, and recorded
+    # figures have it so.
+    return replace(
+        result,
+        loss=result.loss + ritc.prompt_weight * refinement.sum() / per_pair,
+        means={**result.means, "loss/prompts": refinement.detach().sum() / per_pair},
     )
 
 
@@ -234,9 +210,8 @@ def pair_contrast(
     image: Float[Tensor, "batch 3 height width"],
     pairs: Pairs,
     *,
-    clip: RegionEncoder,
+    regions: Regions,
     ritc: RitcConfig,
-    cam_net: CamNetConfig,
     prompts: Float[Tensor, "class dim"] | None = None,
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return FRC, BRC and the refinement by learned prompts (zero without them) of every pair, not reduced.
@@ -245,24 +220,16 @@ def pair_contrast(
         logits: of the network.
         image: normalised training crops.
         pairs: which maps to look at, and their texts.
-        clip: frozen CLIP.
-        ritc: FAT, region mode, temperature.
-        cam_net: normalisation of the images.
-        prompts: encoded learned prompts of every class.
+        regions: from maps to CLIP features.
+        ritc: temperature, pool.
+        prompts: encoded learned prompts of every class; SemPLeS Eq. 3 pushes foreground regions away from them.
     """
-    if not len(pairs.image):
-        nothing = logits[pairs.image, pairs.class_id].flatten(1).sum(dim=1)  # (0); keeps the gradient's path
-        return nothing, nothing, nothing
-    regions = region_features(
-        logits, image, pairs.image, pairs.class_id, clip=clip, options=ritc_regions(ritc), cam_net=cam_net
-    )
+    found = regions(logits, image, pairs.image, pairs.class_id)
     texts = (pairs.foreground, pairs.background, pairs.is_background)
     return (
-        foreground_contrast(regions.foreground, *texts, temperature=ritc.temperature),
-        background_contrast(regions.background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
-        torch.zeros_like(regions.area)
-        if prompts is None
-        else prompt_refinement(regions.foreground, prompts[pairs.class_id]),
+        foreground_contrast(found.foreground, *texts, temperature=ritc.temperature),
+        background_contrast(found.background, *texts, temperature=ritc.temperature, pool=ritc.background_pool),
+        torch.zeros_like(found.area) if prompts is None else repulsion(found.foreground, prompts[pairs.class_id]),
     )
 
 
@@ -284,20 +251,3 @@ def _require_mask_tokens(clip: RegionEncoder, ritc: RitcConfig) -> None:
             f"ritc.region_mode is {ritc.region_mode}, but this CLIP has no mask tokens: set ritc.region_mode to "
             "pixel_mask, or use mask-adapted weights (OVSeg) with clip.mask_adapted"
         )
-
-
-def check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, device: torch.device) -> None:
-    """Fail before the first step when a pair has no texts, or texts and regions come from different CLIPs."""
-    pairs = [(record.image_id, class_id) for record in manifest.records for class_id in record.labels]
-    for start in range(0, len(pairs), _PAIRS_PER_LOOKUP):
-        image_ids, class_ids = zip(*pairs[start : start + _PAIRS_PER_LOOKUP], strict=True)
-        texts = bank.lookup(list(image_ids), list(class_ids))
-        if start:
-            continue
-        with torch.no_grad():
-            probe = clip.encode_regions(torch.zeros(1, 3, clip.image_size, clip.image_size, device=device))
-        if probe.shape[1] != texts.foreground.shape[1]:
-            raise ArtifactError(
-                f"the text bank has {texts.foreground.shape[1]} dimensions, this CLIP's regions {probe.shape[1]}: it "
-                "was built with another CLIP. Rebuild it with `qaclims text`"
-            )

@@ -2,7 +2,7 @@
 
 Segment-label matching (Eq. 1) and prompt-guided refinement (Eq. 3) differ in whether there are prompts; joint training
 (Table 6) also learns the prompts, each loss reaching only its own side. Prompt learning proper is in
-``prompt_task.py``.
+``prompts.py``.
 """
 
 import dataclasses
@@ -15,25 +15,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qaclims_ray.methods.generator_task import generator_task
-from qaclims_ray.methods.region_features import (
-    RegionEncoder,
-    RegionFeatures,
-    RegionOptions,
-    no_regions,
-    region_features,
-)
+from qaclims_ray.methods.region_features import RegionEncoder, RegionFeatures, RegionOptions, Regions
 from qaclims_ray.methods.semples.config import PROMPTS_DIR, SemplesConfig
 from qaclims_ray.methods.semples.losses import prompt_contrast, prompt_refinement, segment_label_matching
 from qaclims_ray.methods.semples.prompts import load_vectors, start_of_prompts
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, PromptTemplate, encode_prompts, save_prompts
-from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import MaskNetwork, save_mask_generator
 from qaclims_ray.models.network_folder import load_weights
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import Task
-from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.meter import StepResult, weighted
 from qaclims_ray.training.selection import Rate
 from qaclims_ray.training.setup import TrainingSetup
 
@@ -69,12 +62,10 @@ def train_matching(
         ArtifactError: when the network to start from does not belong to this training.
     """
     network = setup.generator(init_dir)
-    dataset = setup.images()
+    dataset, regions = setup.images(), _regions(setup, clip, semples)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        return matching_step(
-            wrapped, batch, clip=clip, class_texts=class_texts, prompts=prompts, semples=semples, cam_net=setup.cam_net
-        )
+        return matching_step(wrapped, batch, regions=regions, class_texts=class_texts, prompts=prompts, semples=semples)
 
     task = generator_task(
         network,
@@ -101,15 +92,19 @@ def region_options(semples: SemplesConfig, *, epsilon: float) -> RegionOptions:
     )
 
 
+def _regions(setup: TrainingSetup, clip: RegionEncoder, semples: SemplesConfig) -> Regions:
+    net, options = setup.cam_net, region_options(semples, epsilon=semples.mask_epsilon)
+    return Regions(clip=clip, options=options, image_mean=net.image_mean, image_std=net.image_std)
+
+
 def matching_step(
     network: nn.Module,
     batch: dict[str, Tensor],
     *,
-    clip: RegionEncoder,
+    regions: Regions,
     class_texts: Float[Tensor, "class dim"],
     prompts: Float[Tensor, "class dim"] | None,
     semples: SemplesConfig,
-    cam_net: CamNetConfig,
 ) -> StepResult:
     """Compute one step of Eq. 1, or of Eq. 3 where there are prompts; the loss is this worker's share of the mean.
 
@@ -118,14 +113,12 @@ def matching_step(
     Args:
         network: wrapped mask generator.
         batch: image (on the device), labels (on the CPU).
-        clip: frozen CLIP.
+        regions: from maps to CLIP features.
         class_texts: u_f, text of every class.
         prompts: u_b, encoded prompts of every class.
-        semples: masks and weights.
-        cam_net: normalisation of the images.
+        semples: weights.
     """
-    maps = network(batch["image"])
-    pairs = _pairs_of(maps, batch, class_texts, clip, semples, cam_net)
+    pairs = _pairs_of(network(batch["image"]), batch, class_texts, regions)
     return _result(_matching_terms(pairs, prompts), pairs, semples)
 
 
@@ -134,25 +127,25 @@ def joint_step(
     batch: dict[str, Tensor],
     *,
     clip: FrozenClip,
+    regions: Regions,
     template: PromptTemplate,
     class_texts: Float[Tensor, "class dim"],
     semples: SemplesConfig,
-    cam_net: CamNetConfig,
 ) -> StepResult:
     """Compute one step of joint training: Eq. 1 and 3 for the masks, Eq. 2 for the prompts.
 
     Args:
         network: wrapped `_Joint`.
         batch: image (on the device), labels (on the CPU).
-        clip: frozen CLIP.
+        clip: frozen CLIP, which encodes the prompts.
+        regions: from maps to CLIP features.
         template: sentence of the prompts.
         class_texts: u_f, text of every class.
-        semples: masks, weights, prompts.
-        cam_net: normalisation of the images.
+        semples: weights, prompts.
     """
     maps, vectors = network(batch["image"])
     prompts = encode_prompts(clip, vectors, template)
-    pairs = _pairs_of(maps, batch, class_texts, clip, semples, cam_net)
+    pairs = _pairs_of(maps, batch, class_texts, regions)
     # Each loss reaches only its own side.
     image, text = prompt_contrast(
         prompts[pairs.class_id], pairs.regions.background.detach(), pairs.texts, similarity=semples.prompt.similarity
@@ -175,23 +168,11 @@ class _Pairs:
     """Pairs of the step over all workers, at least 1."""
 
 
-def _pairs_of(
-    maps: Tensor,
-    batch: dict[str, Tensor],
-    class_texts: Tensor,
-    clip: RegionEncoder,
-    semples: SemplesConfig,
-    cam_net: CamNetConfig,
-) -> _Pairs:
+def _pairs_of(maps: Tensor, batch: dict[str, Tensor], class_texts: Tensor, regions: Regions) -> _Pairs:
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
     image, class_id = present.to(maps.device).unbind(dim=1)
-    if len(present):
-        options = region_options(semples, epsilon=semples.mask_epsilon)
-        regions = region_features(maps, batch["image"], image, class_id, clip=clip, options=options, cam_net=cam_net)
-    else:
-        regions = no_regions(maps, dim=class_texts.shape[1])
-    return _Pairs(class_id, regions, class_texts[class_id], total)
+    return _Pairs(class_id, regions(maps, batch["image"], image, class_id), class_texts[class_id], total)
 
 
 def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
@@ -205,21 +186,17 @@ def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
 
 
 def _result(terms: dict[str, Tensor], pairs: _Pairs, semples: SemplesConfig) -> StepResult:
+    # Also without pairs every term is there. Prompts' terms stand where recorded sums of joint training have them.
     weights = {
         "foreground": 1.0,
+        "image": semples.prompt.image_weight,
+        "text": semples.prompt.text_weight,
         "background": semples.background_weight,
         "area": semples.area_weight,
         "prompts": semples.refine_weight,
-        "image": semples.prompt.image_weight,
-        "text": semples.prompt.text_weight,
     }
-    # Also without pairs every term is there: workers add up their figures by position.
     shares = {name: value.sum() / pairs.total for name, value in terms.items()}
-    return StepResult(
-        loss=torch.stack([weights[name] * value for name, value in shares.items()]).sum(),
-        means={f"loss/{name}": value.detach() for name, value in shares.items()},
-        counts={"pairs": len(pairs.class_id)},
-    )
+    return weighted(shares, weights, {"pairs": len(pairs.class_id)})
 
 
 def _identity(semples: SemplesConfig, *, with_prompts: bool) -> list[Any]:
@@ -260,17 +237,11 @@ def train_jointly(
     generator = setup.generator(init_dir)
     vectors, template = start_of_prompts(clip, semples.prompt, setup.num_classes, setup.seed)
     network = _Joint(generator, LearnedPrompts(vectors))
-    dataset = setup.images()
+    dataset, regions = setup.images(), _regions(setup, clip, semples)
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         return joint_step(
-            wrapped,
-            batch,
-            clip=clip,
-            template=template,
-            class_texts=class_texts,
-            semples=semples,
-            cam_net=setup.cam_net,
+            wrapped, batch, clip=clip, regions=regions, template=template, class_texts=class_texts, semples=semples
         )
 
     base = generator_task(

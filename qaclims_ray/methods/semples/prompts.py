@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.errors import ArtifactError, DataError
-from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, region_features
+from qaclims_ray.methods.region_features import RegionOptions, Regions
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.methods.semples.given_maps import MAX_VIEWS, MapsOf, WholeImages
 from qaclims_ray.methods.semples.losses import prompt_contrast
@@ -32,11 +32,10 @@ from qaclims_ray.models.clip.prompts import (
     prompt_template,
     save_prompts,
 )
-from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import MaskNetwork
 from qaclims_ray.training.context import WorkerContext, gather_rows
 from qaclims_ray.training.loop import Task
-from qaclims_ray.training.meter import StepResult
+from qaclims_ray.training.meter import StepResult, weighted
 from qaclims_ray.training.setup import TrainingSetup
 
 _IMAGES_PER_PASS = 16
@@ -129,12 +128,11 @@ def _cached_features(
     else:
         network, num_views = None, min(settings.num_views, MAX_VIEWS)
         dataset = WholeImages(setup.manifest, given, setup.cam_net, size=clip.image_size, antialias=options.antialias)
+    net = setup.cam_net
     return background_features(
         network,
         dataset,
-        clip=clip,
-        options=options,
-        cam_net=setup.cam_net,
+        regions=Regions(clip=clip, options=options, image_mean=net.image_mean, image_std=net.image_std),
         num_views=num_views,
         loader_workers=setup.loader_workers,
         context=setup.context,
@@ -166,9 +164,10 @@ def prompt_step(
     class_id, row = (index.to(device, non_blocking=True) for index in (batch["class_id"], row))
     encoded = encode_prompts(clip, network()[classes.to(device, non_blocking=True)], template)[row]  # (pair, dim)
     image, text = prompt_contrast(encoded, batch["feature"], class_texts[class_id], similarity=settings.similarity)
-    terms = {"loss/image": image.sum() / settings.batch_size, "loss/text": text.sum() / settings.batch_size}
-    loss = settings.image_weight * terms["loss/image"] + settings.text_weight * terms["loss/text"]
-    return StepResult(loss=loss, means={name: value.detach() for name, value in terms.items()})
+    return weighted(
+        {"image": image.sum() / settings.batch_size, "text": text.sum() / settings.batch_size},
+        {"image": settings.image_weight, "text": settings.text_weight},
+    )
 
 
 class FeatureDraws:
@@ -196,9 +195,7 @@ def background_features(
     network: MaskNetwork | None,
     dataset: ImageLabelDataset | WholeImages,
     *,
-    clip: RegionEncoder,
-    options: RegionOptions,
-    cam_net: CamNetConfig,
+    regions: Regions,
     num_views: int,
     loader_workers: int,
     context: WorkerContext,
@@ -208,9 +205,7 @@ def background_features(
     Args:
         network: fixed mask generator on the worker's device; None takes the maps that the data set brings.
         dataset: training images.
-        clip: frozen CLIP.
-        options: how maps become regions.
-        cam_net: normalisation of the images.
+        regions: from maps to CLIP features.
         num_views: crops of every image.
         loader_workers: image loading processes.
         context: this worker; each computes a share of the images, and all get everything.
@@ -225,12 +220,10 @@ def background_features(
             dataset.set_epoch(view)
             for batch in DataLoader(share, batch_size=_IMAGES_PER_PASS, num_workers=loader_workers):
                 present = batch["labels"].nonzero()  # (pair, 2)
-                if not len(present):
-                    continue
                 image = batch["image"].to(context.device)
                 position, class_id = present.to(context.device).unbind(dim=1)
                 maps = batch["maps"].to(context.device) if network is None else network(image)
-                found = region_features(maps, image, position, class_id, clip=clip, options=options, cam_net=cam_net)
+                found = regions(maps, image, position, class_id)
                 index, class_ids = batch["index"][present[:, 0]], present[:, 1]
                 # Beside the features, so as float32: exact up to 2^24 images.
                 keys = torch.stack([torch.full_like(index, view), index, class_ids], dim=1).float()

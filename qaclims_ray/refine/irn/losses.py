@@ -47,18 +47,19 @@ class AffinityTerms:
             foreground_displacement=self.foreground_displacement / foreground,
         )
 
-    def total(self) -> Float[Tensor, ""]:
-        """Return the loss: the paper's sum of all terms, times one half.
 
-        The background and the foreground each are half of the positive affinities. The factor of one half is the
-        released code's; the learning rates of row E8 belong to it.
-        """
-        affinity = (self.background + self.foreground) / 2 + self.negative
-        return (affinity + self.foreground_displacement + self.background_displacement) / 2
+WEIGHTS = {
+    "background": 0.25,
+    "foreground": 0.25,
+    "negative": 0.5,
+    "foreground_displacement": 0.5,
+    "background_displacement": 0.5,
+}
+"""Weight of each of `AffinityTerms` in the loss: the paper's sum of all terms, times one half.
 
-    def named(self) -> dict[str, Float[Tensor, ""]]:
-        """Return the terms for logging, detached."""
-        return {f"loss/{name}": value.detach() for name, value in vars(self).items()}
+The background and the foreground each are half of the positive affinities. The factor of one half is the released
+code's; the learning rates of row E8 belong to it. Powers of two, so weighting rounds nothing.
+"""
 
 
 @functools.cache

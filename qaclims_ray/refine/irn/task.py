@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.models.network_folder import load_weights
 from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.refine.irn.losses import affinity_sums
+from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums
 from qaclims_ray.refine.irn.network import GRID_STRIDE, AffinityNet, grid_of, save_affinity_net
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.loop import Task, TrainingImages, fit, images_per_step
-from qaclims_ray.training.meter import OnStep, StepResult
+from qaclims_ray.training.meter import OnStep, StepResult, weighted
 
 _TRAINED_WITH = ("backbone", "weights", "width", "radius", "min_scale", "max_scale", "crop_px")
 
@@ -106,7 +106,7 @@ def affinity_step(network: nn.Module, batch: dict[str, Tensor], *, radius: int) 
     boundary, displacement = network(batch["image"])
     sums, num_pairs = affinity_sums(boundary, displacement, grid_labels(batch["labels"]), radius=radius)
     terms = sums.divided(all_reduce_sum(num_pairs))
-    return StepResult(loss=terms.total(), means=terms.named())
+    return weighted(vars(terms), WEIGHTS)
 
 
 def grid_labels(labels: UInt8[Tensor, "batch height width"]) -> UInt8[Tensor, "batch grid_height grid_width"]:

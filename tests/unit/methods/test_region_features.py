@@ -1,15 +1,9 @@
 import pytest
 import torch
 
-from qaclims_ray.methods.region_features import (
-    RegionOptions,
-    min_max,
-    no_regions,
-    probabilities,
-    region_features,
-)
+from qaclims_ray.methods.region_features import RegionOptions, min_max, probabilities
 from qaclims_ray.methods.regions import resize_bilinear
-from tests.ritc_fakes import CAM_NET, TinyClip
+from tests.ritc_fakes import TinyClip, regions_of
 
 
 def _inputs(dtype: torch.dtype = torch.float32):
@@ -20,8 +14,7 @@ def _inputs(dtype: torch.dtype = torch.float32):
 
 
 def _features(maps, image, index, classes, clip=None, **options):
-    clip = clip or TinyClip()
-    return region_features(maps, image, index, classes, clip=clip, options=RegionOptions(**options), cam_net=CAM_NET)
+    return regions_of(clip or TinyClip(), RegionOptions(**options))(maps, image, index, classes)
 
 
 def test_each_pair_gets_its_own_map_and_image() -> None:
@@ -110,10 +103,12 @@ def test_half_precision_maps_are_worked_on_in_float32(mask) -> None:
 
 
 def test_no_pair_is_zero_rows_that_depend_on_the_network_even_where_maps_overflowed() -> None:
-    maps, *_ = _inputs()
+    maps, image, *_ = _inputs()
     with torch.no_grad():
         maps[0, 0, 0, 0] = float("inf")
-    found = no_regions(maps, dim=6)
+    clip, none = TinyClip(), torch.zeros(0, dtype=torch.int64)
+    found = _features(maps, image, none, none, clip)
+    assert clip.num_calls == 0
     assert found.foreground.shape == found.background.shape == (0, 6) and found.area.shape == (0,)
     loss = found.foreground.sum() + found.background.sum() + found.area.sum()
     assert loss == 0

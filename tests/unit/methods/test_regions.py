@@ -2,8 +2,15 @@ import pytest
 import torch
 
 from qaclims_ray.methods.area import activated_area
-from qaclims_ray.methods.regions import Regions, compose_regions, crop_regions, renormalise, resize_bilinear
-from qaclims_ray.methods.thresholding import cam_maximum, foreground_mask
+from qaclims_ray.methods.regions import (
+    RegionPictures,
+    cam_maximum,
+    compose_regions,
+    crop_regions,
+    foreground_mask,
+    renormalise,
+    resize_bilinear,
+)
 
 
 def test_threshold_is_a_share_of_each_map_and_includes_equality() -> None:
@@ -99,7 +106,7 @@ def test_a_crop_shows_the_bounding_box_alone_and_enlarged() -> None:
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, 2, 4:8] = True
     mask[0, 5, 5] = True  # box: columns 4-7, rows 2-5
-    cropped = crop_regions(Regions(picture, mask[:, None].float()), mask)
+    cropped = crop_regions(RegionPictures(picture, mask[:, None].float()), mask)
     # Eight samples over four columns (rows): pixel centres move by half a pixel, borders stay inside the box's cells.
     inner = torch.arange(1, 7) / 2 - 0.25
     torch.testing.assert_close(cropped.pixels[0, 0, 3, 1:7], 4 + inner)
@@ -116,6 +123,6 @@ def test_a_crop_shows_the_bounding_box_alone_and_enlarged() -> None:
 def test_a_region_that_fills_the_picture_or_is_empty_stays_as_it_is() -> None:
     pictures = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     masks = torch.stack([torch.ones(6, 6, dtype=torch.bool), torch.zeros(6, 6, dtype=torch.bool)])
-    cropped = crop_regions(Regions(pictures, None), masks)
+    cropped = crop_regions(RegionPictures(pictures, None), masks)
     torch.testing.assert_close(cropped.pixels, pictures)
     assert cropped.token_mask is None

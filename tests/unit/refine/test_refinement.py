@@ -15,11 +15,12 @@ from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.random_walk import walk_cam
 from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.refinement import (
+    Maps,
     Refiners,
     pseudo_mask,
     refine_by_crf,
     refine_cams,
-    refined_threshold,
+    refined_border,
     without_uncertain,
 )
 from qaclims_ray.refine.sam import refine_by_sam
@@ -74,13 +75,16 @@ def squares(image: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_the_last_step_says_which_score_is_the_background_s(steps, threshold) -> None:
-    config = MaskConfig(steps=steps, seed_threshold=0.15, irn=IrnConfig(walk_threshold=0.2))
-    assert refined_threshold(config) == threshold
+    irn = IrnConfig(walk_threshold=0.2, walk_radius=2, log2_steps=1)
+    config = MaskConfig(steps=steps, seed_threshold=0.15, irn=irn, crf=CRF, pamr=PAMR)
+    assert refined_border(config) == threshold
+    refiners = Refiners(boundary=boundary_of, segments=squares)
+    assert refine_cams([picture(12, 16)], [cam_of("a", 12, 16, (1,))], config, refiners).border == threshold
 
 
 def test_without_steps_the_cams_pass() -> None:
     cams = [cam_of("a", 12, 16, (1,))]
-    assert refine_cams([picture(12, 16)], cams, MaskConfig(steps=()), NO_NETWORKS) == cams
+    assert refine_cams([picture(12, 16)], cams, MaskConfig(steps=()), NO_NETWORKS).cams == cams
 
 
 def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
@@ -88,12 +92,12 @@ def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
     image, cam = picture(16, 20), cam_of("a", 16, 20, (0, 3))
     irn = IrnConfig(walk_threshold=0.2, walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=("irn", "pamr", "crf"), seed_threshold=0.3, irn=irn, crf=CRF, pamr=PAMR)
-    (found,) = refine_cams([image], [cam], config, Refiners(boundary=boundary_of))
+    (found,) = refine_cams([image], [cam], config, Refiners(boundary=boundary_of)).cams
     walked = walk_cam(cam, boundary_of(image), irn)
     spread = refine_by_pamr(image, walked, 0.2, config.pamr)
-    (expected,) = refine_by_crf([image], [spread], 0.5, CRF)
+    (expected,) = refine_by_crf([image], Maps([spread], 0.5), CRF).cams
     torch.testing.assert_close(found.full, expected.full)
-    (wrong,) = refine_by_crf([image], [refine_by_pamr(image, walked, 0.3, config.pamr)], 0.5, CRF)
+    (wrong,) = refine_by_crf([image], Maps([refine_by_pamr(image, walked, 0.3, config.pamr)], 0.5), CRF).cams
     assert not torch.allclose(found.full, wrong.full)
 
 
@@ -101,16 +105,16 @@ def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
 def test_a_first_step_starts_from_the_seeds_threshold(step) -> None:
     image, cam = picture(16, 20), cam_of("a", 16, 20, (0, 3))
     config = MaskConfig(steps=(step,), seed_threshold=0.7, crf=CRF)
-    (found,) = refine_cams([image], [cam], config, Refiners(segments=squares))
+    (found,) = refine_cams([image], [cam], config, Refiners(segments=squares)).cams
     match step:
         case "crf":
-            expected = refine_by_crf([image], [cam], 0.7, CRF)[0]
+            expected = refine_by_crf([image], Maps([cam], 0.7), CRF).cams[0]
         case "pamr":
             expected = refine_by_pamr(image, cam, 0.7, config.pamr)
         case "sam":
             expected = refine_by_sam(cam, label_map(cam, 0.7), squares(image), config.sam)
     torch.testing.assert_close(found.full, expected.full)
-    (other,) = refine_cams([image], [cam], replace(config, seed_threshold=0.2), Refiners(segments=squares))
+    (other,) = refine_cams([image], [cam], replace(config, seed_threshold=0.2), Refiners(segments=squares)).cams
     assert not torch.equal(found.full, other.full)
 
 
@@ -121,11 +125,11 @@ def test_refined_maps_have_the_image_s_size_and_lie_between_0_and_1(steps) -> No
     irn = IrnConfig(walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=steps, seed_threshold=0.4, irn=irn, crf=CRF)
     found = refine_cams(images, cams, config, Refiners(boundary=boundary_of, segments=squares))
-    for image, cam, one in zip(images, cams, found, strict=True):
+    for image, cam, one in zip(images, cams, found.cams, strict=True):
         assert (one.image_id, one.class_ids) == (cam.image_id, cam.class_ids)
         assert one.full.shape == (len(cam.class_ids), *image.shape[1:]) and one.grid is None
         assert one.full.min() >= 0 and one.full.max() <= 1 and one.full.std() > 0
-        assert set(label_map(one, refined_threshold(config)).unique().tolist()) <= {0, *(c + 1 for c in cam.class_ids)}
+        assert set(label_map(one, found.border).unique().tolist()) <= {0, *(c + 1 for c in cam.class_ids)}
 
 
 @pytest.mark.parametrize("steps", [("irn",), ("crf",), ("pamr",), ("sam",), ("irn", "crf", "pamr", "sam")])
@@ -135,9 +139,10 @@ def test_an_image_without_classes_passes_and_is_background(steps) -> None:
 
     cam = cam_of("empty", 14, 18, ())
     config = MaskConfig(steps=steps, crf=CRF)
-    (found,) = refine_cams([picture(14, 18)], [cam], config, Refiners(boundary=network, segments=network))
+    maps = refine_cams([picture(14, 18)], [cam], config, Refiners(boundary=network, segments=network))
+    (found,) = maps.cams
     assert found == cam
-    mask = pseudo_mask(found, refined_threshold(config), (0.0, 1.0))
+    mask = pseudo_mask(found, maps.border, (0.0, 1.0))
     assert mask.shape == (14, 18) and not mask.any()
     assert without_uncertain(found, (0.0, 1.0)) == cam
 
@@ -152,7 +157,7 @@ def test_maps_of_the_small_grid_alone_are_refused_with_what_to_do(steps) -> None
 def test_irn_works_on_the_small_grid_and_says_when_it_is_not_there() -> None:
     image, cam, irn = picture(14, 18), cam_of("far", 14, 18, (1,)), IrnConfig(walk_radius=2, log2_steps=1)
     config, refiners = MaskConfig(irn=irn), Refiners(boundary=boundary_of)
-    (found,) = refine_cams([image], [replace(cam, full=None)], config, refiners)
+    (found,) = refine_cams([image], [replace(cam, full=None)], config, refiners).cams
     torch.testing.assert_close(found.full, walk_cam(cam, boundary_of(image), irn).full)
     with pytest.raises(ArtifactError, match="image far was stored without its small maps; run `qaclims cams`"):
         refine_cams([image], [replace(cam, grid=None)], config, refiners)
@@ -184,7 +189,7 @@ def test_images_in_groups_get_what_each_gets_alone(mixed, unary, limit, monkeypa
 
     monkeypatch.setattr(refinement, "dense_crf", counted)
     config = replace(CRF, unary=unary)
-    found = refine_by_crf(images, cams, 0.4, config)
+    found = refine_by_crf(images, Maps(cams, 0.4), config).cams
     assert [cam.image_id for cam in found] == [cam.image_id for cam in cams]
     together = [(2, 2, 12, 16), (2, 3, 16, 12), (1, 4, 12, 16)]
     alone = [(1, *shape[1:]) for shape in together for _ in range(shape[0])]
@@ -211,14 +216,14 @@ def test_a_label_unary_sees_only_which_label_wins_and_a_softmax_unary_by_how_muc
     assert torch.equal(label_map(cam, 0.4), label_map(surer, 0.4)) and not torch.equal(cam.full, surer.full)
     for unary, same in (("label", True), ("softmax", False)):
         config = replace(CRF, unary=unary)
-        found = [refine_by_crf([image], [one], 0.4, config)[0].full for one in (cam, surer)]
+        found = [refine_by_crf([image], Maps([one], 0.4), config).cams[0].full for one in (cam, surer)]
         assert torch.equal(*found) == same
 
 
 def test_without_iterations_the_softmax_unary_gives_the_scores_shares() -> None:
     cam = cam_of("a", 12, 16, (0, 3))
     config = replace(CRF, unary="softmax", iterations=0)
-    (found,) = refine_by_crf([picture(12, 16)], [cam], 0.4, config)
+    (found,) = refine_by_crf([picture(12, 16)], Maps([cam], 0.4), config).cams
     torch.testing.assert_close(found.full, cam.full / (cam.full + 0.4), rtol=1e-4, atol=1e-4)
 
 
@@ -228,7 +233,7 @@ def test_the_crf_follows_the_square_that_the_seed_only_hints_at() -> None:
     full[0, 8:16, 8:16] = 1.0
     cam = ImageCam("a", (2,), full, None, 24, 24)
     config = CrfConfig(gaussian_sxy=1.0, bilateral_sxy=12.0, bilateral_srgb=40.0, unary="softmax")
-    (found,) = refine_by_crf([image], [cam], 0.3, config)
+    (found,) = refine_by_crf([image], Maps([cam], 0.3), config).cams
     square = torch.zeros(24, 24, dtype=torch.bool)
     square[3:21, 4:20] = True
     seed, refined = (((label_map(*one) == 3) == square).float().mean() for one in ((cam, 0.3), (found, 0.5)))

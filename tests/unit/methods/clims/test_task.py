@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.methods.clims.task import clims_step, train_clims
+from qaclims_ray.methods.clims.task import clims_regions, clims_step, train_clims
 from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.context import LocalContext
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import OPTIM, bright_images, clims_config, near_bank, shipped_clip
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -113,9 +113,8 @@ def _step(labels, clip=None, **changes):
         batch,
         ids,
         bank=near_bank(clip, 8),
-        clip=clip,
+        regions=regions_of(clip, clims_regions(clims_config(**changes))),
         clims=clims_config(**changes),
-        cam_net=CAM_NET,
         images_per_step=len(labels),
     )
     result.loss.backward()

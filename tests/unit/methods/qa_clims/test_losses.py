@@ -2,8 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast
-from qaclims_ray.methods.qa_clims.terms import LossTerms
+from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_contrast, total_loss
 
 LOSSES = [
     foreground_contrast,
@@ -100,10 +99,10 @@ def test_pools_agree_for_one_text_and_are_ordered_for_several() -> None:
 
 
 def test_terms_are_weighted_and_named() -> None:
-    terms = LossTerms(foreground=torch.tensor(2.0), background=torch.tensor(3.0), area=torch.tensor(0.5))
-    total = terms.weighted(foreground_weight=10.0, background_weight=8.0, area_weight=0.2)
-    assert total.item() == pytest.approx(44.1)
-    assert {name: value.item() for name, value in terms.named().items()} == {
+    terms = (torch.tensor(2.0), torch.tensor(3.0), torch.tensor(0.5))
+    result = total_loss(*terms, foreground_weight=10.0, background_weight=8.0, area_weight=0.2, counts={"pairs": 7})
+    assert result.loss.item() == pytest.approx(44.1) and result.counts == {"pairs": 7}
+    assert {name: value.item() for name, value in result.means.items()} == {
         "loss/foreground": 2.0,
         "loss/background": 3.0,
         "loss/area": 0.5,

@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file
 
 from qaclims_ray.errors import ArtifactError, ConfigError
-from qaclims_ray.methods.qa_clims.task import ritc_step, train_ritc
+from qaclims_ray.methods.qa_clims.task import ritc_regions, ritc_step, train_ritc
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.context import LocalContext
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, ritc_config, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, regions_of, ritc_config, with_setup, write_pictures
 
 
 @pytest.fixture
@@ -127,7 +127,8 @@ def _step(labels, clip=None, network=None, **changes):
     labels = torch.tensor(labels, dtype=torch.float32)
     batch = {"image": torch.randn(len(labels), 3, 32, 32), "labels": labels}
     ids = [str(index + 1) for index in range(len(labels))]
-    options = {"bank": TinyTexts(8), "clip": clip or TinyClip(), "ritc": ritc_config(**changes), "cam_net": CAM_NET}
+    ritc = ritc_config(**changes)
+    options = {"bank": TinyTexts(8), "regions": regions_of(clip or TinyClip(), ritc_regions(ritc)), "ritc": ritc}
     result = ritc_step(network, batch, ids, images_per_step=len(labels), **options)
     result.loss.backward()
     return result, network

@@ -14,7 +14,15 @@ from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.training.context import LocalContext
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
-from tests.semples_fakes import OPTIM, bright_images, prompt_config, semples_config, shipped_clip, texts_near
+from tests.semples_fakes import (
+    OPTIM,
+    bright_images,
+    prompt_config,
+    semples_config,
+    semples_regions,
+    shipped_clip,
+    texts_near,
+)
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
 STILL = dataclasses.replace(AUGMENT, flip=False)
@@ -226,11 +234,10 @@ def _step(labels=LABELS, *, clip=None, prompts=None, network=None, **changes):
     result = matching_step(
         network,
         {"image": bright_images(len(labels), 32, seed=1), "labels": labels},
-        clip=clip,
+        regions=semples_regions(clip, semples_config(**changes)),
         class_texts=texts_near(clip, 3, seed=3),
         prompts=prompts,
         semples=semples_config(**changes),
-        cam_net=CAM_NET,
     )
     result.loss.backward()
     return result, network
@@ -302,10 +309,10 @@ def _joint_gradients(labels=LABELS, **changes):
         network,
         {"image": bright_images(len(labels), 32, seed=1), "labels": labels},
         clip=clip,
+        regions=semples_regions(clip, config),
         template=template,
         class_texts=texts_near(clip, 3, seed=3),
         semples=config,
-        cam_net=CAM_NET,
     )
     result.loss.backward()
     assert all(p.grad is None for p in clip.parameters())

@@ -25,7 +25,7 @@ from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts, load_prompts, save_prompts
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.training.context import LocalContext, gather_rows
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import prompt_config, semples_config, shipped_clip, texts_near
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -244,9 +244,7 @@ def _cache(tmp_path, *, num_views: int = 2, clip=None, context=None, network=Non
     return background_features(
         network or build_cam_net(CAM_NET, 3),
         ImageLabelDataset(manifest, CUT, CAM_NET.image_mean, CAM_NET.image_std, 0),
-        clip=clip or TinyClip(),
-        options=OPTIONS,
-        cam_net=CAM_NET,
+        regions=regions_of(clip or TinyClip(), OPTIONS),
         num_views=num_views,
         loader_workers=0,
         context=context or LocalContext(str(tmp_path)),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qaclims_ray.refine.irn.losses import (
+    WEIGHTS,
     AffinityTerms,
     affinity_sums,
     pair_offsets,
@@ -11,6 +12,7 @@ from qaclims_ray.refine.irn.losses import (
     path_cells,
     path_maximum,
 )
+from qaclims_ray.training.meter import weighted
 
 
 @pytest.mark.parametrize(("radius", "expected"), [(1, 0), (2, 4), (5, 34), (10, 152)])
@@ -85,7 +87,7 @@ def test_without_pairs_the_loss_is_zero_with_a_gradient() -> None:
     boundary = torch.randn(1, 1, 4, 4, requires_grad=True)
     field = torch.randn(1, 2, 4, 4, requires_grad=True)
     terms, num_pairs = affinity_sums(boundary, field, torch.full((1, 4, 4), 255, dtype=torch.uint8), radius=3)
-    total = terms.divided(num_pairs).total()
+    total = weighted(vars(terms.divided(num_pairs)), WEIGHTS).loss
     total.backward()
     assert total == 0 and num_pairs.sum() == 0
     assert torch.equal(boundary.grad, torch.zeros_like(boundary)) and torch.equal(field.grad, torch.zeros_like(field))
@@ -97,15 +99,15 @@ def test_low_precision_is_computed_in_float32() -> None:
     labels = torch.randint(0, 2, (1, 12, 12), dtype=torch.uint8)
     terms, _ = affinity_sums(boundary, field, labels, radius=5)
     expected, _ = affinity_sums(boundary.float(), field.float(), labels, radius=5)
-    assert terms.named() == expected.named() and terms.background.dtype == torch.float32
+    assert vars(terms) == vars(expected) and terms.background.dtype == torch.float32
 
 
 def test_terms_are_weighted_as_published() -> None:
     terms = AffinityTerms(*(torch.tensor(value) for value in (2.0, 4.0, 8.0, 16.0, 32.0)))
-    assert terms.total() == ((2 + 4) / 2 + 8 + 16 + 32) / 2
+    assert weighted(vars(terms), WEIGHTS).loss == ((2 + 4) / 2 + 8 + 16 + 32) / 2
     divided = terms.divided(torch.tensor([2, 4, 0]))
     assert [float(value) for value in vars(divided).values()] == [1, 1, 8, 8, 8]
-    assert list(divided.named()) == [
+    assert list(weighted(vars(divided), WEIGHTS).means) == [
         "loss/background",
         "loss/foreground",
         "loss/negative",
