@@ -26,7 +26,7 @@ from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError
 from qaclims_ray.methods.semples.phases import Phase, run_phases
 from qaclims_ray.presets.table import preset
-from qaclims_ray.report.ablation_table import (
+from qaclims_ray.report.ablation import (
     AblationResult,
     ResultRow,
     SeedFigures,

@@ -13,7 +13,7 @@ from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
-from qaclims_ray.report.report_data import PromptReading
+from qaclims_ray.report.contents import PromptReading
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.prompt_readings import (

@@ -26,9 +26,9 @@ from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.report.figures import figure_pixels
-from qaclims_ray.report.report import write_report
-from qaclims_ray.report.report_data import PromptReading, ReportData, SystemReport, has_later_stages
-from qaclims_ray.report.report_stages import stages_chart
+from qaclims_ray.report.files import write_report
+from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, has_later_stages
+from qaclims_ray.report.stage_tables import stages_chart
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.stages.data import cam_manifest, scored_manifest

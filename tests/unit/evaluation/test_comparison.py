@@ -21,7 +21,7 @@ from qaclims_ray.evaluation.comparison import (
     why_unpaired,
 )
 from qaclims_ray.evaluation.image_counts import ScoredImages
-from qaclims_ray.report.comparison_html import comparison_page
+from qaclims_ray.report.comparison import comparison_page
 
 LABELS = ("background", "bird", "boat <b>")
 

@@ -13,8 +13,8 @@ from PIL import Image
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
-from qaclims_ray.report.report import write_report
-from qaclims_ray.report.report_data import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
+from qaclims_ray.report.files import write_report
+from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
 
 
 def seed(best: float, fixed: float) -> SeedScores:
