@@ -17,9 +17,10 @@ from qaclims_ray.report.ablation import failures
 from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.stages.ablate import run_ablation
 from qaclims_ray.stages.compare import CompareArguments, run_compare
-from qaclims_ray.stages.pipeline import print_results, run_pipeline
+from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
+from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.tune import run_search
 from qaclims_ray.tracking.mlflow_tracker import replay
 

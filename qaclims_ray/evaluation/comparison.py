@@ -17,7 +17,6 @@ from qaclims_ray.evaluation.bootstrap import BootstrapDifference, Interval, iou_
 from qaclims_ray.evaluation.image_counts import ScoredImages
 from qaclims_ray.evaluation.scored_figures import FIGURES
 
-
 MEANING = (
     "Intervals are 95 % percentile intervals of a paired bootstrap over images: as many images as there are, drawn "
     "with replacement, the same for both runs, their pixel counts added up and the figures computed anew. They say how "

@@ -1,7 +1,7 @@
 """The figures that a run is judged by, in the pipeline's order: the one list behind MLflow, report and comparison.
 
-Each is a mean IoU of one stage's scores (`sweep.SeedScores`). Seeds have one at each choice of the threshold; what comes
-after them are label maps, which have no threshold left to choose, and one figure each.
+Each is a mean IoU of one stage's scores (`sweep.SeedScores`). Seeds have one at each choice of the threshold; what
+comes after them are label maps, which have no threshold left to choose, and one figure each.
 """
 
 from collections.abc import Mapping

@@ -160,10 +160,10 @@ def test_prediction_by_cams_is_still_there_and_options_that_would_do_nothing_are
 def test_other_steps_share_the_cams(finished):
     config = _config(masks__steps=["pamr"], masks__uncertain=[0.4, 0.6], goal="mask")
     outcome = run_pipeline(config, str(finished), until="refine")
-    summary = outcome.masks["baseline"].summary
+    summary = outcome.results.masks["baseline"].summary
     assert 0 < summary["mean_ignored"] < 1
-    assert outcome.masks["baseline"].scores is not None
-    assert not outcome.segmentations
+    assert outcome.results.masks["baseline"].scores is not None
+    assert not outcome.results.segmentations
 
 
 def test_a_stage_beyond_the_goal_is_refused(tmp_path):
