@@ -51,7 +51,7 @@ class SystemReport:
 
     label: str
     """Short name, as tables and charts show it."""
-    seed: SeedScores | None
+    seed: SeedScores | None = None
     """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
     mask: SeedScores | None = None
     """Scores of its pseudo masks; the figures that count are those of the label maps as they are (`miou_fixed`)."""

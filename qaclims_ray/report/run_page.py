@@ -8,8 +8,15 @@ from typing import Any
 from markupsafe import Markup
 
 from qaclims_ray.report import figures
-from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, has_background, winner
-from qaclims_ray.report.contents import has_later_stages as goes_on
+from qaclims_ray.report.contents import (
+    ReportData,
+    SystemReport,
+    bound,
+    data_colours,
+    has_background,
+    has_later_stages,
+    winner,
+)
 from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.prompt_table import prompts_table
 from qaclims_ray.report.seed_table import seeds_table
@@ -37,8 +44,9 @@ class Tile:
 
 def run_page(data: ReportData) -> str:
     """Return the whole page; it asks for nothing from outside."""
-    has_threshold, prompts = has_background(data), _prompts(data)
-    pictures = [*data.contact_sheets.items()]
+    has_threshold = has_background(data)
+    prompts = {system.label: system.prompts for system in data.systems.values() if system.prompts}
+    pictures = list(data.contact_sheets.items())
     pictures += [(system.label, picture) for system in data.systems.values() for picture in system.contact_images]
     return render(
         "run.html",
@@ -46,7 +54,7 @@ def run_page(data: ReportData) -> str:
         facts=[fact for fact in (str(data.dataset.get("name", "")), data.created) if fact],
         tiles=_tiles(data),
         has_background=has_threshold,
-        goes_on=goes_on(data),
+        goes_on=has_later_stages(data),
         splits=data.splits,
         seeds=seeds_table(data),
         pictures=pictures,
@@ -69,13 +77,11 @@ def run_page(data: ReportData) -> str:
 
 
 def _tiles(data: ReportData) -> list[Tile]:
-    best = winner(data)
-    tiles = []
+    best, tiles = winner(data), []
     if best is not None:
-        tiles += (
-            _seed_tiles(data, data.systems[best]) if has_background(data) else _plain_tiles(data, data.systems[best])
-        )
-        tiles += _final_tiles(data, data.systems[best])
+        system = data.systems[best]
+        tiles += _seed_tiles(data, system) if has_background(data) else _plain_tiles(data, system)
+        tiles += _final_tiles(data, system)
     if data.timings:
         tiles.append(Tile(duration(sum(data.timings.values())), "in all stages together"))
     return tiles
@@ -128,7 +134,7 @@ def _charts(data: ReportData) -> dict[str, Markup]:
     curves = {system.label: system.curves for system in systems if system.curves}
     is_best = data.rank_by == "miou_best" and has_background(data)
     drawn = {}
-    if goes_on(data):
+    if has_later_stages(data):
         drawn["stages"] = stages_chart(data)
     if seeds and has_background(data):
         drawn["sweep"] = figures.sweep_figure(seeds, colours=colours)
@@ -140,10 +146,6 @@ def _charts(data: ReportData) -> dict[str, Markup]:
     if curves:
         drawn["curves"] = figures.curves_figure(curves, colours=colours)
     return {name: chart(figure, name) for name, figure in drawn.items()}
-
-
-def _prompts(data: ReportData) -> dict[str, Any]:
-    return {system.label: system.prompts for system in data.systems.values() if system.prompts}
 
 
 def _weights(data: ReportData) -> list[tuple[str, list[str]]]:

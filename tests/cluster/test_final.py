@@ -94,7 +94,7 @@ def test_counts_by_image_add_up_to_the_scores_of_every_stage_and_systems_can_be_
     assert list(figures) == list(FIGURES)
     systems = json.loads((finished / "report" / "report.json").read_text())["systems"]
     for key, counted in figures.items():
-        stage, threshold = (key[:4], key[5:]) if key.startswith("seed") else (key, "fixed")
+        stage, threshold = FIGURES[key].stage, FIGURES[key].threshold
         iou = iou_of(counted.counts.sum(0))
         expected = systems["baseline"][stage]
         assert float(mean_of(iou)) == pytest.approx(expected[f"miou_{threshold}"], abs=1e-9), key

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.stages.evaluate import Evaluation
@@ -14,6 +15,10 @@ from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.results import Results, note_figures
 from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.segment import Segmentation
+
+META = ArtifactMeta(
+    kind="masks", fingerprint="81ab", settings={}, inputs={}, summary={}, package_version="", source_hash="", created=""
+)
 
 
 def scores(miou: float, *, threshold: float = 0.15) -> SeedScores:
@@ -32,7 +37,7 @@ def results(threshold: float = 0.15) -> Results:
     seed, mask, net, crf = (scores(miou, threshold=threshold) for miou in (0.4, 0.5, 0.6, 0.65))
     return Results(
         scores={"baseline": Evaluation(seed, None), "other": Evaluation(seed, None)},
-        masks={"baseline": PseudoMasks(mask, {})},
+        masks={"baseline": PseudoMasks(meta=META, scores=mask, summary={})},
         segmentations={"baseline": Segmentation(net, crf), "fully_supervised": Segmentation(crf, None)},
     )
 
