@@ -64,7 +64,9 @@ def run_seed(config: RunConfig, out: Path) -> None:
     for name, steps in REFINEMENTS.items():
         variant = with_overrides(config, {"masks.steps": steps, "goal": "mask", "tracking.enabled": False})
         outcome = run_pipeline(variant, str(out), until="refine", console=console)
-        refined[name] = {system: masks.scores.miou_fixed for system, masks in outcome.masks.items() if masks.scores}
+        refined[name] = {
+            system: masks.scores.miou_fixed for system, masks in outcome.results.masks.items() if masks.scores
+        }
     run_pipeline(with_overrides(config, {"tracking.enabled": False}), str(out), console=console)
     report = json.loads((out / "report" / "report.json").read_text())
     figures: dict[str, Any] = {"refined": refined, "systems": {}}

@@ -109,7 +109,7 @@ def compare(config: RunConfig, found: dict[str, float], seed: int, out: Path) ->
             "variants": [{"name": name, "like": SYSTEM, "overrides": values[name]} for name in ROWS],
         },
     )
-    scores = run_pipeline(run, str(out), until="evaluate", console=Console(file=sys.stderr)).scores
+    scores = run_pipeline(run, str(out), until="evaluate", console=Console(file=sys.stderr)).results.scores
     return {
         name: {"fixed": 100 * scores[name].seed.miou_fixed, "best": 100 * scores[name].seed.miou_best} for name in ROWS
     }

@@ -13,13 +13,14 @@ from qaclims_ray.commands.ablate import parse_ablation
 from qaclims_ray.commands.arguments import parse_run
 from qaclims_ray.commands.tune import parse_search
 from qaclims_ray.errors import QaclimsError
-from qaclims_ray.report.ablation_table import failures
-from qaclims_ray.report.comparison_console import print_comparison
+from qaclims_ray.report.ablation import failures
+from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.stages.ablate import run_ablation
 from qaclims_ray.stages.compare import CompareArguments, run_compare
-from qaclims_ray.stages.pipeline import print_results, run_pipeline
+from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
+from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.tune import run_search
 from qaclims_ray.tracking.mlflow_tracker import replay
 

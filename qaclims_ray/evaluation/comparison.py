@@ -1,6 +1,6 @@
 """What differs between runs: in settings, and in mIoU and IoU of each class with paired bootstrap intervals.
 
-Plain values that a driver gathers, `comparison_html` shows and ``comparison.json`` keeps. All figures are fractions.
+Plain values that a driver gathers, `report.comparison` shows and ``comparison.json`` keeps. All figures are fractions.
 """
 
 import dataclasses
@@ -15,29 +15,7 @@ from jaxtyping import Float64
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.bootstrap import BootstrapDifference, Interval, iou_of, mean_of, paired_bootstrap
 from qaclims_ray.evaluation.image_counts import ScoredImages
-
-
-@dataclass(frozen=True)
-class ComparedStage:
-    """A figure that runs are compared by."""
-
-    words: str
-    """Its name in tables."""
-    is_chosen: bool = False
-    """Whether its threshold was chosen with pixel labels."""
-
-
-STAGES = {
-    "seed_fixed": ComparedStage("seed, fixed threshold"),
-    "seed_label_free": ComparedStage("seed, label-free threshold"),
-    "seed_best": ComparedStage("seed, best threshold", is_chosen=True),
-    "mask": ComparedStage("pseudo mask"),
-    "segmentation_on_seeds": ComparedStage("final network, images of the seeds"),
-    "segmentation_crf_on_seeds": ComparedStage("final network + CRF, images of the seeds"),
-    "segmentation": ComparedStage("final network"),
-    "segmentation_crf": ComparedStage("final network + CRF"),
-}
-"""In the order of the pipeline."""
+from qaclims_ray.evaluation.scored_figures import FIGURES
 
 MEANING = (
     "Intervals are 95 % percentile intervals of a paired bootstrap over images: as many images as there are, drawn "
@@ -103,7 +81,7 @@ class StageDifference:
     group: str
     """The compared system, or systems."""
     stage: str
-    """Key of `STAGES`."""
+    """Key of `scored_figures.FIGURES`."""
     split: str
     """Split on which the first side is scored."""
     first_letter: str
@@ -196,7 +174,7 @@ def compare_stage(
         first: counts of the first side.
         other: counts of the other.
         group: the compared system, or systems.
-        stage: key of `STAGES`.
+        stage: key of `scored_figures.FIGURES`.
         split: where the first side is scored.
         letters: names of the sides.
         num_resamples: how often images are drawn.
@@ -258,7 +236,7 @@ def _present(value: np.floating | float) -> float | None:
 def comparison_json(comparison: Comparison) -> str:
     """Return what ``comparison.json`` holds: fractions, null where a figure does not exist."""
     content = dataclasses.asdict(comparison)
-    content["chosen_by_pixel_labels"] = [name for name, stage in STAGES.items() if stage.is_chosen]
+    content["chosen_by_pixel_labels"] = [name for name, figure in FIGURES.items() if figure.is_chosen]
     content["meaning"] = list(MEANING)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

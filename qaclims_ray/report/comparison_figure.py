@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from qaclims_ray.evaluation.comparison import STAGES, ClassDifference, StageDifference
+from qaclims_ray.evaluation.comparison import ClassDifference, StageDifference
+from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.figures import WIDTH_INCHES, draw_legend, dress, plain_text
 from qaclims_ray.report.palette import INK, QUIET_INK
 
@@ -25,7 +26,7 @@ def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str
         stages: of one group; those of one stage share a panel.
         colours: letter of a side -> colour.
     """
-    panels = {key: [s for s in stages if s.stage == key] for key in STAGES if any(s.stage == key for s in stages)}
+    panels = {key: [s for s in stages if s.stage == key] for key in FIGURES if any(s.stage == key for s in stages)}
     names = [row.name for row in stages[0].classes]
     others = list(dict.fromkeys(stage.other_letter for stage in stages))
     columns = min(COLUMNS, len(panels))
@@ -37,7 +38,7 @@ def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str
         for stage in found:
             position = others.index(stage.other_letter)
             _draw_bars(panel, stage, position, len(others), colours[stage.other_letter])
-        words = STAGES[key].words + (" (pixel labels)" if STAGES[key].is_chosen else "")
+        words = FIGURES[key].words + (" (pixel labels)" if FIGURES[key].is_chosen else "")
         dress(panel, textwrap.fill(words, _TITLE_LETTERS))
         panel.axvline(0, color=QUIET_INK, linewidth=1)
         panel.grid(False, axis="y")

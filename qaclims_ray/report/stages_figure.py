@@ -10,16 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from qaclims_ray.evaluation.scored_figures import FIGURES, Stage, fixed_figure
 from qaclims_ray.report.figures import WIDTH_INCHES, colours_of, draw_legend, dress, plain_text
 from qaclims_ray.report.label_places import LEFT, place_labels
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK
+from qaclims_ray.report.wording import PIXEL_LABELS
 
-STAGE_WORDS = {
-    "seed": "seed, fixed threshold",
-    "mask": "pseudo mask",
-    "segmentation": "final network",
-    "segmentation_crf": "final network + CRF",
-}
+_DRAWN: tuple[Stage, ...] = ("seed", "mask", "segmentation", "segmentation_crf")
+STAGE_WORDS: Mapping[str, str] = {stage: fixed_figure(stage).words for stage in _DRAWN}
 """Stages in the order of the pipeline, and what charts call them."""
 
 _OFFSETS = {"seed": -0.33, "mask": -0.11, "segmentation": 0.11, "segmentation_crf": 0.33}
@@ -27,7 +25,7 @@ _MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "segmentation_crf": "
 _SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "segmentation_crf": 7, "best": 10}
 _MARKER_POINTS = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
 _PANEL_POINTS = (815.0, 250.0)  # as the layout leaves it, about: it is only known after drawing
-_BEST_WORDS = "seed, best threshold (chosen with pixel labels)"
+_BEST_WORDS = f"{FIGURES['seed_best'].words} ({PIXEL_LABELS})"
 _MIN_SLOTS = 3
 _MIN_SPAN = 0.2
 _MAX_NAME_LINES = 3

@@ -24,8 +24,9 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError
+from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.presets.table import preset
-from qaclims_ray.report.ablation_table import (
+from qaclims_ray.report.ablation import (
     AblationResult,
     ResultRow,
     SeedFigures,
@@ -46,7 +47,7 @@ from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
-from qaclims_ray.tracking.metric_names import MIOU_BEST, MIOU_FIXED, sanitise
+from qaclims_ray.tracking.metric_names import sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
@@ -166,7 +167,7 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
 
 def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
     """Train and score one row in a prepared folder."""
-    seed = pipeline_to_file(config, out, until="evaluate", trial=name).scores[name].seed
+    seed = pipeline_to_file(config, out, until="evaluate", trial=name).results.scores[name].seed
     return SeedFigures(
         miou_fixed=seed.miou_fixed,
         miou_label_free=seed.miou_label_free,
@@ -298,8 +299,8 @@ def _tracker(ablation: Ablation, one: RunConfig) -> Tracker:
 def _log(tracker: Tracker, result: AblationResult, files: Mapping[str, str]) -> None:
     for row in result.rows:
         means = {
-            MIOU_FIXED: mean_and_deviation(row, "miou_fixed")[0],
-            MIOU_BEST: mean_and_deviation(row, "miou_best")[0],
+            FIGURES["seed_fixed"].metric: mean_and_deviation(row, "miou_fixed")[0],
+            FIGURES["seed_best"].metric: mean_and_deviation(row, "miou_best")[0],
         }
         tracker.log_metrics(
             {sanitise(f"{row.system}/{name}"): mean / 100 for name, mean in means.items() if mean is not None}

@@ -12,7 +12,6 @@ from qaclims_ray.commands.arguments import absolute_out, load_config
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.evaluation.comparison import (
-    STAGES,
     Comparison,
     Side,
     StageDifference,
@@ -20,7 +19,8 @@ from qaclims_ray.evaluation.comparison import (
     comparison_json,
     difference_note,
 )
-from qaclims_ray.report.comparison_html import comparison_page
+from qaclims_ray.evaluation.scored_figures import FIGURES
+from qaclims_ray.report.comparison import comparison_page
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_differences import what_differs
@@ -175,7 +175,7 @@ def _stages(group: str, sides: Mapping[str, SystemFigures], arguments: CompareAr
             num_resamples=arguments.resamples,
             seed=arguments.seed,
         )
-        for key in STAGES
+        for key in FIGURES
         for letter, other in others
         if key in first.figures and key in other.figures
     ]
@@ -183,7 +183,7 @@ def _stages(group: str, sides: Mapping[str, SystemFigures], arguments: CompareAr
 
 def _nothing_in_common(figures: Mapping[str, Mapping[str, SystemFigures]], left_out: Sequence[str]) -> str:
     lines = [
-        f"{letter} has {', '.join(STAGES[key].words for key in found.figures) or 'nothing scored'} ({group})"
+        f"{letter} has {', '.join(FIGURES[key].words for key in found.figures) or 'nothing scored'} ({group})"
         for group, sides in figures.items()
         for letter, found in sides.items()
     ]
@@ -199,6 +199,6 @@ def _unshared(figures: Mapping[str, Mapping[str, SystemFigures]]) -> list[str]:
         first, *others = sides.values()
         for letter, other in zip(list(sides)[1:], others, strict=True):
             for who, these, those in (("only A", first, other), (f"only {letter}", other, first)):
-                if only := [STAGES[key].words for key in STAGES if key in these.figures and key not in those.figures]:
+                if only := [FIGURES[key].words for key in FIGURES if key in these.figures and key not in those.figures]:
                     lines.append(f"{group}: {who} of A and {letter} has {', '.join(only)}")
     return lines

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.table import Table
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.workers import OnEpoch
@@ -15,7 +14,6 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.run_config import RunConfig, to_dict
@@ -23,15 +21,15 @@ from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
 from qaclims_ray.stages.data import run_data
-from qaclims_ray.stages.evaluate import Evaluation, can_score, run_evaluate
+from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.preflight import preflight
-from qaclims_ray.stages.refine import PseudoMasks, run_refine
+from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
-from qaclims_ray.stages.segment import Segmentation, score_final_network, train_final_networks
+from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
@@ -57,12 +55,8 @@ class Outcome:
 
     layout: RunLayout
     """Where its artefacts are."""
-    scores: dict[str, Evaluation] = field(default_factory=dict)
-    """Seed scores by system, as far as there are masks."""
-    masks: dict[str, PseudoMasks] = field(default_factory=dict)
-    """Pseudo masks by system, where the run goes so far."""
-    segmentations: dict[str, Segmentation] = field(default_factory=dict)
-    """Final networks by system, where the run goes so far; the fully supervised one among them."""
+    results: Results = field(default_factory=Results)
+    """What its systems scored."""
     labels: dict[str, str] = field(default_factory=dict)
     """Short names of the systems, for tables."""
     report_uri: str = ""
@@ -124,9 +118,7 @@ def run_pipeline(
         write_timings(layout, progress.seconds)
     return Outcome(
         layout=layout,
-        scores=found.scores,
-        masks=found.masks,
-        segmentations=found.segmentations,
+        results=found,
         labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
@@ -256,72 +248,3 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FINISHED")
-
-
-def print_results(outcome: Outcome, console: Console) -> None:
-    """Print the table of systems and where report and tracking store are."""
-    if outcome.scores:
-        console.print(_seed_table(outcome))
-        if _has_background(outcome):
-            console.print(
-                "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels", highlight=False
-            )
-    if outcome.masks or outcome.segmentations:
-        console.print(_final_table(outcome))
-    if outcome.report_uri:
-        console.print(f"report   {outcome.report_uri}", highlight=False, soft_wrap=True)
-        console.print(f"figures  {outcome.report_uri.replace('.html', '.json')}", highlight=False, soft_wrap=True)
-    if outcome.tracking:
-        console.print(f"MLflow   {outcome.tracking}", highlight=False, soft_wrap=True)
-
-
-def _has_background(outcome: Outcome) -> bool:
-    scored = [
-        *(evaluation.seed for evaluation in outcome.scores.values()),
-        *(found.scores for found in outcome.masks.values()),
-        *(found.plain for found in outcome.segmentations.values()),
-    ]
-    return all(scores.has_background for scores in scored if scores is not None)
-
-
-def _seed_table(outcome: Outcome) -> Table:
-    if not _has_background(outcome):
-        table = _table("Seeds, %, over the classes", "mIoU", "Dice", "FP", "FN")
-        for name, evaluation in outcome.scores.items():
-            s = evaluation.seed
-            figures = (s.miou_fixed, s.mdice_fixed, s.false_positive_rate, s.false_negative_rate)
-            table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
-        return table
-    table = _table("Seed mIoU, %, by choice of threshold", "fixed", "label-free", "best *", "FP", "FN")
-    for name, evaluation in outcome.scores.items():
-        s = evaluation.seed
-        figures = (s.miou_fixed, s.miou_label_free, s.miou_best, s.false_positive_rate, s.false_negative_rate)
-        table.add_row(outcome.labels[name], *(f"{100 * figure:.1f}" for figure in figures))
-    return table
-
-
-def _final_table(outcome: Outcome) -> Table:
-    figure = "mIoU" if _has_background(outcome) else "mIoU / Dice"
-    table = _table(f"{figure}, %, from seeds to the final network", "seed", "mask", "segmentation", "with CRF")
-    for name in dict.fromkeys([*outcome.masks, *outcome.segmentations]):
-        seed, mask, final = outcome.scores.get(name), outcome.masks.get(name), outcome.segmentations.get(name)
-        scores = (
-            seed.seed if seed else None,
-            mask.scores if mask else None,
-            final.plain if final else None,
-            final.crf if final else None,
-        )
-        table.add_row(outcome.labels[name], *(_figures(s) if s else "-" for s in scores))
-    return table
-
-
-def _figures(scores: SeedScores) -> str:
-    miou = f"{100 * scores.miou_fixed:.1f}"
-    return miou if scores.has_background else f"{miou} / {100 * scores.mdice_fixed:.1f}"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("system", *columns):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    return table

@@ -23,9 +23,9 @@ from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import PROMPTS_NAME, encode_prompts, load_prompts
+from qaclims_ray.report.contents import PromptReading
 from qaclims_ray.report.figures import figure_png
 from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prompt_figure, similarity_maps
-from qaclims_ray.report.report_data import PromptReading
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.systems.known import CLIMS_BACKGROUND

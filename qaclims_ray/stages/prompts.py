@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
-from qaclims_ray.report.report_data import PromptReading
+from qaclims_ray.report.contents import PromptReading
+from qaclims_ray.report.prompt_table import prompts_table
+from qaclims_ray.report.table import rich_table
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.prompt_readings import (
@@ -109,14 +109,8 @@ def reading_json(reading: PromptReading) -> dict[str, object]:
 
 def print_reading(reading: PromptReading, label: str, console: Console) -> None:
     """Print the table of classes and what there is to say about the pictures."""
-    table = Table(title=f"Prompts of {escape(label)}: nearest of {escape(reading.vocabulary)}", title_justify="left")
-    table.add_column("class")
-    table.add_column("nearest words, cosines")
-    table.add_column("own text", justify="right")
-    for name, nearest in reading.nearest.items():
-        words = ", ".join(f"{escape(word)} {cosine:.2f}" for word, cosine in nearest)
-        table.add_row(escape(name), words, f"{reading.own_text[name]:.2f}")
-    console.print(table)
+    title = f"Prompts of {label}: nearest of {reading.vocabulary}"
+    console.print(rich_table(prompts_table({label: reading}, {}), title))
     if reading.note:
         console.print(f"no similarity maps: {reading.note}", highlight=False, soft_wrap=True, markup=False)
 

@@ -26,10 +26,10 @@ from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
+from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, has_later_stages
 from qaclims_ray.report.figures import figure_pixels
-from qaclims_ray.report.report import write_report
-from qaclims_ray.report.report_data import PromptReading, ReportData, SystemReport, has_later_stages
-from qaclims_ray.report.report_stages import stages_chart
+from qaclims_ray.report.files import write_report
+from qaclims_ray.report.stage_tables import stages_chart
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
@@ -95,17 +95,12 @@ def _system_report(
     return SystemReport(
         label=system.label,
         description=f"{system.description} It learned from {share}." if share else system.description,
-        seed=evaluation.seed if evaluation else None,
         cooccurrence=evaluation.cooccurrence if evaluation else None,
-        mask=masks.scores if masks else None,
         mask_summary=masks.summary if masks else {},
-        segmentation=final.plain if final else None,
-        segmentation_crf=final.crf if final else None,
-        segmentation_on_seeds=final.seed_plain if final else None,
-        segmentation_crf_on_seeds=final.seed_crf if final else None,
         initial_weights=_initial_weights(system_config(config, name)) if final else "",
         curves={**read_curves(network), **_final_curves(layout, name)},
         prompts=reading,
+        **found.of(name),
     )
 
 

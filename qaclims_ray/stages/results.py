@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, field
 
+from qaclims_ray.evaluation.scored_figures import Stage, fixed_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.segment import Segmentation
-from qaclims_ray.tracking.metric_names import headline_metrics, mask_metrics, seed_metrics, segmentation_metrics
+from qaclims_ray.tracking.metric_names import headline_metrics, stage_metrics
 from qaclims_ray.tracking.tracker import Tracker
+
+_NOTE_WORDS: dict[Stage, str] = {"seed": "seed", "mask": "pseudo mask", "segmentation": "segmentation"}
+"""Stages that a run's note names, and how."""
 
 
 @dataclass(frozen=True)
@@ -20,39 +24,53 @@ class Results:
     masks: dict[str, PseudoMasks] = field(default_factory=dict)
     """Pseudo masks."""
     segmentations: dict[str, Segmentation] = field(default_factory=dict)
-    """Final networks."""
+    """Final networks; the fully supervised one among them."""
 
     def names(self, config: RunConfig) -> list[str]:
         """Return the compared systems, and whatever else has a result: the fully supervised bound."""
         return list(dict.fromkeys([*config.systems, *self.segmentations]))
 
+    def of(self, system: str) -> dict[Stage, SeedScores]:
+        """Return what a system's stages scored, as far as they were."""
+        seed, masks, final = self.scores.get(system), self.masks.get(system), self.segmentations.get(system)
+        found: dict[Stage, SeedScores | None] = {
+            "seed": seed.seed if seed else None,
+            "mask": masks.scores if masks else None,
+            "segmentation_on_seeds": final.seed_plain if final else None,
+            "segmentation_crf_on_seeds": final.seed_crf if final else None,
+            "segmentation": final.plain if final else None,
+            "segmentation_crf": final.crf if final else None,
+        }
+        return {stage: scores for stage, scores in found.items() if scores is not None}
+
 
 def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:
     """Log a system's seed scores into its own run, and as its headline into the pipeline's."""
-    scores = evaluation.seed
-    _log(stage, parent, system, seed_metrics(scores, miou_label_free=scores.miou_label_free))
-    _log_table(stage, scores, "iou_per_class")
+    _log(stage, parent, system, "seed", evaluation.seed)
+    _log_table(stage, evaluation.seed, "iou_per_class")
 
 
 def log_masks(stage: Tracker, parent: Tracker, system: str, masks: PseudoMasks) -> None:
     """Log what pseudo masks score, as `log_scores`."""
     stage.log_params({"masks": masks.summary})
     if masks.scores is not None:
-        _log(stage, parent, system, mask_metrics(masks.scores))
+        _log(stage, parent, system, "mask", masks.scores)
         _log_table(stage, masks.scores, "mask_iou_per_class")
 
 
 def log_segmentation(stage: Tracker, parent: Tracker, system: str, found: Segmentation) -> None:
     """Log what a final network scores, as `log_scores`."""
-    for scores, has_crf in ((found.plain, False), (found.crf, True)):
-        if scores is not None:
-            _log(stage, parent, system, segmentation_metrics(scores, crf=has_crf))
+    if found.plain is not None:
+        _log(stage, parent, system, "segmentation", found.plain)
+    if found.crf is not None:
+        _log(stage, parent, system, "segmentation_crf", found.crf)
     if found.plain is not None:
         _log_table(stage, found.plain, "segmentation_iou_per_class")
 
 
-def _log(stage: Tracker, parent: Tracker, system: str, metrics: dict[str, float]) -> None:
-    stage.log_metrics(metrics)
+def _log(tracker: Tracker, parent: Tracker, system: str, stage: Stage, scores: SeedScores) -> None:
+    metrics = stage_metrics(stage, scores)
+    tracker.log_metrics(metrics)
     parent.log_metrics(headline_metrics(system, metrics))
 
 
@@ -69,21 +87,17 @@ def _log_table(stage: Tracker, scores: SeedScores, name: str) -> None:
 
 def note_figures(found: Results, system: str) -> dict[str, float]:
     """Return a system's figures by the words that a note says them with."""
-    seed, masks, final = found.scores.get(system), found.masks.get(system), found.segmentations.get(system)
     figures = {}
-    if seed is not None and seed.seed.has_background:
-        figures["mIoU, fixed threshold"] = seed.seed.miou_fixed
-        figures["mIoU, best threshold (chosen with pixel labels)"] = seed.seed.miou_best
-    elif seed is not None:
-        figures |= _both("seed", seed.seed)
-    if masks is not None and masks.scores is not None:
-        figures |= _both("pseudo mask", masks.scores)
-    if final is not None and final.plain is not None:
-        figures |= _both("segmentation", final.plain)
+    scored = found.of(system)
+    for stage, words in _NOTE_WORDS.items():
+        if stage not in scored:
+            continue
+        scores = scored[stage]
+        if stage == "seed" and scores.has_background:
+            figures["mIoU, fixed threshold"] = scores.miou_fixed
+            figures["mIoU, best threshold (chosen with pixel labels)"] = scores.miou_best
+            continue
+        figures[f"{words} mIoU"] = fixed_figure(stage).of(scores)
+        if not scores.has_background:  # as papers on tissue do
+            figures[f"{words} Dice"] = scores.mdice_fixed
     return figures
-
-
-def _both(stage: str, scores: SeedScores) -> dict[str, float]:
-    """The figures of label maps as they are: mIoU, and Dice where there is no background, as papers on tissue do."""
-    dice = {} if scores.has_background else {f"{stage} Dice": scores.mdice_fixed}
-    return {f"{stage} mIoU": scores.miou_fixed, **dice}

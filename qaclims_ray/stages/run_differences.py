@@ -6,7 +6,7 @@ from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.evaluation.comparison import Difference, Side
-from qaclims_ray.report.report import JSON_NAME
+from qaclims_ray.report.files import JSON_NAME
 from qaclims_ray.run_config import to_dict
 from qaclims_ray.settings import flat
 from qaclims_ray.stages.layout import RunLayout

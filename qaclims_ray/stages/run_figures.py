@@ -9,6 +9,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.evaluation.image_counts import ScoredImages, read_image_counts
+from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.settings import flat
@@ -16,17 +17,6 @@ from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
 from qaclims_ray.systems.table import system_config, system_of
 
-FIGURES = {
-    "seed_fixed": ("evaluations", "fixed"),
-    "seed_label_free": ("evaluations", "label_free"),
-    "seed_best": ("evaluations", "best"),
-    "mask": ("masks", "fixed"),
-    "segmentation_on_seeds": ("predictions", "seed_plain"),
-    "segmentation_crf_on_seeds": ("predictions", "seed_crf"),
-    "segmentation": ("predictions", "plain"),
-    "segmentation_crf": ("predictions", "crf"),
-}
-"""Stage of a comparison -> artefact that holds it, and the figure's name in its table."""
 _VERBS = {"evaluations": "evaluate", "masks": "refine", "predictions": "segment"}
 _PREFIXES = {"cams": "cams.", "evaluations": "evaluation.", "predictions": "segmentation."}
 """Where the settings of an artefact lie in a run's, if not at its top."""
@@ -41,7 +31,7 @@ class SystemFigures:
     config: RunConfig
     """The run's settings with the system's own."""
     figures: dict[str, ScoredImages]
-    """Stage -> counts per image."""
+    """Key of `scored_figures.FIGURES` -> counts per image."""
     metas: dict[str, ArtifactMeta]
     """Artefact -> its meta, for those that are complete."""
     left_out: list[str] = field(default_factory=list)
@@ -50,7 +40,7 @@ class SystemFigures:
     def split_of(self, stage: str) -> str:
         """Return the split that a stage is scored on."""
         data = self.config.data
-        return data.test_split if stage in ("segmentation", "segmentation_crf") else data.eval_split
+        return data.test_split if FIGURES[stage].split == "test" else data.eval_split
 
 
 def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
@@ -75,7 +65,11 @@ def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
         tables = read_image_counts(uri, remedy=f"`qaclims {verb} --out {run}`")
         if not has_background(resolved.data.dataset):
             tables = {name: scored.without_background() for name, scored in tables.items()}
-        figures |= {key: tables[name] for key, (place, name) in FIGURES.items() if place == artefact and name in tables}
+        figures |= {
+            key: tables[figure.counts]
+            for key, figure in FIGURES.items()
+            if figure.artefact == artefact and figure.counts in tables
+        }
     left_out = [
         f"{artefact}/{system} of {run} is left out: {stale[artefact]}. Make it again: `qaclims {verb} --out {run}`"
         for artefact, verb in _VERBS.items()

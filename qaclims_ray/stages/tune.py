@@ -15,7 +15,7 @@ from qaclims_ray.cluster.search import SearchPlan, TrialEnd, search_settings
 from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.report.search_report import SearchResult, TrialRow, best_trial, write_search
+from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
 from qaclims_ray.stages.preflight import preflight

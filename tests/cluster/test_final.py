@@ -14,7 +14,7 @@ from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
-from qaclims_ray.evaluation.comparison import STAGES
+from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.refine.mask_index import read_mask_index
 from qaclims_ray.stages.compare import CompareArguments, run_compare
 from qaclims_ray.stages.layout import RunLayout
@@ -88,14 +88,14 @@ def test_counts_by_image_add_up_to_the_scores_of_every_stage_and_systems_can_be_
     comparison, _ = run_compare(
         CompareArguments((f"{finished}:baseline", f"{finished}:fully_supervised"), resamples=100)
     )
-    assert [stage.stage for stage in comparison.stages] == [key for key in STAGES if key.startswith("segmentation")]
+    assert [stage.stage for stage in comparison.stages] == [key for key in FIGURES if key.startswith("segmentation")]
     assert not any(stage.unpaired for stage in comparison.stages) and comparison.stages[0].interval is not None
     config = load_config(str(finished))
     figures = read_figures(str(finished), config, "baseline").figures
-    assert list(figures) == list(STAGES)
+    assert list(figures) == list(FIGURES)
     systems = json.loads((finished / "report" / "report.json").read_text())["systems"]
     for key, counted in figures.items():
-        stage, threshold = (key[:4], key[5:]) if key.startswith("seed") else (key, "fixed")
+        stage, threshold = FIGURES[key].stage, FIGURES[key].threshold
         iou = iou_of(counted.counts.sum(0))
         expected = systems["baseline"][stage]
         assert float(mean_of(iou)) == pytest.approx(expected[f"miou_{threshold}"], abs=1e-9), key
@@ -161,10 +161,10 @@ def test_prediction_by_cams_is_still_there_and_options_that_would_do_nothing_are
 def test_other_steps_share_the_cams(finished):
     config = _config(masks__steps=["pamr"], masks__uncertain=[0.4, 0.6], goal="mask")
     outcome = run_pipeline(config, str(finished), until="refine")
-    summary = outcome.masks["baseline"].summary
+    summary = outcome.results.masks["baseline"].summary
     assert 0 < summary["mean_ignored"] < 1
-    assert outcome.masks["baseline"].scores is not None
-    assert not outcome.segmentations
+    assert outcome.results.masks["baseline"].scores is not None
+    assert not outcome.results.segmentations
 
 
 def test_a_stage_beyond_the_goal_is_refused(tmp_path):

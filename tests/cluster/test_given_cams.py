@@ -46,9 +46,9 @@ def _config(*systems: str, given: str = ""):
 
 def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Path) -> None:
     source, out = RunLayout(str(tmp_path / "source")), RunLayout(str(tmp_path / "out"))
-    expected = run_pipeline(_config("baseline"), source.out, until="evaluate").scores["baseline"]
+    expected = run_pipeline(_config("baseline"), source.out, until="evaluate").results.scores["baseline"]
     config = _config("given_cams", "semples_on_given", given=source.cams("baseline"))
-    scores = run_pipeline(config, out.out).scores
+    scores = run_pipeline(config, out.out).results.scores
     assert scores["given_cams"].seed == expected.seed
     phases = read_meta(out.network("semples_on_given")).summary["phases"]
     assert list(phases) == ["prompts", "refine"]
@@ -72,7 +72,7 @@ def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Pa
     assert read_meta(out.cams("given_cams")) is None
     for cam in cams[:2]:
         np.savez(files / f"{cam.image_id}.npz", keys=np.array(cam.class_ids), maps=cam.full.numpy())
-    scores = run_pipeline(config, out.out, until="evaluate").scores
+    scores = run_pipeline(config, out.out, until="evaluate").results.scores
     assert scores["given_cams"].seed.miou_fixed == pytest.approx(expected.seed.miou_fixed, abs=1e-3)
     before = Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns
     manifest = scored_manifest(read_manifest(out.manifest), config)

@@ -129,7 +129,7 @@ def test_all_training_images_get_cams_and_only_scored_ones_count(scored, root):
     assert len(shards) == NUM_IMAGES // PER_SHARD and len(names) == NUM_SCORED
     assert set(cams) == set(_names(out, "train_aug")) and len(cams) == NUM_IMAGES
     expected = _scores_of([cams[name] for name in names], root, _evaluation(root))
-    assert _text(outcome.scores["baseline"].seed) == _text(expected)
+    assert _text(outcome.results.scores["baseline"].seed) == _text(expected)
 
 
 def test_a_killed_stage_keeps_its_finished_shards_and_counts_nothing_twice(scored, root):
@@ -150,7 +150,7 @@ def test_a_killed_stage_keeps_its_finished_shards_and_counts_nothing_twice(score
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     rows, _ = read_mask_index(str(folder))
     assert [row.image_id for row in rows] == sorted(record.image_id for record in records)
-    found = outcome.masks["baseline"].scores
+    found = outcome.results.masks["baseline"].scores
     expected = _scores_of([_as_cam(out, name) for name in _names(out, "train")], root, _evaluation(root))
     assert _text(found.iou) == _text(expected.iou)
 
@@ -174,10 +174,10 @@ def test_an_image_that_breaks_is_an_error_until_it_is_mended_or_allowed(scored, 
         rows = {row.image_id: row for row in read_mask_index(layout.masks("baseline"))[0]}
         assert [row.image_id for row in rows.values() if row.status == "error"] == [name]
         assert str(victim) in rows[name].error and not Path(layout.masks("baseline"), f"{name}.png").exists()
-        assert outcome.masks["baseline"].summary["num_failed"] == 1
+        assert outcome.results.masks["baseline"].summary["num_failed"] == 1
         cams = [_as_cam(out, other) for other in _names(out, "train") if other != name]
         expected = _scores_of(cams, root, _evaluation(root))
-        assert _text(outcome.masks["baseline"].scores.iou) == _text(expected.iou)
+        assert _text(outcome.results.masks["baseline"].scores.iou) == _text(expected.iou)
         with pytest.raises(DataError, match=f"1 of {NUM_IMAGES} images cannot be read: {victim}"):
             run_pipeline(_config(root, **anew, masks__crf__iterations=7), str(out), until="refine")
     finally:
@@ -200,10 +200,10 @@ def test_broken_test_images_are_left_out_of_the_final_scores_when_allowed(scored
         outcome = run_pipeline(_config(root, **allowed), str(out), until="segment")
     finally:
         victim.write_bytes(whole)
-    assert list(outcome.segmentations) == ["baseline", "fully_supervised"]
+    assert list(outcome.results.segmentations) == ["baseline", "fully_supervised"]
     meta = read_meta(RunLayout(str(out)).predictions("baseline"))
     assert meta.summary["images"] == NUM_SCORED + 3 and name in meta.summary["errors"][0]
     predicted = {path.stem for path in (out / "predictions" / "baseline").glob("*.png")}
     assert predicted == {*_names(out, "train"), *_names(out, "val")} - {name}
-    assert outcome.segmentations["baseline"].plain is not None
-    assert outcome.segmentations["baseline"].seed_plain != outcome.segmentations["baseline"].plain
+    assert outcome.results.segmentations["baseline"].plain is not None
+    assert outcome.results.segmentations["baseline"].seed_plain != outcome.results.segmentations["baseline"].plain

@@ -57,7 +57,7 @@ def test_whole_run_leaves_every_artefact(finished_run):
     assert seed["miou_best"] >= seed["miou_fixed"]
     assert {"timings", "environment", "config"} <= report.keys()
     assert "<html" in (out / "report" / "report.html").read_text()[:200].lower()
-    assert outcome.scores.keys() == {"baseline", "qa_clims"}
+    assert outcome.results.scores.keys() == {"baseline", "qa_clims"}
 
 
 def test_corpus_holds_each_question_once(finished_run):

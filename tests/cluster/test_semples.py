@@ -70,7 +70,7 @@ def test_systems_share_phases_and_a_base_is_trained_but_not_compared(finished):
     before = {path: path.stat().st_mtime_ns for path in (finished / "phases").rglob("*.safetensors")}
     config = _config("semples_match", "semples_random_prompts", "semples_joint", "semples_on_clims")
     outcome = run_pipeline(config, str(finished), until="evaluate")
-    assert set(outcome.scores) == set(config.systems)
+    assert set(outcome.results.scores) == set(config.systems)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     phases = {name: read_meta(layout.network(name)).summary["phases"] for name in ("semples", *config.systems)}
     assert phases["semples_match"]["match"] == phases["semples"]["match"]
@@ -98,6 +98,6 @@ def test_qa_clims_with_prompts_learns_them_on_qa_clims(tmp_path):
     config = _config("qa_clims_prompts")
     outcome = run_pipeline(config, str(tmp_path), until="evaluate")
     layout = RunLayout(str(tmp_path))
-    assert set(outcome.scores) == {"qa_clims_prompts"}
+    assert set(outcome.results.scores) == {"qa_clims_prompts"}
     assert read_meta(layout.network("qa_clims")) is not None
     assert load_prompts(layout.prompts("qa_clims_prompts")).vectors.shape[0] == 8

@@ -15,9 +15,10 @@ from qaclims_ray.data.classes import LUAD_CLASSES
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import luad_histoseg
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.pipeline import print_results, run_pipeline
+from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from qaclims_ray.stages.resources import needs_of
+from qaclims_ray.stages.results_console import print_results
 from tests.tiny_tissue import write_luad
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

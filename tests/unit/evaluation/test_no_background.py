@@ -14,8 +14,8 @@ from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import ConfusionMatrix, dice_of, iou_per_label, mean_iou
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
-from qaclims_ray.report.report import report_json, write_report
-from qaclims_ray.report.report_data import ReportData, SystemReport
+from qaclims_ray.report.contents import ReportData, SystemReport
+from qaclims_ray.report.files import report_json, write_report
 
 NAMES = ("tumor", "stroma", "necrosis")
 THRESHOLDS = sweep_thresholds(EvaluationConfig(), has_background=False)

@@ -13,7 +13,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.evaluation.image_counts import IMAGE_COUNTS_FILE, CountedFigure, write_image_counts
 from qaclims_ray.presets.table import preset
-from qaclims_ray.report.comparison_console import print_comparison
+from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.stages.compare import CompareArguments, run_compare
 from qaclims_ray.stages.evaluate import scoring_settings

@@ -1,26 +1,20 @@
 import pickle
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.tracking import metric_names
 from qaclims_ray.tracking.tracker import MAX_PARAM_CHARS, NullTracker, TrackerHandle, flatten_params
 
-
-@dataclass(frozen=True)
-class Scores:
-    miou_fixed: float
-    miou_best: float
-    threshold_best: float
-    false_positive_rate: float
-    false_negative_rate: float
-    mdice_fixed: float
-    mdice_best: float
-    iou: dict[str, float]
-
-
-SCORES = Scores(0.4, 0.5, 0.21, 0.1, 0.2, 0.6, 0.7, {"background": 0.8, "dining table": 0.3, "cat/dog": 0.2})
+IOU = {"background": 0.8, "dining table": 0.3, "cat/dog": 0.2}
+SCORES = SeedScores(
+    threshold_fixed=0.15, miou_fixed=0.4, false_positive_rate=0.1, false_negative_rate=0.2, iou=IOU,
+    threshold_label_free=0.3, miou_label_free=0.45, threshold_best=0.21, miou_best=0.5,
+    false_positive_rate_best=0.05, false_negative_rate_best=0.25, iou_best={**IOU, "cat/dog": 0.5},
+    curve=SweepCurve(thresholds=(), miou=(), false_positive_rate=(), false_negative_rate=()),
+)  # fmt: skip
+DICE, DICE_BEST = SCORES.mdice_fixed, SCORES.mdice_best
 
 
 def test_nested_settings_become_dotted_names():
@@ -42,15 +36,15 @@ def test_long_values_are_cut_but_still_differ():
 
 
 def test_metric_names_are_fixed():
-    assert metric_names.seed_metrics(SCORES, miou_label_free=0.45) == {
+    assert metric_names.stage_metrics("seed", SCORES) == {
         "cam/miou_fixed": 0.4,
         "cam/miou_best": 0.5,
         "cam/threshold_best": 0.21,
         "cam/false_positive_rate": 0.1,
         "cam/false_negative_rate": 0.2,
         "cam/miou_label_free": 0.45,
-        "cam/mdice_fixed": 0.6,
-        "cam/mdice_best": 0.7,
+        "cam/mdice_fixed": DICE,
+        "cam/mdice_best": DICE_BEST,
         "cam/iou/background": 0.8,
         "cam/iou/dining table": 0.3,
         "cam/iou/cat_dog": 0.2,
@@ -63,45 +57,42 @@ def test_metric_names_are_fixed():
 
 
 def test_names_of_pseudo_masks_and_final_networks_are_fixed():
-    assert metric_names.mask_metrics(SCORES) == {
+    assert metric_names.stage_metrics("mask", SCORES) == {
         "mask/miou": 0.4,
-        "mask/mdice": 0.6,
+        "mask/mdice": DICE,
         "mask/false_positive_rate": 0.1,
         "mask/false_negative_rate": 0.2,
         "mask/iou/background": 0.8,
         "mask/iou/dining table": 0.3,
         "mask/iou/cat_dog": 0.2,
     }
-    assert metric_names.segmentation_metrics(SCORES)[metric_names.SEGMENTATION_MIOU] == 0.4
-    assert metric_names.segmentation_metrics(SCORES, crf=True)["segmentation_crf/iou/cat_dog"] == 0.2
-    stages = [metric_names.segmentation_metrics(SCORES, crf=crf) for crf in (False, True)]
+    stages = [metric_names.stage_metrics(stage, SCORES) for stage in ("segmentation", "segmentation_crf")]
+    assert stages[0]["segmentation/miou"] == 0.4 and stages[1]["segmentation_crf/iou/cat_dog"] == 0.2
     assert not set(stages[0]) & set(stages[1])
 
 
 def test_parent_repeats_the_headline_of_every_stage():
-    metrics = metric_names.mask_metrics(SCORES) | metric_names.segmentation_metrics(SCORES)
-    metrics |= metric_names.segmentation_metrics(SCORES, crf=True)
+    metrics: dict[str, float] = {}
+    for stage in ("mask", "segmentation", "segmentation_crf"):
+        metrics |= metric_names.stage_metrics(stage, SCORES)
     assert metric_names.headline_metrics("qa_clims", metrics) == {
         "qa_clims/mask/miou": 0.4,
         "qa_clims/segmentation/miou": 0.4,
         "qa_clims/segmentation_crf/miou": 0.4,
-        "qa_clims/mask/mdice": 0.6,
-        "qa_clims/segmentation/mdice": 0.6,
-        "qa_clims/segmentation_crf/mdice": 0.6,
+        "qa_clims/mask/mdice": DICE,
+        "qa_clims/segmentation/mdice": DICE,
+        "qa_clims/segmentation_crf/mdice": DICE,
     }
 
 
-def test_no_label_free_figure_when_none_was_chosen():
-    assert "cam/miou_label_free" not in metric_names.seed_metrics(SCORES)
-
-
 def test_parent_repeats_the_headline_per_system():
-    headline = metric_names.headline_metrics("qa_clims", metric_names.seed_metrics(SCORES))
+    headline = metric_names.headline_metrics("qa_clims", metric_names.stage_metrics("seed", SCORES))
     assert headline == {
         "qa_clims/cam/miou_fixed": 0.4,
         "qa_clims/cam/miou_best": 0.5,
+        "qa_clims/cam/miou_label_free": 0.45,
         "qa_clims/cam/false_positive_rate": 0.1,
-        "qa_clims/cam/mdice_fixed": 0.6,
+        "qa_clims/cam/mdice_fixed": DICE,
     }
 
 
@@ -114,7 +105,7 @@ def test_illegal_characters_are_replaced(name, expected):
 
 
 def test_a_class_name_cannot_leave_its_group():
-    assert metric_names.class_metric(" ../x") == "cam/iou/__x"
+    assert metric_names.class_metric(" ../x", prefix="cam/iou/") == "cam/iou/__x"
 
 
 def test_null_tracker_takes_every_call():

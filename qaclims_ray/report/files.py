@@ -12,16 +12,13 @@ from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.scored_figures import STAGES
 from qaclims_ray.evaluation.sweep import SeedScores
-from qaclims_ray.report.report_data import CHOSEN_BY_PIXEL_LABELS, ReportData
-from qaclims_ray.report.report_html import render_page
+from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, ReportData
+from qaclims_ray.report.run_page import run_page
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
-_SCORED = (
-    "seed", "mask", "segmentation", "segmentation_crf", "segmentation_on_seeds", "segmentation_crf_on_seeds"
-)  # fmt: skip
-
 _DICE = ("mdice_fixed", "mdice_best", "dice", "dice_best")
 
 
@@ -37,7 +34,7 @@ def write_report(uri: str, data: ReportData) -> str:
     content = json.dumps(report_json(data), indent=2, allow_nan=False, default=str)
     storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())
     page = storage.join(uri, HTML_NAME)
-    storage.write_bytes(page, render_page(data).encode())
+    storage.write_bytes(page, run_page(data).encode())
     return page
 
 
@@ -48,7 +45,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
         systems[name] = {
             "label": system.label,
             "description": system.description,
-            **{stage: _scores(getattr(system, stage)) for stage in _SCORED},
+            **{stage: _scores(system.scores(stage)) for stage in STAGES},
             "mask_summary": dict(system.mask_summary),
             "initial_weights": system.initial_weights,
             "cooccurrence": None if system.cooccurrence is None else dataclasses.asdict(system.cooccurrence),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qaclims_ray.report.ablation_table import (
+from qaclims_ray.report.ablation import (
     AblationResult,
     ResultRow,
     SeedFigures,

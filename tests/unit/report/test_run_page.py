@@ -13,8 +13,8 @@ from PIL import Image
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
-from qaclims_ray.report.report import write_report
-from qaclims_ray.report.report_data import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
+from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
+from qaclims_ray.report.files import write_report
 
 
 def seed(best: float, fixed: float) -> SeedScores:
@@ -171,9 +171,9 @@ def test_learned_prompts_have_a_section(tmp_path: Path):
     assert report["systems"]["baseline"]["prompts"] is None
     section = page[page.index("<h2>Learned prompts</h2>") :].split("</section>")[0]
     assert section.count("<tr>") == 5 and section.count('rowspan="2"') == 2 and "baseline" not in section
-    assert "sky &lt;blue&gt;&nbsp;0.91, tree&nbsp;0.50" in section and "-0.12" in section
+    assert "sky &lt;blue&gt;\N{NO-BREAK SPACE}0.91, tree\N{NO-BREAK SPACE}0.50" in section and "-0.12" in section
     assert section.count("data:image/png;base64,") == 1 and section.count("the given words (4)") == 1
-    assert "SemPLeS, random: no similarity maps, because this CLIP&#x27;s image tower is a &lt;ResNet&gt;" in section
+    assert "SemPLeS, random: no similarity maps, because this CLIP&#39;s image tower is a &lt;ResNet&gt;" in section
     parser = Balance()
     parser.feed(page)
     assert parser.open == []

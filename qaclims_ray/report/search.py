@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,8 +15,9 @@ from optuna.trial import create_trial
 
 from qaclims_ray.data import storage
 from qaclims_ray.report.figures import WIDTH_INCHES, dress
+from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.palette import INK, QUIET_INK, system_colours
-from qaclims_ray.report.report_parts import LEFT, chart_section, page
+from qaclims_ray.report.table import Column, Table, markdown_table, text_rows
 
 FEWEST_TRIALS = 8
 """Whole trials below which no importance is given."""
@@ -111,19 +111,20 @@ def write_search(folder: str, result: SearchResult) -> dict[str, str]:
 
 def search_markdown(result: SearchResult) -> str:
     """Return the trials as a table, the best first; those that were stopped or failed at the end."""
-    names = list(result.start)
     lines = [f"{result.title}. Rated by {result.objective}, at the last of {result.epochs} epochs.", ""]
-    lines += [f"| trial | figure | epochs | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
-    for row in _ranked(result):
-        values = " | ".join(_shown(row.values[name]) for name in names)
-        figure = "failed" if row.failure else _shown(row.objective)
-        lines.append(f"| {row.name} | {figure} | {row.epochs} | {values} |")
+    lines += markdown_table(trials_table(result))
     lines += [f"\n{row.name} failed: {row.failure}" for row in result.rows if row.failure]
     return "\n".join(lines) + "\n"
 
 
-def _ranked(result: SearchResult) -> list[TrialRow]:
-    return sorted(result.rows, key=lambda r: (bool(r.failure), -r.epochs, -(r.objective or 0.0)))
+def trials_table(result: SearchResult) -> Table:
+    """Return a row for each trial, the best first; those that were stopped or failed at the end."""
+    names = list(result.start)
+    rows = []
+    for row in sorted(result.rows, key=lambda r: (bool(r.failure), -r.epochs, -(r.objective or 0.0))):
+        figure = "failed" if row.failure else _shown(row.objective)
+        rows.append([row.name, figure, str(row.epochs), *(_shown(row.values[name]) for name in names)])
+    return Table(tuple(Column(head=head) for head in ("trial", "figure", "epochs", *names)), text_rows(rows))
 
 
 def _shown(value: Any) -> str:
@@ -131,38 +132,17 @@ def _shown(value: Any) -> str:
 
 
 def _page(result: SearchResult, shares: Mapping[str, float]) -> str:
-    head = f"<header><h1>{escape(result.title)}</h1><p>Rated by {escape(result.objective)}.</p></header>"
-    parts = [head]
-    if shares:
-        text = (
-            "Share of each setting in what parts the better half of whole trials from all (PED-ANOVA). With few trials "
-            "it is a hint, not a measurement."
-        )
-        parts.append(chart_section("Importance", text, "importance", lambda: importance_figure(shares)))
-    else:
-        count = len(whole_trials(result))
-        parts.append(
-            f"<section><h2>Importance</h2><p>Not given: {count} trials went to the last epoch, {FEWEST_TRIALS} are "
-            "needed.</p></section>"
-        )
-    if whole_trials(result):
-        text = (
-            "Every whole trial: what was tried and what it reached. The vertical line is the preset's own value, the "
-            "star the best trial. Other settings vary at the same time."
-        )
-        parts.append(chart_section("Response", text, "response", lambda: response_figure(result)))
-    return page(result.title, [*parts, _table(result)])
-
-
-def _table(result: SearchResult) -> str:
-    names = list(result.start)
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("trial", "figure", "epochs", *names))
-    rows = []
-    for row in _ranked(result):
-        shown = ["failed" if row.failure else _shown(row.objective), str(row.epochs)]
-        cells = "".join(f"<td>{escape(text)}</td>" for text in [*shown, *(_shown(row.values[n]) for n in names)])
-        rows.append(f"<tr><td {LEFT}>{escape(row.name)}</td>{cells}</tr>")
-    return f'<section><h2>Trials</h2><div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div></section>'
+    num_whole = len(whole_trials(result))
+    return render(
+        "search.html",
+        title=result.title,
+        objective=result.objective,
+        num_whole=num_whole,
+        fewest=FEWEST_TRIALS,
+        importance=chart(importance_figure(shares), "importance") if shares else None,
+        response=chart(response_figure(result), "response") if num_whole else None,
+        trials=trials_table(result),
+    )
 
 
 def importance_figure(shares: Mapping[str, float]) -> Figure:

@@ -9,14 +9,14 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, Literal
 
 from qaclims_ray.data import storage
-from qaclims_ray.report.report_parts import page
+from qaclims_ray.report.page import render
+from qaclims_ray.report.table import Column, Table, markdown_table, text_rows
+from qaclims_ray.report.wording import PIXEL_LABELS
 
 Figure = Literal["miou_fixed", "miou_best"]
-PIXELS = "chosen with pixel labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +90,22 @@ def write_ablation(uri: str, result: AblationResult) -> dict[str, str]:
     return written
 
 
+def ablation_table(result: AblationResult) -> Table:
+    """Return the table: figures of the paper and ours, each beside its difference to the first row."""
+    columns = [Column(head="row")]
+    for group, is_chosen in (
+        (f"paper: {result.what}", False),
+        ("ours, %: fixed threshold", False),
+        ("ours, %: best threshold", True),
+    ):
+        columns.append(Column(head="mIoU", plain=group, group=group, is_chosen=is_chosen))
+        columns.append(Column(head="to first row", group=group))
+    return Table(tuple(columns), text_rows(table_cells(result)))
+
+
 def ablation_markdown(result: AblationResult) -> str:
     """Return the table as a Markdown page."""
-    header = ["row", f"paper: {result.what}", "to first row"]
-    header += ["ours, %: fixed threshold", "to first row", f"ours, %: best threshold ({PIXELS})", "to first row"]
-    lines = [f"# {result.title}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
-    lines += [_line(cells) for cells in table_cells(result)]
+    lines = [f"# {result.title}", "", *markdown_table(ablation_table(result))]
     lines += ["", *(f"{remark}\n" for remark in remarks(result))]
     if failed := failures(result):
         lines += ["Failed:", "", *(f"- {reason}" for reason in failed), ""]
@@ -105,28 +115,14 @@ def ablation_markdown(result: AblationResult) -> str:
 
 def ablation_html(result: AblationResult) -> str:
     """Return the table as one page that asks for nothing from outside."""
-    head = (
-        f'<tr><th rowspan="2">row</th><th colspan="2">paper: {escape(result.what)}</th>'
-        f'<th colspan="2">ours, %: fixed threshold</th>'
-        f'<th colspan="2">ours, %: best threshold <span class="pixels">{PIXELS}</span></th></tr>'
-        "<tr>" + "<th>mIoU</th><th>to first row</th>" * 3 + "</tr>"
+    return render(
+        "ablation.html",
+        title=result.title,
+        table=ablation_table(result),
+        remarks=remarks(result),
+        failures=failures(result),
+        conditions=result.conditions,
     )
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in table_cells(result)
-    )
-    text = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(result))
-    failed = "".join(f"<li>{escape(reason)}</li>" for reason in failures(result))
-    facts = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in result.conditions.items()
-    )
-    parts = [
-        f"<header><h1>{escape(result.title)}</h1></header>",
-        f'<section><div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div></section>',
-        f"<section>{text}</section>",
-        f"<section><h2>Failed</h2><ul>{failed}</ul></section>" if failed else "",
-        f'<section><h2>Conditions</h2><dl class="pairs">{facts}</dl></section>',
-    ]
-    return page(result.title, parts)
 
 
 def ablation_json(result: AblationResult) -> dict[str, Any]:
@@ -172,7 +168,7 @@ def remarks(result: AblationResult) -> list[str]:
     """Return the sentences under the table; the last one is the rank agreement, where every row has both figures."""
     lines = [
         f"Ours: seed mIoU as mean +- standard deviation over seeds (n = {len(result.seeds)}); differences are means "
-        f"over the seeds that both rows have. The best threshold is {PIXELS}, as the paper's is."
+        f"over the seeds that both rows have. The best threshold is {PIXEL_LABELS}, as the paper's is."
     ]
     if result.note:
         lines.append(result.note)
@@ -240,7 +236,3 @@ def _points(row: ResultRow, figure: Figure, num_seeds: int) -> str:
 
 def _signed(value: float | None, *, is_first: bool) -> str:
     return "" if value is None or is_first else f"{value:+.1f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from qaclims_ray.report.search_report import SearchResult, TrialRow, best_trial, importances, write_search
+from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, importances, write_search
 
 
 def _result(num_whole: int = 16) -> SearchResult:

@@ -1,12 +1,14 @@
-"""What a report is made of: plain values that drivers gather and `report` and `report_html` show."""
+"""What a run's report is made of: plain values that stages gather, and `run_page` and `files` show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
+from qaclims_ray.evaluation.scored_figures import STAGES, Stage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.figures import Curve
+from qaclims_ray.report.palette import colours_with_bound
 
 CHOSEN_BY_PIXEL_LABELS = (
     "miou_best",
@@ -49,7 +51,7 @@ class SystemReport:
 
     label: str
     """Short name, as tables and charts show it."""
-    seed: SeedScores | None
+    seed: SeedScores | None = None
     """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
     mask: SeedScores | None = None
     """Scores of its pseudo masks; the figures that count are those of the label maps as they are (`miou_fixed`)."""
@@ -77,6 +79,10 @@ class SystemReport:
     prompts: PromptReading | None = None
     """What its prompts say, where it has some."""
 
+    def scores(self, stage: Stage) -> SeedScores | None:
+        """Return what a stage of it scored."""
+        return getattr(self, stage)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
@@ -84,13 +90,13 @@ class ReportData:
 
     title: str
     """Name of the run."""
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration."""
-    environment: Mapping[str, Any]
+    environment: Mapping[str, Any] = field(default_factory=dict)
     """Versions, hardware, source hash: what a reader needs to repeat the run."""
-    timings: Mapping[str, float]
+    timings: Mapping[str, float] = field(default_factory=dict)
     """Stage -> seconds."""
-    dataset: Mapping[str, Any]
+    dataset: Mapping[str, Any] = field(default_factory=dict)
     """Name, counts, fingerprint of the data."""
     systems: Mapping[str, SystemReport]
     """Name -> system; the first is what the others are compared with."""
@@ -111,14 +117,19 @@ def bound(data: ReportData) -> SystemReport | None:
 
 def has_background(data: ReportData) -> bool:
     """Whether the scored labels hold a background, and so there are thresholds to speak of."""
-    stages = ("seed", "mask", "segmentation", "segmentation_crf")
-    scored = (getattr(system, stage) for system in data.systems.values() for stage in stages)
+    scored = (system.scores(stage) for system in data.systems.values() for stage in STAGES)
     return all(scores.has_background for scores in scored if scores is not None)
 
 
 def has_later_stages(data: ReportData) -> bool:
     """Whether anything after the seeds was scored."""
     return any(s.mask or s.segmentation or s.segmentation_crf for s in data.systems.values())
+
+
+def data_colours(data: ReportData) -> dict[str, str]:
+    """Return the colour of each system by its label, the same in all charts and tables."""
+    found = bound(data)
+    return colours_with_bound([system.label for system in data.systems.values()], found.label if found else None)
 
 
 def winner(data: ReportData) -> str | None:

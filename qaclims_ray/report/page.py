@@ -1,0 +1,67 @@
+"""Pages by Jinja2 templates: one file each with styles, charts and pictures inside, which asks for nothing outside."""
+
+import base64
+import functools
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from qaclims_ray.report.figures import figure_svg
+from qaclims_ray.report.palette import INK
+from qaclims_ray.report.wording import PIXEL_LABELS, duration, gain, listed, percent
+
+_WIDE_PX = 1700
+
+
+def render(template: str, **values: object) -> str:
+    """Return a page.
+
+    Args:
+        template: file name in ``templates/``.
+        values: what the template shows; all text is escaped.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def chart(figure: Figure, name: str) -> Markup:
+    """Return a chart as an ``<svg>`` element; the name is unique on the page."""
+    return Markup(figure_svg(figure, name))  # matplotlib escapes the texts that it writes
+
+
+@functools.cache
+def _environment() -> Environment:
+    # A name that a template misspells must not leave a hole in the page: StrictUndefined raises.
+    environment = Environment(
+        loader=PackageLoader("qaclims_ray.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "gain": gain,
+        "duration": duration,
+        "listed": listed,
+        "base64": _base64,
+        "ground": _ground,
+    }
+    environment.tests["wide"] = _is_wide
+    environment.globals["pixel_labels"] = PIXEL_LABELS
+    return environment
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode()
+
+
+def _ground(colour: str) -> str:
+    """Ink follows the page's text, which is light on dark ground."""
+    return "currentColor" if colour == INK else colour
+
+
+def _is_wide(png: bytes) -> bool:
+    """Sheets of many systems scroll sideways, rather than shrink until nothing is to be seen."""
+    return int.from_bytes(png[16:20]) > _WIDE_PX

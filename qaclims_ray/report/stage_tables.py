@@ -1,0 +1,223 @@
+"""Tables of what follows the seeds: pseudo masks, final networks and the fully supervised bound."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from qaclims_ray.evaluation.scored_figures import Stage
+from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, has_background
+from qaclims_ray.report.stages_figure import STAGE_WORDS, stages_figure
+from qaclims_ray.report.table import Cell, Column, Note, Row, Table
+from qaclims_ray.report.wording import gain, percent
+
+_ON_SEEDS: dict[Stage, str] = {
+    "segmentation_on_seeds": "segmentation,\nsame images",
+    "segmentation_crf_on_seeds": "segmentation\n+ CRF,\nsame images",
+}
+"""What the final network makes of the images whose pseudo masks are scored."""
+_SHOWN: tuple[Stage, ...] = ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
+_CLASS_STAGES: dict[Stage, str] = {
+    "seed": "seed",
+    "mask": "mask",
+    "segmentation": "net",
+    "segmentation_crf": "net + CRF",
+}
+_NOTHING = Cell(text="-")
+
+
+def stages_chart(data: ReportData) -> Figure:
+    """Draw seed, pseudo mask and final network of every system, the fully supervised bound as a line across."""
+    limit, has_threshold = bound(data), has_background(data)
+    values, best = {}, {}
+    for system in data.systems.values():
+        scored = {stage: getattr(system, stage) for stage in STAGE_WORDS}
+        figures = {stage: scores.miou_fixed for stage, scores in scored.items() if scores is not None}
+        if figures and system is not limit:
+            values[system.label] = figures
+            best |= {system.label: system.seed.miou_best} if system.seed and has_threshold else {}
+    line = (limit.label, limit.segmentation.miou_fixed) if limit and limit.segmentation else None
+    crf = limit.segmentation_crf.miou_fixed if limit and limit.segmentation_crf else None
+    return stages_figure(
+        values,
+        bound=line,
+        bound_crf=crf,
+        best_seeds=best,
+        splits=data.splits,
+        colours=data_colours(data),
+        has_threshold=has_threshold,
+    )
+
+
+def stages_table(data: ReportData) -> Table:
+    """Return a row for each system, from its seeds to its final network and the gap to full supervision."""
+    colours, limit, has_threshold = data_colours(data), bound(data), has_background(data)
+    others = [system for system in data.systems.values() if system is not limit]
+    tops = {
+        stage: max((s.miou_fixed for system in others if (s := system.scores(stage))), default=None) for stage in _SHOWN
+    }
+    shows_seeds = not _same_split(data, "seed", "segmentation") and any(s.segmentation_on_seeds for s in others)
+    on_seeds = tuple(_ON_SEEDS) if shows_seeds else ()
+    rows = []
+    for system in data.systems.values():
+        before: dict[Stage, SeedScores | None] = {
+            "mask": system.seed if _same_split(data, "seed", "mask") else None,
+            **dict.fromkeys(on_seeds, system.mask),
+            "segmentation": system.mask if _same_split(data, "mask", "segmentation") else None,
+            "segmentation_crf": system.segmentation,
+        }
+        cells = [
+            Cell(text=system.label, colour=colours[system.label], is_name=True),
+            _cell(system.seed, None, tops["seed"]),
+            *([_best_cell(system.seed)] if has_threshold else []),
+            *(_cell(system.scores(stage), compared, tops[stage]) for stage, compared in before.items()),
+            _gap_cell(system, limit),
+        ]
+        rows.append(Row(tuple(cells), "bound" if system is limit else ""))
+    return Table(_columns(data, on_seeds), tuple(rows))
+
+
+def _columns(data: ReportData, on_seeds: tuple[Stage, ...]) -> tuple[Column, ...]:
+    seed, mask, net = (data.splits.get(stage, "") for stage in ("seed", "mask", "segmentation"))
+    has_threshold = has_background(data)
+    best = Column(head="seed\nbest threshold", note=seed, is_chosen=True, page_only=True)
+    return (
+        Column(head="system"),
+        Column(head="seed\nfixed threshold" if has_threshold else "seed", plain="seed", note=seed),
+        *([best] if has_threshold else []),
+        Column(head="pseudo mask", plain="mask", note=mask),
+        *(Column(head=_ON_SEEDS[stage], note=seed, page_only=True) for stage in on_seeds),
+        Column(head="segmentation", note=net),
+        Column(head="segmentation\n+ CRF", plain="with CRF", note=net),
+        Column(head="gap to full\nsupervision", page_only=True),
+    )
+
+
+def _cell(scores: SeedScores | None, before: SeedScores | None, top: float | None) -> Cell:
+    if scores is None:
+        return _NOTHING
+    miou, notes, plain = percent(scores.miou_fixed), [], None
+    if not scores.has_background:  # as papers on tissue do
+        dice = percent(scores.mdice_fixed)
+        plain = f"{miou} / {dice}"
+        notes.append(Note(text=f"Dice {dice}"))
+    if before is not None and math.isfinite(scores.miou_fixed - before.miou_fixed):
+        notes.append(Note(change=scores.miou_fixed - before.miou_fixed))
+    return Cell(text=miou, plain=plain, notes=tuple(notes), is_top=scores.miou_fixed == top)
+
+
+def _best_cell(seed: SeedScores | None) -> Cell:
+    if seed is None:
+        return _NOTHING
+    return Cell(text=percent(seed.miou_best), notes=(Note(text=f"at {seed.threshold_best:g}"),))
+
+
+def _gap_cell(system: SystemReport, limit: SystemReport | None) -> Cell:
+    if system is limit:
+        return Cell(text="the bound")
+    if limit is None or limit.segmentation is None or system.segmentation is None:
+        return _NOTHING
+    reached, most = system.segmentation.miou_fixed, limit.segmentation.miou_fixed
+    share = (Note(text=f"{100 * reached / most:.0f} % of it"),) if most > 0 else ()
+    return Cell(text=gain(reached - most), notes=share)
+
+
+def _same_split(data: ReportData, one: str, other: str) -> bool:
+    """Figures on different images have no difference; where no split is named, they are not known to be the same."""
+    return one in data.splits and data.splits.get(other) == data.splits[one]
+
+
+def mask_table(data: ReportData) -> Table | None:
+    """Return numbers of the pseudo masks' index; nested ones (areas by class) stay in the JSON. None without any."""
+    found = {s.label: _flat(s.mask_summary) for s in data.systems.values() if s.mask_summary}
+    names = list(dict.fromkeys(name for summary in found.values() for name in summary))
+    if not names:
+        return None
+    heads = ("pseudo masks", *(name.removeprefix("num_").replace("_", " ") for name in names))
+    colours = data_colours(data)
+    rows = (
+        Row(
+            (
+                Cell(text=label, colour=colours[label], is_name=True),
+                *(Cell(text=_number(summary.get(name))) for name in names),
+            )
+        )
+        for label, summary in found.items()
+    )
+    return Table(tuple(Column(head=head) for head in heads), tuple(rows))
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if isinstance(value, (int, float, str))}
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{percent(value)} %" if 0 <= value <= 1 else f"{value:g}"
+    return "-" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A figure of a class, on a ground of its height."""
+
+    text: str
+    """The figure, in percent."""
+    ground: str
+    """Colour; empty where there is no figure."""
+    ink: str
+    """Colour of the text on it."""
+    is_first: bool
+    """Whether it begins a system: a gap parts it from its neighbour."""
+
+
+@dataclass(frozen=True)
+class HeatGroup:
+    """The columns of a system."""
+
+    label: str
+    """Its short name."""
+    colour: str
+    """Its colour."""
+    heads: tuple[str, ...]
+    """What its columns are."""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Figures of classes as a heat map."""
+
+    groups: tuple[HeatGroup, ...]
+    """Systems."""
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+    """Class and its cells."""
+
+
+def class_heat(data: ReportData, figure: str) -> Heat:
+    """Return the figures of each class at every stage.
+
+    Args:
+        data: the report.
+        figure: `iou` or `dice`.
+    """
+    colours, groups, columns = data_colours(data), [], []
+    for system in data.systems.values():
+        scored = {words: scores for stage, words in _CLASS_STAGES.items() if (scores := system.scores(stage))}
+        if scored:
+            groups.append(HeatGroup(system.label, colours[system.label], tuple(scored)))
+        columns += [(getattr(scores, figure), position == 0) for position, scores in enumerate(scored.values())]
+    names = dict.fromkeys(name for values, _ in columns for name in values)
+    rows = ((name, tuple(_heat_cell(v.get(name, math.nan), is_first) for v, is_first in columns)) for name in names)
+    return Heat(tuple(groups), tuple(rows))
+
+
+def _heat_cell(value: float, is_first: bool) -> HeatCell:
+    if math.isnan(value):
+        return HeatCell("n/a", "", "", is_first)
+    ground = to_hex(matplotlib.colormaps["cividis"](value))
+    return HeatCell(f"{100 * value:.0f}", ground, "#ffffff" if value < 0.5 else "#000000", is_first)

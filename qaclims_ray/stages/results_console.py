@@ -1,0 +1,42 @@
+"""What a run scored, on the console."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+
+from qaclims_ray.report.contents import ReportData, SystemReport, has_background
+from qaclims_ray.report.seed_table import seeds_table
+from qaclims_ray.report.stage_tables import stages_table
+from qaclims_ray.report.table import rich_table
+from qaclims_ray.stages.pipeline import Outcome
+
+
+def print_results(outcome: Outcome, console: Console) -> None:
+    """Print the tables of systems and where report and tracking store are."""
+    results = outcome.results
+    if results.scores:
+        shown = _shown(outcome, results.scores)
+        has_threshold = has_background(shown)
+        title = "Seed mIoU, %, by choice of threshold" if has_threshold else "Seeds, %, over the classes"
+        console.print(rich_table(seeds_table(shown), title))
+        if has_threshold:
+            _say(console, "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels")
+    if results.masks or results.segmentations:
+        shown = _shown(outcome, dict.fromkeys([*results.masks, *results.segmentations]))
+        figure = "mIoU" if has_background(shown) else "mIoU / Dice"
+        console.print(rich_table(stages_table(shown), f"{figure}, %, from seeds to the final network"))
+    if outcome.report_uri:
+        _say(console, f"report   {outcome.report_uri}")
+        _say(console, f"figures  {outcome.report_uri.replace('.html', '.json')}")
+    if outcome.tracking:
+        _say(console, f"MLflow   {outcome.tracking}")
+
+
+def _shown(outcome: Outcome, names: Iterable[str]) -> ReportData:
+    systems = {name: SystemReport(label=outcome.labels[name], **outcome.results.of(name)) for name in names}
+    return ReportData(title="", systems=systems)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: places come from users."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
