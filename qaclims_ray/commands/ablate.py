@@ -9,6 +9,7 @@ import tyro
 
 from qaclims_ray.commands.arguments import absolute_out, with_absolute_paths
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.option import first_line
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.ablate import Ablation
@@ -81,5 +82,5 @@ def _print_tables(prog: str) -> None:
         print(f"  {name:<18} {table.title}: {' | '.join(row.label for row in table.rows)}")
     print("\npresets:")
     for name, build in PRESETS.items():
-        print(f"  {name:<18} {(build.__doc__ or '').strip().splitlines()[0]}")
+        print(f"  {name:<18} {first_line(build.about)}")
     print(f"\n`{prog} TABLE PRESET --help` lists the settings of a preset and their values.")

@@ -11,6 +11,7 @@ import tyro
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.option import first_line
 from qaclims_ray.presets.stored import read_run
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import RunConfig, flat, with_overrides
@@ -145,5 +146,5 @@ def load_config(out: str) -> RunConfig:
 def _print_presets(prog: str, description: str) -> None:
     print(f"usage: {prog} PRESET --out DIR [--data-root DIR] [settings]\n\n{description}\n\npresets:")
     for name, build in PRESETS.items():
-        print(f"  {name:<18} {(build.__doc__ or '').strip().splitlines()[0]}")
+        print(f"  {name:<18} {first_line(build.about)}")
     print(f"\n`{prog} PRESET --help` lists the settings of a preset and their values.")

@@ -17,7 +17,7 @@ from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.models.generators.weaktr import WeakTr
-from qaclims_ray.presets.table import voc12_weaktr
+from qaclims_ray.presets.table import preset
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, show, vit_gflop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -98,7 +98,7 @@ def test_matching_step():
     image_ids, class_ids = pairs()
     labels = torch.zeros(BATCH, CLASSES)
     labels[image_ids, class_ids] = 1
-    preset = voc12_weaktr()
+    published = preset("voc12_weaktr")
     with measured() as used:
         result = matching_step(
             network,
@@ -106,8 +106,8 @@ def test_matching_step():
             clip=clip,
             class_texts=texts,
             prompts=None,
-            semples=preset.semples,
-            cam_net=preset.cam_net,
+            semples=published.semples,
+            cam_net=published.cam_net,
         )
         loss = result.loss
         loss.backward()

@@ -15,7 +15,7 @@ from qaclims_ray.systems.table import system_config, systems_with_cams
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_can_run_and_survives_its_file(name) -> None:
     config = preset(name)
-    assert config.name == name and (PRESETS[name].__doc__ or "").strip()
+    assert config.name == name and PRESETS[name].about
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
     check_run(config if config.data.dataset == "miniature" else with_overrides(config, {"data.root": "/data"}))
 

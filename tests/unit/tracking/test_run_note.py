@@ -1,4 +1,4 @@
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.tracking.run_description import changed_settings, run_note
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.training_job import TrainingJob
 from qaclims_ray.training.context import LocalContext

@@ -19,7 +19,7 @@ from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.methods.region_features import RegionOptions, region_features
 from qaclims_ray.methods.separation_score import separation_score
 from qaclims_ray.models.generators.cam_net import build_cam_net
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.training_job import oracle_score
 from qaclims_ray.systems.table import system_of
