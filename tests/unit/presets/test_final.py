@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from qaclims_ray.commands.arguments import PATH_FIELDS, with_absolute_paths
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, check_run, preset
 from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.stages.run_folder import PATH_FIELDS, with_absolute_paths
 from qaclims_ray.systems.table import system_config, systems_with_cams
 
 
