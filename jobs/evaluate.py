@@ -9,15 +9,7 @@ import sys
 # A submitted job runs this file from its working directory, where the package may not be installed.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from qaclims_ray.commands.main import run_main
+from qaclims_ray.commands.main import run_verb
 
 if __name__ == "__main__":
-    sys.exit(
-        run_main(
-            sys.argv[1:],
-            prog="jobs/evaluate.py",
-            description="Score a run's systems and write its report; what is missing is computed first.",
-            until="report",
-            default_preset="",
-        )
-    )
+    sys.exit(run_verb("report", sys.argv[1:], prog="jobs/evaluate.py"))

@@ -9,7 +9,7 @@ import sys
 # A submitted job runs this file from its working directory, where the package may not be installed.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from qaclims_ray.commands.main import predict_main
+from qaclims_ray.commands.main import run_verb
 
 if __name__ == "__main__":
-    sys.exit(predict_main(sys.argv[1:], prog="jobs/predict.py"))
+    sys.exit(run_verb("predict", sys.argv[1:], prog="jobs/predict.py"))

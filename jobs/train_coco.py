@@ -9,15 +9,7 @@ import sys
 # A submitted job runs this file from its working directory, where the package may not be installed.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from qaclims_ray.commands.main import run_main
+from qaclims_ray.commands.main import run_verb
 
 if __name__ == "__main__":
-    sys.exit(
-        run_main(
-            sys.argv[1:],
-            prog="jobs/train_coco.py",
-            description="Train and score every system of a preset on COCO 2014.",
-            until="run",
-            default_preset="coco14",
-        )
-    )
+    sys.exit(run_verb("run", sys.argv[1:], prog="jobs/train_coco.py", default_preset="coco14"))

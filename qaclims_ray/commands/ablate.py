@@ -1,85 +1,62 @@
-"""The arguments of the ablation command: a table, a preset, seeds, overrides."""
+"""The line of the ablation command: a table, a preset with options, seeds, settings."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
 
-import tyro
-
-from qaclims_ray.commands.arguments import absolute_out, with_absolute_paths
+from qaclims_ray.commands.arguments import Line, RunArguments, parse_settings, preset_help, take_preset
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.table import PRESETS, preset
-from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.stages.ablate import Ablation
 from qaclims_ray.systems.ablations import TABLES, ablation_table
 
-FIXED = {"systems": "the table names its systems", "variants": "the table names its systems", "seed": "give --seeds"}
+DECIDED = {"systems": "the table names its systems", "variants": "the table names its systems", "seed": "give --seeds"}
 """Settings of a run that the command decides itself, and why."""
 
 
-@dataclass(frozen=True)
-class AblateArguments:
-    """An ablation's output folder, its repetitions, and every setting of the preset."""
+@dataclass(frozen=True, kw_only=True)
+class AblateArguments(RunArguments):  # inherits because one parser reads the fields that all presets share
+    """An ablation's output folder (the table, and one run folder per seed), its repetitions, and every setting."""
 
-    out: str
-    """Output folder: a path or an fsspec URI (s3://, gs://); the table, and one run folder per seed."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")]
-    """Settings of the preset; each can be overridden."""
     seeds: tuple[int, ...] = (20, 21, 22)
     """Seeds of the repetitions; no setting of the miniature was chosen on these three."""
     concurrent: int | None = None
     """Trials at once; None takes as many as the cluster's CPUs and GPUs hold now."""
-    data_root: str = ""
-    """Folder of the data set; short for --data.root."""
 
 
-def parse_ablation(argv: Sequence[str], *, prog: str) -> Ablation:
-    """Read ``TABLE PRESET --out DIR [--seeds N ...] [--concurrent N] [--data-root DIR] [overrides]``.
+def parse_ablation(line: Line) -> Ablation:
+    """Read ``TABLE PRESET OPTIONS... --out DIR [--seeds N ...] [--concurrent N] [--data-root DIR] [settings]``.
 
     Raises:
         ConfigError: for an unknown table or preset, or a setting that cannot be used.
+        SystemExit: once the help is printed.
     """
-    names = [argument for argument in argv[:2] if not argument.startswith("-")]
-    if len(names) < 2 and (not argv or {"-h", "--help"} & set(argv)):
-        _print_tables(prog)
-        sys.exit(0)
+    names = [argument for argument in line.arguments[:1] if not argument.startswith("-")]
+    words, rest = take_preset(replace(line, arguments=line.arguments[len(names) :]))
+    if not (names and words) and (not line.arguments or line.asks_help()):
+        _print_tables(line.prog)
+        raise SystemExit(0)
     if not names:
         raise ConfigError(f"name a table and a preset; tables: {', '.join(TABLES)}")
     table = ablation_table(names[0])
-    if len(names) < 2:
+    if not words:
         raise ConfigError(f"name a preset after the table: {', '.join(PRESETS)}")
-    default = preset(names[1])
-    arguments = tyro.cli(
-        AblateArguments,
-        args=list(argv[2:]),
-        prog=f"{prog} {' '.join(names)}",
-        description=f"{table.paper}: {table.title}. Every row and seed is a trial; the same command again goes on.",
-        default=AblateArguments(out=tyro.MISSING, config=default),
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    config = arguments.config
-    for name, reason in FIXED.items():
-        if getattr(config, name) != getattr(default, name) and name != "variants":
-            raise ConfigError(f"--{name} has no meaning here: {reason}")
-    if arguments.data_root:
-        config = with_overrides(config, {"data.root": arguments.data_root})
+    about = f"{table.paper}: {table.title}. Every row and seed is a trial; the same command again goes on."
+    own = replace(line, prog=f"{line.prog} {table.name}", about=about)
+    arguments = parse_settings(own, AblateArguments, words, rest, DECIDED)
     return Ablation(
         table=table,
-        preset=names[1],
-        config=with_absolute_paths(config),
-        out=absolute_out(arguments.out),
+        preset=" ".join(words),
+        config=arguments.config,
+        out=arguments.out,
         seeds=arguments.seeds,
         concurrent=arguments.concurrent,
     )
 
 
 def _print_tables(prog: str) -> None:
-    print(f"usage: {prog} TABLE PRESET --out DIR [--seeds N ...] [--concurrent N] [--data-root DIR] [settings]\n")
-    print("Run a table of either paper and write it with our column beside it.\n\ntables:")
+    print(
+        f"usage: {prog} TABLE PRESET OPTIONS... --out DIR [--seeds N ...] [--concurrent N] [--data-root DIR] ", end=""
+    )
+    print("[settings]\n\nRun a table of either paper and write it with our column beside it.\n\ntables:")
     for name, table in TABLES.items():
         print(f"  {name:<18} {table.title}: {' | '.join(row.label for row in table.rows)}")
-    print("\npresets:")
-    for name, build in PRESETS.items():
-        print(f"  {name:<18} {(build.__doc__ or '').strip().splitlines()[0]}")
-    print(f"\n`{prog} TABLE PRESET --help` lists the settings of a preset and their values.")
+    print(f"\n{preset_help()}\n\n`{prog} TABLE PRESET OPTIONS... --help` lists the settings and their values.")

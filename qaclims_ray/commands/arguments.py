@@ -1,39 +1,41 @@
-"""The arguments that every verb and every job shares: a preset, an output folder, overrides."""
+"""Reading a command line: the preset and its options, an output folder, and every setting by its dotted name."""
 
-import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.stored import read_run
-from qaclims_ray.presets.table import PRESETS, preset
-from qaclims_ray.run_config import RunConfig, flat, with_overrides
-from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.presets.option import first_line
+from qaclims_ray.presets.table import BASES, PRESETS, preset
+from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.stages.run_folder import absolute_out, load_config, with_absolute_paths
 
-PATH_FIELDS = (
-    "data.root",
-    "data.label_file",
-    "corpus.model",
-    "corpus.questions",
-    "clip.model",
-    "clip.weights",
-    "cam_net.weights",
-    "classifier.network",
-    "given.cams",
-    "masks.irn.weights",
-    "masks.sam.model",
-    "segmentation.net.weights",
-)
-"""Settings that are paths, or names that may also be paths."""
+_RECORDS = {"profile": "it records what the preset's options chose; name or leave out the option paper instead"}
+"""Settings that no command line sets, and why."""
 
 
 @dataclass(frozen=True)
+class Line:
+    """A command line as a verb reads it."""
+
+    arguments: tuple[str, ...]
+    """What stands after the program or verb."""
+    prog: str
+    """What stands before it, for usage and messages."""
+    about: str
+    """First lines of the help."""
+    default_preset: str = ""
+    """Preset when none is named."""
+
+    def asks_help(self) -> bool:
+        """Whether the help is asked for."""
+        return bool({"-h", "--help"} & set(self.arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunArguments:
     """A run's output folder, its data, and every setting of the preset."""
 
@@ -45,105 +47,104 @@ class RunArguments:
     """Folder of the data set; short for --data.root."""
 
 
-def parse_run(argv: Sequence[str], *, prog: str, description: str, default_preset: str = "") -> tuple[RunConfig, str]:
-    """Read ``PRESET --out DIR [--data-root DIR] [overrides]`` (also ``--preset NAME``).
+_Arguments = TypeVar("_Arguments", bound=RunArguments)
+
+
+def parse_run(line: Line) -> RunArguments:
+    """Read ``PRESET OPTIONS... --out DIR [--data-root DIR] [settings]`` (also ``--preset "PRESET OPTIONS..."``).
 
     Without a preset, the configuration stored in the output folder is taken.
 
-    Args:
-        argv: arguments after the program or verb.
-        prog: name for the usage line.
-        description: first lines of the help text.
-        default_preset: preset when none is named.
+    Raises:
+        ConfigError: for a preset, option or setting that cannot be used.
+        SystemExit: once the help is printed.
+    """
+    words, rest = take_preset(line)
+    if not words and line.asks_help():
+        print(f"usage: {line.prog} PRESET OPTIONS... --out DIR [--data-root DIR] [settings]\n\n{line.about}\n")
+        print(f"{preset_help()}\n\n`{line.prog} PRESET OPTIONS... --help` lists the settings and their values.")
+        raise SystemExit(0)
+    return parse_settings(line, RunArguments, words, rest)
 
-    Returns:
-        The resolved configuration and the absolute output folder.
+
+def take_preset(line: Line) -> tuple[list[str], list[str]]:
+    """Part a line into the words that name its preset, and the rest."""
+    start, end = _leading_words(line.arguments)
+    words, rest = [*start], [*end]
+    for position, argument in enumerate(rest if not words else ()):
+        name, has_value, value = argument.partition("=")
+        if name == "--preset":
+            named, after = ([value], rest[position + 1 :]) if has_value else _leading_words(rest[position + 1 :])
+            words, rest = [*named], [*rest[:position], *after]
+            break
+    return words or line.default_preset.split(), rest
+
+
+def _leading_words(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    flag = next((at for at, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    return arguments[:flag], arguments[flag:]
+
+
+def parse_settings(
+    line: Line,
+    kind: type[_Arguments],
+    words: Sequence[str],
+    rest: Sequence[str],
+    decided: Mapping[str, str] | None = None,
+) -> _Arguments:
+    """Read output folder and settings on top of a preset, or of the run that is stored in the folder.
+
+    Args:
+        line: the whole line.
+        kind: what else is read.
+        words: the preset and its options; none takes the stored run.
+        rest: the line without them.
+        decided: settings that the verb decides itself, and why.
 
     Raises:
-        ConfigError: for an unknown preset or a setting that cannot be used.
+        ConfigError: for a preset, option or setting that cannot be used.
     """
-    name, rest = _take_preset(list(argv))
-    if not name and {"-h", "--help"} & set(rest) and not default_preset:
-        _print_presets(prog, description)
-        sys.exit(0)
-    default = preset(name or default_preset) if name or default_preset else _stored_config(rest)
+    default = preset(*words) if words else _stored_config(rest)
     arguments = tyro.cli(
-        RunArguments,
-        args=rest,
-        prog=f"{prog} {name}".strip(),
-        description=description,
-        default=RunArguments(out=tyro.MISSING, config=default),
+        kind,
+        args=list(rest),
+        prog=" ".join([line.prog, *words]),
+        description=line.about,
+        default=kind(out=tyro.MISSING, config=default),
         config=(tyro.conf.FlagConversionOff,),
     )
     config = arguments.config
+    for name, reason in {**_RECORDS, **(decided or {})}.items():
+        if _said(config, name) != _said(default, name):
+            raise ConfigError(f"--{name} has no meaning here: {reason}")
     if arguments.data_root:
         config = with_overrides(config, {"data.root": arguments.data_root})
-    return with_absolute_paths(config), absolute_out(arguments.out)
+    return replace(arguments, config=with_absolute_paths(config), out=absolute_out(arguments.out))
 
 
-def absolute_out(out: str) -> str:
-    """Return an output folder as an absolute path or URI.
-
-    Raises:
-        ConfigError: for a relative path in a submitted job, which works in a copy of the working directory.
-    """
-    is_relative = not storage.is_remote(out) and not Path(out).expanduser().is_absolute()
-    if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        raise ConfigError(
-            f"--out is {out!r}: a submitted job runs in Ray's temporary copy of the working directory, where it would "
-            "be lost; give an absolute path that all nodes see, or a URI (s3://, gs://)"
-        )
-    return storage.absolute(out)
+def _said(config: RunConfig, name: str) -> Any:
+    if name == "variants":  # settings for known systems go with any systems
+        return [variant for variant in config.variants if not variant.adjusts]
+    return getattr(config, name)
 
 
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Make every local path mean the same in worker processes, which run in folders of their own."""
-    values = flat(config)
-    overrides = {}
-    for name in PATH_FIELDS:
-        value = values[name]
-        if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
-            overrides[name] = storage.absolute(value)
-    return with_overrides(config, overrides)
-
-
-def _take_preset(argv: list[str]) -> tuple[str, list[str]]:
-    if argv and not argv[0].startswith("-"):
-        return argv[0], argv[1:]
-    for position, argument in enumerate(argv):
-        if argument == "--preset" and position + 1 < len(argv):
-            return argv[position + 1], argv[:position] + argv[position + 2 :]
-        if argument.startswith("--preset="):
-            return argument.removeprefix("--preset="), argv[:position] + argv[position + 1 :]
-    return "", argv
-
-
-def _stored_config(argv: list[str]) -> RunConfig:
-    for position, argument in enumerate(argv):
-        out = argv[position + 1] if argument == "--out" and position + 1 < len(argv) else ""
+def _stored_config(arguments: Sequence[str]) -> RunConfig:
+    for position, argument in enumerate(arguments):
+        out = arguments[position + 1] if argument == "--out" and position + 1 < len(arguments) else ""
         out = argument.removeprefix("--out=") if argument.startswith("--out=") else out
         if out:
             return load_config(storage.absolute(out))
     raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or give --out with the folder of an earlier run")
 
 
-def load_config(out: str) -> RunConfig:
-    """Return the configuration stored with a run.
-
-    Raises:
-        ConfigError: when the folder holds no run, or one that cannot be read.
-    """
-    uri = RunLayout(out).config
-    if not storage.exists(uri):
-        raise ConfigError(f"there is no run at {out} (no config.json); name a preset: {', '.join(PRESETS)}")
-    try:
-        return read_run(uri)
-    except ValueError as error:
-        raise ConfigError(f"{uri} is broken: {error}") from None
-
-
-def _print_presets(prog: str, description: str) -> None:
-    print(f"usage: {prog} PRESET --out DIR [--data-root DIR] [settings]\n\n{description}\n\npresets:")
-    for name, build in PRESETS.items():
-        print(f"  {name:<18} {(build.__doc__ or '').strip().splitlines()[0]}")
-    print(f"\n`{prog} PRESET --help` lists the settings of a preset and their values.")
+def preset_help() -> str:
+    """Return the lines that list the bases, the options each takes, and the published combinations."""
+    lines = ["presets, each with its options (at most one of each kind, in any order):"]
+    for name, base in BASES.items():
+        lines.append(f"  {name:<30} {first_line(PRESETS[name].about)}")
+        lines += [f"    {option.name:<14}{option.axis:<14} {option.about}" for option in base.options]
+    lines.append("\npublished combinations, by a name of their own, or a .json file of a run:")
+    for one in PRESETS.values():
+        if one.name not in BASES:
+            lines.append(f"  {one.name:<20} = {' '.join(one.words):<26} {first_line(one.about)}")
+    return "\n".join(lines)

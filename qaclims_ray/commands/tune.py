@@ -1,38 +1,31 @@
-"""The arguments of the search command: a preset, what is searched and how, overrides."""
+"""The line of the search command: a preset with options, what is searched and how, settings."""
 
 import json
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from qaclims_ray.commands.arguments import absolute_out, with_absolute_paths
+from qaclims_ray.commands.arguments import Line, RunArguments, parse_settings, preset_help, take_preset
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.table import PRESETS, preset
-from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.settings import Parameter
 from qaclims_ray.stages.tune import Search
 from qaclims_ray.systems.search import SearchConfig, default_space
 
-FIXED = {
+DECIDED = {
     "variants": "every trial is a variant",
     "selection": "--objective says what rates epochs",
 }
 """Settings of a run that the command decides itself, and why."""
 
 
-@dataclass(frozen=True)
-class TuneArguments:
-    """A search's output folder, the search, and every setting of the preset, from which it starts."""
+@dataclass(frozen=True, kw_only=True)
+class TuneArguments(RunArguments):  # inherits because one parser reads the fields that all presets share
+    """A search's output folder, which its trials share, the search, and every setting from which it starts."""
 
-    out: str
-    """Output folder: a path or an fsspec URI (s3://, gs://); trials share it."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")]
-    """Settings of the preset; each can be overridden."""
     tune: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     """The search."""
     vary: tuple[str, ...] = ()
@@ -40,42 +33,26 @@ class TuneArguments:
     space_file: str = ""
     """JSON file with a list of settings to search instead: name, kind (uniform, log, int, choice), low, high or
     choices."""
-    data_root: str = ""
-    """Folder of the data set; short for --data.root."""
 
 
-def parse_search(argv: Sequence[str], *, prog: str, default_preset: str = "") -> Search:
-    """Read ``PRESET --out DIR [--system NAME] [--trials N] ... [overrides]``.
+def parse_search(line: Line) -> Search:
+    """Read ``PRESET OPTIONS... --out DIR [--system NAME] [--trials N] ... [settings]``.
 
     Raises:
         ConfigError: for an unknown preset, or a setting or space that cannot be used.
+        SystemExit: once the help is printed.
     """
-    named = bool(argv) and not argv[0].startswith("-")
-    name, rest = (argv[0], argv[1:]) if named else (default_preset, argv)
-    if not name and (not argv or {"-h", "--help"} & set(argv)):
-        print(
-            f"usage: {prog} PRESET --out DIR [--system NAME] [--trials N] [settings]\n\npresets: {', '.join(PRESETS)}"
-        )
-        sys.exit(0)
-    if not name:
+    words, rest = take_preset(line)
+    if not words and (not line.arguments or line.asks_help()):
+        print(f"usage: {line.prog} PRESET OPTIONS... --out DIR [--system NAME] [--trials N] [settings]\n")
+        print(preset_help())
+        raise SystemExit(0)
+    if not words:
         raise ConfigError(f"name a preset: {', '.join(PRESETS)}")
-    default = preset(name)
-    arguments = tyro.cli(
-        TuneArguments,
-        args=list(rest),
-        prog=f"{prog} {name}",
-        description="Search settings of one system by Ray Tune. The same command again goes on.",
-        default=TuneArguments(out=tyro.MISSING, config=default),
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    config = arguments.config
-    for setting, reason in FIXED.items():
-        if getattr(config, setting) != getattr(default, setting):
-            raise ConfigError(f"--{setting} has no meaning here: {reason}")
-    if arguments.data_root:
-        config = with_overrides(config, {"data.root": arguments.data_root})
+    about = "Search settings of one system by Ray Tune. The same command again goes on."
+    arguments = parse_settings(replace(line, about=about), TuneArguments, words, rest, DECIDED)
     search = SearchConfig(**{**vars(arguments.tune), "space": _space(arguments)})
-    return Search(preset=name, config=with_absolute_paths(config), search=search, out=absolute_out(arguments.out))
+    return Search(preset=" ".join(words), config=arguments.config, search=search, out=arguments.out)
 
 
 def _space(arguments: TuneArguments) -> tuple[Parameter, ...]:

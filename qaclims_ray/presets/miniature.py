@@ -14,6 +14,7 @@ from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.presets.option import Base, Option, published
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
@@ -72,28 +73,31 @@ def miniature() -> RunConfig:
     )
 
 
-def miniature_combined() -> RunConfig:
-    """Answers and learned prompts together: `qaclims run miniature_combined --out runs/combined`.
+def semples(config: RunConfig) -> RunConfig:
+    """SemPLeS and its controls, with a CLIP that takes a class's usual surroundings for the class."""
+    return with_overrides(
+        config,
+        {
+            "clip.model": "miniature_context",
+            "masks.seed_threshold": 0.1,  # seed 10: best thresholds of these systems lie between 0.06 and 0.15
+            "systems": ["baseline", "semples_match_longer", "semples_random_prompts", "semples"],
+        },
+    )
 
-    SemPLeS on QA-CLIMS's network, and RITC with learned prompts, beside each method alone; the CLIP is that of
-    `miniature_semples`. Seed mIoU: docs/results/miniature_semples.md.
-    """
+
+def combined(config: RunConfig) -> RunConfig:
+    """Answers and learned prompts together, beside each method alone, with the CLIP of semples."""
     systems = ["baseline", "qa_clims", "semples", "semples_on_qa_clims", "qa_clims_prompts"]
-    return with_overrides(miniature_semples(), {"name": "miniature_combined", "systems": systems})
+    return with_overrides(semples(config), {"systems": systems})
 
 
-def miniature_weaktr() -> RunConfig:
-    """SemPLeS on a small WeakTr: `qaclims run miniature_weaktr --out runs/weaktr`.
-
-    Its ViT starts from the image tower of the miniature CLIP, as DeiT-S starts from ImageNet; from scratch it learns
-    nothing useful from 600 images. Measured in docs/results/miniature_weaktr.md.
-    """
-    semples = miniature_semples()
+def weaktr(config: RunConfig) -> RunConfig:
+    """SemPLeS and its controls on a small WeakTr, with the CLIP of semples."""
+    on_clip = semples(config)
     return replace(
         with_overrides(
-            semples,
+            on_clip,
             {
-                "name": "miniature_weaktr",
                 "cams.activation": "relu",
                 "cams.normalisation": "minmax",
                 "masks.seed_threshold": 0.6,  # its maps use the whole range, as the baseline's do
@@ -102,7 +106,7 @@ def miniature_weaktr() -> RunConfig:
             },
         ),
         cam_net=replace(
-            semples.cam_net,
+            on_clip.cam_net,
             generator="weaktr",
             backbone="miniature_vit",
             weights="miniature",
@@ -124,11 +128,11 @@ def miniature_weaktr() -> RunConfig:
             freeze_batch_norm=False,
         ),
         semples=replace(
-            semples.semples,
+            on_clip.semples,
             mask="minmax",
             mask_epsilon=0.01,
-            match=replace(semples.semples.match, lr=1e-4, head_lr_factor=10.0),
-            refine=replace(semples.semples.refine, lr=1e-4, head_lr_factor=10.0),
+            match=replace(on_clip.semples.match, lr=1e-4, head_lr_factor=10.0),
+            refine=replace(on_clip.semples.refine, lr=1e-4, head_lr_factor=10.0),
         ),
     )
 
@@ -168,23 +172,6 @@ def _miniature_optim(*, epochs: int, schedule: Literal["poly", "cosine"], warmup
         epochs=epochs,
         batch_size=32,
         clip_grad_norm=5.0,
-    )
-
-
-def miniature_semples() -> RunConfig:
-    """SemPLeS and its controls on the miniature world: `qaclims run miniature_semples --out runs/semples`.
-
-    The CLIP is another one than in `miniature`: it takes a class's usual surroundings for the class, which is what
-    SemPLeS cures. Seed mIoU of its systems: docs/results/miniature_semples.md.
-    """
-    return with_overrides(
-        miniature(),
-        {
-            "name": "miniature_semples",
-            "clip.model": "miniature_context",
-            "masks.seed_threshold": 0.1,  # seed 10: best thresholds of these systems lie between 0.06 and 0.15
-            "systems": ["baseline", "semples_match_longer", "semples_random_prompts", "semples"],
-        },
     )
 
 
@@ -253,3 +240,43 @@ def _miniature_segmentation() -> SegmentationConfig:
         weight_decay=1e-4,
         batch_size=16,
     )
+
+
+_PUBLISHED = (
+    published(
+        "miniature_semples",
+        "miniature semples",
+        """SemPLeS and its controls on the miniature world: `qaclims run miniature_semples --out runs/semples`.
+
+    The CLIP is another one than in `miniature`: it takes a class's usual surroundings for the class, which is what
+    SemPLeS cures. Seed mIoU of its systems: docs/results/miniature_semples.md.
+    """,
+    ),
+    published(
+        "miniature_combined",
+        "miniature combined",
+        """Answers and learned prompts together: `qaclims run miniature_combined --out runs/combined`.
+
+    SemPLeS on QA-CLIMS's network, and RITC with learned prompts, beside each method alone; the CLIP is that of
+    `miniature_semples`. Seed mIoU: docs/results/miniature_semples.md.
+    """,
+    ),
+    published(
+        "miniature_weaktr",
+        "miniature weaktr",
+        """SemPLeS on a small WeakTr: `qaclims run miniature_weaktr --out runs/weaktr`.
+
+    Its ViT starts from the image tower of the miniature CLIP, as DeiT-S starts from ImageNet; from scratch it learns
+    nothing useful from 600 images. Measured in docs/results/miniature_weaktr.md.
+    """,
+    ),
+)
+MINIATURE = Base(
+    miniature,
+    options=(
+        Option("semples", "method", semples),
+        Option("combined", "method", combined),
+        Option("weaktr", "method", weaktr),
+    ),
+    published=_PUBLISHED,
+)

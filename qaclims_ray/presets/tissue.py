@@ -14,6 +14,7 @@ from qaclims_ray.data.config import AugmentConfig, DataConfig, JointCropConfig
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.presets.option import Base
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
@@ -80,3 +81,7 @@ def _deeplab() -> SegmentationConfig:
     """DeepLabV2 at the patches' size; its loss cannot weigh a background against the rest where there is none."""
     crop = JointCropConfig(min_scale=0.75, max_scale=1.5, crop_px=_PATCH_PX)
     return replace(deeplab_v2(), loss="cross_entropy", crop=crop)
+
+
+BCSS_WSSS = Base(bcss_wsss)
+LUAD_HISTOSEG = Base(luad_histoseg)

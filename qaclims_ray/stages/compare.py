@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from qaclims_ray.commands.arguments import absolute_out, load_config
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.evaluation.comparison import (
@@ -25,6 +24,7 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_differences import what_differs
 from qaclims_ray.stages.run_figures import SystemFigures, read_figures
+from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import SUPERVISED, system_of
 
 HTML_NAME = "comparison.html"

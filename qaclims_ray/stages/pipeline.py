@@ -15,7 +15,7 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
-from qaclims_ray.presets.table import PRESETS
+from qaclims_ray.presets.table import started_from
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
@@ -127,7 +127,7 @@ def run_pipeline(
 
 def _note(config: RunConfig, found: Results) -> dict[str, str]:
     """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
-    changed = changed_settings(config, PRESETS[config.name]()) if config.name in PRESETS else {}
+    changed = changed_settings(config, default) if (default := started_from(config)) is not None else {}
     rows = {system_of(config, name).label: note_figures(found, name) for name in found.names(config)}
     listed = ", ".join(f"{name}={value}" for name, value in changed.items())
     return {"mlflow.note.content": run_note(rows, changed), "changed": listed[:_TAG_LENGTH] or "nothing"}

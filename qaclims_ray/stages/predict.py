@@ -14,7 +14,6 @@ from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.commands.arguments import absolute_out, load_config
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, background_score, class_id, has_background
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
@@ -30,6 +29,7 @@ from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalNetwork
 from qaclims_ray.stages.resources import needs_of
+from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
 
 IMAGES_PER_SHARD = 16

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
@@ -24,6 +23,7 @@ from qaclims_ray.stages.prompt_readings import (
     read_words,
     systems_with_prompts,
 )
+from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import RECORD_NAME, attach

@@ -17,9 +17,9 @@ from tests.cluster.small_run import as_flags
 _RUN = """
 import sys
 from qaclims_ray.stages import cams
-from qaclims_ray.commands.main import run_main
+from qaclims_ray.commands.main import run_verb
 cams.IMAGES_PER_SHARD = int(sys.argv[2]) or cams.IMAGES_PER_SHARD
-sys.exit(run_main(sys.argv[3:], prog="qaclims", description="", until=sys.argv[1]))
+sys.exit(run_verb(sys.argv[1], sys.argv[3:]))
 """
 
 

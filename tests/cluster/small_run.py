@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
 
 SMALL: dict[str, Any] = {

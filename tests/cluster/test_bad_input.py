@@ -19,8 +19,7 @@ import torch
 
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import ray_session
-from qaclims_ray.commands import main
-from qaclims_ray.commands.main import run_main
+from qaclims_ray.commands.main import MISTAKE, run_verb
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
@@ -39,9 +38,8 @@ Run = Callable[..., str]
 def refused(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command that must end with exit code 2; return its one message."""
 
-    def run(*arguments: str, command: Callable[..., int] = run_main) -> str:
-        options = {"prog": "qaclims", "description": ""} if command is run_main else {"prog": "qaclims"}
-        assert command(list(arguments), **options) == main.MISTAKE
+    def run(*arguments: str) -> str:
+        assert run_verb("run", arguments, prog="qaclims") == MISTAKE
         message = capsys.readouterr().err
         assert message.startswith("qaclims: ") and "Traceback" not in message
         return message
@@ -355,7 +353,7 @@ def test_disk_full_while_the_corpus_is_written(small_disk: Path, refused: Run, s
     assert _found(FULL, message)
     assert 1 <= len(ballast.kept) < 20
     assert read_meta(str(small_disk / "run" / "corpus")) is None
-    assert run_main([*arguments, "--systems", "baseline", "qa_clims"], prog="x", description="", until="corpus") == 0
+    assert run_verb("corpus", [*arguments, "--systems", "baseline", "qa_clims"]) == 0
     ballast.check_kept()
     assert read_corpus(str(small_disk / "run/corpus/answers"))["image_id"].nunique() == 80
 
@@ -375,7 +373,7 @@ def test_disk_full_while_cams_are_written(
         message = refused(*arguments)
     assert _found(FULL, message)
     assert 1 <= len(ballast.kept) < 20
-    assert run_main(arguments, prog="x", description="", until="cams") == 0
+    assert run_verb("cams", arguments) == 0
     ballast.check_kept()
 
 
@@ -400,7 +398,7 @@ def test_disk_full_while_checkpoints_are_written(
     assert _found(FULL, message)
     assert 1 <= max(map(epochs, ballast.kept)) < 12
     mark_checkpoints(small_disk / "run" / "training_runs")
-    assert run_main(arguments, prog="x", description="", until="train") == 0
+    assert run_verb("train", arguments) == 0
     curve = json.loads((small_disk / "run" / "classifier" / "curves.json").read_text())
     assert MARK in curve, "it went on from a checkpoint, and did not begin again"
     assert {"3", "36"} <= set(curve), "the curves of all epochs are there, those before the stop too"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.classes import COCO_CLASSES
-from qaclims_ray.presets.table import coco14_plain_clip
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.resources import needs_of
@@ -52,7 +52,7 @@ def _values(path: Path) -> set[int]:
 
 def test_coco_goes_to_scored_cams_and_its_masks_are_drawn_once(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", num_train=NUM_TRAIN, num_val=2, side=24)
-    config = with_overrides(coco14_plain_clip(), {**TINY, "data.root": str(root)})
+    config = with_overrides(preset("coco14_plain_clip"), {**TINY, "data.root": str(root)})
     out, console = tmp_path / "run", Console(record=True, width=100)
     masks = out / "data" / "masks"
     with ray_session(needs_of(config)):

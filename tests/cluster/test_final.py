@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from qaclims_ray.cluster.session import ray_session
-from qaclims_ray.commands.arguments import load_config
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
@@ -22,6 +21,7 @@ from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_figures import read_figures
+from qaclims_ray.stages.run_folder import load_config
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

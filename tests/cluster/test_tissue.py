@@ -13,7 +13,7 @@ from rich.console import Console
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.classes import LUAD_CLASSES
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.table import luad_histoseg
+from qaclims_ray.presets.tissue import luad_histoseg
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict

@@ -43,7 +43,7 @@ from qaclims_ray.methods.qa_clims.task import train_ritc
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.models.vqa.blip import load_vqa
-from qaclims_ray.presets.table import voc12
+from qaclims_ray.presets.voc import voc12
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.training.context import LocalContext

@@ -18,7 +18,7 @@ from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.models.generators.weaktr import WeakTr
-from qaclims_ray.presets.table import voc12_weaktr
+from qaclims_ray.presets.table import preset
 from tests.jobs.test_full_size import MEMORY_LIMIT_GIB, measured, num_millions, show, vit_gflop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -99,8 +99,8 @@ def test_matching_step():
     image_ids, class_ids = pairs()
     labels = torch.zeros(BATCH, CLASSES)
     labels[image_ids, class_ids] = 1
-    preset = voc12_weaktr()
-    net, options = preset.cam_net, region_options(preset.semples, epsilon=preset.semples.mask_epsilon)
+    published = preset("voc12_weaktr")
+    net, options = published.cam_net, region_options(published.semples, epsilon=published.semples.mask_epsilon)
     regions = Regions(clip=clip, options=options, image_mean=net.image_mean, image_std=net.image_std)
     with measured() as used:
         result = matching_step(
@@ -109,7 +109,7 @@ def test_matching_step():
             regions=regions,
             class_texts=texts,
             prompts=None,
-            semples=preset.semples,
+            semples=published.semples,
         )
         loss = result.loss
         loss.backward()

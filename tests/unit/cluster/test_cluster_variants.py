@@ -13,7 +13,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from qaclims_ray.cluster.session import required_cpus, required_gpus
-from qaclims_ray.commands.main import run_main
+from qaclims_ray.commands.main import run_verb
 from qaclims_ray.presets.table import preset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -289,7 +289,7 @@ def test_jobs_know_the_flags(place, line, capsys):
     chosen = arguments[arguments.index("--preset") + 1] if "--preset" in arguments else "voc12"
     preset(chosen)
     with pytest.raises(SystemExit):
-        run_main(["--preset", chosen, "--help"], prog=job, description="", until="report", default_preset="")
+        run_verb("report", ["--preset", chosen, "--help"], prog=job)
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out)) | {"--preset"}
     assert flags <= known, f"{place}: {sorted(flags - known)}"
 

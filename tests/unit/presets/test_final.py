@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from qaclims_ray.commands.arguments import PATH_FIELDS, with_absolute_paths
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, check_run, preset
 from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
+from qaclims_ray.stages.run_folder import PATH_FIELDS, with_absolute_paths
 from qaclims_ray.systems.table import system_config, systems_with_cams
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_can_run_and_survives_its_file(name) -> None:
     config = preset(name)
-    assert config.name == name and (PRESETS[name].__doc__ or "").strip()
+    assert config.name == name and PRESETS[name].about
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
     check_run(config if config.data.dataset == "miniature" else with_overrides(config, {"data.root": "/data"}))
 

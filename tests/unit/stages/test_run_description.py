@@ -1,5 +1,5 @@
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 

@@ -1,6 +1,7 @@
 """How a trial counts its epochs, and which trials must not be at work at once; starts no Ray."""
 
-from qaclims_ray.presets.table import miniature, miniature_semples
+from qaclims_ray.presets.miniature import miniature
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.tune_trial import EpochCount, must_take_turns, rated_epochs
 from qaclims_ray.systems.search import Parameter, SearchConfig, checked_search
@@ -23,12 +24,12 @@ def test_epochs_go_on_over_phases_and_are_told_once():
 
 def test_length_of_a_trial():
     assert rated_epochs(miniature(), "qa_clims") == [9]
-    assert rated_epochs(miniature_semples(), "semples") == [7, 7]
-    assert rated_epochs(miniature_semples(), "semples_match") == [7]
+    assert rated_epochs(preset("miniature_semples"), "semples") == [7, 7]
+    assert rated_epochs(preset("miniature_semples"), "semples_match") == [7]
 
 
 def test_trials_that_would_train_one_phase_take_turns():
-    config = with_overrides(miniature_semples(), {"goal": "seed"})
+    config = with_overrides(preset("miniature_semples"), {"goal": "seed"})
 
     def takes_turns(system: str, *space: Parameter) -> bool:
         return must_take_turns(config, checked_search(config, SearchConfig(system=system, space=space)))

@@ -3,7 +3,8 @@
 import pytest
 
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.table import miniature, preset
+from qaclims_ray.presets.miniature import miniature
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.systems.search import (
     Parameter,

@@ -4,9 +4,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from qaclims_ray.presets.table import miniature
-from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.training_job import TrainingJob
+
+from qaclims_ray.presets.miniature import miniature
+from qaclims_ray.run_config import with_overrides
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.group import CURVES_NAME, GroupContext, Training, raw_curves
 

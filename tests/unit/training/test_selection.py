@@ -13,7 +13,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.classifier.task import classifier_step
 from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.models.generators.cam_net import build_cam_net
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.systems.table import system_of
 from qaclims_ray.training.config import OptimConfig

@@ -1,0 +1,126 @@
+"""The table of verbs: what each is for, how its line is read, and what it runs."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import tyro
+from rich.console import Console
+
+from qaclims_ray.commands.ablate import parse_ablation
+from qaclims_ray.commands.arguments import Line, RunArguments, parse_run
+from qaclims_ray.commands.tune import parse_search
+from qaclims_ray.report.ablation import failures
+from qaclims_ray.report.comparison import print_comparison
+from qaclims_ray.stages.ablate import Ablation, run_ablation
+from qaclims_ray.stages.compare import CompareArguments, run_compare
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
+from qaclims_ray.stages.results_console import print_results
+from qaclims_ray.stages.tune import Search, run_search
+from qaclims_ray.tracking.mlflow_tracker import replay
+
+_Asked = TypeVar("_Asked")
+_WITH_TABLES = ("run", "report", "evaluate")
+"""Last stages after which the results are printed."""
+
+
+@dataclass(frozen=True)
+class Verb(Generic[_Asked]):
+    """One word of the command."""
+
+    about: str
+    """What it does, for the list of verbs and its own help."""
+    parse: Callable[[Line], _Asked]
+    """Reads its line."""
+    run: Callable[[_Asked, Console], str | None]
+    """Does what was asked for; returns what stayed incomplete, None where nothing did."""
+
+
+@dataclass(frozen=True)
+class SyncArguments:
+    """Where unsent tracking calls wait, and where they go."""
+
+    spool: str
+    """Folder that the warning named."""
+    uri: str
+    """Tracking server or store."""
+
+
+def _pipeline(until: str, about: str) -> Verb[RunArguments]:
+    return Verb(about, parse_run, functools.partial(_run, until))
+
+
+def _on_its_own(about: str, kind: type[_Asked], run: Callable[[_Asked, Console], str | None]) -> Verb[_Asked]:
+    """Return a verb that takes no preset."""
+
+    def parse(line: Line) -> _Asked:
+        return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
+
+    return Verb(about, parse, run)
+
+
+def _run(until: str, asked: RunArguments, console: Console) -> None:
+    outcome = run_pipeline(asked.config, asked.out, until=until)
+    if until in _WITH_TABLES:
+        print_results(outcome, console)
+
+
+def _ablate(asked: Ablation, console: Console) -> str | None:
+    failed = failures(run_ablation(asked, console))
+    return f"{len(failed)} trials failed; the same command tries them again" if failed else None
+
+
+def _compare(asked: CompareArguments, console: Console) -> None:
+    comparison, page = run_compare(asked)
+    print_comparison(comparison, console)
+    console.print(f"written  {page}", highlight=False, soft_wrap=True)
+
+
+def _predict(asked: PredictArguments, console: Console) -> None:
+    run_predict(asked)
+
+
+def _prompts(asked: PromptArguments, console: Console) -> None:
+    run_read_prompts(asked, console)
+
+
+def _tune(asked: Search, console: Console) -> None:
+    run_search(asked, console)
+
+
+def _sync(asked: SyncArguments, console: Console) -> None:
+    print(f"sent {replay(asked.spool, asked.uri)} calls to {asked.uri}")
+
+
+VERBS: dict[str, Verb[Any]] = {
+    "run": _pipeline(
+        "run", "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report"
+    ),
+    "data": _pipeline("data", "read a data set into a manifest (the miniature is drawn first)"),
+    "corpus": _pipeline("corpus", "ask the VQA model about every training image"),
+    "text": _pipeline("text", "encode the texts of every system"),
+    "train": _pipeline("train", "train the classifier and every system's network"),
+    "cams": _pipeline("cams", "compute the CAMs of every system"),
+    "evaluate": _pipeline("evaluate", "score the CAMs of every system"),
+    "refine": _pipeline("refine", "turn CAMs into pseudo masks"),
+    "segment": _pipeline("segment", "train the final networks on the pseudo masks and score them"),
+    "report": _pipeline("report", "write the report; what is missing is computed first"),
+    "ablate": Verb(
+        "run a table of either paper over seeds, and write it with our column beside it", parse_ablation, _ablate
+    ),
+    "compare": _on_its_own(
+        "what differs between runs, in settings and in results, with paired bootstrap intervals",
+        CompareArguments,
+        _compare,
+    ),
+    "predict": _on_its_own("masks and overlays of any images, by a trained run", PredictArguments, _predict),
+    "prompts": _on_its_own(
+        "what learned prompts say: nearest words, similarity maps beside manual prompts", PromptArguments, _prompts
+    ),
+    "tune": Verb("search settings of a system by Ray Tune, without masks by default", parse_search, _tune),
+    "sync": _on_its_own("send what could not be sent while the tracking server was away", SyncArguments, _sync),
+}
+"""All verbs by name."""

@@ -1,0 +1,68 @@
+"""A run's folder as users name it: absolute places, and the configuration that is stored in it."""
+
+import os
+from pathlib import Path
+
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.stored import read_run
+from qaclims_ray.presets.table import PRESETS
+from qaclims_ray.run_config import RunConfig, flat, with_overrides
+from qaclims_ray.stages.layout import RunLayout
+
+PATH_FIELDS = (
+    "data.root",
+    "data.label_file",
+    "corpus.model",
+    "corpus.questions",
+    "clip.model",
+    "clip.weights",
+    "cam_net.weights",
+    "classifier.network",
+    "given.cams",
+    "masks.irn.weights",
+    "masks.sam.model",
+    "segmentation.net.weights",
+)
+"""Settings that are paths, or names that may also be paths."""
+
+
+def load_config(out: str) -> RunConfig:
+    """Return the configuration stored with a run.
+
+    Raises:
+        ConfigError: when the folder holds no run, or one that cannot be read.
+    """
+    uri = RunLayout(out).config
+    if not storage.exists(uri):
+        raise ConfigError(f"there is no run at {out} (no config.json); name a preset: {', '.join(PRESETS)}")
+    try:
+        return read_run(uri)
+    except ValueError as error:
+        raise ConfigError(f"{uri} is broken: {error}") from None
+
+
+def absolute_out(out: str) -> str:
+    """Return an output folder as an absolute path or URI.
+
+    Raises:
+        ConfigError: for a relative path in a submitted job, which works in a copy of the working directory.
+    """
+    is_relative = not storage.is_remote(out) and not Path(out).expanduser().is_absolute()
+    if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ConfigError(
+            f"--out is {out!r}: a submitted job runs in Ray's temporary copy of the working directory, where it would "
+            "be lost; give an absolute path that all nodes see, or a URI (s3://, gs://)"
+        )
+    return storage.absolute(out)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Make every local path mean the same in worker processes, which run in folders of their own."""
+    values = flat(config)
+    overrides = {}
+    for name in PATH_FIELDS:
+        value = values[name]
+        if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
+            overrides[name] = storage.absolute(value)
+    return with_overrides(config, overrides)

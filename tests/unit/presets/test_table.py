@@ -1,0 +1,122 @@
+"""Bases, options and published combinations: what they give, and what is refused."""
+
+import copy
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.option import AXES
+from qaclims_ray.presets.stored import upgraded
+from qaclims_ray.presets.table import BASES, PRESETS, preset, started_from
+from qaclims_ray.run_config import RunConfig, flat, from_dict
+from qaclims_ray.systems.checks import check_systems
+
+RESOLVED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("resolved.json").read_text())
+"""Every published preset before presets were made of options: voc12 in full, the others where they differ from it."""
+ALLOWED = [(base.name, option.name) for base in BASES.values() for option in base.options]
+
+
+def resolved(name: str) -> RunConfig:
+    values = copy.deepcopy(RESOLVED["voc12"])
+    for path, value in RESOLVED[name].items() if name != "voc12" else ():
+        *parents, last = path.split(".")
+        node = values
+        for part in parents:
+            node = node[part]
+        node[last] = value
+    return from_dict(upgraded(values))
+
+
+def combinations() -> list[tuple[str, ...]]:
+    """All combinations of options that contradict each other nowhere, for each base."""
+    found = []
+    for base in BASES.values():
+        choices = [[None, *(option for option in base.options if option.axis == axis)] for axis in AXES]
+        for chosen in itertools.product(*choices):
+            options = [option for option in chosen if option is not None]
+            if not any(one.name in other.excludes for one in options for other in options):
+                found.append((base.name, *(option.name for option in options)))
+    return found
+
+
+def test_every_published_name_of_before_is_there() -> None:
+    assert set(RESOLVED) == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", RESOLVED)
+def test_a_published_combination_is_what_it_was_when_it_was_written_out(name) -> None:
+    assert preset(name) == preset(*PRESETS[name].words) == resolved(name)
+
+
+@pytest.mark.parametrize(("base", "option"), ALLOWED)
+def test_no_option_does_nothing(base, option) -> None:
+    before, after = flat(preset(base)), flat(preset(base, option))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed - {"name", "profile"}
+
+
+@pytest.mark.parametrize("words", combinations(), ids=" ".join)
+def test_every_combination_can_run_and_every_option_counts_in_it(words) -> None:
+    config = preset(*words)
+    check_systems(config)
+    assert preset(config.name) == config == started_from(config)
+    for option in words[1:]:
+        without = flat(preset(*(word for word in words if word != option)))
+        assert {n for n, value in flat(config).items() if value != without[n]} - {"name", "profile"}
+
+
+def test_options_may_be_named_in_any_order_and_after_a_published_name() -> None:
+    expected = preset("voc12", "weaktr", "paper", "mask2former")
+    assert preset("voc12 mask2former paper weaktr") == preset("voc12_weaktr paper", "mask2former") == expected
+    assert expected.name == "voc12 weaktr paper mask2former"
+    assert preset("voc12 mask2former weaktr").name == "voc12_mask2former"
+
+
+def test_a_profile_is_what_the_option_sets() -> None:
+    profiles = {name: preset(name).profile for name in PRESETS}
+    assert {name for name, profile in profiles.items() if profile == "paper"} == {
+        "voc12_paper",
+        "voc12_weaktr_paper",
+        "coco14_paper",
+    }
+
+
+def test_the_paper_s_wording_is_that_of_what_is_trained() -> None:
+    both = preset("voc12 combined paper")
+    assert (both.ritc.region_mode, both.semples.refine_init) == ("pixel_mask", "matched")
+    one = preset("voc12 weaktr paper")
+    assert (one.ritc, one.semples.refine_init) == (preset("voc12 weaktr").ritc, "matched")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("voc13", "no preset 'voc13'; known: miniature, .*voc12_weaktr"),
+        ("", "no preset ''; known"),
+        ("paper", "'paper' is an option: name what it is an option of before it, e.g. voc12 paper"),
+        ("voc12 papers", "voc12 has no option 'papers'; it takes: clims, combined, weaktr, plain-clip, paper"),
+        ("coco14 mobilenet", r"coco14 has no option 'mobilenet' \(voc12 has it\); it takes: combined, weaktr"),
+        ("bcss_wsss paper", r"bcss_wsss has no option 'paper' \(voc12, coco14 has it\); it takes: none"),
+        ("voc12 coco14", "'coco14' is a preset, and voc12 is one already"),
+        ("voc12 paper paper", "'paper' is given twice"),
+        ("voc12_paper paper", "'paper' is given twice"),
+        ("voc12 weaktr clims", "'weaktr' and 'clims' both choose the method"),
+        ("voc12_mask2former deeplab-v1", "'mask2former' and 'deeplab-v1' both choose the final network"),
+        ("voc12 plain-clip weaktr", "contradict each other: weaktr brings a plain CLIP of its own"),
+        ("voc12 clims plain-clip", "contradict each other: clims brings a plain CLIP"),
+        ("voc12 clims paper", "contradict each other: clims runs both published forms"),
+        ("voc12 mobilenet paper", "contradict each other: mobilenet trains the baseline alone"),
+    ],
+)
+def test_what_cannot_be_combined_is_said_in_one_line(words, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset(words)
+
+
+def test_a_file_takes_no_options(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="holds a whole run, which takes no options; leave out: paper"):
+        preset(str(tmp_path / "run.json"), "paper")

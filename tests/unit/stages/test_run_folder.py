@@ -1,0 +1,22 @@
+import pytest
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.stages.run_folder import absolute_out, load_config
+
+
+def test_a_submitted_job_refuses_an_output_folder_that_would_be_lost(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_out("runs/x") == str(tmp_path / "runs/x")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match="give an absolute path that all nodes see"):
+        absolute_out("runs/x")
+    assert absolute_out("/shared/x") == "/shared/x"
+    assert absolute_out("s3://bucket/x") == "s3://bucket/x"
+
+
+def test_a_folder_without_a_run_or_with_a_broken_one_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no run at .*name a preset: miniature"):
+        load_config(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json is broken"):
+        load_config(str(tmp_path))
