@@ -103,15 +103,15 @@ class TrainingJob:
         prompt, segmentation = self.config.semples.prompt, self.config.segmentation
         match self.kind:
             case "prompts":
-                return prompt.steps_per_epoch * prompt.batch_size
+                return prompt.steps_per_epoch * prompt.optim.batch_size
             case "segmentation":
-                return segmentation.steps_per_epoch * segmentation.batch_size
+                return segmentation.steps_per_epoch * segmentation.optim.batch_size
             case _:
                 return num_images
 
     def total_steps(self, num_images: int) -> int:
         """Return the optimiser steps of the whole training."""
-        if self.kind == "prompts" and self.config.semples.prompt.epochs == 0:
+        if self.kind == "prompts" and not self.config.semples.prompt.learn:
             return 0
         return self.optim.epochs * max(self.num_items(num_images) // self.optim.batch_size, 1)
 

@@ -140,7 +140,7 @@ def default_space(kind: str) -> tuple[Parameter, ...]:
                 log("semples.prompt.text_weight", 0.005, 1.0),
                 log("semples.match.lr", 1e-5, 1e-2),
                 log("semples.refine.lr", 1e-5, 1e-2),
-                log("semples.prompt.lr", 1e-3, 1e-1),
+                log("semples.prompt.optim.lr", 1e-3, 1e-1),
                 threshold,
             )
         case _:

@@ -167,7 +167,7 @@ SYSTEMS: dict[str, System] = {
         label="SemPLeS, random prompts",
         description="Control: refinement with random frozen prompts (Table 4, row 2).",
         kind="semples",
-        overrides={"semples.prompt.epochs": 0},
+        overrides={"semples.prompt.learn": False},
     ),
     "semples_text_only": System(
         label="SemPLeS, L_T only",

@@ -255,7 +255,7 @@ def train_jointly(
         identity=[_identity(semples, with_prompts=True), dataclasses.asdict(semples.prompt)],
     )
     names = setup.manifest.class_names
-    task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.lr / optim.lr)
+    task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.optim.lr / optim.lr)
     return setup.fit(task)
 
 

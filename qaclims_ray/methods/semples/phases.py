@@ -33,7 +33,7 @@ class Phase:
             case "refine":
                 return semples.refine
             case "prompts":
-                return semples.prompt.optim()
+                return semples.prompt.optim
             case "joint":
                 return replace(semples.match, epochs=semples.match.epochs + semples.refine.epochs)
 
