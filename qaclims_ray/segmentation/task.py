@@ -97,6 +97,7 @@ def segmentation_task(
     Raises:
         DataError: when there is no image.
     """
+    # An epoch is not a pass over the images: recipes count steps, and small data sets would save all the time.
     dataset = LabelMapDataset(
         images,
         segmentation.crop,
@@ -112,7 +113,7 @@ def segmentation_task(
         _check_labels(batch, network.num_labels, dataset.images, has_background=has_background)
         if not has_background:
             batch = {**batch, "labels": without_background(batch["labels"])}
-        if uses_sets:
+        if uses_sets:  # Mask2Former matches predictions with masks itself
             return sets_step(wrapped, batch, parts=parts, world_size=context.world_size)
         is_balanced = segmentation.loss == "balanced"
         return dense_step(wrapped, batch, is_balanced=is_balanced, parts=parts, world_size=context.world_size)
