@@ -93,7 +93,8 @@ def stage_costs(load: Workload) -> list[StageCost]:
     cams, finals = len(systems_with_cams(config)), len(systems_with_cams(config)) + 1
     answers = images * load.classes * len(question_set(config.corpus.questions))
     epochs = config.classifier.optim.epochs * images
-    steps = config.segmentation.iterations * config.segmentation.batch_size
+    final = config.segmentation.optim
+    steps = final.epochs * config.segmentation.steps_per_epoch
     return [
         StageCost("corpus", answers, "h200_corpus_fp32" if asked_alike else "", f"{answers:,.0f} answers"),
         StageCost(
@@ -117,9 +118,9 @@ def stage_costs(load: Workload) -> list[StageCost]:
         StageCost(f"IRN and random walk, {cams} systems", 0, "", f"{config.masks.irn.optim.epochs} epochs each"),
         StageCost(
             f"final network, {finals} (with the bound)",
-            finals * steps * DEEPLAB_GFLOP / 1000,
+            finals * steps * final.batch_size * DEEPLAB_GFLOP / 1000,
             backbone,
-            f"{config.segmentation.iterations:,} steps of {config.segmentation.batch_size} each",
+            f"{steps:,} steps of {final.batch_size} each",
         ),
         StageCost("label maps of the final networks, CRF", 0, "", ""),
     ]

@@ -1,5 +1,6 @@
 """What trainings of CLIMS and SemPLeS need besides `ritc_fakes`: texts near CLIP's regions, settings, a text tower."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -55,9 +56,12 @@ def clims_config(**changes: Any) -> ClimsConfig:
 
 
 def prompt_config(**changes: Any) -> PromptConfig:
-    """Return settings of a short training."""
-    short = {"length": 3, "init": "vocabulary", "similarity": "shift", "num_views": 2, "epochs": 2}
-    return PromptConfig(**{**short, "steps_per_epoch": 3, "batch_size": 8, "text_weight": 0.3, **changes})  # type: ignore[arg-type]
+    """Return settings of a short training; names of the optimiser's settings change these."""
+    names = {field.name for field in dataclasses.fields(OptimConfig)}
+    optim = {"epochs": 2, "batch_size": 8, **{name: changes.pop(name) for name in names & changes.keys()}}
+    short = {"length": 3, "init": "vocabulary", "similarity": "shift", "num_views": 2, "steps_per_epoch": 3}
+    short["optim"] = dataclasses.replace(PromptConfig().optim, **optim)
+    return PromptConfig(**{**short, "text_weight": 0.3, **changes})  # type: ignore[arg-type]
 
 
 def semples_regions(clip: Any, semples: SemplesConfig) -> Regions:

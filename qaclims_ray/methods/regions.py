@@ -102,6 +102,7 @@ def compose_regions(
     `token_mask` is the released code with its mask-adapted CLIP, `pixel_mask` the paper's wording (Eq. 10).
     """
     foreground = is_foreground.to(cam.dtype)
+    # The soft map weighs the pixels, and the gradient flows through it; the binary one only switches.
     weights = torch.cat([cam, 1 - cam])  # (region, height, width)
     masks = torch.cat([foreground, 1 - foreground])  # (region, height, width)
     if mode in ("pixel_mask", "both"):
@@ -125,9 +126,11 @@ def crop_regions(regions: RegionPictures, masks: Bool[Tensor, "region height wid
     index = torch.arange(len(masks), device=masks.device, dtype=regions.pixels.dtype)
     boxes = torch.cat([index[:, None], boxes.to(regions.pixels.dtype)], dim=1)
 
+    # All boxes in one call; each output pixel takes one bilinear sample, so gradients reach the CAM.
     def crop(pictures: Tensor) -> Tensor:
         return roi_align(pictures, boxes, (height, width), sampling_ratio=1, aligned=True)
 
+    # Enlarging has made grey values of the mask's edge: what a region touches belongs to it.
     token_mask = None if regions.token_mask is None else (crop(regions.token_mask) > 0).to(regions.token_mask.dtype)
     return RegionPictures(pixels=crop(regions.pixels), token_mask=token_mask)
 

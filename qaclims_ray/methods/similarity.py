@@ -35,4 +35,5 @@ def attraction(left: Float[Tensor, "pair dim"], right: Float[Tensor, "pair dim"]
 
 def repulsion(left: Float[Tensor, "pair dim"], right: Float[Tensor, "pair dim"]) -> Float[Tensor, " pair"]:
     """Return -log(1 - s), s the `clamped_cosine`: small where two vectors do not agree."""
+    # log1p: near s = 1e-4 the difference 1 - s alone would lose half of float32's digits.
     return -torch.log1p(-clamped_cosine(left, right))

@@ -26,7 +26,7 @@ def check_texts(bank: TextSource, clip: RegionEncoder, manifest: Manifest, devic
     for start in range(0, len(pairs), _PAIRS_PER_LOOKUP):
         image_ids, class_ids = zip(*pairs[start : start + _PAIRS_PER_LOOKUP], strict=True)
         texts = bank.lookup(list(image_ids), list(class_ids))
-        if start:
+        if start:  # all texts of a bank have one width, so one probe of CLIP is enough
             continue
         with torch.no_grad():
             probe = clip.encode_regions(torch.zeros(1, 3, clip.image_size, clip.image_size, device=device))

@@ -22,7 +22,7 @@ _COCO = {
     "data.eval_split": "train",
     "data.test_split": "val",
     "text.class_synonyms": [["dining table", "table"], ["potted plant", "plant"]],
-    "segmentation.iterations": 100_000,  # row D7
+    "segmentation.optim.epochs": 100,  # of 1,000 steps each (row D7)
 }
 """What differs from VOC whatever the method. COCO's own names are the words that the released code uses in texts."""
 _CONTRAST = {"ritc.optim.lr": 1e-5, "ritc.foreground_weight": 30.0, "ritc.background_weight": 24.0}
@@ -52,7 +52,7 @@ def weaktr(config: RunConfig) -> RunConfig:
             "cams.scales": [1.0, 0.8, 1.2],
             "semples.match.lr": 3.2e-7,
             "semples.match.batch_size": 32,
-            "semples.prompt.lr": 0.0025,
+            "semples.prompt.optim.lr": 0.0025,
             "semples.prompt.text_weight": 0.01,
             "semples.refine.lr": 2.4e-7,
             "semples.refine.batch_size": 24,

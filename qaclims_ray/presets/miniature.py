@@ -102,7 +102,7 @@ def weaktr(config: RunConfig) -> RunConfig:
                 "cams.normalisation": "minmax",
                 "masks.seed_threshold": 0.6,  # its maps use the whole range, as the baseline's do
                 "segmentation.net.weights": "random",  # its classifier is no convolutional network
-                "segmentation.iterations": 600,
+                "segmentation.optim.epochs": 3,
             },
         ),
         cam_net=replace(
@@ -147,10 +147,15 @@ def _miniature_semples() -> SemplesConfig:
             similarity="shift",
             text_weight=0.1,
             num_views=2,
-            epochs=5,
-            batch_size=256,
-            lr=1e-2,
-            weight_decay=0.0,
+            optim=OptimConfig(
+                name="adamw",
+                lr=1e-2,
+                head_lr_factor=1.0,
+                weight_decay=0.0,
+                schedule="cosine",
+                epochs=5,
+                batch_size=256,
+            ),
         ),
         refine_init="matched",
         train_scope="full",
@@ -232,13 +237,10 @@ def _miniature_segmentation() -> SegmentationConfig:
         ),
         crop=JointCropConfig(min_scale=0.75, max_scale=1.33, crop_px=64),
         test=SegmentationTestConfig(crf=replace(_miniature_crf(), unary="softmax"), batch_size=64),
-        iterations=400,
-        iterations_per_checkpoint=200,
-        optimizer="adamw",
-        lr=6e-3,
-        head_lr_factor=1.0,
-        weight_decay=1e-4,
-        batch_size=16,
+        optim=OptimConfig(
+            name="adamw", lr=6e-3, head_lr_factor=1.0, momentum=0.9, weight_decay=1e-4, epochs=2, batch_size=16
+        ),
+        steps_per_epoch=200,
     )
 
 

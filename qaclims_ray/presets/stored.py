@@ -6,15 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.config import DataConfig
+from qaclims_ray.methods.semples.config import PromptConfig
 from qaclims_ray.run_config import RunConfig, flat, from_dict
 
 _OPTIMISER = ("lr", "head_lr_factor", "momentum", "weight_decay", "schedule", "poly_power", "schedule_every",
-              "warmup_steps", "clip_grad_norm")  # fmt: skip
+              "warmup_steps", "clip_grad_norm", "batch_size")  # fmt: skip
+_OF_PROMPTS = ("lr", "weight_decay", "schedule", "batch_size", "epochs")
 RENAMED = {
+    "cams.given": "given.cams",
     "segmentation.optimizer": "segmentation.optim.name",
     **{f"segmentation.{name}": f"segmentation.optim.{name}" for name in _OPTIMISER},
-    **{f"semples.prompt.{name}": f"semples.prompt.optim.{name}" for name in ("lr", "weight_decay", "schedule")},
+    **{f"semples.prompt.{name}": f"semples.prompt.optim.{name}" for name in _OF_PROMPTS},
 }
 """Earlier dotted name -> today's; a name that is not there today is left as it is."""
 
@@ -33,20 +37,43 @@ def read_run(uri: str) -> RunConfig:
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings as they are written today; what is of today already stays."""
     adjusted = [{"name": entry["system"], **entry} for entry in values.get("per_system", ())]
-    found = {name: value for name, value in values.items() if name != "per_system"}
+    found = {name: value for name, value in json.loads(json.dumps(values)).items() if name != "per_system"}
     if entries := [*adjusted, *values.get("variants", ())]:
         found["variants"] = [_system(entry) for entry in entries]
+    _write_lengths_anew(found)
     return renamed(found, RENAMED, _names_today())
+
+
+def _write_lengths_anew(values: dict[str, Any]) -> None:
+    """Say in epochs what was said in steps, in place, and by a switch that nothing is learned."""
+    final, prompt = values.get("segmentation", {}), values.get("semples", {}).get("prompt", {})
+    if "iterations" in final:
+        steps = final.pop("iterations")
+        final["steps_per_epoch"] = min(final.pop("iterations_per_checkpoint", steps), steps)
+        final["optim"] = {"epochs": steps // final["steps_per_epoch"]}
+    if "epochs" in prompt:
+        prompt["optim"] = plain(PromptConfig().optim)  # it had the fields that differ from these alone
+        prompt["learn"] = prompt["epochs"] > 0
+        if not prompt["learn"]:
+            del prompt["epochs"]
+
+
+def _override_today(name: str, value: Any) -> dict[str, Any]:
+    """Return an override by its dotted name of today."""
+    if name == "semples.prompt.epochs" and value == 0:
+        return {"semples.prompt.learn": False}
+    if name == "segmentation.iterations":
+        return {"segmentation.optim.epochs": 1, "segmentation.steps_per_epoch": value}
+    return {RENAMED[name] if RENAMED.get(name) in _names_today() else name: value}
 
 
 def _system(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A variant once said its `system`, and settings of a known system stood in `per_system`."""
     system = {("like" if name == "system" else name): value for name, value in entry.items()}
     if overrides := system.get("overrides"):
-        today = _names_today()
-        system["overrides"] = {
-            RENAMED[name] if RENAMED.get(name) in today else name: value for name, value in overrides.items()
-        }
+        system["overrides"] = {}
+        for name, value in overrides.items():
+            system["overrides"] |= _override_today(name, value)
     return system
 
 

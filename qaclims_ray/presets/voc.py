@@ -80,6 +80,7 @@ def combined(config: RunConfig) -> RunConfig:
 
 def weaktr(config: RunConfig) -> RunConfig:
     """SemPLeS and its controls on WeakTr, with OpenAI's plain CLIP ViT-B/32 and a Segmenter."""
+    final = segmenter()
     scaled = OptimConfig(
         name="adamw", lr=7.5e-5, head_lr_factor=1.0, weight_decay=0.03, schedule="cosine", epochs=60, batch_size=64
     )
@@ -103,7 +104,11 @@ def weaktr(config: RunConfig) -> RunConfig:
         ),
         classifier=ClassifierConfig(optim=scaled, freeze_batch_norm=False),
         masks=MaskConfig(steps=("crf",), seed_threshold=0.4, crf=semples_crf(), gpus_per_actor=1.0),
-        segmentation=replace(segmenter(), iterations=config.segmentation.iterations),
+        segmentation=replace(
+            final,
+            optim=replace(final.optim, epochs=config.segmentation.optim.epochs),
+            steps_per_epoch=config.segmentation.steps_per_epoch,
+        ),
     )
 
 
@@ -186,13 +191,9 @@ def mobilenet(config: RunConfig) -> RunConfig:
                 pad_same=True,
             ),
             crop=JointCropConfig(min_scale=0.5, max_scale=1.5, crop_px=256),
-            iterations=300,
-            iterations_per_checkpoint=100,
+            optim=OptimConfig(name="adamw", lr=2e-4, momentum=0.9, weight_decay=1e-4, epochs=3, batch_size=8),
+            steps_per_epoch=100,
             freeze_batch_norm=True,
-            optimizer="adamw",
-            lr=2e-4,
-            weight_decay=1e-4,
-            batch_size=8,
         ),
         cluster=ClusterConfig(),
     )

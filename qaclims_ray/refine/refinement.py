@@ -225,6 +225,7 @@ def pseudo_mask(
 def _is_uncertain(cam: ImageCam, uncertain: tuple[float, float]) -> Bool[Tensor, "height width"]:
     low, high = uncertain
     score = _full(cam).amax(0)
+    # A score at the border is background, as in `label_map`: so the upper bound is still uncertain, the lower certain.
     return (score > low) & (score <= high)
 
 

@@ -175,7 +175,7 @@ def _enlarged(
 def _finite(scores: Tensor) -> Tensor:
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(
-            "the final network's scores are not finite: its training diverged; lower segmentation.lr, or clip "
-            "gradients with segmentation.clip_grad_norm"
+            "the final network's scores are not finite: its training diverged; lower segmentation.optim.lr, or clip "
+            "gradients with segmentation.optim.clip_grad_norm"
         )
     return scores

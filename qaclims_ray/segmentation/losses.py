@@ -39,6 +39,7 @@ def cross_entropy_sum(
     losses = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE_VALUE, reduction="none")
     is_background = labels == BACKGROUND_VALUE
     is_foreground = ~is_background & (labels != IGNORE_VALUE)
+    # Chosen and not multiplied: a loss that overflowed in one kind would be NaN in the other (0 * inf).
     zero = losses.new_zeros(())
     return PixelSums(
         torch.stack([losses.where(kind, zero).sum() for kind in (is_background, is_foreground)]),

@@ -1,8 +1,16 @@
 """Published recipes of final networks (rows D1-D8); presets choose one, and say what it starts from."""
 
+from dataclasses import replace
+
 from qaclims_ray.data.config import JointCropConfig
-from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, SegmentationTestConfig
+from qaclims_ray.segmentation.config import (
+    SegmentationConfig,
+    SegmentationNetConfig,
+    SegmentationTestConfig,
+    deeplab_optim,
+)
 from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD
+from qaclims_ray.training.config import OptimConfig
 
 
 def deeplab_v2(weights: str = "timm") -> SegmentationConfig:
@@ -18,11 +26,9 @@ def deeplab_v2(weights: str = "timm") -> SegmentationConfig:
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=321),
         test=SegmentationTestConfig(flip=False),
         loss="balanced",
-        iterations=30_000,
+        optim=replace(deeplab_optim(), schedule_every=10),
         accumulation=2,
         freeze_batch_norm=True,
-        schedule_every=10,
-        batch_size=10,
     )
 
 
@@ -42,11 +48,9 @@ def deeplab_v2_from_coco(weights: str) -> SegmentationConfig:
         ),
         crop=JointCropConfig(min_scale=0.5, max_scale=1.5, crop_px=321),
         test=SegmentationTestConfig(flip=False),
-        iterations=20_000,
+        optim=replace(deeplab_optim(), schedule_every=10, epochs=20),
         accumulation=2,
         freeze_batch_norm=True,
-        schedule_every=10,
-        batch_size=10,
     )
 
 
@@ -62,10 +66,7 @@ def deeplab_v1(weights: str) -> SegmentationConfig:
         net=SegmentationNetConfig(architecture="deeplab_v1", backbone="wide_resnet38", weights=weights),
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512, jitter=0.06),
         test=SegmentationTestConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75)),
-        iterations=30_000,
-        lr=8e-4,
-        weight_decay=5e-4,
-        batch_size=6,
+        optim=replace(deeplab_optim(), lr=8e-4, batch_size=6),
     )
 
 
@@ -81,11 +82,7 @@ def segmenter(weights: str = "timm") -> SegmentationConfig:
         ),
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512),
         test=SegmentationTestConfig(scales=(0.75, 1.0, 1.25), window_px=512),
-        iterations=30_000,
-        lr=1e-3,
-        head_lr_factor=1.0,
-        weight_decay=0.0,
-        batch_size=8,
+        optim=replace(deeplab_optim(), lr=1e-3, head_lr_factor=1.0, weight_decay=0.0, batch_size=8),
     )
 
 
@@ -101,11 +98,14 @@ def mask2former(weights: str) -> SegmentationConfig:
     return SegmentationConfig(
         net=SegmentationNetConfig(architecture="mask2former", backbone="swin_large", weights=weights),
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512),
-        iterations=80_000,
-        optimizer="adamw",
-        lr=1e-5,
-        head_lr_factor=10.0,
-        weight_decay=0.05,
-        clip_grad_norm=0.01,
-        batch_size=4,
+        optim=OptimConfig(
+            name="adamw",
+            lr=1e-5,
+            head_lr_factor=10.0,
+            momentum=0.9,
+            weight_decay=0.05,
+            clip_grad_norm=0.01,
+            epochs=80,
+            batch_size=4,
+        ),
     )

@@ -43,7 +43,7 @@ def train_segmentation(
 ) -> dict[str, float]:
     """Train a final network; runs on every worker.
 
-    Batches walk through shuffled passes over the images, so that any number of iterations sees all equally often.
+    Batches walk through shuffled passes over the images, so that any number of steps sees all equally often.
     Each checkpoint holds ``network.json`` and ``network.safetensors``.
 
     Args:
@@ -97,13 +97,14 @@ def segmentation_task(
     Raises:
         DataError: when there is no image.
     """
+    # An epoch is not a pass over the images: recipes count steps, and small data sets would save all the time.
     dataset = LabelMapDataset(
         images,
         segmentation.crop,
         network.config.image_mean,
         network.config.image_std,
         seed,
-        items_per_epoch=segmentation.steps_per_epoch * segmentation.batch_size,
+        items_per_epoch=segmentation.steps_per_epoch * segmentation.optim.batch_size,
     )
     parts = num_parts(segmentation, context.world_size)
     uses_sets = network.supervision == "sets"
@@ -112,7 +113,7 @@ def segmentation_task(
         _check_labels(batch, network.num_labels, dataset.images, has_background=has_background)
         if not has_background:
             batch = {**batch, "labels": without_background(batch["labels"])}
-        if uses_sets:
+        if uses_sets:  # Mask2Former matches predictions with masks itself
             return sets_step(wrapped, batch, parts=parts, world_size=context.world_size)
         is_balanced = segmentation.loss == "balanced"
         return dense_step(wrapped, batch, is_balanced=is_balanced, parts=parts, world_size=context.world_size)
@@ -138,7 +139,7 @@ def without_background(labels: UInt8[Tensor, "batch height width"]) -> UInt8[Ten
 
 def num_parts(segmentation: SegmentationConfig, world_size: int) -> int:
     """Return the parts of a worker's share, on all workers the same: never more than its images."""
-    return max(1, min(segmentation.accumulation, segmentation.batch_size // world_size))
+    return max(1, min(segmentation.accumulation, segmentation.optim.batch_size // world_size))
 
 
 def dense_step(

@@ -114,10 +114,10 @@ def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
 
 def _check_segmentation(config: RunConfig, segmentation: SegmentationConfig) -> None:
     """Build the final network once, so that weights which are absent or do not fit are found at once."""
-    if config.cluster.num_workers > segmentation.batch_size:
+    if config.cluster.num_workers > segmentation.optim.batch_size:
         raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.batch_size "
-            f"{segmentation.batch_size}; lower the one or raise the other"
+            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.optim.batch_size "
+            f"{segmentation.optim.batch_size}; lower the one or raise the other"
         )
     net, own = segmentation.net, config.cam_net
     if net.weights == FROM_CLASSIFIER:

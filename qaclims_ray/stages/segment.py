@@ -160,7 +160,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         segmentation.optim,
         label=label,
         num_images=len(trained.records),
-        num_steps=segmentation.iterations,
+        num_steps=segmentation.optim.epochs * segmentation.steps_per_epoch,
     )
 
 

@@ -200,7 +200,7 @@ _SYSTEMS = (
         label="SemPLeS, random prompts",
         description="Control: refinement with random frozen prompts (Table 4, row 2).",
         method="semples",
-        overrides={"semples.prompt.epochs": 0},
+        overrides={"semples.prompt.learn": False},
     ),
     System(
         name="semples_text_only",

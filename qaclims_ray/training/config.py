@@ -31,9 +31,10 @@ class OptimConfig:
     warmup_steps: int = 0
     """Linear warm-up in steps."""
     epochs: int = 15
-    """Passes over the training split."""
+    """Passes over the training split; of prompts and final networks, which see random draws, `steps_per_epoch` steps
+    each. Every epoch ends with a checkpoint."""
     batch_size: int = 8
-    """Images in one step over all workers together."""
+    """Images, of prompts cached features, in one step over all workers together."""
     clip_grad_norm: float | None = None
     """Gradient norm limit; None does not clip."""
 

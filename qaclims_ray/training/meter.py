@@ -86,6 +86,7 @@ class Meter:
 
     def _close_window(self) -> None:
         """Add up the steps since the last call over all workers: the only place that waits for the device."""
+        # In float64, so that counts stay whole numbers beyond 2^24.
         values = [
             torch.as_tensor(value, dtype=torch.float64, device=self._context.device) for value in self._window.values()
         ]

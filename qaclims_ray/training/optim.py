@@ -23,6 +23,7 @@ def learning_rate_factor(step: int, total_steps: int, optim: OptimConfig) -> flo
         optim: schedule, its power, how often it moves, and the warm-up.
     """
     step = min(step, total_steps - 1)
+    # In stairs of `schedule_every`: deeplab-pytorch moves its rate every 10 steps (D1).
     progress = step // optim.schedule_every * optim.schedule_every / total_steps
     match optim.schedule:
         case "poly":
@@ -51,6 +52,7 @@ def build_optimizer(groups: Sequence[tuple[Iterable[nn.Parameter], float]], opti
         }
         for parameters, factor in groups
     ]
+    # AdamW's decay is decoupled from the gradient, SGD's is part of it: the same number means another strength.
     if optim.name == "adamw":
         return torch.optim.AdamW(rated, weight_decay=optim.weight_decay)
     return torch.optim.SGD(rated, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)

@@ -124,7 +124,7 @@ MISTAKES = {
     "affinity weights absent": ((*IRN, "--masks.irn.weights", "ABSENT"), "ModelError.*absent.pth"),
     "affinity network from another": ((*IRN, "--masks.irn.backbone", "resnet18"), "masks.irn.backbone is resnet18"),
     "affinity batch too small": ((*IRN, "--masks.irn.optim.batch-size", "1"), "masks.irn.optim.batch_size 1"),
-    "final batch too small": ((*MINI, "--segmentation.batch-size", "1"), "segmentation.batch_size 1"),
+    "final batch too small": ((*MINI, "--segmentation.optim.batch-size", "1"), "segmentation.optim.batch_size 1"),
     "walk without small maps": ((*IRN, "--cams.store", "full"), "cams.store is full and cams.grid_stride 4"),
     "walk on another grid": ((*IRN, "--cams.grid-stride", "8"), "cams.grid_stride 8"),
     "masks without full maps": ((*MINI, "--cams.store", "grid"), "ConfigError.*cams.store is grid"),

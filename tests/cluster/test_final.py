@@ -33,9 +33,9 @@ FINAL = {
     "masks.steps": ["irn", "crf"],
     "masks.irn.optim.epochs": 4,
     "masks.irn.optim.batch_size": 8,
-    "segmentation.iterations": 24,
-    "segmentation.iterations_per_checkpoint": 12,
-    "segmentation.batch_size": 8,
+    "segmentation.optim.epochs": 2,
+    "segmentation.steps_per_epoch": 12,
+    "segmentation.optim.batch_size": 8,
 }
 
 

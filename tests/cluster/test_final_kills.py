@@ -29,9 +29,9 @@ FINAL = {
     "masks.steps": ["irn", "crf"],
     "masks.irn.optim.epochs": 24,  # long enough to be caught at work
     "masks.irn.optim.batch_size": 8,
-    "segmentation.iterations": 60,
-    "segmentation.iterations_per_checkpoint": 3,
-    "segmentation.batch_size": 8,
+    "segmentation.optim.epochs": 20,
+    "segmentation.steps_per_epoch": 3,
+    "segmentation.optim.batch_size": 8,
     "cluster.num_workers": 2,
 }
 

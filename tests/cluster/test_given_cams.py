@@ -38,9 +38,9 @@ def _config(*systems: str, given: str = ""):
         cluster__num_workers=0,
         semples__refine__epochs=1,
         semples__refine__batch_size=8,
-        semples__prompt__epochs=1,
+        semples__prompt__optim__epochs=1,
         semples__prompt__steps_per_epoch=4,
-        semples__prompt__batch_size=8,
+        semples__prompt__optim__batch_size=8,
     )
 
 

@@ -188,7 +188,12 @@ def test_an_image_that_breaks_is_an_error_until_it_is_mended_or_allowed(scored, 
 
 def test_broken_test_images_are_left_out_of_the_final_scores_when_allowed(scored, root, tmp_path):
     out = shutil.copytree(scored[0], tmp_path / "copy")
-    final = {"goal": "segmentation", "segmentation__iterations": 2, "segmentation__batch_size": 4}
+    length = {
+        "segmentation__optim__epochs": 1,
+        "segmentation__steps_per_epoch": 2,
+        "segmentation__optim__batch_size": 4,
+    }
+    final = {"goal": "segmentation", **length}
     name = _names(out, "val")[1]
     victim = root / "images" / f"{name}.png"
     whole = victim.read_bytes()

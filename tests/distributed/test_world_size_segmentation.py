@@ -16,13 +16,13 @@ from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import wrap_network
 from qaclims_ray.training.meter import StepResult
 from tests.distributed.test_world_size import GlooContext, _close, _group
-from tests.unit.segmentation.test_task import CONFIG, TinyNet, batch_of, stored, train, write_squares
+from tests.unit.segmentation.test_task import CONFIG, TinyNet, batch_of, optim_with, stored, train, write_squares
 
 pytestmark = pytest.mark.timeout(900)  # processes of a busy machine start slowly
 CASES = {f"{loss}-{parts}": (loss, parts) for loss in ("plain", "balanced", "sets") for parts in (1, 2)}
 # Of five images the first worker has three.
 TRAINING = dataclasses.replace(
-    CONFIG, batch_size=5, optimizer="sgd", lr=0.05, momentum=0.9, freeze_batch_norm=True, accumulation=2
+    CONFIG, optim=optim_with(batch_size=5, name="sgd", lr=0.05), freeze_batch_norm=True, accumulation=2
 )
 
 

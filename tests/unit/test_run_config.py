@@ -138,12 +138,11 @@ def test_the_threshold_of_clims_may_be_off() -> None:
 
 
 def test_prompts_learn_as_their_settings_say() -> None:
-    optim = PromptConfig(lr=0.3, epochs=4, batch_size=9, weight_decay=0.2, schedule="constant").optim()
-    expected = OptimConfig(
-        name="adamw", lr=0.3, head_lr_factor=1.0, weight_decay=0.2, schedule="constant", epochs=4, batch_size=9
+    assert PromptConfig().optim == OptimConfig(
+        name="adamw", lr=0.025, head_lr_factor=1.0, weight_decay=0.03, schedule="cosine", epochs=60, batch_size=128
     )
-    assert optim == expected
-    assert PromptConfig(epochs=0).optim().epochs == 1  # the loop knows no training without epochs
+    with pytest.raises(ConfigError, match="prompts have no head"):
+        with_overrides(BASE, {"semples.prompt.optim.head_lr_factor": 10.0})
 
 
 # --- systems of a run
@@ -175,9 +174,9 @@ def test_no_two_systems_of_a_run_have_one_name() -> None:
 
 
 def test_prompts_without_anything_to_learn_are_refused_unless_they_stay_random() -> None:
-    with pytest.raises(ConfigError, match="there is nothing to learn; set epochs to 0"):
+    with pytest.raises(ConfigError, match="there is nothing to learn; set learn to False"):
         PromptConfig(image_weight=0.0, text_weight=0.0)
-    assert PromptConfig(image_weight=0.0, text_weight=0.0, epochs=0).epochs == 0
+    assert not PromptConfig(image_weight=0.0, text_weight=0.0, learn=False).learn
 
 
 def test_joint_training_has_no_rounds() -> None:
@@ -235,12 +234,12 @@ def test_an_unknown_setting_or_a_stage_without_fields_is_refused(path: str) -> N
         ("semples.prompt.length", 0),
         ("semples.prompt.num_views", 0),
         ("semples.prompt.steps_per_epoch", 0),
-        ("semples.prompt.batch_size", 0),
-        ("semples.prompt.epochs", -1),
+        ("semples.prompt.optim.batch_size", 0),
+        ("semples.prompt.optim.epochs", 0),
         ("semples.prompt.image_weight", -1),
         ("semples.prompt.text_weight", -1),
-        ("semples.prompt.weight_decay", -1),
-        ("semples.prompt.lr", 0.0),
+        ("semples.prompt.optim.weight_decay", -1),
+        ("semples.prompt.optim.lr", 0.0),
         ("semples.prompt.mask_epsilon", 0.0),
         ("semples.prompt.init", "zeros"),
         ("semples.prompt.full_stop", "none"),

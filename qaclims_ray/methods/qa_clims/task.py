@@ -140,6 +140,7 @@ def ritc_step(
     num_pairs, num_present = len(pairs.image), len(present)
     counts = torch.tensor([num_pairs, num_present], device=logits.device)
     total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
+    # Official: half the sum over pairs, so a step with more pairs goes further (R12); the area is a mean either way.
     per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
     area = area_share(areas, present, over=ritc.area_over, num_present=total_present, images_per_step=images_per_step)
     result = total_loss(

@@ -13,6 +13,12 @@ PROMPTS_DIR = "prompts"
 """Folder of the prompts in a joint training's checkpoint."""
 
 
+def _prompt_optim() -> OptimConfig:
+    return OptimConfig(
+        name="adamw", lr=0.025, head_lr_factor=1.0, weight_decay=0.03, schedule="cosine", epochs=60, batch_size=128
+    )
+
+
 @settings
 class PromptConfig:
     """Contrastive prompt learning (SemPLeS Eq. 2; rows S7, S12, S13)."""
@@ -35,39 +41,26 @@ class PromptConfig:
     """Added to the range of a map before it is divided by it, for `semples.mask = minmax` (S4)."""
     num_views: int = 4
     """Random crops of every image whose background features are computed once and kept."""
-    epochs: int = 60
-    """Epochs, each of `steps_per_epoch` steps; 0 keeps the random start, a control."""
+    learn: bool = True
+    """False keeps the random start, a control."""
+    optim: OptimConfig = field(default_factory=_prompt_optim)
+    """Optimiser and schedule; 0.025 is the released code's 0.1 scaled by 128 / 512, its effective rate (S7-S9). Joint
+    training takes the learning rate alone, the rest from `match`."""
     steps_per_epoch: int = 100
-    """Steps between checkpoints."""
-    batch_size: int = 128
-    """Cached features of a step, over all workers together (S8)."""
-    lr: float = 0.025
-    """Learning rate: the released code's 0.1 scaled by 128 / 512, its effective value (S7)."""
-    weight_decay: float = 0.03
-    """Weight decay of AdamW (S9)."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate over the steps."""
+    """Steps between checkpoints: what an epoch is here."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, "semples.prompt", 1, "length", "num_views", "steps_per_epoch", "batch_size")
-        require_at_least(self, "semples.prompt", 0, "epochs", "image_weight", "text_weight", "weight_decay")
-        require(self.lr > 0, f"semples.prompt.lr is {self.lr}, expected a positive number")
+        require_at_least(self, "semples.prompt", 1, "length", "num_views", "steps_per_epoch")
+        require_at_least(self, "semples.prompt", 0, "image_weight", "text_weight")
         require(self.mask_epsilon > 0, "semples.prompt.mask_epsilon must be positive")
         require(
-            self.image_weight > 0 or self.text_weight > 0 or self.epochs == 0,
-            "semples.prompt: image_weight and text_weight are both 0, so there is nothing to learn; set epochs to 0",
+            self.optim.head_lr_factor == 1,
+            f"semples.prompt.optim.head_lr_factor is {self.optim.head_lr_factor}: prompts have no head, so it would do "
+            "nothing; set semples.prompt.optim.lr and leave it at 1",
         )
-
-    def optim(self) -> OptimConfig:
-        """Return the settings in the form the training loop takes."""
-        return OptimConfig(
-            name="adamw",
-            lr=self.lr,
-            head_lr_factor=1.0,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            epochs=max(self.epochs, 1),
-            batch_size=self.batch_size,
+        require(
+            self.image_weight > 0 or self.text_weight > 0 or not self.learn,
+            "semples.prompt: image_weight and text_weight are both 0, so there is nothing to learn; set learn to False",
         )
 
 

@@ -81,4 +81,5 @@ def prompt_refinement(
 
 
 def _shifted_log(left: Tensor, right: Tensor) -> Tensor:
+    # Opposite vectors would be log(0).
     return torch.log(((1 + cosine(left, right)) / 2).clamp(min=SHIFTED_FLOOR))

@@ -170,6 +170,7 @@ class _Pairs:
 
 def _pairs_of(maps: Tensor, batch: dict[str, Tensor], class_texts: Tensor, regions: Regions) -> _Pairs:
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
+    # Of no pair at all: the sums are zero then, and so is the loss.
     total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
     image, class_id = present.to(maps.device).unbind(dim=1)
     return _Pairs(class_id, regions(maps, batch["image"], image, class_id), class_texts[class_id], total)
@@ -255,7 +256,8 @@ def train_jointly(
         identity=[_identity(semples, with_prompts=True), dataclasses.asdict(semples.prompt)],
     )
     names = setup.manifest.class_names
-    task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.lr / optim.lr)
+    # One optimiser for both sides: prompts learn at their own rate, given as a multiple of the masks'.
+    task = _with_prompts(base, network, template, names, clip.fingerprint(), semples.prompt.optim.lr / optim.lr)
     return setup.fit(task)
 
 

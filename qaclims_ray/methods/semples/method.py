@@ -42,6 +42,6 @@ SEMPLES = Method(
         _log("prompt.text_weight", 0.005, 1.0),
         _log("match.lr", 1e-5, 1e-2),
         _log("refine.lr", 1e-5, 1e-2),
-        _log("prompt.lr", 1e-3, 1e-1),
+        _log("prompt.optim.lr", 1e-3, 1e-1),
     ),
 )

@@ -75,7 +75,7 @@ def train_prompts(
 
     Returns:
         Metrics of the last epoch: loss, loss/image, loss/text (before weighting), lr, images_per_s (features a
-        second); with `epochs = 0` a loss of 0, the prompts being random.
+        second); without `learn` a loss of 0, the prompts being random.
 
     Raises:
         ArtifactError: when the mask generator does not belong to this training.
@@ -91,7 +91,7 @@ def train_prompts(
     def save(folder: str) -> None:
         save_prompts(folder, prompts.vectors, **kept)
 
-    if settings.epochs == 0:
+    if not settings.learn:
         return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
 
@@ -104,9 +104,9 @@ def train_prompts(
         save=save,
         load=lambda folder: load_vectors(prompts, folder),
         step=step,
-        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.batch_size, seed=setup.seed),
+        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.optim.batch_size, seed=setup.seed),
         on_device=("feature",),
-        optim=settings.optim(),
+        optim=settings.optim,
         freeze_batch_norm=True,
         identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
     )
@@ -164,8 +164,9 @@ def prompt_step(
     class_id, row = (index.to(device, non_blocking=True) for index in (batch["class_id"], row))
     encoded = encode_prompts(clip, network()[classes.to(device, non_blocking=True)], template)[row]  # (pair, dim)
     image, text = prompt_contrast(encoded, batch["feature"], class_texts[class_id], similarity=settings.similarity)
+    num_features = settings.optim.batch_size
     return weighted(
-        {"image": image.sum() / settings.batch_size, "text": text.sum() / settings.batch_size},
+        {"image": image.sum() / num_features, "text": text.sum() / num_features},
         {"image": settings.image_weight, "text": settings.text_weight},
     )
 

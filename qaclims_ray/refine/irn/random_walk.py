@@ -117,4 +117,5 @@ def _to_image(
         return torch.zeros(0, height, width)
     full = F.interpolate(walked[None], scale_factor=_CELL_PX, mode="bilinear", align_corners=False)[0]
     full = full[:, :height, :width].cpu()
+    # One maximum of all classes: a maximum each would make a faint class as strong as the foremost.
     return full / full.max().clamp(min=torch.finfo(full.dtype).tiny)

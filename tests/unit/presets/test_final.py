@@ -53,7 +53,8 @@ def test_coco_has_both_learning_rates_and_the_papers_weights() -> None:
     assert (official.profile, paper.profile, paper.ritc.region_mode) == ("official", "paper", "pixel_mask")
     for config in (official, paper, preset("coco14_plain_clip"), preset("coco14_weaktr")):
         assert (config.data.dataset, config.data.eval_split, config.data.test_split) == ("coco14", "train", "val")
-        assert (config.segmentation.iterations, config.ritc.area_weight) == (100_000, 0.2)
+        final = config.segmentation
+        assert (final.optim.epochs * final.steps_per_epoch, config.ritc.area_weight) == (100_000, 0.2)
     weights = (official.ritc.foreground_weight, official.ritc.background_weight)
     assert weights == (paper.ritc.foreground_weight, paper.ritc.background_weight) == (30, 24)
 
@@ -62,7 +63,7 @@ def test_semples_on_coco_learns_at_the_effective_rates() -> None:
     semples = preset("coco14_weaktr").semples
     assert semples.match.lr == pytest.approx(5.12e-6 * semples.match.batch_size / 512)
     assert semples.refine.lr == pytest.approx(5.12e-6 * semples.refine.batch_size / 512)
-    assert semples.prompt.lr == pytest.approx(0.01 * semples.prompt.batch_size / 512)
+    assert semples.prompt.optim.lr == pytest.approx(0.01 * semples.prompt.optim.batch_size / 512)
     assert (semples.background_weight, semples.prompt.text_weight, semples.refine_weight) == (0.75, 0.01, 0.2)
     assert preset("coco14_weaktr").masks.crf.bilateral_sxy == 50
 

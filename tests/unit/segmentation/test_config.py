@@ -25,12 +25,11 @@ BASE = RunConfig(name="test", data=DataConfig(dataset="voc12", root="/data"))
         (SegmentationTestConfig, {"scales": (1.0, 0.0)}, "segmentation.test.scales"),
         (SegmentationTestConfig, {"window_px": -1}, "segmentation.test.window_px"),
         (SegmentationTestConfig, {"batch_size": 0}, "segmentation.test.batch_size"),
-        (SegmentationConfig, {"iterations": 0}, "segmentation.iterations"),
-        (SegmentationConfig, {"iterations": 2_500}, r"\(2500\) is not a multiple of .*per_checkpoint \(1000\)"),
+        (SegmentationConfig, {"steps_per_epoch": 0}, "segmentation.steps_per_epoch"),
         (SegmentationConfig, {"accumulation": 0}, "segmentation.accumulation"),
-        (SegmentationConfig, {"lr": 0.0}, "optim.lr"),
-        (SegmentationConfig, {"schedule_every": 0}, "schedule_every"),
-        (SegmentationConfig, {"clip_grad_norm": 0.0}, "clip_grad_norm"),
+        (OptimConfig, {"lr": 0.0}, "optim.lr"),
+        (OptimConfig, {"schedule_every": 0}, "schedule_every"),
+        (OptimConfig, {"clip_grad_norm": 0.0}, "clip_grad_norm"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(kind, values, message) -> None:
@@ -49,31 +48,22 @@ def test_initial_weights_must_be_named_where_a_final_network_is_trained(weights)
     assert with_overrides(BASE, {"goal": "segmentation", "segmentation.net.weights": "random"})
 
 
-def test_an_epoch_of_the_loop_ends_with_a_checkpoint() -> None:
-    config = SegmentationConfig(iterations=600, iterations_per_checkpoint=200)
-    assert (config.steps_per_epoch, config.optim.epochs) == (200, 3)
-    short = SegmentationConfig(iterations=50, iterations_per_checkpoint=200)
-    assert (short.steps_per_epoch, short.optim.epochs) == (50, 1)
-
-
-def test_the_optimiser_takes_over_every_setting() -> None:
-    config = SegmentationConfig(
-        iterations=6, iterations_per_checkpoint=2, optimizer="adamw", lr=0.3, head_lr_factor=4.0, momentum=0.7,
-        weight_decay=0.2, schedule="cosine", poly_power=0.5, schedule_every=3, warmup_steps=5, clip_grad_norm=2.0,
-        batch_size=7,
-    )  # fmt: skip
+def test_the_default_is_deeplab_s_optimiser() -> None:
+    """Row D1: SGD with momentum 0.9, 30,000 steps of 10 images, at a polynomial rate, new layers tenfold."""
+    config = SegmentationConfig()
     assert config.optim == OptimConfig(
-        name="adamw", lr=0.3, head_lr_factor=4.0, momentum=0.7, weight_decay=0.2, schedule="cosine", poly_power=0.5,
-        schedule_every=3, warmup_steps=5, clip_grad_norm=2.0, batch_size=7, epochs=3,
+        name="sgd", lr=2.5e-4, head_lr_factor=10.0, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
+        schedule_every=1, warmup_steps=0, clip_grad_norm=None, epochs=30, batch_size=10,
     )  # fmt: skip
+    assert config.optim.epochs * config.steps_per_epoch == 30_000
 
 
 # --- the published recipes
 
 
 def _learning(config: SegmentationConfig) -> tuple[object, ...]:
-    crop = config.crop
-    return (config.iterations, config.batch_size, config.lr, crop.min_scale, crop.max_scale, crop.crop_px, config.loss)
+    crop, optim, steps = config.crop, config.optim, config.optim.epochs * config.steps_per_epoch
+    return (steps, optim.batch_size, optim.lr, crop.min_scale, crop.max_scale, crop.crop_px, config.loss)
 
 
 def test_deeplab_v2_is_trained_as_its_configuration_says() -> None:
@@ -85,8 +75,9 @@ def test_deeplab_v2_is_trained_as_its_configuration_says() -> None:
     assert (coco.net.image_mean, coco.net.image_std) == (CAFFE_MEAN, CAFFE_STD)
     for recipe in (imagenet, coco):
         assert recipe.net.architecture == "deeplab_v2"
-        assert (recipe.schedule, recipe.poly_power, recipe.schedule_every) == ("poly", 0.9, 10)
-        assert (recipe.optimizer, recipe.momentum, recipe.weight_decay, recipe.accumulation) == ("sgd", 0.9, 5e-4, 2)
+        optim = recipe.optim
+        assert (optim.schedule, optim.poly_power, optim.schedule_every) == ("poly", 0.9, 10)
+        assert (optim.name, optim.momentum, optim.weight_decay, recipe.accumulation) == ("sgd", 0.9, 5e-4, 2)
         crf = recipe.test.crf
         assert (crf.iterations, crf.gaussian_weight, crf.gaussian_sxy) == (10, 3, 1)
         assert (crf.bilateral_weight, crf.bilateral_sxy, crf.bilateral_srgb, crf.unary) == (4, 67, 3, "softmax")
@@ -96,7 +87,7 @@ def test_deeplab_v1_is_trained_as_its_authors_wrote() -> None:
     """Row D6."""
     recipe = deeplab_v1("res38.pth")
     assert _learning(recipe) == (30_000, 6, 8e-4, 0.5, 2.0, 512, "cross_entropy")
-    assert recipe.weight_decay == 5e-4 and recipe.net.backbone == "wide_resnet38"
+    assert recipe.optim.weight_decay == 5e-4 and recipe.net.backbone == "wide_resnet38"
     assert (min(recipe.test.scales), max(recipe.test.scales), recipe.test.flip) == (0.5, 1.75, True)
     assert recipe.crop.jitter > 0
 
@@ -104,8 +95,9 @@ def test_deeplab_v1_is_trained_as_its_authors_wrote() -> None:
 def test_mask2former_is_trained_as_far_as_its_recipe_is_known() -> None:
     """Row D8."""
     recipe = mask2former("swin")
-    assert (recipe.iterations, recipe.batch_size, recipe.crop.crop_px) == (80_000, 4, 512)
-    assert (recipe.net.architecture, recipe.net.backbone, recipe.optimizer) == ("mask2former", "swin_large", "adamw")
+    optim = recipe.optim
+    assert (optim.epochs * recipe.steps_per_epoch, optim.batch_size, recipe.crop.crop_px) == (80_000, 4, 512)
+    assert (recipe.net.architecture, recipe.net.backbone, optim.name) == ("mask2former", "swin_large", "adamw")
 
 
 @pytest.mark.parametrize("recipe", [deeplab_v2, deeplab_v2_from_coco, deeplab_v1, segmenter, mask2former])

@@ -157,7 +157,7 @@ def test_an_image_inside_the_window_is_seen_at_once(network) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_scores_that_are_not_finite_are_refused(network, value, window_px) -> None:
     nn.init.constant_(network.classifier.bias, value)
-    with pytest.raises(ModelError, match=r"not finite.*segmentation\.lr"):
+    with pytest.raises(ModelError, match=r"not finite.*segmentation\.optim\.lr"):
         segmented(network, [picture()], SegmentationTestConfig(window_px=window_px), MEAN, STD)
 
 

@@ -14,7 +14,7 @@ from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
-from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig
+from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, deeplab_optim
 from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, load_segmentation_network
 from qaclims_ray.segmentation.task import (
@@ -26,6 +26,7 @@ from qaclims_ray.segmentation.task import (
     train_segmentation,
     without_background,
 )
+from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import seeded
 
@@ -33,13 +34,13 @@ NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
 CONFIG = SegmentationConfig(
     net=NET,
     crop=JointCropConfig(min_scale=0.8, max_scale=1.2, crop_px=24),
-    iterations=6,
-    iterations_per_checkpoint=2,
-    optimizer="adamw",
-    lr=3e-3,
-    head_lr_factor=1.0,
-    batch_size=4,
+    optim=dataclasses.replace(deeplab_optim(), name="adamw", lr=3e-3, head_lr_factor=1.0, epochs=3, batch_size=4),
+    steps_per_epoch=2,
 )
+
+
+def optim_with(**changes) -> OptimConfig:
+    return dataclasses.replace(CONFIG.optim, **changes)
 
 
 def write_squares(folder: Path, count: int = 6) -> list[LabelledImage]:
@@ -131,7 +132,7 @@ def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_training_learns_repeats_itself_and_stores_the_network(tmp_path) -> None:
     images = write_squares(tmp_path)
-    longer = dataclasses.replace(CONFIG, iterations=36, iterations_per_checkpoint=12, lr=6e-3)
+    longer = dataclasses.replace(CONFIG, steps_per_epoch=12, optim=optim_with(lr=6e-3))
     contexts = [LocalContext(str(tmp_path / name)) for name in ("first", "second")]
     first, second = (train(images, context, longer) for context in contexts)
     assert {**first, "images_per_s": 0} == {**second, "images_per_s": 0}
@@ -169,7 +170,13 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"loss": "balanced"}, {"crop": JointCropConfig(crop_px=16)}, {"iterations_per_checkpoint": 3}]
+    "change",
+    [
+        {"loss": "balanced"},
+        {"crop": JointCropConfig(crop_px=16)},
+        {"steps_per_epoch": 3, "optim": optim_with(epochs=2)},
+        {"optim": optim_with(warmup_steps=1)},
+    ],
 )
 def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, change) -> None:
     images = write_squares(tmp_path)
@@ -187,7 +194,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, change) -> None
 def test_accumulation_changes_memory_and_not_the_network(tmp_path, loss) -> None:
     images = write_squares(tmp_path)
     # Adam would blow up rounding errors where a gradient is next to nothing.
-    sgd = {"optimizer": "sgd", "lr": 0.05, "freeze_batch_norm": True, "loss": loss}
+    sgd = {"optim": optim_with(name="sgd", lr=0.05), "freeze_batch_norm": True, "loss": loss}
     contexts = [LocalContext(str(tmp_path / f"parts-{parts}")) for parts in (1, 2)]
     for parts, context in enumerate(contexts, start=1):
         train(images, context, dataclasses.replace(CONFIG, **sgd, accumulation=parts))
@@ -205,12 +212,13 @@ def test_accumulation_changes_memory_and_not_the_network(tmp_path, loss) -> None
 def test_the_named_file_takes_the_place_of_its_name(tmp_path) -> None:
     images = write_squares(tmp_path)
     first = LocalContext(str(tmp_path / "first"))
-    train(images, first, dataclasses.replace(CONFIG, iterations=4))
+    train(images, first, dataclasses.replace(CONFIG, optim=optim_with(epochs=2)))
     prefix = "encoder.backbone."
     backbone = {name.removeprefix(prefix): value for name, value in stored(first).items() if name.startswith(prefix)}
     save_file({name: value.clone() for name, value in backbone.items()}, tmp_path / "backbone.safetensors")
     named = dataclasses.replace(NET, weights="/nowhere/backbone.safetensors")
-    still = dataclasses.replace(CONFIG, net=named, iterations=1, lr=1e-12, freeze_batch_norm=True)
+    once = {"steps_per_epoch": 1, "optim": optim_with(lr=1e-12, epochs=1)}
+    still = dataclasses.replace(CONFIG, net=named, freeze_batch_norm=True, **once)
     second = LocalContext(str(tmp_path / "second"))
     train(images, second, still, weights=str(tmp_path / "backbone.safetensors"))
     for name, value in backbone.items():
@@ -236,7 +244,7 @@ def test_no_images_are_refused(tmp_path) -> None:
 
 def test_backbone_and_head_learn_at_their_own_rates(tmp_path) -> None:
     network = build_segmentation_network(NET, 3)
-    config = dataclasses.replace(CONFIG, head_lr_factor=10.0, batch_size=3, iterations=8)
+    config = dataclasses.replace(CONFIG, optim=optim_with(head_lr_factor=10.0, batch_size=3, epochs=4))
     task = segmentation_task(network, write_squares(tmp_path), config, seed=0, context=LocalContext(str(tmp_path)))
     (backbone, low), (head, high) = task.groups
     assert (low, high) == (1.0, 10.0)
@@ -300,11 +308,9 @@ def test_mask2former_trains_and_goes_on(tmp_path) -> None:
         CONFIG,
         net=net,
         crop=JointCropConfig(crop_px=64),
-        iterations=2,
-        iterations_per_checkpoint=1,
+        optim=optim_with(epochs=2, batch_size=2, lr=1e-4),
+        steps_per_epoch=1,
         accumulation=2,
-        batch_size=2,
-        lr=1e-4,
     )
     whole = LocalContext(str(tmp_path / "whole"))
     metrics = train(images, whole, config)
@@ -319,7 +325,7 @@ def test_mask2former_trains_and_goes_on(tmp_path) -> None:
     ("accumulation", "batch_size", "world_size", "parts"), [(1, 4, 1, 1), (2, 10, 1, 2), (8, 10, 3, 3), (4, 2, 2, 1)]
 )
 def test_a_part_has_at_least_one_image(accumulation, batch_size, world_size, parts) -> None:
-    config = dataclasses.replace(CONFIG, accumulation=accumulation, batch_size=batch_size)
+    config = dataclasses.replace(CONFIG, accumulation=accumulation, optim=optim_with(batch_size=batch_size))
     assert num_parts(config, world_size) == parts
 
 
@@ -343,7 +349,7 @@ def test_a_network_without_background_has_an_output_per_class_and_learns_them(tm
         labels = np.array(Image.open(image.mask_uri))
         Image.fromarray(np.where(labels == 0, 255, labels).astype(np.uint8)).save(image.mask_uri)
     context = LocalContext(str(tmp_path / "net"))
-    config = dataclasses.replace(CONFIG, iterations=30, iterations_per_checkpoint=10)
+    config = dataclasses.replace(CONFIG, steps_per_epoch=10)
     metrics = train(images, context, config, num_labels=2, has_background=False)
     assert metrics["accuracy"] > 0.95 and stored(context)["classifier.bias"].shape == (2,)
 

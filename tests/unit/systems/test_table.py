@@ -55,7 +55,7 @@ def test_labels_tell_systems_apart() -> None:
         ("semples_match", "semples.rounds", 0),
         ("semples_match_longer", "semples.refine_weight", 0.0),
         ("semples_match_longer", "semples.refine_init", "matched"),
-        ("semples_random_prompts", "semples.prompt.epochs", 0),
+        ("semples_random_prompts", "semples.prompt.learn", False),
         ("semples_text_only", "semples.prompt.image_weight", 0.0),
         ("semples_image_only", "semples.prompt.text_weight", 0.0),
         ("semples_joint", "semples.schedule", "joint"),
@@ -389,7 +389,7 @@ def _settings(kind: Any, name: str = "semples", regions_of: Any = "semples", **o
         ({"semples.rounds": 3}, {"match", "prompts", "refine"}),
         # Prompts alone; refinement then has other prompts as its input.
         ({"semples.prompt.length": 5}, {"match", "refine"}),
-        ({"semples.prompt.epochs": 0}, {"match", "refine"}),
+        ({"semples.prompt.learn": False}, {"match", "refine"}),
         ({"semples.prompt.image_weight": 0.0}, {"match", "refine"}),
         ({"semples.prompt.num_views": 1}, {"match", "refine"}),
         ({"semples.prompt.mask_epsilon": 0.01}, {"match", "refine"}),
@@ -425,7 +425,7 @@ def test_a_phase_depends_on_its_own_settings_alone(overrides, same) -> None:
 @pytest.mark.parametrize(
     ("overrides", "same"),
     [
-        ({"semples.prompt.lr": 0.5}, False),
+        ({"semples.prompt.optim.lr": 0.5}, False),
         ({"semples.refine_weight": 0.5}, False),
         ({"semples.refine.epochs": 9}, False),
         ({"semples.match.lr": 0.5}, False),

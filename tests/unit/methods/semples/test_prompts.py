@@ -82,7 +82,7 @@ def test_learning_brings_prompts_towards_backgrounds_and_away_from_the_class(tmp
 def test_no_epochs_keep_exactly_the_random_start(tmp_path) -> None:
     """And need no mask generator."""
     context = LocalContext(str(tmp_path / "run"))
-    metrics = _train(tmp_path, str(tmp_path / "nowhere"), prompt={"epochs": 0}, context=context)
+    metrics = _train(tmp_path, str(tmp_path / "nowhere"), prompt={"learn": False}, context=context)
     assert metrics == {"loss": 0.0} and context.reports == [metrics]
     start, template = start_of_prompts(shipped_clip(), prompt_config(), 3, seed=0)
     stored = load_prompts(str(tmp_path / "run/latest"))
