@@ -48,7 +48,10 @@ def preset(*words: str) -> RunConfig:
 
 def started_from(config: RunConfig) -> RunConfig | None:
     """Return the preset that a run started from; None where its name is none."""
-    return preset(config.name) if config.name.partition(" ")[0] in PRESETS else None
+    try:
+        return None if config.name.endswith(".json") else preset(config.name)
+    except ConfigError:  # a name of the user's own
+        return None
 
 
 def _no_preset(word: str) -> ConfigError:

@@ -6,7 +6,6 @@ from pathlib import Path
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.stored import read_run
-from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.run_config import RunConfig, flat, with_overrides
 from qaclims_ray.stages.layout import RunLayout
 
@@ -35,7 +34,10 @@ def load_config(out: str) -> RunConfig:
     """
     uri = RunLayout(out).config
     if not storage.exists(uri):
-        raise ConfigError(f"there is no run at {out} (no config.json); name a preset: {', '.join(PRESETS)}")
+        raise ConfigError(
+            f"there is no run at {out} (no config.json); give the output folder of a run, or begin one with a preset: "
+            "`qaclims run --help` lists them"
+        )
     try:
         return read_run(uri)
     except ValueError as error:

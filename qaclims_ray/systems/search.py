@@ -11,7 +11,7 @@ from typing import Any, Literal
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, System, at, to_dict, with_overrides
-from qaclims_ray.settings import Parameter, require, require_at_least, require_text, settings
+from qaclims_ray.settings import Parameter, require, settings
 from qaclims_ray.systems.needs import uses_given
 from qaclims_ray.systems.table import known_system, system_config, with_systems
 
@@ -53,18 +53,19 @@ class SearchConfig:
     """Seed of what is tried."""
 
     def __post_init__(self) -> None:
-        require_text(self, "tune", "system")
-        require_at_least(self, "tune", 1, "num_images", "trials", "grace_epochs")
-        require_at_least(self, "tune", 2, "reduction_factor")
-        require_at_least(self, "tune", 0, "search_seed")
-        require(self.concurrent is None or self.concurrent >= 1, f"tune.concurrent is {self.concurrent}, expected 1 up")
+        require(bool(self.system.strip()), "--system is empty")
+        least = {"num_images": 1, "trials": 1, "grace_epochs": 1, "reduction_factor": 2, "search_seed": 0}
+        for name, value in least.items():
+            found = getattr(self, name)
+            require(found >= value, f"--{name.replace('_', '-')} is {found}, expected at least {value}")
+        require(self.concurrent is None or self.concurrent >= 1, f"--concurrent is {self.concurrent}, expected 1 up")
         require(
             self.objective == "masks" or not self.split,
-            f"tune.split is {self.split!r}, but tune.objective {self.objective} reads no masks; leave it out",
+            f"--split is {self.split!r}, but --objective {self.objective} reads no masks; leave it out",
         )
         require(
             self.objective != "masks" or bool(self.split),
-            "tune.objective is masks: say on which split with --split, one whose score is not reported",
+            "--objective is masks: say on which split with --split, one whose score is not reported",
         )
         names = [parameter.name for parameter in self.space]
         require(len(set(names)) == len(names), "space names one setting twice")

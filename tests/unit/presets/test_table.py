@@ -12,7 +12,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.option import AXES
 from qaclims_ray.presets.stored import upgraded
 from qaclims_ray.presets.table import BASES, PRESETS, preset, started_from
-from qaclims_ray.run_config import RunConfig, flat, from_dict
+from qaclims_ray.run_config import RunConfig, flat, from_dict, with_overrides
 from qaclims_ray.systems.checks import check_systems
 
 RESOLVED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("resolved.json").read_text())
@@ -67,6 +67,11 @@ def test_every_combination_can_run_and_every_option_counts_in_it(words) -> None:
     for option in words[1:]:
         without = flat(preset(*(word for word in words if word != option)))
         assert {n for n, value in flat(config).items() if value != without[n]} - {"name", "profile"}
+
+
+@pytest.mark.parametrize("name", ["mine", "voc12 of May", "mine.json"])
+def test_a_run_with_a_name_of_its_own_started_from_no_preset(name) -> None:
+    assert started_from(with_overrides(preset("voc12"), {"name": name})) is None
 
 
 def test_options_may_be_named_in_any_order_and_after_a_published_name() -> None:

@@ -15,7 +15,7 @@ def test_a_submitted_job_refuses_an_output_folder_that_would_be_lost(monkeypatch
 
 
 def test_a_folder_without_a_run_or_with_a_broken_one_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no run at .*name a preset: miniature"):
+    with pytest.raises(ConfigError, match=r"there is no run at .*give the output folder of a run"):
         load_config(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json is broken"):
