@@ -8,7 +8,7 @@ so a killed stage repeats at most what was in flight and a row is never written 
 import logging
 import pickle
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -54,27 +54,10 @@ def run_shards(
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Shards end in any order: waiting for the slow ones would hold back what is done.
-    context.execution_options.preserve_order = False
-    dataset = (
-        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_Decoder(decode))
-        .map_batches(
-            _ShardActor,
-            fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
-            num_cpus=1 if gpus_per_actor == 0 else 0.5,
-            num_gpus=gpus_per_actor,
-        )
-    )
+    outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     try:
-        for row in dataset.iter_rows():
-            outcome = pickle.loads(row["outcome"])
+        for outcome in outcomes:
             if isinstance(outcome, QaclimsError):
                 raise outcome
             summaries.append(outcome)
@@ -86,6 +69,36 @@ def run_shards(
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
+
+
+def _outcomes(
+    rows: list[dict[str, bytes]],
+    decode: Callable[[Any], Any],
+    actor: type,
+    actor_kwargs: dict[str, Any],
+    num_actors: int,
+    gpus_per_actor: float,
+) -> Iterator[Any]:
+    """Yield the summary or the mistake of every shard, in the order in which they end."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # Waiting for the slow ones would hold back what is done.
+    context.execution_options.preserve_order = False
+    dataset = (
+        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(_Decoder(decode))
+        .map_batches(
+            _ShardActor,
+            fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            num_cpus=1 if gpus_per_actor == 0 else 0.5,
+            num_gpus=gpus_per_actor,
+        )
+    )
+    for row in dataset.iter_rows():
+        yield pickle.loads(row["outcome"])
 
 
 def as_it_is(shard: Any) -> Any:
