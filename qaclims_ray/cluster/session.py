@@ -79,12 +79,14 @@ def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
     try:
         with _without_level_line():
             ray.init(
+                # Without it ray.init() would join any Ray that runs on this machine.
                 address="local",
                 num_cpus=needs.num_cpus or math.ceil(needs.cpus),
                 include_dashboard=dashboard,
                 object_store_memory=needs.object_store_mib << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                # No protection by itself: Ray's control service and agents listen on all interfaces (docs/cluster.md).
                 _node_ip_address="127.0.0.1",
                 _temp_dir=temp_dir,
             )
@@ -178,6 +180,7 @@ def runs_at_once(needs: Needs, asked: int | None = None) -> int:
     there, of_one = ray.cluster_resources(), {"CPU": needs.cpus, "GPU": needs.gpus}
     fitting = min(int(there.get(name, 0.0) // needed) for name, needed in of_one.items() if needed)
     if asked is None:
+        # On an autoscaling cluster the nodes that one fits on may not be there yet.
         return max(fitting, 1)
     if asked > fitting and not _autoscales():
         raise ResourceError(

@@ -51,6 +51,7 @@ def run_shards(
         QaclimsError: the first one raised by a task or actor, as itself.
         ResourceError: when Ray fails for a reason of its own.
     """
+    # Pickled, because Ray Data would make Arrow columns of objects and tensors.
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
@@ -65,7 +66,9 @@ def run_shards(
         .map_batches(
             _ShardActor,
             fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
+            # By default an actor would get a whole block at a time; with GPUs Ray Data insists on a number.
             batch_size=1,
+            # An actor without a shard would load its model for nothing.
             compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
             num_cpus=1 if gpus_per_actor == 0 else 0.5,
             num_gpus=gpus_per_actor,
@@ -113,7 +116,8 @@ class _ShardActor:
         try:
             self.work: Any = actor(**actor_kwargs)
         except QaclimsError as error:
-            # An exception in a constructor would be retried and buried by Ray; as a value it reaches the user.
+            # An exception in a constructor ends the actor, and the driver sees an error of Ray's about that. As a value
+            # it reaches the user.
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

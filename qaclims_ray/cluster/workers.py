@@ -106,12 +106,14 @@ def fit_on_workers(
     trainer = TorchTrainer(
         _work,
         train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
+        # Ray's default is half an hour: so long would a rank wait for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
+            # Failures are counted over the whole group, so every training brings its own allowance.
             failure_config=FailureConfig(max_failures=cluster.max_failures * len(trainings)),
             # The newest may be half written when a machine dies; the one before it is whole.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -120,14 +122,17 @@ def fit_on_workers(
     try:
         with _reading(news, on_position, on_epoch):
             result = trainer.fit()
+    # Train's controller is an actor: where it dies, fit() raises a RayError and no TrainingFailedError.
     except (TrainingFailedError, RayError) as error:
         raise _as_user_error(error, trainings[0].artifact.kind) from error
     finally:
         news.shutdown(force=True)
+    # Not from Result.metrics: these come only from reports with a checkpoint that the controller took note of.
     if isinstance(result.return_value, QaclimsError):
         raise result.return_value
     if unfinished := [one.label for one in trainings if one.artifact.current() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
+    # The networks are artefacts by now, so the checkpoints have served. A rescued one lies right in its run's folder.
     for done in {name, *(uri.split("/")[-2] for uri in rescued.values())}:
         storage.remove_tree(storage.join(runs_uri, done))
 
@@ -151,7 +156,8 @@ def _work(loop_config: dict[str, Any]) -> Any:
             rescued=loop_config["rescued"],
         )
     except ResourceError:
-        # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
+        # This is the trouble of one machine, such as a full disk. The worker has to fail: the other ranks wait for it
+        # in a collective until Ray ends the group.
         raise
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.
