@@ -114,6 +114,7 @@ class Workbench:
             case "clip_score":
                 return functools.partial(
                     clip_score,
+                    # A data set of its own: rating sets the epoch to 0, and the training's crops must not follow.
                     dataset=ImageLabelDataset(setup.manifest, recipe.augment.light(), mean, std, recipe.seed),
                     regions=Regions(clip=self.clip, options=options, image_mean=mean, image_std=std),
                     class_texts=self.class_texts,

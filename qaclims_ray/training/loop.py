@@ -135,8 +135,8 @@ def fit(
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 result = _take_step(task, wrapped, batch, optimizer, context)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
-                # Asking is a barrier over all workers, so it is done now and then; the last step's checkpoint comes in
-                # any case.
+                # Asking is a barrier over all workers, so it is done now and then. After an epoch's last step a
+                # checkpoint comes in any case.
                 if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
                     _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
         metrics = _require_finite(meter.epoch_metrics(), epoch)

@@ -154,8 +154,8 @@ def ritc_step(
     )
     if refining is None:
         return result
-    # Not one more term of Eq. 1: its weight goes in before the division, which rounds differently, and recorded
-    # figures have it so.
+    # Added here, and not as one more term of Eq. 1: its weight goes in before the division. That rounds differently,
+    # and recorded figures were made so.
     return replace(
         result,
         loss=result.loss + ritc.prompt_weight * refinement.sum() / per_pair,
