@@ -112,9 +112,11 @@ def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int
 
 def _run_block(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run a timm block and return its tokens, its attention maps and the attention's output."""
+    # Nothing else is in such a block: `_is_plain` refuses ViTs with more parts.
     attention = block.attn
     qkv = attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1))
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (batch, head, token, channel) each
+    # Written out: timm's fused attention does not hand out its maps.
     weights = (query * attention.scale @ key.transpose(2, 3)).softmax(dim=-1)
     output = attention.proj((weights @ value).transpose(1, 2).flatten(2))  # (batch, token, dim)
     tokens = tokens + block.drop_path1(output)

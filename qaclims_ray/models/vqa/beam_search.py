@@ -154,6 +154,7 @@ class _Beams:
         self.sequences = torch.full((*shape, max_length), pad_token, dtype=torch.long, device=device)
         self.sequences[:, :, 0] = start_token
         self.scores = torch.full(shape, UNREACHABLE, device=device)
+        # At first all beams of a question are the same; all but one have to lose, or its copies would fill the beams.
         self.scores[:, 0] = 0.0
         self.finished = self.sequences.clone()
         self.finished_scores = torch.full(shape, UNREACHABLE, device=device)
@@ -196,6 +197,7 @@ class _Beams:
 
         self.scores, best = (scores + ended * UNREACHABLE).topk(self.num_beams, dim=1)
         self.sequences = _gather(sequences, best)
+        # In the first step the decoder runs one row per question, which all beams come from.
         return _gather(parents, best).clamp(max=log_probabilities.shape[1] - 1), ended.all(1)
 
     def _candidates(self, log_probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
