@@ -126,6 +126,7 @@ def _mean_field(
     """
     shape = energies.shape
     unary = energies.movedim(1, 0).flatten(1)  # (label, point)
+    # Votes for a pixel from all labels together do not change between iterations.
     all_votes = _votes(kernels, torch.ones_like(unary[:1]))
     bias = unary[-1] - unary[:-1] - all_votes
     probabilities = (-unary).softmax(0)

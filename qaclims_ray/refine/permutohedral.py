@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qaclims_ray.errors import ConfigError
 
+# Keys are 64-bit integers, and a step on from the highest key must not overflow.
 MAX_KEY = 2**62
 MAX_ENTRIES = 2**31 - 1
 """Tables count in 32 bits: gathering with them is faster than with 64, and they take half the memory."""
@@ -84,6 +85,7 @@ def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
     quotients, ranks, offsets = _nearest_simplex(elevated)
     group = torch.arange(groups, device=features.device).repeat_interleave(points)
     strides, keys = _corner_keys(quotients, ranks, group)
+    # From here on only keys count: equal ones are one vertex, in whatever simplex they were met.
     vertices, order, starts, vertex_keys = _number_vertices(keys)
     weights = _barycentric(offsets, ranks)
     return Lattice(
