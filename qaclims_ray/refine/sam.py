@@ -47,7 +47,6 @@ def label_masks(
     if not values or not len(masks):
         return seeds.clone()
     overlap = torch.stack([(masks & (seeds == value)).sum((1, 2)) for value in values], 1).double()  # (mask, class)
-    # Pixels of 255 are no part of a seed, but of a mask's area: a mask over them is not filled by any class.
     inside = overlap / masks.sum((1, 2)).clamp_min(1)[:, None]
     covered = overlap / torch.stack([(seeds == value).sum() for value in values])
     covers = (overlap > 0) & (covered >= config.min_covered)
