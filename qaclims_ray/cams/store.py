@@ -125,4 +125,5 @@ def _to_bytes(maps: Float[Tensor, "class height width"] | None, dtype: str) -> b
 def _from_bytes(content: bytes | None, dtype: str, shape: tuple) -> Float[Tensor, "class height width"] | None:
     if content is None:
         return None
+    # astype copies, so that the tensor does not lie on read-only bytes.
     return torch.from_numpy(np.frombuffer(content, _NUMPY_TYPES[dtype]).reshape(shape).astype(np.float32))
