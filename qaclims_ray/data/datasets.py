@@ -129,5 +129,6 @@ class GlobalBatchSampler:
 
 def seed_of(purpose: str, *parts: int) -> int:
     """Return a 63-bit seed from a purpose and integers; other parts give an unrelated seed."""
+    # Not hash(): Python's own differs from process to process.
     digest = hashlib.sha256("/".join([purpose, *map(str, parts)]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -52,6 +52,7 @@ def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode == "P" and "transparency" in picture.info:
+        # Straight to RGB, PIL warns of a palette whose transparency is given as bytes.
         picture = picture.convert("RGBA")
     return _to_tensor(picture.convert("RGB"))
 
