@@ -129,6 +129,7 @@ class Outbox:
                 self._changed.wait(0.1)
                 if self.num_waiting < left:
                     left, deadline = self.num_waiting, time.monotonic() + timeout_s
+                # Only an attempt that has failed since: an earlier one says nothing about the server as it is now.
                 if self.is_away and self._attempts > attempts:
                     break
             return self.num_waiting
@@ -196,6 +197,7 @@ class Outbox:
         try:
             self._deliver(batch)
         except DeliveryRefused as error:
+            # One call that the server will not have must not cost the others: each is sent by itself.
             if len(batch) > 1:
                 for entry in batch:
                     self._send([entry])
