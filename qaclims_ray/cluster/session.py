@@ -93,7 +93,7 @@ def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
         check_resources(needs)
         yield
     except Exception as error:
-        # A mistake that names itself needs no logs; anything else does.
+        # A user's mistake says by itself what is wrong. All other trouble needs Ray's logs.
         keeps_logs = isinstance(error, ResourceError) or not isinstance(error, QaclimsError)
         raise
     finally:
@@ -122,7 +122,7 @@ def _joined() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_level_line() -> Iterator[None]:
-    """Keep one line of Ray's core off the console: it says its log level before it heeds it, and no setting stops it.
+    """Keep one line of Ray's core off the console: the log level that was set, written before the level takes effect.
 
     The core writes to the process's own stderr, below Python's. What else comes out in the meantime follows at the end.
     """

@@ -1,7 +1,7 @@
 """Many runs at once: each is one Ray task on the driver's node, which asks the cluster for what its stages need.
 
 The task itself holds no CPU. How many are at work together is settled beforehand (`session.runs_at_once`), because
-trials that share too few CPUs wait for one another without a word.
+trials that share too few CPUs wait for one another for ever, and no error says so.
 """
 
 import logging

@@ -101,7 +101,7 @@ def fit_on_workers(
     filesystem, path = storage.arrow_filesystem(runs_uri)
     epochs_of = {one.artifact.fingerprint: one.epochs for one in trainings}
     rescued = rescue(runs_uri, name, epochs_of)
-    # On the driver's node: with another node would go what the driver has not read yet.
+    # On the driver's node: if another node held it and was lost, so would be what the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = TorchTrainer(
         _work,
@@ -149,9 +149,9 @@ def _work(loop_config: dict[str, Any]) -> Any:
     try:
         train_group(
             loop_config["trainings"],
-            # An epoch is waited for, so that none is lost where the worker is killed right after it.
+            # This waits until the epoch has arrived, so that none is lost when the worker is killed right after it.
             RayContext(news.put),
-            # A position is not: the next one says all that this one does.
+            # This does not wait: a position that gets lost is made good by the next one.
             lambda index, steps: notes.put_nowait.remote((index, steps)),
             rescued=loop_config["rescued"],
         )

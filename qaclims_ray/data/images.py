@@ -148,7 +148,7 @@ def training_crop(
         pixels = _random_crop(pixels, augment.crop_px, generator)
     if augment.erasing_probability:
         with torchvision_draws_from(generator):
-            # torchvision's own annotation forgets the word that its documentation gives.
+            # torchvision's documentation allows "random", its annotation does not.
             erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
             pixels = erase(pixels)
     return pixels

@@ -1,7 +1,7 @@
 """What one worker is given for one phase of a method: everything it may need, loaded when it is asked for.
 
-Like ``method.py`` this module is read wherever settings are, so what is heavy is imported where it is used; hence the
-return types that say nothing, and the docstrings that say what comes back.
+Like ``method.py`` this module is read wherever settings are, so what is heavy is imported where it is used. Return
+types are therefore `Any`, and docstrings say what comes back.
 """
 
 import functools

@@ -93,8 +93,8 @@ def build_vit(config: CamNetConfig) -> VisionTransformer:
 def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int, int]) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid of patches to another grid, bicubic.
 
-    The released code resizes by the factor (cells + 0.1) / side against rounding errors, and the factor, not the
-    size, places the samples; so it is here.
+    The released code resizes by the factor (cells + 0.1) / side, so that rounding loses no cell. The factor also says
+    where the samples lie, so it is kept here.
 
     Args:
         positions: row by row.

@@ -1,8 +1,8 @@
 """Calls to a tracking server that outlive the server: a journal on disk and a thread that delivers it in order.
 
 Every call is written to the journal before it is sent, so neither a server that goes away nor a process that is killed
-loses one; the journal of a dead process is taken over by the next that opens the folder. Delivery is at least once;
-the receiver makes it once.
+loses one; the journal of a dead process is taken over by the next that opens the folder. A call may be sent twice; the
+receiver stores it once.
 """
 
 import contextlib

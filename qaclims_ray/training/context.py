@@ -107,7 +107,7 @@ def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Fl
     """Put the rows of all workers together, those of rank 0 first: each fills its part of a table, and tables add up.
 
     Args:
-        rows: this worker's rows, on the CPU; a worker may have none, but then not even their width needs to be right.
+        rows: this worker's rows, on the CPU. A worker may have none; their width is not read then.
         context: this worker.
     """
     # Not all_gather: it wants tensors of one shape, and workers have different numbers of rows.

@@ -155,7 +155,7 @@ def encode_prompts(
         return torch.cat([embedded[:, :start], vectors.to(embedded.dtype), embedded[:, end:]], dim=1)
 
     tokens = torch.tensor(template.tokens, device=embedding.weight.device).expand(len(vectors), -1)
-    # The tower looks words up exactly once, at its entrance: a hook there leaves all the rest of it as it is.
+    # The tower looks up words once, at its beginning. A hook there changes their vectors and nothing else.
     handle = embedding.register_forward_hook(insert)
     try:
         features = clip.model.encode_text(tokens)

@@ -151,7 +151,7 @@ def backbone_stages(
 ) -> list[Float[Tensor, "batch _dim _height _width"]]:
     """Return the features of all stages, at stride 4 or coarser.
 
-    Finer ones go through 3x3 maximum pooling, which for a ResNet's stem is its own.
+    Finer ones go through 3x3 maximum pooling. For a ResNet's stem that is the network's own pooling.
 
     Args:
         backbone: of `build_cam_net`.
