@@ -51,6 +51,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
+        # A copy that came by pickle shares its memory with nobody yet.
         self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:

@@ -229,6 +229,7 @@ def _build(model: str, *, load_weights: bool = True) -> nn.Module:
     root = logging.getLogger()
     root.addFilter(is_about_other_things)
     try:
+        # open_clip draws initial weights, and those draws must not move what is drawn after them.
         with torch.random.fork_rng(devices=[]):
             return open_clip.create_model(model, load_weights=load_weights, pretrained_text=False)
     finally:

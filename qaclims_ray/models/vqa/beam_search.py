@@ -186,6 +186,7 @@ class _Beams:
         if length + 1 >= self.max_length:
             ended = torch.ones_like(ended)
 
+        # The tokens without the start token: in transformers, too, only generated ones count here.
         new_scores = scores / float(length) ** length_penalty
         # Only candidates among the best num_beams may finish; the rest exist so that num_beams remain to run.
         finishes = ended & (torch.arange(ended.shape[1], device=ended.device) < self.num_beams)
