@@ -81,7 +81,7 @@ def run_vllm_shards(
     todo = [shard for shard in shards if shard[0] not in finished]
     if not todo:
         return
-    # For its check alone: an alias of no class is told before vLLM loads a model.
+    # Called for its check only: a wrong alias is reported before vLLM loads a model.
     build.question_words(class_names, config.class_aliases)
     ray.data.DataContext.get_current().enable_progress_bars = False
     split = QuestionRows(decode, questions, class_names, config)

@@ -101,12 +101,12 @@ def fit_on_workers(
     filesystem, path = storage.arrow_filesystem(runs_uri)
     epochs_of = {one.artifact.fingerprint: one.epochs for one in trainings}
     rescued = rescue(runs_uri, name, epochs_of)
-    # On the driver's node: if another node held it and was lost, so would be what the driver has not read yet.
+    # On the driver's node, because with any other node news would be lost that the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = TorchTrainer(
         _work,
         train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
-        # Ray's default is half an hour: so long would a rank wait for one that has gone silent.
+        # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
@@ -132,7 +132,8 @@ def fit_on_workers(
         raise result.return_value
     if unfinished := [one.label for one in trainings if one.artifact.current() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
-    # The networks are artefacts by now, so the checkpoints have served. A rescued one lies right in its run's folder.
+    # The networks are artefacts now, and the checkpoints are not needed any more. A rescued one lies in its run's
+    # folder.
     for done in {name, *(uri.split("/")[-2] for uri in rescued.values())}:
         storage.remove_tree(storage.join(runs_uri, done))
 

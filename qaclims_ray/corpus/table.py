@@ -116,7 +116,7 @@ def read_corpus(uri: str) -> pd.DataFrame:
     if foreign := sorted(set(found) - set(expected)):
         raise ArtifactError(f"the corpus at {uri} holds files of something else, e.g. {foreign[0]}; {_AGAIN}")
     tables = [_read_shard(storage.join(uri, name), plan["fingerprint"]) for name in expected]
-    # A data set without labels has no shard, and pyarrow cannot join none.
+    # A data set without labels has no shard, and pyarrow refuses to join an empty list of tables.
     corpus = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
     repeated = corpus[corpus.duplicated(_KEY)]
     if len(repeated):

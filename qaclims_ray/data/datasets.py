@@ -51,7 +51,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        # A copy that came by pickle shares its memory with nobody yet.
+        # An unpickled copy has memory of its own, which its loading processes have to share.
         self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:

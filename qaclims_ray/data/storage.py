@@ -148,7 +148,7 @@ def listing_fingerprint(uri: str) -> str:
         raise DataError(f"there is no file below {uri}; give the folder of the data set")
     digest = hashlib.sha256()
     for name, info in sorted(found.items()):
-        # File systems tell of a change each in its own way.
+        # Each file system has its own mark of a change.
         time = info.get("mtime") or info.get("ETag") or info.get("LastModified") or info.get("updated")
         digest.update(f"{name} {info.get('size')} {time}\n".encode())
     return digest.hexdigest()[:16]

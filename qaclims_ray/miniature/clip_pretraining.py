@@ -125,7 +125,7 @@ def draw_batch(data: SceneTensors, settings: ClipPretrainingSettings, *, seed: i
     patch_px = settings.shape.patch_size
     side = things.shape[-1] // patch_px
     is_on = patches_on(token_mask, (patch_px, patch_px)).view(-1, 1, side, side)
-    # CLIP loses whole patches to the token mask, so what is visible is reckoned by patches too.
+    # The token mask hides whole patches, so the visible area is counted by patches too.
     is_on = is_on.repeat_interleave(patch_px, 2).repeat_interleave(patch_px, 3)  # (region, 1, height, width)
     visible = visible_area(things, mask * is_on, NUM_STUFF + NUM_CLASSES)
     captions = draw_captions(np.random.default_rng((CLIP_STREAM, seed, step)))

@@ -141,7 +141,7 @@ def _nearest_simplex(
     ranks = nearest.sum(0).to(torch.int16).repeat(num_corners, 1)
     for first in range(num_corners):
         for second in range(first + 1, num_corners):
-            # Of equal offsets the lower axis comes first, so that ranks are a permutation also then.
+            # Of equal offsets the lower axis comes first, so that ranks are a permutation in any case.
             is_less = offsets[first] < offsets[second]
             ranks[first] += is_less
             ranks[second] += ~is_less

@@ -47,7 +47,7 @@ RECORD_NAME = "tracking.json"
 # What MLflow takes in one batch.
 _MAX_METRICS = 1000
 _MAX_PARAMS_TAGS = 100
-# Answers that stay the same however often one asks; after any other the call is sent again.
+# Errors that come again however often a call is sent. After any other the call is sent again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 _log = logging.getLogger(__name__)
 

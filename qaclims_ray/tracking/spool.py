@@ -197,7 +197,7 @@ class Outbox:
         try:
             self._deliver(batch)
         except DeliveryRefused as error:
-            # One call that the server will not have must not cost the others: each is sent by itself.
+            # One refused call must not take the others with it, so each is sent by itself.
             if len(batch) > 1:
                 for entry in batch:
                     self._send([entry])

@@ -104,7 +104,7 @@ def fit(
         ConfigError: when the loss stops being a finite number.
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
-    # In one piece, because the order of all this is what a training that goes on has to repeat.
+    # In one piece, because a resumed training has to repeat these steps in this order.
     optim, network = task.optim, task.network.to(context.device)
     sampler = GlobalBatchSampler(len(task.dataset), optim.batch_size, context.rank, context.world_size, seed)
     if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:

@@ -201,7 +201,7 @@ def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
     is_learned = torch.ones_like(pairs.class_id, dtype=torch.bool).unsqueeze(1)
     return replace(
         pairs,
-        # Behind the padding: a text's place in its row says nothing, `is_background` does.
+        # It comes behind the padding, which does no harm: `is_background` says which rows are texts, not their place.
         background=torch.cat([pairs.background, learned.to(pairs.background.dtype)], dim=1),
         is_background=torch.cat([pairs.is_background, is_learned], dim=1),
     )

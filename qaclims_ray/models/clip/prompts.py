@@ -263,8 +263,8 @@ def _laid_out(clip: FrozenClip, prefix: str, length: int) -> PromptTemplate | No
     one_place, one = _filler_places(clip, prefix, 1)
     # Most of an empty text is padding.
     padding = int(clip.tokenize([""])[0].mode().values)
-    # Without any padding the sentence was cut, even with one filler: the prefix is too long then, and the words are not
-    # to blame.
+    # Without any padding even the sentence with one filler was cut: the prefix is too long, and the words are not at
+    # fault.
     if len(one_place) != 1 and padding not in one:
         return None
     if len(one_place) != 1:

@@ -24,7 +24,7 @@ class ImageEncoder(nn.Module):
         positions = embeddings.position_embedding.detach()
         patches = (image_size // embeddings.patch_size) ** 2
         if positions.shape[1] != patches + 1:
-            # transformers reads nothing but the number of patches of what it is given.
+            # transformers reads only the number of patches of the dummy.
             dummy = positions.new_zeros(1, patches + 1, positions.shape[2])
             positions = embeddings.interpolate_pos_encoding(dummy, image_size, image_size).detach()
         self.position_embedding = nn.Parameter(positions, requires_grad=False)
