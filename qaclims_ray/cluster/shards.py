@@ -51,9 +51,11 @@ def run_shards(
         QaclimsError: the first one raised by a task or actor, as itself.
         ResourceError: when Ray fails for a reason of its own.
     """
+    # Pickled, because Ray Data would make Arrow columns of objects and tensors.
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
+    # An actor without a shard would load its model for nothing.
     outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     try:
@@ -91,6 +93,7 @@ def _outcomes(
         .map_batches(
             _ShardActor,
             fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
+            # By default an actor would get a whole block at a time; with GPUs Ray Data insists on a number.
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=num_actors),
             num_cpus=1 if gpus_per_actor == 0 else 0.5,
@@ -126,7 +129,8 @@ class _ShardActor:
         try:
             self.work: Any = actor(**actor_kwargs)
         except QaclimsError as error:
-            # An exception in a constructor would be retried and buried by Ray; as a value it reaches the user.
+            # An exception in a constructor ends the actor, and the driver sees an error of Ray's about that. As a value
+            # it reaches the user.
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

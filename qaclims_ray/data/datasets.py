@@ -51,6 +51,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
+        # An unpickled copy has memory of its own, which its loading processes have to share.
         self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -129,5 +130,6 @@ class GlobalBatchSampler:
 
 def seed_of(purpose: str, *parts: int) -> int:
     """Return a 63-bit seed from a purpose and integers; other parts give an unrelated seed."""
+    # Not hash(): Python's own differs from process to process.
     digest = hashlib.sha256("/".join([purpose, *map(str, parts)]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -110,6 +110,7 @@ class Manifest:
         Pixels are known by URI and size only: a file that is replaced under its own name goes unseen.
         """
         content = [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
+        # Data sets with a background keep the fingerprint that they had before this field existed.
         return artifacts.fingerprint_of(content if self.has_background else [*content, "no background"])
 
     def label_matrix(self) -> Float[Tensor, "image class"]:
