@@ -19,6 +19,14 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError
 
 
+def label_matrix(manifest: Manifest) -> Float[Tensor, "image class"]:
+    """Return 1 where an image of a manifest shows a class and 0 elsewhere."""
+    matrix = torch.zeros(len(manifest.records), len(manifest.class_names))
+    for row, record in enumerate(manifest.records):
+        matrix[row, list(record.labels)] = 1.0
+    return matrix
+
+
 class TrainingItem(TypedDict):
     """One training image."""
 
@@ -45,7 +53,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
         self._augment = augment
         self._mean, self._std = mean, std
         self._seed = seed
-        self._labels = manifest.label_matrix()
+        self._labels = label_matrix(manifest)
         # Shared memory: loading processes that outlive an epoch must see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.region_features import RegionOptions, Regions
@@ -240,11 +239,6 @@ def background_features(
     keys = table[:, :3].tolist()
     table = table[sorted(range(len(keys)), key=keys.__getitem__)]
     return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=table[:, 2].long())
-
-
-def light(augment: AugmentConfig) -> AugmentConfig:
-    """Return the crops of prompt learning: no RandAugment, no erasing (S10)."""
-    return dataclasses.replace(augment, rand_augment_magnitude=0, erasing_probability=0.0)
 
 
 def start_of_prompts(
