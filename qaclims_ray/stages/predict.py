@@ -32,7 +32,7 @@ from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
 
-IMAGES_PER_SHARD = 16
+_IMAGES_PER_TASK = 16
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def run_predict(arguments: PredictArguments) -> None:
     progress = ConsoleProgress(Console())
     progress.start("predict")
     with ray_session(needs_of(resolved)):
-        shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
+        shards = [targets[i : i + _IMAGES_PER_TASK] for i in range(0, len(targets), _IMAGES_PER_TASK)]
         summaries = run_shards(
             shards,
             decode=_decode,
