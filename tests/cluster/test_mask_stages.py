@@ -28,6 +28,7 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.image_stage import part_name
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import Outcome, run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
