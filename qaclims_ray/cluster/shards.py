@@ -54,22 +54,16 @@ def run_shards(
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Shards end in any order: waiting for the slow ones would hold back what is done.
-    context.execution_options.preserve_order = False
-    dataset = (
-        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_Decoder(decode))
-        .map_batches(
-            _ShardActor,
-            fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
-            num_cpus=1 if gpus_per_actor == 0 else 0.5,
-            num_gpus=gpus_per_actor,
-        )
+    _work_quietly_in_any_order()
+    # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
+    decoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Decoder(decode))
+    dataset = decoded.map_batches(
+        _ShardActor,
+        fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
+        num_cpus=1 if gpus_per_actor == 0 else 0.5,
+        num_gpus=gpus_per_actor,
     )
     summaries: list[dict[str, Any]] = []
     try:
@@ -86,6 +80,13 @@ def run_shards(
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
+
+
+def _work_quietly_in_any_order() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # Shards end in any order: waiting for the slow ones would hold back what is done.
+    context.execution_options.preserve_order = False
 
 
 def as_it_is(shard: Any) -> Any:

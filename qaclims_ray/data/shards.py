@@ -19,7 +19,7 @@ def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
 
 
 def shard_name(index: int) -> str:
-    """Return the file name of a shard of CAMs."""
+    """Return the file name of a shard of CAMs, or of the corpus."""
     return f"part-{index:05d}.parquet"
 
 
