@@ -27,6 +27,7 @@ from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
 from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ModelError, ResourceError
 
 FAILURE = "__inference_error__"
@@ -91,7 +92,7 @@ def run_vllm_shards(
     waiting = {index: OpenShard(records, questions, class_names, config) for index, records in todo}
 
     def publish(index: int) -> None:
-        table.write_shard(storage.join(uri, table.shard_name(index)), waiting.pop(index).rows(), plan=plan)
+        table.write_shard(storage.join(uri, shard_name(index)), waiting.pop(index).rows(), plan=plan)
         progress(len(shards) - len(waiting), len(shards))
 
     try:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError
 
 PLAN_NAME = "_plan.json"
@@ -41,11 +42,6 @@ SCHEMA = pa.schema(
 _KEY = ["image_id", "class_id", "question_index"]
 _PLAN_KEY = b"plan"
 _AGAIN = "make it again with `qaclims corpus`"
-
-
-def shard_name(index: int) -> str:
-    """Return the file name of a shard."""
-    return f"part-{index:05d}.parquet"
 
 
 def write_shard(uri: str, rows: Iterable[Mapping[str, Any]], *, plan: str = "") -> None:

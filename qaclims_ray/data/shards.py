@@ -23,12 +23,12 @@ def place_in_shards(position: int) -> tuple[int, int]:
     return divmod(position, IMAGES_PER_SHARD)
 
 
-def cam_shard_name(index: int) -> str:
-    """Return the file name of a shard of CAMs."""
+def shard_name(index: int) -> str:
+    """Return the file name of a shard of CAMs, or of the corpus."""
     return f"part-{index:05d}.parquet"
 
 
-def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = cam_shard_name) -> set[int]:
+def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = shard_name) -> set[int]:
     """Return the shards of an unfinished artefact that are there; what was made with other settings is removed.
 
     Args:

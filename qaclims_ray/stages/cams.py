@@ -13,7 +13,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import cam_shard_name, finished_shards, shards_of
+from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
@@ -55,7 +55,7 @@ class CamActor:
         storage.remove_tree(noted)  # of an attempt that was killed here
         if errors:  # before the shard, which declares both whole
             storage.write_bytes(noted, json.dumps(errors).encode())
-        write_cam_shard(storage.join(self.uri, cam_shard_name(index)), cams, self.config.dtype)
+        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
         return {"images": len(good)}
 
 
@@ -170,7 +170,7 @@ def _errors_of(uri: str, num_shards: int, num_allowed: float) -> list[str]:
     if len(errors) <= num_allowed:
         return errors
     for index in found:
-        storage.remove_tree(storage.join(uri, cam_shard_name(index)))
+        storage.remove_tree(storage.join(uri, shard_name(index)))
         storage.remove_tree(files[index])
     raise DataError(f"{len(errors)} images cannot be read: " + "; ".join(errors[:5]))
 

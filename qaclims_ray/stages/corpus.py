@@ -14,6 +14,7 @@ from qaclims_ray.corpus.questions import Question, question_set, questions_finge
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
 from qaclims_ray.models.weights import weights_fingerprint
@@ -45,7 +46,7 @@ class CorpusActor:
         """Return counts of the shard's rows."""
         index, decoded = shard
         rows = build.answer_shard(decoded, self.ask, self.questions, self.class_names, self.config)
-        table.write_shard(storage.join(self.uri, table.shard_name(index)), rows, plan=self.plan)
+        table.write_shard(storage.join(self.uri, shard_name(index)), rows, plan=self.plan)
         return {"rows": len(rows)}
 
 

@@ -16,6 +16,7 @@ from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
 from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ModelError, ResourceError
 from qaclims_ray.stages.corpus import CorpusActor
 from qaclims_ray.stages.preflight import preflight
@@ -57,7 +58,7 @@ def _decode(shard, *, image_size=32):
 
 
 def _rows(folder: Path, index: int) -> list[dict]:
-    return table._read_shard(storage.join(str(folder), table.shard_name(index)), "plan").to_pylist()
+    return table._read_shard(storage.join(str(folder), shard_name(index)), "plan").to_pylist()
 
 
 def _run_vllm(shards, folder: Path, done: list[int]) -> None:

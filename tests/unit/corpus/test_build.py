@@ -10,6 +10,7 @@ from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS, Question
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError
 
 CLASSES = ("cat", "dog", "person")
@@ -162,7 +163,7 @@ def frame(tmp_path):
     rows = build.answer_shard(decoded, brightness_vqa, QUESTIONS, CLASSES, CorpusConfig())
     uri = str(tmp_path / "corpus")
     table.missing_shards(uri, 1, "p")
-    table.write_shard(f"{uri}/{table.shard_name(0)}", rows, plan="p")
+    table.write_shard(f"{uri}/{shard_name(0)}", rows, plan="p")
     return table.read_corpus(uri)
 
 

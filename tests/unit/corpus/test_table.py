@@ -8,6 +8,7 @@ import pytest
 
 from qaclims_ray.corpus import table
 from qaclims_ray.data import storage
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError
 
 
@@ -31,7 +32,7 @@ def row(image_id="a", class_id=0, question_index=0, answer="grass", **changes):
 def built(tmp_path, shards, plan="p1"):
     uri = str(tmp_path / "corpus")
     for index in table.missing_shards(uri, len(shards), plan):
-        table.write_shard(f"{uri}/{table.shard_name(index)}", shards[index], plan=plan)
+        table.write_shard(f"{uri}/{shard_name(index)}", shards[index], plan=plan)
     return uri
 
 
@@ -48,7 +49,7 @@ def test_a_person_can_query_the_shards(tmp_path):
     uri = built(tmp_path, [[row("a"), row("b", answer="sky")], [row("c")]])
     counts = duckdb.sql(f"select answer, count(*) from '{uri}/*.parquet' group by answer order by answer").fetchall()
     assert counts == [("grass", 2), ("sky", 1)]
-    assert pd.read_parquet(f"{uri}/{table.shard_name(0)}")["answer"].tolist() == ["grass", "sky"]
+    assert pd.read_parquet(f"{uri}/{shard_name(0)}")["answer"].tolist() == ["grass", "sky"]
 
 
 def test_a_corpus_without_rows_can_be_read(tmp_path):
@@ -56,7 +57,7 @@ def test_a_corpus_without_rows_can_be_read(tmp_path):
 
 
 def test_shard_names_sort_like_their_numbers():
-    names = [table.shard_name(index) for index in (0, 2, 10, 99999)]
+    names = [shard_name(index) for index in (0, 2, 10, 99999)]
     assert names == sorted(names)
     assert names[0] == "part-00000.parquet"
 
@@ -64,7 +65,7 @@ def test_shard_names_sort_like_their_numbers():
 def test_a_build_goes_on_where_it_stopped(tmp_path):
     uri = str(tmp_path / "corpus")
     assert table.missing_shards(uri, 3, "p1") == [0, 1, 2]
-    table.write_shard(f"{uri}/{table.shard_name(1)}", [row()], plan="p1")
+    table.write_shard(f"{uri}/{shard_name(1)}", [row()], plan="p1")
     (tmp_path / "corpus" / "part-00000.parquet.partial-1234").write_bytes(b"cut off")
     (tmp_path / "corpus" / "meta.json").write_text("{}")
     assert table.missing_shards(uri, 3, "p1") == [0, 2]
@@ -109,14 +110,14 @@ def test_reading_refuses_a_missing_shard(tmp_path):
 
 def test_reading_refuses_a_shard_too_many(tmp_path):
     uri = built(tmp_path, [[row("a")]])
-    table.write_shard(f"{uri}/{table.shard_name(7)}", [row("b")])
+    table.write_shard(f"{uri}/{shard_name(7)}", [row("b")])
     with pytest.raises(ArtifactError, match=r"something else, e.g. part-00007"):
         table.read_corpus(uri)
 
 
 def test_reading_refuses_a_straggler_of_another_plan(tmp_path):
     uri = built(tmp_path, [[row("a")]])
-    table.write_shard(f"{uri}/{table.shard_name(0)}", [row("a")], plan="older")
+    table.write_shard(f"{uri}/{shard_name(0)}", [row("a")], plan="older")
     with pytest.raises(ArtifactError, match="plan older, the corpus to plan p1"):
         table.read_corpus(uri)
 
@@ -152,9 +153,9 @@ def test_a_corpus_lives_in_a_bucket_just_so():
     uri = "memory://bucket/run/corpus"
     storage.remove_tree(uri)
     assert table.missing_shards(uri, 2, "p1") == [0, 1]
-    table.write_shard(f"{uri}/{table.shard_name(1)}", [row("b")], plan="p1")
+    table.write_shard(f"{uri}/{shard_name(1)}", [row("b")], plan="p1")
     assert table.missing_shards(uri, 2, "p1") == [0]
-    table.write_shard(f"{uri}/{table.shard_name(0)}", [row("a")], plan="p1")
+    table.write_shard(f"{uri}/{shard_name(0)}", [row("a")], plan="p1")
     assert table.read_corpus(uri)["image_id"].tolist() == ["a", "b"]
     assert table.missing_shards(uri, 2, "p2") == [0, 1]
     assert [path.rsplit("/", 1)[-1] for path in storage.list_files(uri)] == ["_plan.json"]

@@ -1,14 +1,17 @@
 """Run folders and preset files of earlier versions are still read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.semples.config import PromptConfig
 from qaclims_ray.presets.stored import RENAMED, read_run, renamed, upgraded
 from qaclims_ray.presets.table import preset
-from qaclims_ray.run_config import System, from_dict, to_dict
+from qaclims_ray.run_config import RunConfig, System, from_dict, to_dict
 from qaclims_ray.systems.checks import check_systems
 from qaclims_ray.systems.table import system_config, system_of
 
@@ -63,6 +66,82 @@ def test_every_earlier_name_is_one_of_the_earlier_file():
         node = values
         for part in name.split("."):
             node = node[part]
+
+
+# --- lengths, and CAMs made elsewhere
+
+
+def _earlier(section: str = "", **changes: Any) -> RunConfig:
+    """Return the earlier run with settings of a section replaced, by their earlier names; None removes one."""
+    values = json.loads(EARLIER.read_text())
+    node = values
+    for part in section.split(".") if section else ():
+        node = node[part]
+    node.update(changes)
+    for name in [name for name, value in changes.items() if value is None]:
+        del node[name]
+    return from_dict(upgraded(values))
+
+
+@pytest.mark.parametrize(
+    ("iterations", "per_checkpoint", "epochs", "steps_per_epoch"),
+    [
+        (400, 200, 2, 200),
+        (20_000, 5_000, 4, 5_000),
+        (300, 300, 1, 300),
+        (300, 500, 1, 300),  # one checkpoint, at the end
+        (300, None, 1, 300),
+    ],
+)
+def test_steps_of_a_final_network_become_epochs_between_checkpoints(
+    iterations, per_checkpoint, epochs, steps_per_epoch
+):
+    final = _earlier("segmentation", iterations=iterations, iterations_per_checkpoint=per_checkpoint).segmentation
+    assert (final.optim.epochs, final.steps_per_epoch) == (epochs, steps_per_epoch)
+    assert final.optim.epochs * final.steps_per_epoch == iterations
+    today = preset("miniature").segmentation.optim
+    assert final.optim == replace(today, epochs=epochs), "the other settings of the optimiser moved with it"
+
+
+def test_prompts_of_no_epochs_are_prompts_that_nobody_learns():
+    prompt = _earlier("semples.prompt", epochs=0).semples.prompt
+    assert not prompt.learn and prompt.optim.epochs == PromptConfig().optim.epochs
+    today = preset("miniature").semples.prompt
+    assert (prompt.optim.lr, prompt.optim.batch_size) == (today.optim.lr, today.optim.batch_size)
+
+
+@pytest.mark.parametrize("epochs", [1, 9])
+def test_prompts_of_some_epochs_are_learned_for_so_many(epochs):
+    prompt = _earlier("semples.prompt", epochs=epochs).semples.prompt
+    today = preset("miniature").semples.prompt
+    assert prompt == replace(today, optim=replace(today.optim, epochs=epochs)) and prompt.learn
+
+
+def test_given_cams_are_found_where_their_method_looks():
+    run = _earlier("cams", given="/elsewhere")
+    assert run.given.cams == "/elsewhere" and not hasattr(run.cams, "given")
+    assert _earlier().given.cams == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("semples.prompt.epochs", 0, {"semples.prompt.learn": False}),
+        ("semples.prompt.epochs", 9, {"semples.prompt.optim.epochs": 9}),
+        ("semples.prompt.lr", 0.02, {"semples.prompt.optim.lr": 0.02}),
+        ("segmentation.iterations", 300, {"segmentation.optim.epochs": 1, "segmentation.steps_per_epoch": 300}),
+        ("segmentation.optimizer", "sgd", {"segmentation.optim.name": "sgd"}),
+        ("cams.given", "/elsewhere", {"given.cams": "/elsewhere"}),
+        ("semples.omega", 0.2, {"semples.omega": 0.2}),
+    ],
+)
+def test_overrides_of_a_system_are_written_anew_too(name, value, expected):
+    variant = {"name": "v", "system": "semples_2_rounds", "overrides": {name: value}}
+    run = _earlier(systems=["v"], variants=[variant])
+    assert run.variants[-1].overrides == expected
+    system_config(run, "v")
+    adjusted = _earlier(per_system=[{"system": "semples", "overrides": {name: value}}])
+    assert next(one for one in adjusted.variants if one.adjusts).overrides == expected
 
 
 @pytest.mark.parametrize(("content", "message"), [("[1]", "cannot be used"), ('{"name": "x"}', "Field required")])

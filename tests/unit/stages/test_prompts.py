@@ -17,6 +17,7 @@ from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.miniature.vocabulary import CLASSES
 from qaclims_ray.models.clip.frozen import FrozenClip
@@ -277,7 +278,7 @@ def test_without_the_miniature_words_come_from_the_corpus_or_a_short_list(tmp_pa
         for index, (answer, status) in enumerate(answers)
     ]
     table.missing_shards(layout.corpus_table, 1, "plan")
-    table.write_shard(storage.join(layout.corpus_table, table.shard_name(0)), rows, plan="plan")
+    table.write_shard(storage.join(layout.corpus_table, shard_name(0)), rows, plan="plan")
     Artifact(uri=layout.corpus, kind="corpus", settings={}, verb="corpus").complete()
     source, words = default_words(config, layout, ("train", "lake"))
     assert "corpus" in source and words == ["train", "lake", "zoo", "rail"]

@@ -38,6 +38,12 @@ def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
         check_systems(run_of("x", variants=(variant,)))
 
 
+def test_a_system_of_an_unknown_method_is_refused_with_the_known_ones() -> None:
+    own = System(name="own", method="ritc")
+    with pytest.raises(ConfigError, match=r"there is no method 'ritc'; known: classifier, qa_clims, .*supervised"):
+        check_systems(run_of("own", variants=(own,)))
+
+
 @pytest.mark.parametrize(
     ("systems", "overrides", "message"),
     [

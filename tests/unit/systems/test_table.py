@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.run_config import System
+from qaclims_ray.presets.miniature import miniature
+from qaclims_ray.run_config import System, with_overrides
 from qaclims_ray.systems.checks import check_systems
 from qaclims_ray.systems.known import SYSTEMS
 from qaclims_ray.systems.needs import needs_clip, needs_corpus
@@ -163,10 +164,17 @@ def test_a_run_of_other_systems_keeps_what_is_set_for_known_ones() -> None:
     assert [system_config(other, name).masks.seed_threshold for name in other.systems] == [0.6, 0.6]
 
 
-# --- the fully supervised bound
+# --- labels that say how the epoch was chosen
 
 
 def test_the_bound_is_no_matter_of_the_epoch_s_choice() -> None:
     config = run_of(SUPERVISED, "semples", **FINAL, **{"selection.criterion": "oracle"})
     assert system_of(config, SUPERVISED).label == "fully supervised"
     assert "chosen with pixel labels" in system_of(config, "semples").label
+
+
+def test_tables_say_when_masks_chose_the_epoch() -> None:
+    config = with_overrides(miniature(), {"selection.criterion": "oracle"})
+    assert "pixel labels" in system_of(config, "qa_clims").label
+    assert "pixel labels" not in system_of(config, "baseline").label
+    assert "pixel labels" not in system_of(miniature(), "qa_clims").label

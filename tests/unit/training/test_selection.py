@@ -15,7 +15,6 @@ from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.models.generators.cam_net import build_cam_net
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
-from qaclims_ray.systems.table import system_of
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import Task, fit
@@ -94,13 +93,6 @@ def test_the_choice_survives_a_stop(tmp_path):
         _weights(tmp_path / "cut" / "latest"), _weights(tmp_path / "whole" / "latest"), rtol=0, atol=0
     )
     assert metrics["selection/best"] == 0.9
-
-
-def test_tables_say_when_masks_chose_the_epoch():
-    config = with_overrides(miniature(), {"selection.criterion": "oracle"})
-    assert "pixel labels" in system_of(config, "qa_clims").label
-    assert "pixel labels" not in system_of(config, "baseline").label
-    assert "pixel labels" not in system_of(miniature(), "qa_clims").label
 
 
 def test_a_split_is_for_the_oracle_alone():
