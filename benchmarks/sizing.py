@@ -15,7 +15,8 @@ from pathlib import Path
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.table import system_of, systems_with_cams, training_order
+from qaclims_ray.systems.needs import systems_with_cams
+from qaclims_ray.systems.table import system_of, training_order
 
 START, END = "<!-- tables -->", "<!-- /tables -->"
 THROUGHPUTS = Path(__file__).with_name("throughput.json")

@@ -225,6 +225,7 @@ def _split(
     if len(maps):
         low = maps.amin((1, 2), keepdim=True) if normalisation == "minmax" else torch.zeros_like(maps[:, :1, :1])
         maps = (maps - low) / (maps.amax((1, 2), keepdim=True) - low + _EPSILON)
+    # Parts of a split share memory: one image's maps would keep those of its whole batch.
     return [one.clone() for one in maps.cpu().split(counts)]
 
 

@@ -49,6 +49,7 @@ def write_cam_shard(uri: str, cams: Sequence[ImageCam], dtype: Literal["float16"
     table = pa.Table.from_pylist([_row(cam, dtype) for cam in cams], schema=_SCHEMA)
     with storage.publishing(uri) as local_path:
         # One row group for a few images, so that a reader need not hold a whole shard.
+        # No dictionary, since no two maps are equal.
         pq.write_table(table, local_path, compression="zstd", row_group_size=16, use_dictionary=False)
 
 
@@ -125,4 +126,5 @@ def _to_bytes(maps: Float[Tensor, "class height width"] | None, dtype: str) -> b
 def _from_bytes(content: bytes | None, dtype: str, shape: tuple) -> Float[Tensor, "class height width"] | None:
     if content is None:
         return None
+    # astype copies, so that the tensor does not lie on read-only bytes.
     return torch.from_numpy(np.frombuffer(content, _NUMPY_TYPES[dtype]).reshape(shape).astype(np.float32))

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def rescue(runs_uri: str, run_name: str, num_epochs: Mapping[str, int]) -> dict[str, str]:
-    """Find the checkpoints to go on from where Ray will not: its own list is gone or broken, or lies with another run.
+    """Find checkpoints that Ray does not go on from: its list of them is gone or broken, or belongs to another run.
 
     A broken list is removed, so that Ray takes the run as a new one.
 

@@ -99,9 +99,10 @@ def search_settings(work: Work, plan: SearchPlan) -> list[TrialEnd]:
 
 
 def _tuner(work: Work, plan: SearchPlan) -> tune.Tuner:
-    # What a trial's trainings ask for is counted beforehand (`session.runs_at_once`): a trial itself needs next to
-    # nothing, and what it held would be missing for them.
+    # What a trial's trainings ask for is counted beforehand (`session.runs_at_once`). The trial itself asks for next to
+    # nothing, because what it held would be missing for them; Tune refuses 0.
     trainable = tune.with_resources(functools.partial(_trial, work=work), {"cpu": 0.01})
+    # Seconds between two writings of Tune's state: what a killed driver forgets at most.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     filesystem, path = storage.arrow_filesystem(plan.folder)
     space = {parameter.name: _domain(parameter) for parameter in plan.space}
@@ -113,6 +114,8 @@ def _tuner(work: Work, plan: SearchPlan) -> tune.Tuner:
             storage_filesystem=filesystem,
             param_space=space,
             resume_unfinished=True,
+            # Afresh: trials report no checkpoint that Tune could resume. What a trial's stages finished is kept as
+            # artefacts.
             restart_errored=True,
         )
     return tune.Tuner(
@@ -179,6 +182,7 @@ def _domain(parameter: Parameter) -> Any:
         case "log":
             return tune.loguniform(parameter.low, parameter.high)
         case "int":
+            # Tune's upper end is exclusive.
             return tune.randint(int(parameter.low), int(parameter.high) + 1)
         case "choice":
             return tune.choice(list(parameter.choices))

@@ -79,19 +79,21 @@ def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
     try:
         with _without_level_line():
             ray.init(
+                # Without it ray.init() would join any Ray that runs on this machine.
                 address="local",
                 num_cpus=needs.num_cpus or math.ceil(needs.cpus),
                 include_dashboard=dashboard,
                 object_store_memory=needs.object_store_mib << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                # No protection by itself: Ray's control service and agents listen on all interfaces (docs/cluster.md).
                 _node_ip_address="127.0.0.1",
                 _temp_dir=temp_dir,
             )
         check_resources(needs)
         yield
     except Exception as error:
-        # A mistake that names itself needs no logs; anything else does.
+        # A user's mistake says by itself what is wrong. All other trouble needs Ray's logs.
         keeps_logs = isinstance(error, ResourceError) or not isinstance(error, QaclimsError)
         raise
     finally:
@@ -120,7 +122,7 @@ def _joined() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_level_line() -> Iterator[None]:
-    """Keep one line of Ray's core off the console: it says its log level before it heeds it, and no setting stops it.
+    """Keep one line of Ray's core off the console: the log level that was set, written before the level takes effect.
 
     The core writes to the process's own stderr, below Python's. What else comes out in the meantime follows at the end.
     """
@@ -178,6 +180,7 @@ def runs_at_once(needs: Needs, asked: int | None = None) -> int:
     there, of_one = ray.cluster_resources(), {"CPU": needs.cpus, "GPU": needs.gpus}
     fitting = min(int(there.get(name, 0.0) // needed) for name, needed in of_one.items() if needed)
     if asked is None:
+        # On an autoscaling cluster the nodes that one fits on may not be there yet.
         return max(fitting, 1)
     if asked > fitting and not _autoscales():
         raise ResourceError(

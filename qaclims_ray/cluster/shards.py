@@ -8,7 +8,7 @@ so a killed stage repeats at most what was in flight and a row is never written 
 import logging
 import pickle
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -51,30 +51,15 @@ def run_shards(
         QaclimsError: the first one raised by a task or actor, as itself.
         ResourceError: when Ray fails for a reason of its own.
     """
+    # Pickled, because Ray Data would make Arrow columns of objects and tensors.
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Shards end in any order: waiting for the slow ones would hold back what is done.
-    context.execution_options.preserve_order = False
-    dataset = (
-        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_Decoder(decode))
-        .map_batches(
-            _ShardActor,
-            fn_constructor_kwargs={"actor": actor, "actor_kwargs": dict(actor_kwargs)},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(rows))),
-            num_cpus=1 if gpus_per_actor == 0 else 0.5,
-            num_gpus=gpus_per_actor,
-        )
-    )
+    # An actor without a shard would load its model for nothing.
+    outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     try:
-        for row in dataset.iter_rows():
-            outcome = pickle.loads(row["outcome"])
+        for outcome in outcomes:
             if isinstance(outcome, QaclimsError):
                 raise outcome
             summaries.append(outcome)
@@ -86,6 +71,37 @@ def run_shards(
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
+
+
+def _outcomes(
+    rows: list[dict[str, bytes]],
+    decode: Callable[[Any], Any],
+    actor: type,
+    actor_kwargs: dict[str, Any],
+    num_actors: int,
+    gpus_per_actor: float,
+) -> Iterator[Any]:
+    """Yield the summary or the mistake of every shard, in the order in which they end."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # Waiting for the slow ones would hold back what is done.
+    context.execution_options.preserve_order = False
+    dataset = (
+        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(_Decoder(decode))
+        .map_batches(
+            _ShardActor,
+            fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
+            # By default an actor would get a whole block at a time; with GPUs Ray Data insists on a number.
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            num_cpus=1 if gpus_per_actor == 0 else 0.5,
+            num_gpus=gpus_per_actor,
+        )
+    )
+    for row in dataset.iter_rows():
+        yield pickle.loads(row["outcome"])
 
 
 def as_it_is(shard: Any) -> Any:
@@ -113,7 +129,8 @@ class _ShardActor:
         try:
             self.work: Any = actor(**actor_kwargs)
         except QaclimsError as error:
-            # An exception in a constructor would be retried and buried by Ray; as a value it reaches the user.
+            # An exception in a constructor ends the actor, and the driver sees an error of Ray's about that. As a value
+            # it reaches the user.
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

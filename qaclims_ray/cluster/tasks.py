@@ -21,7 +21,8 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
     Raises:
         QaclimsError: as the function raised it.
     """
-    # Where it fits, and not within what a trial of a search holds: that is next to nothing.
+    # A task that a trial of a search starts would go into the trial's placement group, which holds next to no CPU
+    # (search.py). DEFAULT takes it out of there, to wherever the cluster has room.
     task = _call.options(num_cpus=1, num_gpus=num_gpus, scheduling_strategy="DEFAULT")
     outcome: Any = ray.get(task.remote(function, arguments))
     if isinstance(outcome, QaclimsError):
@@ -34,5 +35,5 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         return function(*arguments)
     except QaclimsError as error:
-        # As a value: Ray would wrap what a task raises, and try it again.
+        # As a value: what a task raises comes out wrapped in an error of Ray's, the worker's traceback in its text.
         return error

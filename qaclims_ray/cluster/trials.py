@@ -1,7 +1,7 @@
 """Many runs at once: each is one Ray task on the driver's node, which asks the cluster for what its stages need.
 
 The task itself holds no CPU. How many are at work together is settled beforehand (`session.runs_at_once`), because
-trials that share too few CPUs wait for one another without a word.
+trials that share too few CPUs wait for one another for ever, and no error says so.
 """
 
 import logging
@@ -66,6 +66,7 @@ def run_trials(trials: Sequence[Trial], *, at_once: int, on_end: OnEnd) -> dict[
 
     def is_free(trial: Trial) -> bool:
         at_work = frozenset[str]().union(*(other.makes for other, _ in running.values()))
+        # What has been made is only read from then on, so that any number of trials may share it.
         return len(running) < at_once and not (trial.makes & at_work) - made
 
     try:
@@ -117,6 +118,7 @@ def _result(reference: Any) -> Any:
 
 def _stop(references: list[Any]) -> None:
     for reference in references:
+        # Not by force: the task gets a KeyboardInterrupt, and can close what it has opened.
         ray.cancel(reference)
     if references:
         ray.wait(references, num_returns=len(references), timeout=FAREWELL_S)

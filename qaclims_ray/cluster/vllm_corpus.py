@@ -81,6 +81,7 @@ def run_vllm_shards(
     todo = [shard for shard in shards if shard[0] not in finished]
     if not todo:
         return
+    # Called for its check only: a wrong alias is reported before vLLM loads a model.
     build.question_words(class_names, config.class_aliases)
     ray.data.DataContext.get_current().enable_progress_bars = False
     split = QuestionRows(decode, questions, class_names, config)
@@ -119,9 +120,11 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
         },
         batch_size=config.questions_per_batch,
         concurrency=config.num_actors,
+        # A question that fails becomes a row with `FAILURE`; by default it would end the whole stage.
         should_continue_on_error=True,
         prepare_multimodal_stage={"enabled": True},
         chat_template_stage={"enabled": True},
+        # vLLM makes tokens of text and image itself, and text of the tokens that it generates.
         tokenize_stage={"enabled": False},
         detokenize_stage={"enabled": False},
     )
@@ -204,6 +207,7 @@ class OpenShard:
         """Return the rows of the corpus table."""
         unread = {record.image_id for record, _ in self.failed}
         readable = tuple(record for record in self._records if record.image_id not in unread)
+        # Rows of the corpus hold no pixels, and these are gone by now.
         decoded = build.DecodedShard(readable, build.no_images(self._config.image_size), self.failed)
         asked = build.questions_of(readable, self._questions, self._class_names, self._config)
         outcomes = [

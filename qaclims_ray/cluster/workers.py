@@ -101,17 +101,19 @@ def fit_on_workers(
     filesystem, path = storage.arrow_filesystem(runs_uri)
     epochs_of = {one.artifact.fingerprint: one.epochs for one in trainings}
     rescued = rescue(runs_uri, name, epochs_of)
-    # On the driver's node: with another node would go what the driver has not read yet.
+    # On the driver's node, because with any other node news would be lost that the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = TorchTrainer(
         _work,
         train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
+        # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
+            # Failures are counted over the whole group, so every training brings its own allowance.
             failure_config=FailureConfig(max_failures=cluster.max_failures * len(trainings)),
             # The newest may be half written when a machine dies; the one before it is whole.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -120,14 +122,18 @@ def fit_on_workers(
     try:
         with _reading(news, on_position, on_epoch):
             result = trainer.fit()
+    # Train's controller is an actor: where it dies, fit() raises a RayError and no TrainingFailedError.
     except (TrainingFailedError, RayError) as error:
         raise _as_user_error(error, trainings[0].artifact.kind) from error
     finally:
         news.shutdown(force=True)
+    # Not from Result.metrics: these come only from reports with a checkpoint that the controller took note of.
     if isinstance(result.return_value, QaclimsError):
         raise result.return_value
     if unfinished := [one.label for one in trainings if one.artifact.current() is None]:
         raise ResourceError(f"the training of {unfinished[0]} ended without a network; run the same command again")
+    # The networks are artefacts now, and the checkpoints are not needed any more. A rescued one lies in its run's
+    # folder.
     for done in {name, *(uri.split("/")[-2] for uri in rescued.values())}:
         storage.remove_tree(storage.join(runs_uri, done))
 
@@ -144,14 +150,15 @@ def _work(loop_config: dict[str, Any]) -> Any:
     try:
         train_group(
             loop_config["trainings"],
-            # An epoch is waited for, so that none is lost where the worker is killed right after it.
+            # This waits until the epoch has arrived, so that none is lost when the worker is killed right after it.
             RayContext(news.put),
-            # A position is not: the next one says all that this one does.
+            # This does not wait: a position that gets lost is made good by the next one.
             lambda index, steps: notes.put_nowait.remote((index, steps)),
             rescued=loop_config["rescued"],
         )
     except ResourceError:
-        # The trouble of one machine, such as a full disk: the other ranks wait for this one until Ray ends them.
+        # This is the trouble of one machine, such as a full disk. The worker has to fail: the other ranks wait for it
+        # in a collective until Ray ends the group.
         raise
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.

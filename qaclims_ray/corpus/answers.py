@@ -48,6 +48,7 @@ def noun_lemma(answer: str) -> str:
     """
     # Without the dictionary's guesses for unknown words: WordNet has none, and "lying down" is no plural.
     lemmas = getLemma(answer, "NOUN", lemmatize_oov=False)
+    # Of several lemmas NLTK's lemmatiser takes the shortest too.
     return min(lemmas, key=len) if lemmas else answer
 
 

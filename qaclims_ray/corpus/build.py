@@ -176,6 +176,7 @@ def _try_to_ask(images: Tensor, ask: Ask, asked: list[list[str]]) -> list[list[s
             f"the VQA model ran out of memory on {len(images)} images ({error}); "
             "lower corpus.questions_per_batch or corpus.images_per_shard"
         ) from error
+    # These are not about one image: they would come for any other too.
     except (ModelError, ConfigError, ResourceError):
         raise
     except Exception as error:  # whatever a model does on one bad image: it becomes a row that says so

@@ -16,8 +16,8 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError
 
 PLAN_NAME = "_plan.json"
-"""The underscore hides it from readers that take a folder of Parquet files as one table."""
-"""Name of the file that says which shards there must be."""
+"""Name of the file that says which shards there must be. The underscore hides it from readers that take a folder of
+Parquet files as one table."""
 NO_QUESTION = -1
 """``question_index`` of the row that stands for an image that could not be read or answered."""
 
@@ -92,6 +92,7 @@ def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
         if shard_name(index) not in names or not _is_good(storage.join(uri, shard_name(index)), plan)
     ]
     if missing:
+        # The corpus counts as finished while its meta is there.
         _remove(uri, [artifacts.META_NAME])
     return missing
 
@@ -115,6 +116,7 @@ def read_corpus(uri: str) -> pd.DataFrame:
     if foreign := sorted(set(found) - set(expected)):
         raise ArtifactError(f"the corpus at {uri} holds files of something else, e.g. {foreign[0]}; {_AGAIN}")
     tables = [_read_shard(storage.join(uri, name), plan["fingerprint"]) for name in expected]
+    # A data set without labels has no shard, and pyarrow refuses to join an empty list of tables.
     corpus = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
     repeated = corpus[corpus.duplicated(_KEY)]
     if len(repeated):

@@ -192,6 +192,7 @@ def source_hash() -> str:
 
 def plain(value: Any) -> Any:
     """Return config dataclasses, and containers of them, as plain JSON types."""
+    # Through JSON, so that settings compare with those of a meta that was read: tuples, for one, become lists.
     return json.loads(json.dumps(value, default=_encode))
 
 

@@ -19,6 +19,14 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError
 
 
+def label_matrix(manifest: Manifest) -> Float[Tensor, "image class"]:
+    """Return 1 where an image of a manifest shows a class and 0 elsewhere."""
+    matrix = torch.zeros(len(manifest.records), len(manifest.class_names))
+    for row, record in enumerate(manifest.records):
+        matrix[row, list(record.labels)] = 1.0
+    return matrix
+
+
 class TrainingItem(TypedDict):
     """One training image."""
 
@@ -45,12 +53,13 @@ class ImageLabelDataset(Dataset[TrainingItem]):
         self._augment = augment
         self._mean, self._std = mean, std
         self._seed = seed
-        self._labels = manifest.label_matrix()
+        self._labels = label_matrix(manifest)
         # Shared memory: loading processes that outlive an epoch must see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
+        # An unpickled copy has memory of its own, which its loading processes have to share.
         self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -129,5 +138,6 @@ class GlobalBatchSampler:
 
 def seed_of(purpose: str, *parts: int) -> int:
     """Return a 63-bit seed from a purpose and integers; other parts give an unrelated seed."""
+    # Not hash(): Python's own differs from process to process.
     digest = hashlib.sha256("/".join([purpose, *map(str, parts)]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -52,6 +52,7 @@ def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode == "P" and "transparency" in picture.info:
+        # Straight to RGB, PIL warns of a palette whose transparency is given as bytes.
         picture = picture.convert("RGBA")
     return _to_tensor(picture.convert("RGB"))
 
@@ -147,7 +148,7 @@ def training_crop(
         pixels = _random_crop(pixels, augment.crop_px, generator)
     if augment.erasing_probability:
         with torchvision_draws_from(generator):
-            # torchvision's own annotation forgets the word that its documentation gives.
+            # torchvision's documentation allows "random", its annotation does not.
             erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
             pixels = erase(pixels)
     return pixels

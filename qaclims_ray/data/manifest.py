@@ -12,9 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
@@ -110,25 +107,19 @@ class Manifest:
         Pixels are known by URI and size only: a file that is replaced under its own name goes unseen.
         """
         content = [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
+        # Data sets with a background keep the fingerprint that they had before this field existed.
         return artifacts.fingerprint_of(content if self.has_background else [*content, "no background"])
-
-    def label_matrix(self) -> Float[Tensor, "image class"]:
-        """Return 1 where an image shows a class and 0 elsewhere."""
-        matrix = torch.zeros(len(self.records), len(self.class_names))
-        for row, record in enumerate(self.records):
-            matrix[row, list(record.labels)] = 1.0
-        return matrix
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:
     """Return the counts worth a look: images by split and class, images without label, masks, notes."""
     splits = Counter(split for record in manifest.records for split in record.splits)
-    per_class = manifest.label_matrix().sum(0).int().tolist()
+    shown = Counter(label for record in manifest.records for label in record.labels)
     return {
         "content": manifest.fingerprint(),
         "num_images": len(manifest.records),
         "images_by_split": dict(sorted(splits.items())),
-        "images_by_class": dict(zip(manifest.class_names, per_class, strict=True)),
+        "images_by_class": {name: shown[class_id] for class_id, name in enumerate(manifest.class_names)},
         "images_without_label": sum(not record.labels for record in manifest.records),
         "images_with_mask": sum(record.mask_uri is not None for record in manifest.records),
         "has_background": manifest.has_background,

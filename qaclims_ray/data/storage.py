@@ -81,6 +81,7 @@ def exists(uri: str) -> bool:
         ResourceError: when the store refuses or does not answer.
     """
     filesystem, path = resolve(uri)
+    # fsspec remembers listings, and another process may have written since.
     filesystem.invalidate_cache()
     with _reaching(uri):
         return bool(filesystem.exists(path))
@@ -147,6 +148,7 @@ def listing_fingerprint(uri: str) -> str:
         raise DataError(f"there is no file below {uri}; give the folder of the data set")
     digest = hashlib.sha256()
     for name, info in sorted(found.items()):
+        # Each file system has its own mark of a change.
         time = info.get("mtime") or info.get("ETag") or info.get("LastModified") or info.get("updated")
         digest.update(f"{name} {info.get('size')} {time}\n".encode())
     return digest.hexdigest()[:16]
@@ -206,10 +208,13 @@ def publishing(uri: str) -> Iterator[str]:
                 local_path = os.path.join(folder, "file")
                 yield local_path
                 with _reaching(uri):
+                    # A store shows an object when all of it has arrived, and not before.
                     filesystem.put_file(local_path, path)
                 filesystem.invalidate_cache()
         else:
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            # In the same folder, because a file can be renamed in one step within a file system only. The random part
+            # keeps two processes apart that write the same file.
             partial = f"{path}.partial-{uuid.uuid4().hex[:8]}"
             try:
                 yield partial

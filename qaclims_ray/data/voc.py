@@ -201,6 +201,7 @@ def _raw_images(
     clean, augmented, context = (
         _by_stem(storage.list_files(storage.join(root, folder), ".png")) for folder in (*_MASK_FOLDERS, _CONTEXT_FOLDER)
     )
+    # The un-augmented mask where both are there (E4).
     masks = {**augmented, **clean}
     members: dict[str, list[str]] = {}
     for split, ids in splits.items():

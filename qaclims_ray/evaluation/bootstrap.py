@@ -86,6 +86,7 @@ def _draws(
         size = min(at_once, num_resamples - start)
         drawn = generator.integers(num_images, size=(size, num_images))
         cells = (drawn + num_images * np.arange(size)[:, None]).ravel()
+        # How often each image is drawn, not which: a resample's sums are then one row of a matrix product.
         yield np.bincount(cells, minlength=size * num_images).reshape(size, num_images).astype(np.float64)
 
 

@@ -173,7 +173,7 @@ class ThresholdSweep:
         if num_maps:
             foremost, bins = foremost_class(maps, self._edges)
             self.score_counts += torch.bincount(bins.flatten(), minlength=num_bins)
-        else:  # every pixel is background at every threshold: bin 0, of whichever class
+        else:  # every pixel is background at every threshold: bin 0, and it does not matter of which class
             foremost = bins = torch.zeros(maps.shape[1:], dtype=torch.int64)
         if label_map is None:
             return None

@@ -1,7 +1,8 @@
 """Choosing the background threshold without pixel labels.
 
 The best threshold of a sweep is found with the masks that weak supervision is meant to do without. What every run
-has is the histogram of its own scores, summed over images in the same pass that scores them.
+has is the histogram of its own scores, summed over images in the same pass that scores them. On the miniature it is no
+good choice for RITC's CAMs, which are peaked: it takes about 0.37 where 0.03 is best (docs/log.md, 2026-11-20).
 """
 
 from collections.abc import Sequence
@@ -33,5 +34,6 @@ def otsu_index(histogram: Int64[Tensor, " bin"], thresholds: Sequence[float]) ->
     centres: Float64[Tensor, " bin"] = (edges[1:] + edges[:-1]) / 2
     share = histogram.double() / histogram.sum()
     below, moment = share.cumsum(0)[:-1], (share * centres).cumsum(0)
+    # Otsu's criterion with the means multiplied out. With nothing on one side it is 0 / 0, which has to count as 0.
     spread = (moment[-1] * below - moment[:-1]) ** 2 / (below * (1 - below)).clamp_min(1e-12)
     return int(spread.argmax())

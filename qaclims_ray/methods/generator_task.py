@@ -40,6 +40,7 @@ def generator_task(
         finish: see `Task`.
     """
     if scope == "head":
+        # Weights only: the backbone stays in training mode, stochastic depth included, as in the released code (S3).
         for parameter in network.backbone_parameters():
             parameter.requires_grad_(False)
     return Task(

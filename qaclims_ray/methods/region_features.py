@@ -120,7 +120,7 @@ class Regions:
         cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
         large_cam = resize_bilinear(cam.unsqueeze(1), clip.image_size, antialias=options.antialias).squeeze(1)
         if options.mask == "minmax":
-            # Both resolutions are scaled: FAT's maximum may come from either (R4), and is one of masks, not raw maps.
+            # Both resolutions are scaled, since FAT's maximum may come from either (R4) and has to be a mask's.
             cam, large_cam = (min_max(each, epsilon=options.epsilon) for each in (cam, large_cam))
         maximum = cam_maximum(large_cam if options.max_at == "clip" else cam)
         is_foreground = foreground_mask(large_cam, maximum, omega=options.omega)

@@ -130,7 +130,7 @@ def crop_regions(regions: RegionPictures, masks: Bool[Tensor, "region height wid
     def crop(pictures: Tensor) -> Tensor:
         return roi_align(pictures, boxes, (height, width), sampling_ratio=1, aligned=True)
 
-    # Enlarging has made grey values of the mask's edge: what a region touches belongs to it.
+    # Enlarging makes grey values at the mask's edge. Every pixel that the region touches counts as part of it.
     token_mask = None if regions.token_mask is None else (crop(regions.token_mask) > 0).to(regions.token_mask.dtype)
     return RegionPictures(pixels=crop(regions.pixels), token_mask=token_mask)
 

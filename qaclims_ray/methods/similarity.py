@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 LOWEST, HIGHEST = 1e-4, 0.9999
-"""What a cosine is clamped to, so that neither log(s) nor log(1 - s) runs away."""
+"""What a cosine is clamped to, so that log(s) and log(1 - s) are finite."""
 
 
 def cosine(left: Float[Tensor, "*rows dim"], right: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

@@ -1,7 +1,7 @@
 """What one worker is given for one phase of a method: everything it may need, loaded when it is asked for.
 
-Like ``method.py`` this module is read wherever settings are, so what is heavy is imported where it is used; hence the
-return types that say nothing, and the docstrings that say what comes back.
+Like ``method.py`` this module is read wherever settings are, so what is heavy is imported where it is used. Return
+types are therefore `Any`, and docstrings say what comes back.
 """
 
 import functools
@@ -114,6 +114,7 @@ class Workbench:
             case "clip_score":
                 return functools.partial(
                     clip_score,
+                    # A data set of its own: rating sets the epoch to 0, and the training's crops must not follow.
                     dataset=ImageLabelDataset(setup.manifest, recipe.augment.light(), mean, std, recipe.seed),
                     regions=Regions(clip=self.clip, options=options, image_mean=mean, image_std=std),
                     class_texts=self.class_texts,

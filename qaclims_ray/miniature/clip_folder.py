@@ -63,7 +63,8 @@ def folder_config(shape: ClipShape) -> dict:
                 "width": shape.text_width,
                 "heads": shape.text_heads,
                 "layers": shape.text_layers,
-                # any non-empty name makes open_clip read the tokenizer from the folder
+                # Any name makes open_clip read the tokenizer from the folder; without one it takes OpenAI's,
+                # whose tokens go far beyond this vocabulary.
                 "hf_tokenizer_name": "miniature-clip",
                 "tokenizer_kwargs": {"clean": "whitespace"},
             },
@@ -83,6 +84,7 @@ def build_clip(shape: ClipShape, *, seed: int) -> tuple[open_clip.CLIP, nn.Param
     """Build the untrained model and its mask tokens (depth, patch, width); the global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # ln 10, a temperature of 0.1; open_clip would start at 0.07.
         model = open_clip.CLIP(**folder_config(shape)["model_cfg"], init_logit_scale=2.302585)
         num_patches = (IMAGE_SIZE // shape.patch_size) ** 2
         mask_embedding = nn.Parameter(0.02 * torch.randn(shape.mask_depth, num_patches, shape.width))

@@ -114,6 +114,7 @@ class ClipBatch:
 
 def draw_batch(data: SceneTensors, settings: ClipPretrainingSettings, *, seed: int, step: int) -> ClipBatch:
     """Draw the batch of one step; it depends on the data, the settings, the seed and the step only."""
+    # A factor beyond all steps, so that no two seeds share a generator.
     generator = torch.Generator().manual_seed(1_000_003 * seed + step)
     index = torch.randint(len(data.images), (settings.batch_size,), generator=generator)
     pixels, things = normalise(data.images[index]), data.things[index].long()
@@ -124,6 +125,7 @@ def draw_batch(data: SceneTensors, settings: ClipPretrainingSettings, *, seed: i
     patch_px = settings.shape.patch_size
     side = things.shape[-1] // patch_px
     is_on = patches_on(token_mask, (patch_px, patch_px)).view(-1, 1, side, side)
+    # The token mask hides whole patches, so the visible area is counted by patches too.
     is_on = is_on.repeat_interleave(patch_px, 2).repeat_interleave(patch_px, 3)  # (region, 1, height, width)
     visible = visible_area(things, mask * is_on, NUM_STUFF + NUM_CLASSES)
     captions = draw_captions(np.random.default_rng((CLIP_STREAM, seed, step)))

@@ -100,6 +100,7 @@ def _row(similarity: Float[Tensor, "region text"], class_id: Int[Tensor, " regio
     index = torch.arange(len(similarity))
     classes = similarity[:, :NUM_CLASSES]
     others = classes.clone()
+    # Below any cosine.
     others[index, class_id] = -2.0
     stuff = 2 * NUM_CLASSES
     values = {

@@ -52,6 +52,7 @@ def _one_object(
     """Mask of one of the picture's objects, chosen at random (of two: the lower or the higher class)."""
     objects = torch.where(things >= NUM_STUFF, things, 0).flatten(1)
     highest = objects.amax(1)
+    # Higher than any thing, so that stuff is never the lowest.
     lowest = torch.where(objects > 0, objects, 999).amin(1)
     chosen = torch.where(_uniform(generator, len(things)) < 0.5, highest, lowest)
     return (things == chosen[:, None, None]).float()
@@ -120,6 +121,7 @@ def _soften(
     def draw() -> Tensor:
         return _uniform(generator, len(mask), 1, 1, 1)
 
+    # Without the padding's zeros, or masks would fade towards the picture's edge.
     blurred = F.avg_pool2d(mask, _BLUR_PX, 1, _BLUR_PX // 2, count_include_pad=False)
     mask = torch.where(draw() < 0.5, blurred, mask)
     ceiling = torch.where(draw() < 0.5, 1.0, 0.35 + 0.65 * draw())

@@ -225,6 +225,7 @@ def answer_loss(
         answer = answers[pair, column]
         start, end = torch.full_like(answer, config.bos_token_id), torch.full_like(answer, config.sep_token_id)
         text = torch.stack([start, answer, end], dim=1)
+        # transformers shifts the labels itself: what is learned is the answer and the end token.
         output = model.text_decoder(
             input_ids=text, encoder_hidden_states=question_states, labels=text, reduction="mean"
         )

@@ -87,6 +87,7 @@ def load_backbone_weights(backbone: nn.Module, uri: str, *, setting: str = "cam_
     own = backbone.state_dict()
     heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()
     head = {"fc", "classifier", "head"} | set([heads] if isinstance(heads, str) else heads)
+    # Old files lack batch norm's counter, which is read only where its momentum is None.
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     surplus = [name for name in weights if name not in own and name.rsplit(".", 1)[0] not in head]
     misshapen = [

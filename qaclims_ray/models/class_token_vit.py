@@ -93,8 +93,8 @@ def build_vit(config: CamNetConfig) -> VisionTransformer:
 def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int, int]) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid of patches to another grid, bicubic.
 
-    The released code resizes by the factor (cells + 0.1) / side against rounding errors, and the factor, not the
-    size, places the samples; so it is here.
+    The released code resizes by the factor (cells + 0.1) / side, so that rounding loses no cell. The factor also says
+    where the samples lie, so it is kept here.
 
     Args:
         positions: row by row.
@@ -112,9 +112,11 @@ def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int
 
 def _run_block(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run a timm block and return its tokens, its attention maps and the attention's output."""
+    # Nothing else is in such a block: `_is_plain` refuses ViTs with more parts.
     attention = block.attn
     qkv = attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1))
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (batch, head, token, channel) each
+    # Written out: timm's fused attention does not hand out its maps.
     weights = (query * attention.scale @ key.transpose(2, 3)).softmax(dim=-1)
     output = attention.proj((weights @ value).transpose(1, 2).flatten(2))  # (batch, token, dim)
     tokens = tokens + block.drop_path1(output)

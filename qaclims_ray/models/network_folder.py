@@ -31,6 +31,7 @@ def save_network(net: nn.Module, config: Any, folder: str, **description: int | 
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"config": dataclasses.asdict(config), **description}
     Path(folder, CONFIG_NAME).write_text(json.dumps(content, indent=2))
+    # safetensors refuses tensors that are not contiguous.
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(weights, Path(folder, WEIGHTS_NAME))
 

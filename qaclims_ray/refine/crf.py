@@ -126,7 +126,9 @@ def _mean_field(
     """
     shape = energies.shape
     unary = energies.movedim(1, 0).flatten(1)  # (label, point)
+    # The votes of all labels together are the same in every iteration.
     all_votes = _votes(kernels, torch.ones_like(unary[:1]))
+    # Over the last label, label k has v_k less the last one's votes, which are all_votes less the sum of v.
     bias = unary[-1] - unary[:-1] - all_votes
     probabilities = (-unary).softmax(0)
     for _ in range(iterations):

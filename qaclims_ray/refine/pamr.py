@@ -100,7 +100,8 @@ def _neighbour_weights(
     """Weigh each pixel's neighbours by colour; the weights of a pixel sum to one."""
     total, squares, num_neighbours = torch.zeros_like(image), torch.zeros_like(image), 0
     for neighbour in _neighbours(image, dilations):
-        # Differences to the pixel itself, whose own is zero: large grey levels cannot cancel each other out.
+        # The variance is computed from differences to the pixel itself: squares of grey levels would cancel each other
+        # out and leave few digits.
         difference = neighbour - image
         total += difference
         squares.addcmul_(difference, difference)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qaclims_ray.errors import ConfigError
 
+# Keys are 64-bit integers, and a step on from the highest key must not overflow.
 MAX_KEY = 2**62
 MAX_ENTRIES = 2**31 - 1
 """Tables count in 32 bits: gathering with them is faster than with 64, and they take half the memory."""
@@ -84,6 +85,7 @@ def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
     quotients, ranks, offsets = _nearest_simplex(elevated)
     group = torch.arange(groups, device=features.device).repeat_interleave(points)
     strides, keys = _corner_keys(quotients, ranks, group)
+    # From here on only keys count: equal ones are one vertex, in whatever simplex they were met.
     vertices, order, starts, vertex_keys = _number_vertices(keys)
     weights = _barycentric(offsets, ranks)
     return Lattice(
@@ -135,13 +137,15 @@ def _nearest_simplex(
     scaled = elevated / num_corners
     nearest = scaled.round()
     offsets = scaled - nearest
+    # The sum says by how many steps the rounded point misses the hyperplane; all ranks are shifted by it.
     ranks = nearest.sum(0).to(torch.int16).repeat(num_corners, 1)
     for first in range(num_corners):
         for second in range(first + 1, num_corners):
+            # Of equal offsets the lower axis comes first, so that ranks are a permutation in any case.
             is_less = offsets[first] < offsets[second]
             ranks[first] += is_less
             ranks[second] += ~is_less
-    # A rounded point may miss the hyperplane by some steps; the axes that were rounded the most go back.
+    # Ranks outside belong to the axes that were rounded the most; these go one step back.
     step: Int16[Tensor, "corner point"] = (ranks < 0).to(torch.int16) - (ranks >= num_corners).to(torch.int16)
     return nearest.to(torch.int64) + step, (ranks + step * num_corners).to(torch.int64), offsets - step
 
@@ -152,6 +156,7 @@ def _barycentric(
     """Return the share of each corner, by remainder: the steps between the offsets in rising order."""
     rising = torch.empty_like(offsets).scatter_(0, ranks, offsets).flip(0)
     weights = rising - rising.roll(1, 0)
+    # roll has put the highest offset before the lowest; there it lies one whole step further down.
     weights[0] += 1
     return weights
 

@@ -53,7 +53,7 @@ class Maps:
     """Background score: a pixel whose highest score exceeds it shows a class."""
 
     def refined(self, cams: Sequence[ImageCam], border: float) -> "Maps":
-        """Return a step's result; where there is no background, no step brings one."""
+        """Return a step's result; a data set without a background stays without one."""
         return Maps(cams, background_score(border, has_background=self.border != NO_BACKGROUND))
 
 

@@ -2,7 +2,7 @@
 
 The rule of "Segment Anything Model Enhanced Pseudo Labels for Weakly Supervised Semantic Segmentation" (Chen et al.
 2023), which the SAM rows of the SemPLeS paper build on: a mask belongs to a class that fills it, or whose seed it
-holds. SAM knows edges but no classes, seeds know classes but no edges.
+holds. The edges come from SAM, the classes from the seeds.
 """
 
 import dataclasses

@@ -109,6 +109,7 @@ def generate_masks(
         points_per_batch=config.points_per_batch,
         pred_iou_thresh=config.min_predicted_iou,
         stability_score_thresh=config.min_stability,
+        # transformers removes duplicates by this threshold even where there are no crops.
         crops_nms_thresh=config.max_overlap,
     )
     # Non-maximum suppression hands them back in the order of their scores.

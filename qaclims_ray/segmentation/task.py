@@ -194,6 +194,7 @@ def sets_step(network: nn.Module, batch: dict[str, Tensor], *, parts: int, world
     all_labels = batch["labels"].to(batch["image"].device, non_blocking=True)
     images, labels = batch["image"].tensor_split(parts), all_labels.tensor_split(parts)
     sizes = all_reduce_sum(torch.tensor([float(len(image)) for image in images], device=batch["image"].device))
+    # Workers' shares of a part add up to the mean over its images of all workers, so it weighs by their number.
     weights = sizes / sizes.sum()
 
     def loss_of(part: int) -> Tensor:

@@ -127,6 +127,7 @@ class TextBank:
             ArtifactError: when the bank lacks a pair.
         """
         device = self.features.device
+        # Lengths are looked up on the CPU: on a GPU reading the longest would wait for it at every step.
         rows_on_cpu = torch.tensor(self.rows(image_ids, class_ids), dtype=torch.long)
         rows = rows_on_cpu.to(device)
         counts = self.num_background[rows_on_cpu]

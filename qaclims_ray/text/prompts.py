@@ -109,6 +109,7 @@ def pair_prompts(corpus: pd.DataFrame | None, manifest: Manifest, text: TextConf
     prompts = []
     for record in manifest.records:
         for class_id in record.labels:
+            # An image that failed in the corpus still has its class name.
             found = answers.get((record.image_id, class_id), PairAnswers())
             own = fixed.get(class_id, ())
             prompts.append(_prompts_of(record, class_id, words[class_id], found, own, manifest.class_names, text))
@@ -222,7 +223,7 @@ def shuffle_within_class(answers: Mapping[_Pair, PairAnswers], seed: int) -> dic
     shuffled: dict[_Pair, PairAnswers] = {}
     for class_id, image_ids in images_of_class.items():
         order = np.random.default_rng([seed, class_id]).permutation(len(image_ids))
-        # One cycle through all images of the class: nobody meets himself.
+        # One cycle through all images of the class, so that none gets its own answers.
         for receiver, giver in zip(order, np.roll(order, 1), strict=True):
             shuffled[image_ids[receiver], class_id] = answers[image_ids[giver], class_id]
     return shuffled

@@ -44,8 +44,10 @@ KEY_TAG = "qaclims.key"
 PARENT_TAG = "mlflow.parentRunId"
 RECORD_NAME = "tracking.json"
 """File in the output folder that says which run tracks it."""
+# What MLflow takes in one batch.
 _MAX_METRICS = 1000
 _MAX_PARAMS_TAGS = 100
+# Errors that come again however often a call is sent. After any other the call is sent again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 _log = logging.getLogger(__name__)
 
@@ -262,6 +264,7 @@ class Delivery:
         for start in range(0, len(metrics), _MAX_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
         for entry in entries:
+            # Several processes that died may have left the same step, each in a journal of its own.
             if "adopted" in entry and entry["step"] is not None:
                 for name in entry["values"]:
                     self._steps[run_id, name].add(entry["step"])

@@ -1,8 +1,8 @@
 """Calls to a tracking server that outlive the server: a journal on disk and a thread that delivers it in order.
 
 Every call is written to the journal before it is sent, so neither a server that goes away nor a process that is killed
-loses one; the journal of a dead process is taken over by the next that opens the folder. Delivery is at least once;
-the receiver makes it once.
+loses one; the journal of a dead process is taken over by the next that opens the folder. A call may be sent twice; the
+receiver stores it once.
 """
 
 import contextlib
@@ -129,6 +129,7 @@ class Outbox:
                 self._changed.wait(0.1)
                 if self.num_waiting < left:
                     left, deadline = self.num_waiting, time.monotonic() + timeout_s
+                # Only an attempt that has failed since: an earlier one says nothing about the server as it is now.
                 if self.is_away and self._attempts > attempts:
                     break
             return self.num_waiting
@@ -196,6 +197,7 @@ class Outbox:
         try:
             self._deliver(batch)
         except DeliveryRefused as error:
+            # One refused call must not take the others with it, so each is sent by itself.
             if len(batch) > 1:
                 for entry in batch:
                     self._send([entry])

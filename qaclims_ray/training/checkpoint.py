@@ -65,6 +65,7 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
     try:
         save(folder)
         save_file(tensors, Path(folder, OPTIMIZER_NAME))
+        # Progress and sizes are written last: a copy that was cut short is known by them (`epochs_kept`).
         sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()}
         Path(folder, PROGRESS_NAME).write_text(json.dumps({**content, "files": sizes}, indent=2))
     except (OSError, SafetensorError) as error:
@@ -107,6 +108,7 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
         state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
     load(folder)
     try:
+        # Momenta and the like only: rates are a function of the step.
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint at {folder} does not fit the optimiser: {error}") from None

@@ -86,6 +86,7 @@ class LocalContext:
         finally:
             shutil.rmtree(checkpoint_dir, ignore_errors=True)
         shutil.rmtree(self._previous, ignore_errors=True)
+        # A folder cannot be replaced in one step. The old one moves aside first, where `latest_checkpoint` finds it.
         if self._latest.is_dir():
             self._latest.rename(self._previous)
         arriving.rename(self._latest)
@@ -106,9 +107,10 @@ def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Fl
     """Put the rows of all workers together, those of rank 0 first: each fills its part of a table, and tables add up.
 
     Args:
-        rows: this worker's rows, on the CPU; a worker may have none, but then not even their width needs to be right.
+        rows: this worker's rows, on the CPU. A worker may have none; their width is not read then.
         context: this worker.
     """
+    # Not all_gather: it wants tensors of one shape, and workers have different numbers of rows.
     sizes = torch.zeros(context.world_size, dtype=torch.int64)
     sizes[context.rank] = len(rows)
     widths = torch.zeros(context.world_size, dtype=torch.int64)
@@ -124,6 +126,7 @@ def gather_rows(rows: Float[Tensor, "row column"], context: WorkerContext) -> Fl
 def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
     """Sum a tensor over all workers; the tensor itself when there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # all_reduce writes its result into its argument.
         value = value.clone()
         torch.distributed.all_reduce(value)
     return value

@@ -94,9 +94,11 @@ class GroupContext:
             last = self._training.epochs
             try:
                 self._write_note(checkpoint_dir)
+                # A phase that learns nothing reports once, and names no epoch.
                 if metrics.get("epoch", last) == last:
                     self._deliver(checkpoint_dir)
             except ResourceError:
+                # The worker's context never gets to remove it, and the disk may be full.
                 shutil.rmtree(checkpoint_dir, ignore_errors=True)
                 raise
         self._worker.report(metrics, checkpoint_dir)

@@ -104,11 +104,15 @@ def fit(
         ConfigError: when the loss stops being a finite number.
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
+    # In one piece, because a resumed training has to repeat these steps in this order.
     optim, network = task.optim, task.network.to(context.device)
     sampler = GlobalBatchSampler(len(task.dataset), optim.batch_size, context.rank, context.world_size, seed)
     if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
+        # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part of
+        # timm's own norm layers; torch's loses it.
         convert_sync_batchnorm(network)
     optimizer = build_optimizer(task.groups, optim)
+    # What a checkpoint has to agree with. The number of workers is not among it, because it does not change the update.
     settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset), task.identity])
     selection = Selection(task.score, task.save) if task.score is not None else None
     progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=settings), context)
@@ -123,12 +127,17 @@ def fit(
         loader = _loader(task, sampler, loader_workers, context)
         meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
         steps = (epoch + 1) * len(sampler)
+        # The state of generators is not saved. An epoch that goes on from its middle gets a seed of its own; with the
+        # epoch's seed its steps would draw what the first ones have drawn already.
         with seeded(seed_of("training", seed, epoch, context.rank, *([skipped] if skipped else [])), context.device):
+            # In every epoch: a rating puts the network back into training mode as a whole, fixed batch norm included.
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 result = _take_step(task, wrapped, batch, optimizer, context)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
+                # Asking is a barrier over all workers, so it is done now and then. After an epoch's last step a
+                # checkpoint comes in any case.
                 if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
                     _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
         metrics = _require_finite(meter.epoch_metrics(), epoch)
@@ -177,6 +186,7 @@ def _keep(
     context: WorkerContext,
 ) -> Progress:
     """Rate the network where an epoch is chosen, save a checkpoint, report it; return the progress as reported."""
+    # Not a TemporaryDirectory: Ray uploads the folder after `report` has returned, and removes it then.
     folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
     if selection is not None:
         done = dataclasses.replace(done, metrics=done.metrics | selection.update(folder, best_score))
@@ -223,6 +233,8 @@ def wrap_network(network: nn.Module, precision: str, context: WorkerContext) -> 
     # accelerate keeps one state per process; another precision (a second training here) would be refused.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
+        # Left alone, accelerate takes a worker without a GPU for the only process, and the copies of the network drift
+        # apart.
         cpu=context.device.type == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
@@ -248,6 +260,7 @@ def _set_training_mode(network: nn.Module, freeze_batch_norm: bool) -> None:
     network.train()
     if freeze_batch_norm:
         for module in network.modules():
+            # Private, but the only base that all batch norms share, SyncBatchNorm and timm's among them.
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
@@ -257,12 +270,15 @@ def _update(
 ) -> None:
     # DDP averages gradients over workers; shares have to add up.
     (result.loss * world_size).backward()
+    # The gradients are those of the global batch by now, equal on all workers; so clipping does not depend on their
+    # number.
     if clip_grad_norm is not None:
         nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], clip_grad_norm)
     optimizer.step()
 
 
 def _require_finite(metrics: dict[str, float], epoch: int) -> dict[str, float]:
+    # Looked at once an epoch: at every step it would wait for the device.
     if not math.isfinite(metrics["loss"]):
         raise ConfigError(
             f"the loss became {metrics['loss']} in epoch {epoch + 1}: lower optim.lr, set optim.clip_grad_norm or add "

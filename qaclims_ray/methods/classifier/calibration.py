@@ -45,6 +45,7 @@ def calibrate(
     share = Subset(dataset, range(context.rank, len(dataset), context.world_size))  # type: ignore[arg-type]
     loader = DataLoader(share, batch_size=batch_size, num_workers=loader_workers)
     classes, values = _present_logits(network, loader, context.device)
+    # All workers' values together: a quantile cannot be put together from the workers' quantiles.
     table = gather_rows(torch.cat([classes[:, None].float(), values], dim=1), context)
     classes, values = table[:, 0].long(), table[:, 1:]
     scale, shift = affine_from_quantiles(classes, values, network.classifier.out_channels)

@@ -51,6 +51,7 @@ def train_classifier(
         network = build_mask_generator(
             replace(cam_net, weights=cam_net.weights if weights is None else weights), setup.num_classes
         )
+    # What is stored is the setting as it was given, not the place where this machine keeps the file.
     network.config = cam_net
     dataset = setup.images()
     num_images = images_per_step(classifier.optim, len(dataset))

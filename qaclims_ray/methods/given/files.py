@@ -195,6 +195,7 @@ def _converted(record: ImageRecord, given: _Given, config: CamConfig) -> ImageCa
     if config.store != "grid":
         full = maps_at(maps, size, is_normalised=given.is_ours)
     if config.store != "full":
+        # Each small map is divided by its own maximum, as those of our own CAMs are.
         grid = maps_at(maps, grid_size(*size, config.grid_stride), is_normalised=False)
     return ImageCam(record.image_id, record.labels, full, grid, record.height, record.width)
 

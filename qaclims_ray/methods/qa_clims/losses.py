@@ -106,12 +106,13 @@ def background_contrast(
     to_foreground, to_background = _similarities(regions, foreground, background, is_background)
     num_texts = is_background.sum(dim=1)
     has_text = num_texts > 0
-    # A pair without text takes a harmless stand-in before the logarithm: masking afterwards would leave 0 * NaN.
+    # A pair without text gets harmless numbers before the logarithm. Masked afterwards, its gradient would be 0 * NaN.
     counted = num_texts.clamp(min=1).to(to_background.dtype)
     if pool == "exp_mean":
         pooled = to_background.sum(dim=1) / counted / temperature
     else:
         stand_in = is_background | ~has_text.unsqueeze(1)
+        # Nothing to take a logarithm of. The zero still depends on the network, as DDP needs it (R21).
         if not stand_in.shape[1]:
             return to_foreground * 0
         pooled = (to_background / temperature).masked_fill(~stand_in, -torch.inf).logsumexp(dim=1) - counted.log()

@@ -154,8 +154,8 @@ def ritc_step(
     )
     if refining is None:
         return result
-    # Not one more term of Eq. 1: its weight goes in before the division, which rounds differently, and recorded
-    # figures have it so.
+    # Added here, and not as one more term of Eq. 1: its weight goes in before the division. That rounds differently,
+    # and recorded figures were made so.
     return replace(
         result,
         loss=result.loss + ritc.prompt_weight * refinement.sum() / per_pair,
@@ -201,6 +201,7 @@ def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
     is_learned = torch.ones_like(pairs.class_id, dtype=torch.bool).unsqueeze(1)
     return replace(
         pairs,
+        # It comes behind the padding, which does no harm: `is_background` says which rows are texts, not their place.
         background=torch.cat([pairs.background, learned.to(pairs.background.dtype)], dim=1),
         is_background=torch.cat([pairs.is_background, is_learned], dim=1),
     )

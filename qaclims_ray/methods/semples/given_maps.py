@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage
+from qaclims_ray.data.datasets import label_matrix
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
@@ -49,7 +50,7 @@ class WholeImages(Dataset[GivenItem]):
             size: side of CLIP's input in pixels.
             antialias: smooth when shrinking.
         """
-        self._records, self._labels, self._maps_of = manifest.records, manifest.label_matrix(), maps_of
+        self._records, self._labels, self._maps_of = manifest.records, label_matrix(manifest), maps_of
         self._mean, self._std = (torch.tensor(v).view(3, 1, 1) for v in (cam_net.image_mean, cam_net.image_std))
         self._size, self._antialias = size, antialias
         self.set_epoch(0)

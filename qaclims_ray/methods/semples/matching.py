@@ -86,6 +86,8 @@ def region_options(semples: SemplesConfig, *, epsilon: float) -> RegionOptions:
         mask=semples.mask,
         epsilon=epsilon,
         omega=semples.omega,
+        # SemPLeS itself has no threshold. Where one is set, the binary map cuts pixels as in QA-CLIMS's printed
+        # formula.
         mode="pixel_mask" if semples.omega > 0 else "none",
         normalisation=semples.clip_normalisation,
         antialias=semples.antialias,
@@ -187,7 +189,8 @@ def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
 
 
 def _result(terms: dict[str, Tensor], pairs: _Pairs, semples: SemplesConfig) -> StepResult:
-    # Also without pairs every term is there. Prompts' terms stand where recorded sums of joint training have them.
+    # Every term is there even without pairs, because workers add up their figures by position. The order of the weights
+    # is that in which recorded joint trainings added the terms; another one would round differently.
     weights = {
         "foreground": 1.0,
         "image": semples.prompt.image_weight,
@@ -208,7 +211,7 @@ def _identity(semples: SemplesConfig, *, with_prompts: bool) -> list[Any]:
 
 
 class _Joint(nn.Module):
-    """Mask generator and prompts under one roof, so that one optimiser and one DDP see both."""
+    """Mask generator and prompts in one module, so that one optimiser and one DDP see both."""
 
     def __init__(self, generator: MaskNetwork, prompts: LearnedPrompts) -> None:
         super().__init__()

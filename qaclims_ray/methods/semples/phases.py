@@ -49,6 +49,8 @@ def phases(recipe: Recipe, sources: Sources) -> Phases:
                 recipe, sources, semples, start=on, regions=regions, train=learn, number=number
             )
             prompts_uri = prompts.uri
+        # The released code refines from WeakTr's checkpoint again, and uses the matched network for the prompts alone
+        # (S2).
         init = start if semples.refine_init == "start" else network
         network = yield _generator_phase(recipe, sources, "refine", init, prompts, number=number)
     return Outcome(network, prompts_uri)

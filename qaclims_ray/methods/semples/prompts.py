@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.region_features import RegionOptions, Regions
@@ -91,6 +90,7 @@ def train_prompts(
     def save(folder: str) -> None:
         save_prompts(folder, prompts.vectors, **kept)
 
+    # The control with random prompts. Its artefact is made like any other, so that refinement finds one.
     if not settings.learn:
         return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
@@ -110,6 +110,7 @@ def train_prompts(
         freeze_batch_norm=True,
         identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
     )
+    # The features lie in memory, and loading processes would only copy them.
     return setup.fit(task, loader_workers=0)
 
 
@@ -215,6 +216,7 @@ def background_features(
         DataError: when no image shows a class.
     """
     share = Subset(dataset, range(context.rank, len(dataset), context.world_size))
+    # A worker whose images show no class still takes part in the exchange below, with an empty table.
     rows = [torch.zeros(0, 0)]
     with torch.no_grad(), _evaluating(network):
         for view in range(num_views):
@@ -233,15 +235,10 @@ def background_features(
     table = gather_rows(mine, context)
     if not len(table):
         raise DataError("no training image shows a class, so there is no background to learn prompts from")
-    # The workers' shares must not matter: by view, image, class.
+    # By view, image and class: the order must not depend on how images were shared out among the workers.
     keys = table[:, :3].tolist()
     table = table[sorted(range(len(keys)), key=keys.__getitem__)]
     return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=table[:, 2].long())
-
-
-def light(augment: AugmentConfig) -> AugmentConfig:
-    """Return the crops of prompt learning: no RandAugment, no erasing (S10)."""
-    return dataclasses.replace(augment, rand_augment_magnitude=0, erasing_probability=0.0)
 
 
 def start_of_prompts(

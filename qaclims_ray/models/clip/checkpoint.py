@@ -22,6 +22,7 @@ MASK_TOKENS_KEY = "mask_embedding"
 """Their key in that file."""
 
 _CHECKPOINT_MASK_TOKENS_KEY = "visual.mask_embedding"
+# Numbers that OpenAI's archives hold beside the weights; open_clip's models have no such entries.
 _OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _SHOWN_KEYS = 8
@@ -85,6 +86,7 @@ def _is_torchscript(path: Path) -> bool:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of CLIP or of OVSeg's mask-adapted CLIP."""
     weights = read_tensors(path)
+    # Saved from inside DDP.
     if all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     is_openai = any(key in weights for key in _OPENAI_KEYS)

@@ -155,8 +155,10 @@ class FrozenClip(nn.Module):
     def fingerprint(self) -> str:
         """Hash weights, mask tokens, activation, normalisation and tokenizer: what an artefact depends on."""
         digest = hashlib.sha256()
+        # GELU and QuickGELU have no weights, so weights alone do not tell such models apart.
         kinds = {type(module).__name__ for module in self.model.modules()}
         activations = sorted(name for name in kinds if "GELU" in name)
+        # A tokenizer has no fingerprint of its own; what it makes of a sentence stands for it.
         tokens = self.tokenize(["a photo of no dog, on the grass."]).tolist()
         digest.update(json.dumps([activations, self.mean, self.std, self.image_size, tokens]).encode())
         for key, value in sorted(self.state_dict().items()):
@@ -227,6 +229,7 @@ def _build(model: str, *, load_weights: bool = True) -> nn.Module:
     root = logging.getLogger()
     root.addFilter(is_about_other_things)
     try:
+        # open_clip draws initial weights, and those draws must not move what is drawn after them.
         with torch.random.fork_rng(devices=[]):
             return open_clip.create_model(model, load_weights=load_weights, pretrained_text=False)
     finally:
@@ -317,6 +320,7 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         checkpoint = read_checkpoint(path)
         if checkpoint.is_openai or checkpoint.mask_embedding is not None:
             _require_quick_gelu(model, config, str(path))
+        # A file of weights says nothing about pixels: open_clip then assumes OpenAI's mean and deviation.
         network = _build(model)
         put_weights(network, checkpoint.weights, source=str(path))
         return network, checkpoint.mask_embedding, str(path)

@@ -87,6 +87,7 @@ def encode_masked_image(
             replacement = mask_embedding[index].to(tokens.dtype)
             patches = tokens[:, 1:] * is_on + replacement * (1 - is_on)
             tokens = torch.cat([tokens[:, :1], patches], dim=1)
+    # A private method of open_clip, but it pools as this model does: class token, mean or attention.
     pooled, _ = visual._pool(tokens)
     return pooled @ visual.proj.to(pooled.dtype) if visual.proj is not None else pooled
 

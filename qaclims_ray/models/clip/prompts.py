@@ -155,7 +155,7 @@ def encode_prompts(
         return torch.cat([embedded[:, :start], vectors.to(embedded.dtype), embedded[:, end:]], dim=1)
 
     tokens = torch.tensor(template.tokens, device=embedding.weight.device).expand(len(vectors), -1)
-    # The tower looks words up exactly once, at its entrance: a hook there leaves all the rest of it as it is.
+    # The tower looks up words once, at its beginning. A hook there changes their vectors and nothing else.
     handle = embedding.register_forward_hook(insert)
     try:
         features = clip.model.encode_text(tokens)
@@ -261,7 +261,10 @@ def _laid_out(clip: FrozenClip, prefix: str, length: int) -> PromptTemplate | No
         return None
     places, sentence = _filler_places(clip, prefix, length)
     one_place, one = _filler_places(clip, prefix, 1)
+    # Most of an empty text is padding.
     padding = int(clip.tokenize([""])[0].mode().values)
+    # Without any padding even the sentence with one filler was cut: the prefix is too long, and the words are not at
+    # fault.
     if len(one_place) != 1 and padding not in one:
         return None
     if len(one_place) != 1:
@@ -272,9 +275,11 @@ def _laid_out(clip: FrozenClip, prefix: str, length: int) -> PromptTemplate | No
     start = one_place[0]
     if places != list(range(start, start + length)):
         return None
+    # What follows many fillers must be what follows one; else the end was cut off.
     rest = [[token for token in after if token != padding] for after in (sentence[start + length :], one[start + 1 :])]
     if rest[0] != rest[1] or start + length >= len(sentence):
         return None
+    # Some tokenizers drop punctuation; then the sentence without a full stop gives the same tokens.
     has_full_stop = one != clip.tokenize([_sentence(prefix, _FILLERS[0], 1)[:-1]])[0].tolist()
     return PromptTemplate(
         before=tuple(sentence[:start]),

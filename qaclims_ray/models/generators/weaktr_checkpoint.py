@@ -140,6 +140,7 @@ def _reason(error: Exception) -> str:
 
 def _numpy_number_globals() -> list:
     scalar = np.float64(0).__reduce__()[0]
+    # numpy 2 renamed the module; there are checkpoints with either name.
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [*((scalar, name) for name in names), np.dtype, type(np.dtype("float64")), type(np.dtype("float32"))]
 

@@ -154,6 +154,7 @@ class _Beams:
         self.sequences = torch.full((*shape, max_length), pad_token, dtype=torch.long, device=device)
         self.sequences[:, :, 0] = start_token
         self.scores = torch.full(shape, UNREACHABLE, device=device)
+        # At first all beams of a question are the same; all but one have to lose, or its copies would fill the beams.
         self.scores[:, 0] = 0.0
         self.finished = self.sequences.clone()
         self.finished_scores = torch.full(shape, UNREACHABLE, device=device)
@@ -185,6 +186,7 @@ class _Beams:
         if length + 1 >= self.max_length:
             ended = torch.ones_like(ended)
 
+        # The tokens without the start token: in transformers, too, only generated ones count here.
         new_scores = scores / float(length) ** length_penalty
         # Only candidates among the best num_beams may finish; the rest exist so that num_beams remain to run.
         finishes = ended & (torch.arange(ended.shape[1], device=ended.device) < self.num_beams)
@@ -196,6 +198,7 @@ class _Beams:
 
         self.scores, best = (scores + ended * UNREACHABLE).topk(self.num_beams, dim=1)
         self.sequences = _gather(sequences, best)
+        # In the first step the decoder runs one row per question, which all beams come from.
         return _gather(parents, best).clamp(max=log_probabilities.shape[1] - 1), ended.all(1)
 
     def _candidates(self, log_probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:

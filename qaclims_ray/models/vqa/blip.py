@@ -104,6 +104,7 @@ class BlipVqa:
             for slots in passes:
                 of_slot = torch.tensor([members.index(slot.image) for slot in slots], device=self.device)
                 chosen = contexts
+                # Mostly every image has one slot, in order; then nothing is copied.
                 if of_slot.tolist() != list(range(len(members))):
                     chosen = [(keys[of_slot], values[of_slot]) for keys, values in contexts]
                 asked = [questions[slot.image][column] for slot in slots for column in _padded(slot, slots)]

@@ -24,6 +24,7 @@ class ImageEncoder(nn.Module):
         positions = embeddings.position_embedding.detach()
         patches = (image_size // embeddings.patch_size) ** 2
         if positions.shape[1] != patches + 1:
+            # transformers reads only the number of patches of the dummy.
             dummy = positions.new_zeros(1, patches + 1, positions.shape[2])
             positions = embeddings.interpolate_pos_encoding(dummy, image_size, image_size).detach()
         self.position_embedding = nn.Parameter(positions, requires_grad=False)
@@ -100,6 +101,7 @@ class TextLayer(nn.Module):
         states = self.own_norm(self.own_output(_attend(*own, mask=own_mask)) + states)
         rows, tokens, dim = states.shape
         keys, values = context
+        # All rows of one context become one long row of queries, so that its keys and values need not be repeated.
         queries = self.cross_query(states).view(len(keys), -1, dim)  # (context, row of context * token, dim)
         attended = _attend(split_heads(queries, self.num_heads), keys, values, mask=context_mask)
         states = self.cross_norm(self.cross_output(attended.reshape(rows, tokens, dim)) + states)

@@ -42,7 +42,7 @@ def confident_seeds(
         return maps[0]
     foreground, background = _smoothed(image, torch.stack(maps), cam.class_ids, irn.crf).cpu()
     seeds = foreground.clone()
-    # What only the low threshold calls an object is neither: the affinity network shall not learn from it.
+    # What is an object at the low threshold only is uncertain, and the affinity network must not learn from it.
     seeds[foreground == BACKGROUND_VALUE] = IGNORE_VALUE
     seeds[(foreground == BACKGROUND_VALUE) & (background == BACKGROUND_VALUE)] = BACKGROUND_VALUE
     return seeds

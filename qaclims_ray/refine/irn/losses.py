@@ -201,6 +201,8 @@ def _offset_sums(
     affinity = -((right + EPSILON).log() * kinds).sum(dim=(1, 2, 3))
     difference = pair_view(field, offset, (0, 0)) - pair_view(field, offset, offset)
     target = torch.tensor(offset, dtype=field.dtype, device=field.device).view(1, 2, 1, 1)
+    # Two cells of an object point to one centre, so their displacements differ by the pair's offset. The background has
+    # no centre: there they should not differ, and the target is 0.
     distances = (difference - target * kinds[1].unsqueeze(1)).abs().mean(dim=1)  # (batch, height, width)
     displacement = (distances * kinds[:2]).sum(dim=(1, 2, 3))
     return [*affinity, *displacement], counts

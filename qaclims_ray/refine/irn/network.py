@@ -135,6 +135,7 @@ class _Reduction(nn.Module):
     def __init__(self, width_in: int, width: int, factor: int, *, group: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width_in, width, 1, bias=False)
+        # The published width gives groups of 8 or 16 channels. Other widths need a number of groups that divides them.
         self.norm = nn.GroupNorm(math.gcd(width, max(1, width // group)), width)
         self.factor = factor
 
@@ -150,7 +151,7 @@ def backbone_stages(
 ) -> list[Float[Tensor, "batch _dim _height _width"]]:
     """Return the features of all stages, at stride 4 or coarser.
 
-    Finer ones go through 3x3 maximum pooling, which for a ResNet's stem is its own.
+    Finer ones go through 3x3 maximum pooling. For a ResNet's stem that is the network's own pooling.
 
     Args:
         backbone: of `build_cam_net`.
@@ -305,6 +306,7 @@ def _probe_stages(backbone: nn.Module, name: str) -> tuple[list[int], list[int]]
     if not isinstance(backbone, MiniatureBackbone) and not hasattr(backbone, "forward_intermediates"):
         raise ConfigError(f"masks.irn.backbone {name} does not give its stages' features; choose e.g. resnet50")
     stages = backbone_stages(backbone, torch.zeros(1, 3, *_PROBE_PX))
+    # At stride 4 the probe's 70 pixels have 18 cells; a stage's stride follows from how many it has.
     strides = [GRID_STRIDE * 2 ** round(math.log2(18 / stage.shape[2])) for stage in stages]
     expected = [tuple(-(-side // stride) for side in _PROBE_PX) for stride in strides]
     found = [tuple(stage.shape[2:]) for stage in stages]

@@ -104,6 +104,8 @@ def _transition(
     weights = boundary.new_zeros(len(offsets), height, width)  # 0 for neighbours outside
     for index, offset in enumerate(near):
         affinity = (1 - path_maximum(boundary[None], offset)[0]) ** beta
+        # Affinity is symmetric: it weighs the second cell in the first one's average, and the first in the second
+        # one's.
         pair_view(weights[index], offset, (0, 0)).copy_(affinity)
         pair_view(weights[len(near) + index], offset, offset).copy_(affinity)
     own = 1 / (1 + weights.sum(dim=0))

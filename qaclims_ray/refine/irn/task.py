@@ -60,6 +60,7 @@ def train_affinity(
         mean = mean_displacement(network, dataset, batch_size=size, loader_workers=loader_workers, context=context)
         network.mean_displacement.copy_(mean)
         if folder is not None:
+            # Once more: the checkpoint's network was written before its mean displacement was known.
             save_affinity_net(network, folder)
 
     return fit(

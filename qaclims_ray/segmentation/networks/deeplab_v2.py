@@ -39,6 +39,7 @@ class DeepLabV2(nn.Module):
         self.backbone = backbone
         self.aspp = nn.ModuleList(nn.Conv2d(width, num_labels, 3, padding=rate, dilation=rate) for rate in RATES)
         for classifier in self.aspp:
+            # As deeplab-pytorch starts its classifiers.
             nn.init.normal_(cast(nn.Conv2d, classifier).weight, std=0.01)
             nn.init.zeros_(cast(Tensor, classifier.bias))
 

@@ -182,6 +182,7 @@ def set_loss(
     num_queries = class_logits[0].shape[1]
     num_masks = sum(min(len(classes), num_queries) for _, classes in targets)
     no_object = net.config.no_object_weight
+    # Class losses come as weighted means over queries. With the sums of their weights workers' means can be added up.
     class_weight = num_masks + no_object * (len(labels) * num_queries - num_masks)
     counts = torch.tensor([num_masks, class_weight], dtype=torch.float32, device=labels.device)
     all_masks, all_class_weight = sum_over_workers(counts).unbind()
@@ -232,6 +233,7 @@ def _layer_loss(
             criterion.importance_sample_ratio,
         )
         ignored = sample_point(is_ignored[image, None].float(), points, align_corners=False).squeeze(1)
+        # A point lies between pixels, so it mixes their values. Of those that count, the mask has this share.
         expected = sample_point(matched, points, align_corners=False).squeeze(1) / (1 - ignored).clamp(min=0.5)
         counts = ignored < 0.5
     logits = sample_point(mask_logits[image, query][:, None], points, align_corners=False).squeeze(1)  # (mask, point)
@@ -299,6 +301,7 @@ def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerFo
         if found.model_type == "mask2former":
             _check_size(config, found.backbone_config)
             found.num_labels = num_labels
+            # The class layer may be of another size; `_check_fit` refuses any other difference.
             loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
                 weights, config=found, ignore_mismatched_sizes=True, output_loading_info=True
             )

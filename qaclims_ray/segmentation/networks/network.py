@@ -119,6 +119,7 @@ def load_segmentation_network(folder: str, device: torch.device | str = "cpu") -
 
 
 def _rebuild(config: SegmentationNetConfig, description: dict[str, Any]) -> FinalNetwork:
+    # All weights come from the folder. Initial ones would be read for nothing, or may be gone.
     config = dataclasses.replace(config, weights="random")
     if config.architecture == "mask2former":
         return build_mask2former(config, description["num_labels"], description=description)

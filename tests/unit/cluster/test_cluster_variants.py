@@ -12,9 +12,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from qaclims_ray.cluster.session import required_cpus, required_gpus
 from qaclims_ray.commands.main import run_verb
 from qaclims_ray.presets.table import preset
+from qaclims_ray.stages.resources import needs_of
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "docs" / "cluster"
@@ -230,7 +230,8 @@ def test_kuberay_cluster_ends_with_the_job_and_holds_the_run():
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         cpus += group["replicas"] * int(limits["cpu"])
         gpus += group["replicas"] * int(limits["nvidia.com/gpu"])
-    assert cpus >= required_cpus(preset("voc12")) and gpus >= required_gpus(preset("voc12"))
+    needs = needs_of(preset("voc12"))
+    assert cpus >= needs.cpus and gpus >= needs.gpus
     assert spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 

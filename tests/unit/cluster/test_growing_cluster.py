@@ -11,6 +11,7 @@ from ray.autoscaler._private.util import prepare_config
 from qaclims_ray.cluster.session import check_resources
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.presets.table import preset
+from qaclims_ray.stages.resources import needs_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,15 +32,15 @@ def leave(home: Path, cluster_file: str) -> None:
 
 def test_a_cluster_of_a_cloud_may_grow(home):
     leave(home, "cluster.yaml")
-    check_resources(preset("miniature"))
+    check_resources(needs_of(preset("miniature")))
 
 
 def test_named_machines_are_all_there_is(home):
     leave(home, "docs/cluster/on_premises.yaml")
     with pytest.raises(ResourceError, match="this Ray has 1 CPU"):
-        check_resources(preset("miniature"))
+        check_resources(needs_of(preset("miniature")))
 
 
 def test_without_cluster_file_nothing_grows(home):
     with pytest.raises(ResourceError, match="this Ray has 1 CPU"):
-        check_resources(preset("miniature"))
+        check_resources(needs_of(preset("miniature")))

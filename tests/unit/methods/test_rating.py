@@ -15,7 +15,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.rating import CamSource, clip_score, oracle_score, separation_score
 from qaclims_ray.methods.region_features import RegionOptions
 from qaclims_ray.models.generators.cam_net import build_cam_net
-from qaclims_ray.presets.table import miniature
+from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.training.context import LocalContext
 from tests.ritc_fakes import AUGMENT, CAM_NET, CLASSES, TinyClip, regions_of, write_pictures
 

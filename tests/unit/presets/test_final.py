@@ -9,7 +9,8 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, check_run, preset
 from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
 from qaclims_ray.stages.run_folder import PATH_FIELDS, with_absolute_paths
-from qaclims_ray.systems.table import system_config, systems_with_cams
+from qaclims_ray.systems.needs import systems_with_cams
+from qaclims_ray.systems.table import system_config
 
 
 @pytest.mark.parametrize("name", PRESETS)

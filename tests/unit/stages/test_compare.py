@@ -10,6 +10,7 @@ from rich.console import Console
 
 from qaclims_ray import cli
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.evaluation.image_counts import IMAGE_COUNTS_FILE, CountedFigure, write_image_counts
 from qaclims_ray.presets.table import preset
@@ -21,6 +22,10 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.systems.table import system_config
 
 NAMES = ("bird", "boat")
+
+
+def complete(uri: str, kind: str, settings: Any, inputs: dict[str, str] | None = None) -> ArtifactMeta:
+    return Artifact(uri=uri, kind=kind, settings=settings, inputs=inputs or {}, verb="").complete()
 
 
 def make_run(
@@ -35,16 +40,15 @@ def make_run(
         resolved = system_config(config, system)
         settings = {"ritc": artifacts.plain(resolved.ritc), "seed": config.seed}
         if system == "qa_clims":
-            network = artifacts.write_meta(layout.network(system), "ritc", settings, {}).fingerprint
+            network = complete(layout.network(system), "ritc", settings).fingerprint
         else:
-            network = artifacts.write_meta(layout.classifier, "classifier", {"seed": config.seed}, {}).fingerprint
-        cams = artifacts.write_meta(layout.cams(system), "cams", {}, {"network": network})
+            network = complete(layout.classifier, "classifier", {"seed": config.seed}).fingerprint
+        cams = complete(layout.cams(system), "cams", {}, {"network": network})
         images = [(f"i{i}", [(0, 900, 1000 - found, 900), (1, found - i, found, 100)]) for i in range(5 - number)]
         figures = [CountedFigure(name, 0.1, images) for name in ("fixed", "label_free", "best")]
         write_image_counts(layout.evaluation(system), figures, NAMES)
-        artifacts.write_meta(
-            layout.evaluation(system), "evaluation", scoring_settings(resolved.evaluation), {"cams": cams.fingerprint}
-        )
+        scored = scoring_settings(resolved.evaluation)
+        complete(layout.evaluation(system), "evaluation", scored, {"cams": cams.fingerprint})
     return str(out)
 
 
@@ -102,7 +106,7 @@ def test_scores_of_earlier_settings_do_not_count(tmp_path):
     ):
         compare(*runs)
     settings = {"ritc": values["ritc"], "seed": 0}
-    artifacts.write_meta(layout.network("qa_clims"), "ritc", settings, {})
+    complete(layout.network("qa_clims"), "ritc", settings)
     with pytest.raises(ArtifactError, match=r"its cams came from another state of network.*qaclims evaluate --out"):
         compare(*runs)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from qaclims_ray import cli
 from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.miniature.vocabulary import CLASSES
@@ -277,6 +278,6 @@ def test_without_the_miniature_words_come_from_the_corpus_or_a_short_list(tmp_pa
     ]
     table.missing_shards(layout.corpus_table, 1, "plan")
     table.write_shard(storage.join(layout.corpus_table, table.shard_name(0)), rows, plan="plan")
-    artifacts.write_meta(layout.corpus, "corpus", {}, {}, {})
+    Artifact(uri=layout.corpus, kind="corpus", settings={}, verb="corpus").complete()
     source, words = default_words(config, layout, ("train", "lake"))
     assert "corpus" in source and words == ["train", "lake", "zoo", "rail"]

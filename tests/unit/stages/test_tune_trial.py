@@ -3,17 +3,26 @@
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
-from qaclims_ray.stages.tune_trial import EpochCount, must_take_turns, rated_epochs
-from qaclims_ray.systems.search import Parameter, SearchConfig, checked_search
+from qaclims_ray.settings import Parameter
+from qaclims_ray.stages.tune_trial import EpochCount, must_take_turns
+from qaclims_ray.systems.planning import rated_epochs
+from qaclims_ray.systems.search import SearchConfig, checked_search
 
 
-def _told(lengths: list[int], epochs: list[float]) -> list[float]:
-    told: list[dict[str, float]] = []
-    count = EpochCount(lengths, told.append)
+def _told(lengths: list[int], epochs: list[float]) -> list[int]:
+    told: list[tuple[int, float, float]] = []
+    scores = iter([0.1 * (number + 1) for number in range(len(epochs))])
+
+    def report(epoch: int, score: float) -> None:
+        told.append((epoch, score, latest))
+
+    count = EpochCount(lengths, report)
     count({"loss": 1.0, "epoch": 5.0})  # a classifier is not rated
     for epoch in epochs:
-        count({"selection/score": 0.1 * epoch, "epoch": epoch})
-    return [one["epoch"] for one in told]
+        latest = next(scores)
+        count({"selection/score": latest, "epoch": epoch})
+    assert all(score == given for _, score, given in told), "each with its own score"
+    return [epoch for epoch, _, _ in told]
 
 
 def test_epochs_go_on_over_phases_and_are_told_once():

@@ -6,8 +6,8 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
+from qaclims_ray.settings import Parameter
 from qaclims_ray.systems.search import (
-    Parameter,
     SearchConfig,
     best_config,
     checked_search,
@@ -92,7 +92,7 @@ def test_a_bad_parameter_names_itself(values, message):
 
 def test_nothing_to_search_in_a_classifier():
     with pytest.raises(ConfigError, match="learns nothing from CLIP"):
-        default_space("classifier")
+        default_space("baseline")
 
 
 def test_a_preset_file_is_a_preset(tmp_path):

@@ -1,23 +1,25 @@
 """What one training of a group sees of its worker, and leaves behind; no Ray, no network."""
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
 
-from qaclims_ray.stages.training_job import TrainingJob
-
-from qaclims_ray.presets.miniature import miniature
-from qaclims_ray.run_config import with_overrides
-from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.group import CURVES_NAME, GroupContext, Training, raw_curves
+from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.training.context import LocalContext, WorkerContext
+from qaclims_ray.training.group import CURVES_NAME, GroupContext, Training, raw_curves, train_group
+from qaclims_ray.training.meter import OnStep
 
 EPOCHS = 2
 
 
+def _nothing(context: WorkerContext, on_step: OnStep) -> dict[str, float]:
+    raise AssertionError("nothing is trained here")
+
+
 def _training(root: Path, name: str) -> Training:
-    config = with_overrides(miniature(), {"classifier.optim.epochs": EPOCHS})
-    job = TrainingJob(kind="classifier", config=config, manifest_uri="")
-    return Training(job=job, uri=str(root / name), settings={"name": name}, inputs={}, label=name)
+    artifact = Artifact(uri=str(root / name), kind="classifier", settings={"name": name}, verb="train")
+    return Training(artifact=artifact, label=name, work=_nothing, epochs=EPOCHS, num_steps=20, length="", lr=0.1)
 
 
 def _context(worker: LocalContext, training: Training) -> GroupContext:
@@ -35,14 +37,14 @@ def test_the_last_checkpoint_becomes_the_artefact_with_whole_curves(tmp_path: Pa
     training = _training(tmp_path, "a")
     context = _context(LocalContext(str(tmp_path / "runs")), training)
     _report(context, 1)
-    assert not Path(training.uri).exists()
+    assert not Path(training.artifact.uri).exists()
     _report(context, 2)
-    assert training.finished() is None, "its meta comes last"
+    assert training.artifact.current() is None, "its meta comes last"
     context.conclude({"loss": 0.5})
-    meta = training.finished()
+    meta = training.artifact.current()
     assert meta is not None and meta.summary == {"loss": 0.5}
-    assert Path(training.uri, "network.safetensors").read_text() == "epoch 2"
-    assert raw_curves(training.uri) == {10: {"loss": 1.0}, 20: {"loss": 0.5}}
+    assert Path(training.artifact.uri, "network.safetensors").read_text() == "epoch 2"
+    assert raw_curves(training.artifact.uri) == {10: {"loss": 1.0}, 20: {"loss": 0.5}}
 
 
 def test_a_training_goes_on_with_its_own_checkpoint_and_never_anothers(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_training_goes_on_with_its_own_checkpoint_and_never_anothers(tmp_path:
         assert folder is not None and Path(folder, "network.safetensors").read_text() == "epoch 1"
     _report(resumed, 2)
     resumed.conclude({"loss": 0.5})
-    assert sorted(raw_curves(mine.uri)) == [10, 20], "the part before the stop is there too"
+    assert sorted(raw_curves(mine.artifact.uri)) == [10, 20], "the part before the stop is there too"
 
 
 def test_an_earlier_runs_checkpoint_serves_until_there_is_one_of_this_run(tmp_path: Path) -> None:
@@ -82,13 +84,13 @@ def test_a_training_that_was_stopped_at_its_very_end_still_completes_its_artefac
     first = _context(LocalContext(runs), training)
     _report(first, 1)
     _report(first, 2)
-    Path(training.uri, "network.safetensors").write_text("half a copy")
+    Path(training.artifact.uri, "network.safetensors").write_text("half a copy")
     again = _context(LocalContext(runs), training)
     with again.latest_checkpoint():
         pass
     again.conclude({"loss": 0.5})
-    assert Path(training.uri, "network.safetensors").read_text() == "epoch 2"
-    assert json.loads(Path(training.uri, CURVES_NAME).read_text()).keys() == {"10", "20"}
+    assert Path(training.artifact.uri, "network.safetensors").read_text() == "epoch 2"
+    assert json.loads(Path(training.artifact.uri, CURVES_NAME).read_text()).keys() == {"10", "20"}
 
 
 def test_other_ranks_leave_the_artefact_alone(tmp_path: Path) -> None:
@@ -97,4 +99,48 @@ def test_other_ranks_leave_the_artefact_alone(tmp_path: Path) -> None:
     context = _context(worker, training)
     context.report({"loss": 1.0, "epoch": float(EPOCHS)}, None)
     context.conclude({"loss": 1.0})
-    assert not Path(training.uri).exists()
+    assert not Path(training.artifact.uri).exists()
+
+
+def test_a_group_trains_in_order_what_is_not_finished(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    worked: list[str] = []
+
+    def training(name: str) -> Training:
+        def work(context: WorkerContext, on_step: OnStep) -> dict[str, float]:
+            worked.append(name)
+            assert isinstance(context, GroupContext)
+            _report(context, 1)
+            _report(context, 2)
+            return {"loss": 0.5}
+
+        return dataclasses.replace(_training(tmp_path, name), work=work)
+
+    group = [training(name) for name in "abc"]
+    group[1].artifact.complete()
+    worker = LocalContext(str(tmp_path / "runs"))
+    train_group(group, worker, lambda index, step: told.append((index, step)))
+    assert worked == ["a", "c"]
+    assert told == [(0, 0), (0, 10), (0, 20), (2, 0), (2, 10), (2, 20)]
+    assert all(one.artifact.current() is not None for one in group)
+
+
+def test_rescued_checkpoints_are_found_by_fingerprint(tmp_path: Path) -> None:
+    found: list[str] = []
+
+    def work(context: WorkerContext, on_step: OnStep) -> dict[str, float]:
+        with context.latest_checkpoint() as folder:
+            assert folder is not None
+            found.append(Path(folder, "network.safetensors").read_text())
+        return {"loss": 0.5}
+
+    training = dataclasses.replace(_training(tmp_path, "a"), work=work)
+    earlier = LocalContext(str(tmp_path / "earlier"))
+    _report(_context(earlier, training), 1)
+    with earlier.latest_checkpoint() as folder:
+        assert folder is not None
+        place = folder
+        train_group(
+            [training], LocalContext(str(tmp_path / "runs")), rescued={training.artifact.fingerprint: place, "x": ""}
+        )
+    assert found == ["epoch 1"]

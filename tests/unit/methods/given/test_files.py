@@ -10,7 +10,7 @@ import torch
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import write_cam_shard
-from qaclims_ray.data.artifacts import write_meta
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.given.files import files_by_image, given_files, given_fingerprint, import_cams, maps_at
@@ -186,9 +186,10 @@ def test_the_fingerprint_follows_files_or_the_artefact(tmp_path: Path) -> None:
     assert given_fingerprint(str(tmp_path)) == first
     _save(tmp_path, "two", [0], _maps(1))
     assert given_fingerprint(str(tmp_path)) != first
-    meta = write_meta(str(tmp_path), "cams", {}, {})
+    cams = Artifact(uri=str(tmp_path), kind="cams", settings={}, verb="cams")
+    meta = cams.complete()
     assert given_fingerprint(str(tmp_path)) == meta.fingerprint
-    write_meta(str(tmp_path), "evaluation", {}, {})
+    dataclasses.replace(cams, kind="evaluation").complete()
     with pytest.raises(ArtifactError, match="holds a evaluation, expected CAMs"):
         given_fingerprint(str(tmp_path))
 

@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.methods.semples.config import PROMPTS_DIR
 from qaclims_ray.methods.semples.matching import _Joint, joint_step, matching_step, train_jointly, train_matching
-from qaclims_ray.methods.semples.prompts import PROMPTS_DIR, start_of_prompts
+from qaclims_ray.methods.semples.prompts import start_of_prompts
 from qaclims_ray.miniature.shipped import clip_dir
 from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts, load_prompts

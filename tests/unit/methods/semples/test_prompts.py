@@ -14,7 +14,6 @@ from qaclims_ray.methods.semples.prompts import (
     BackgroundFeatures,
     FeatureDraws,
     background_features,
-    light,
     load_vectors,
     prompt_step,
     start_of_prompts,
@@ -195,7 +194,7 @@ def _uncached_row(network, clip, manifest: Manifest, view: int, index: int, clas
     """v_b computed by hand from the crop of one image in one epoch."""
     generator = torch.Generator().manual_seed(seed_of("crop", 0, view, index))
     picture = load_image(manifest.records[index].image_uri)
-    crop = training_crop(picture, light(CUT), CAM_NET.image_mean, CAM_NET.image_std, generator)[None]
+    crop = training_crop(picture, CUT.light(), CAM_NET.image_mean, CAM_NET.image_std, generator)[None]
     mask = resize_bilinear(network(crop)[:, class_id : class_id + 1].sigmoid(), clip.image_size)
     return clip.encode_regions(resize_bilinear(crop, clip.image_size) * (1 - mask))[0]
 
@@ -303,11 +302,6 @@ def test_gathering_the_rows_of_one_worker_changes_nothing(tmp_path) -> None:
     rows = torch.randn(4, 3)
     assert torch.equal(gather_rows(rows, LocalContext(str(tmp_path))), rows)
     assert gather_rows(torch.zeros(0, 7), LocalContext(str(tmp_path))).shape[0] == 0
-
-
-def test_light_augmentation_has_the_crops_alone() -> None:
-    heavy = dataclasses.replace(CUT, rand_augment_magnitude=9, erasing_probability=0.25)
-    assert light(heavy) == CUT and light(CUT) == CUT
 
 
 # --- steps and draws

@@ -1,0 +1,94 @@
+"""Systems and settings that do not go together are refused before any work."""
+
+import pytest
+
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.run_config import System
+from qaclims_ray.systems.checks import check_systems
+from qaclims_ray.systems.known import SYSTEMS
+from qaclims_ray.systems.table import SUPERVISED
+from tests.unit.systems.runs import FINAL, adjusted_run, run_of
+
+_TISSUE = {**FINAL, "data.dataset": "bcss_wsss"}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
+    overrides = {"data.dataset": "miniature", "data.root": "", "given.cams": "/cams"}
+    if name == SUPERVISED:
+        overrides |= FINAL
+    check_systems(run_of(name, **overrides))
+    assert SYSTEMS[name].label and SYSTEMS[name].description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        (System(name="x", like="semple"), "no system 'semple'"),
+        (System(name="x", like="semples", overrides={"semples.round": 1}), "no setting 'semples.round'"),
+        (System(name="x", like="semples", overrides={"semples.omega": 2.0}), "semples.omega is 2.0"),
+        (System(name="x", like="semples_joint", overrides={"semples.rounds": 2}), "joint training has no rounds"),
+        (System(name="x", like="qa_clims", overrides={"ritc.prompt_weight": 0.1}), "system x: ritc.prompt_weight"),
+        (System(name="x", like="qa_clims_prompts", overrides={"ritc.prompt_weight": 0}), "x: ritc.prompt_weight"),
+        (System(name="x", like="clims", overrides={"text.source": "class_names"}), "system x: CLIMS has fixed"),
+    ],
+)
+def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(run_of("x", variants=(variant,)))
+
+
+@pytest.mark.parametrize(
+    ("systems", "overrides", "message"),
+    [
+        (("fixed_primary",), {}, "holds texts of the miniature world; data.dataset is voc12"),
+        (("qa_clims",), {"clip.mask_adapted": False}, "system qa_clims: ritc.region_mode is token_mask"),
+        (("semples_on_qa_clims",), {"clip.mask_adapted": False}, "system qa_clims: ritc.region_mode"),
+        (("qa_clims",), {"ritc.prompt_weight": 0.2}, "ritc.prompt_weight is 0.2; learned prompts come from"),
+        (("semples_joint",), {"semples.rounds": 2}, "joint training has no rounds"),
+        (("semples",), {"cam_net.generator": "weaktr", "semples.mask": "sigmoid"}, "set semples.mask to minmax"),
+        (("clims",), {"cam_net.generator": "weaktr"}, "system clims takes the sigmoid of logits"),
+        (("semples_text_only",), {"semples.prompt.text_weight": 0.0}, "there is nothing to learn"),
+        (("qa_clims",), {**_TISSUE, "goal": "mask"}, "masks.steps has irn, .* bcss_wsss has none; .* crf or pamr"),
+        (("qa_clims",), {**_TISSUE, "goal": "mask", "masks.steps": ["crf", "sam"]}, "masks.steps has sam"),
+        (("qa_clims",), {**_TISSUE, "masks.steps": [], "segmentation.loss": "balanced"}, "set it to cross_entropy"),
+    ],
+)
+def test_a_combination_that_cannot_work_is_refused_before_any_work(systems, overrides, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(run_of(*systems, **overrides))
+
+
+def test_seeds_of_tissue_need_no_masks_settings() -> None:
+    check_systems(run_of("qa_clims", **{**_TISSUE, "goal": "seed", "masks.steps": ["irn"]}))
+
+
+def test_a_variant_that_nothing_trains_is_refused() -> None:
+    with pytest.raises(ConfigError, match="would not be trained: name them in systems"):
+        check_systems(run_of("semples", variants=(System(name="x", like="semples"),)))
+
+
+def test_plain_clips_do_for_clims_and_semples() -> None:
+    check_systems(run_of("clims", "semples", "semples_joint", "semples_on_clims", **{"clip.mask_adapted": False}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"semple": {}}, "no system 'semple'; known: "),
+        ({"semples": {"masks.threshold": 0.5}}, "no setting 'masks.threshold'"),
+        ({"semples": {"masks.seed_threshold": 2.0}}, "masks.seed_threshold is 2.0"),
+        ({"semples": {"masks.steps": ["crf", "irn"]}}, "irn works on the CAMs' small maps"),
+    ],
+)
+def test_settings_for_a_system_that_cannot_work_are_refused(entries, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_systems(adjusted_run("semples", entries=entries))
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"semples.schedule": "joint"}, {"semples.rounds": 0}, {"semples.refine_weight": 0.0}]
+)
+def test_given_cams_are_not_given_for_nothing(overrides) -> None:
+    with pytest.raises(ConfigError, match="system semples_on_given learns prompts on given CAMs and refines with them"):
+        check_systems(run_of("semples_on_given", **{"given.cams": "/cams", **overrides}))
