@@ -4,8 +4,8 @@ A method says what its trainings depend on, how long they are, what they start f
 stages do the rest: they find what is there already, share workers, keep checkpoints, compute and score CAMs. To add a
 method, write a folder with a `Method` and give it a line in ``table.py``; CONTRIBUTING.md walks through it.
 
-This module loads no network and no task, so that settings and plans can be read without them. Methods import their
-tasks where they train.
+This module loads neither torch nor a network, so that settings and help texts can be read at once. Methods import
+their tasks where they train.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
