@@ -80,8 +80,8 @@ def method_picture(
         for record in chosen
     ]
     sheet = Image.fromarray(contact_sheet(rows, manifest.class_names, tile_px=tile_px))
-    # A third of the file. Median cut would lose the colours of the headers, which have few pixels.
-    return sheet.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    # A third of the file; the pictures go into the repository.
+    return sheet.quantize(256, dither=Image.Dither.NONE)
 
 
 def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
