@@ -20,8 +20,7 @@ from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.settings import flat as flat_values
-from qaclims_ray.settings import require, require_text, settings
+from qaclims_ray.settings import dotted, require, require_text, settings
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.training.config import SelectionConfig
@@ -145,7 +144,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def flat(config: RunConfig) -> dict[str, Any]:
     """Return every setting by dotted name, as plain JSON types."""
-    return flat_values(to_dict(config))
+    return dotted(to_dict(config))
 
 
 def at(config: RunConfig, name: str) -> Any:

@@ -80,12 +80,12 @@ class Parameter:
         return self.low, self.high
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted name; lists and empty mappings stay whole."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            found |= dotted(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

@@ -89,7 +89,7 @@ def _outcomes(
     dataset = (
         # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
         ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_Decoder(decode))
+        .map(_ShardDecoder(decode))
         .map_batches(
             _ShardActor,
             fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
@@ -109,7 +109,7 @@ def as_it_is(shard: Any) -> Any:
     return shard
 
 
-class _Decoder:
+class _ShardDecoder:
     """Run a decoding function on a pickled shard; a user's mistake travels on as a value."""
 
     def __init__(self, decode: Callable[[Any], Any]) -> None:

@@ -99,8 +99,7 @@ def fit_on_workers(
         ResourceError: when workers failed more often than `max_failures` allows.
     """
     filesystem, path = storage.arrow_filesystem(runs_uri)
-    epochs_of = {one.artifact.fingerprint: one.epochs for one in trainings}
-    rescued = rescue(runs_uri, name, epochs_of)
+    rescued = rescue(runs_uri, name, {one.artifact.fingerprint: one.epochs for one in trainings})
     # On the driver's node, because with any other node news would be lost that the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = TorchTrainer(

@@ -8,7 +8,7 @@ from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.stages.ablate import Ablation
 from qaclims_ray.systems.ablations import TABLES, ablation_table
 
-DECIDED = {"systems": "the table names its systems", "variants": "the table names its systems", "seed": "give --seeds"}
+_DECIDED = {"systems": "the table names its systems", "variants": "the table names its systems", "seed": "give --seeds"}
 """Settings of a run that the command decides itself, and why."""
 
 
@@ -41,7 +41,7 @@ def parse_ablation(line: Line) -> Ablation:
         raise ConfigError(f"name a preset after the table: {', '.join(PRESETS)}")
     about = f"{table.paper}: {table.title}. Every row and seed is a trial; the same command again goes on."
     own = replace(line, prog=f"{line.prog} {table.name}", about=about)
-    arguments = parse_settings(own, AblateArguments, words, rest, DECIDED)
+    arguments = parse_settings(own, AblateArguments, words, rest, _DECIDED)
     return Ablation(
         table=table,
         preset=" ".join(words),

@@ -8,7 +8,7 @@ import tyro
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.option import first_line
+from qaclims_ray.presets.option import summary_line
 from qaclims_ray.presets.table import BASES, PRESETS, preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.run_folder import absolute_out, load_config, with_absolute_paths
@@ -141,10 +141,10 @@ def preset_help() -> str:
     """Return the lines that list the bases, the options each takes, and the published combinations."""
     lines = ["presets, each with its options (at most one of each kind, in any order):"]
     for name, base in BASES.items():
-        lines.append(f"  {name:<30} {first_line(PRESETS[name].about)}")
+        lines.append(f"  {name:<30} {summary_line(PRESETS[name].about)}")
         lines += [f"    {option.name:<14}{option.axis:<14} {option.about}" for option in base.options]
     lines.append("\npublished combinations, by a name of their own, or a .json file of a run:")
     for one in PRESETS.values():
         if one.name not in BASES:
-            lines.append(f"  {one.name:<20} = {' '.join(one.words):<26} {first_line(one.about)}")
+            lines.append(f"  {one.name:<20} = {' '.join(one.words):<26} {summary_line(one.about)}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from qaclims_ray.settings import Parameter
 from qaclims_ray.stages.tune import Search
 from qaclims_ray.systems.search import SearchConfig, default_space
 
-DECIDED = {
+_DECIDED = {
     "variants": "every trial is a variant",
     "selection": "--objective says what rates epochs",
 }
@@ -50,7 +50,7 @@ def parse_search(line: Line) -> Search:
     if not words:
         raise ConfigError(f"name a preset: {', '.join(PRESETS)}")
     about = "Search settings of one system by Ray Tune. The same command again goes on."
-    arguments = parse_settings(replace(line, about=about), TuneArguments, words, rest, DECIDED)
+    arguments = parse_settings(replace(line, about=about), TuneArguments, words, rest, _DECIDED)
     search = SearchConfig(**{**vars(arguments.tune), "space": _space(arguments)})
     return Search(preset=" ".join(words), config=arguments.config, search=search, out=arguments.out)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.settings import flat
+from qaclims_ray.settings import dotted
 
 META_NAME = "meta.json"
 _REASONS_SHOWN = 3
@@ -81,12 +81,12 @@ class Artifact:
         return meta if meta is not None and meta.fingerprint == self.fingerprint else None
 
     def require(self) -> ArtifactMeta:
-        """Return its meta, or say how to make it; see `require`.
+        """Return its meta, or say how to make it; see `require_artifact`.
 
         Raises:
             ArtifactError: when it is absent, or made from something else.
         """
-        return require(self.uri, self.kind, verb=self.verb, fingerprint=self.fingerprint)
+        return require_artifact(self.uri, self.kind, verb=self.verb, fingerprint=self.fingerprint)
 
     def complete(self, summary: Mapping[str, Any] | None = None) -> ArtifactMeta:
         """Write ``meta.json``: the last thing a stage does, it declares the artefact complete."""
@@ -116,7 +116,7 @@ class Artifact:
             return str(error)
         if meta is None:
             return ""
-        old, new = flat({"": meta.settings}), flat({"": plain(self.settings)})
+        old, new = dotted({"": meta.settings}), dotted({"": plain(self.settings)})
         reasons = [
             f"{name.lstrip('.') or 'settings'} {_short(old, name)} -> {_short(new, name)}"
             for name in dict.fromkeys([*old, *new])
@@ -146,7 +146,7 @@ def read_meta(uri: str) -> ArtifactMeta | None:
         raise ArtifactError(f"{path} is broken ({error}); remove {uri} and run the stage again") from None
 
 
-def require(uri: str, kind: str, *, verb: str, fingerprint: str | None = None) -> ArtifactMeta:
+def require_artifact(uri: str, kind: str, *, verb: str, fingerprint: str | None = None) -> ArtifactMeta:
     """Return an artefact's meta, or say how to make it.
 
     Args:

@@ -23,6 +23,8 @@ from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.errors import DataError
 
+Rgb = tuple[float, float, float]
+"""One number for each of red, green and blue."""
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings, in lower case, by which an image file is known."""
 

@@ -162,7 +162,7 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ArtifactError: when it is absent, incomplete, broken, or not what its meta describes.
     """
-    meta = artifacts.require(uri, _KIND, verb="data")
+    meta = artifacts.require_artifact(uri, _KIND, verb="data")
     path = storage.join(uri, _FILE_NAME)
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))

@@ -18,12 +18,17 @@ def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
     return [records[start : start + IMAGES_PER_SHARD] for start in range(0, len(records), IMAGES_PER_SHARD)]
 
 
-def shard_name(index: int) -> str:
+def place_in_shards(position: int) -> tuple[int, int]:
+    """Return the shard of an image and its place in it, by the image's position in the manifest."""
+    return divmod(position, IMAGES_PER_SHARD)
+
+
+def cam_shard_name(index: int) -> str:
     """Return the file name of a shard of CAMs."""
     return f"part-{index:05d}.parquet"
 
 
-def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = shard_name) -> set[int]:
+def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = cam_shard_name) -> set[int]:
     """Return the shards of an unfinished artefact that are there; what was made with other settings is removed.
 
     Args:

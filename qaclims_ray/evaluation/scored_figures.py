@@ -10,7 +10,7 @@ from typing import Literal
 
 from qaclims_ray.evaluation.sweep import SeedScores
 
-Stage = Literal[
+ScoredStage = Literal[
     "seed", "mask", "segmentation_on_seeds", "segmentation_crf_on_seeds", "segmentation", "segmentation_crf"
 ]
 """What is scored; keys of each system in ``report.json``."""
@@ -20,7 +20,7 @@ Stage = Literal[
 class ScoredFigure:
     """A mean IoU of a run, and where everything about it lies."""
 
-    stage: Stage
+    stage: ScoredStage
     """What is scored."""
     words: str
     """Its name in charts and comparisons."""
@@ -103,10 +103,10 @@ FIGURES: Mapping[str, ScoredFigure] = {
 }
 """Key, as in ``comparison.json`` -> figure."""
 
-STAGES: tuple[Stage, ...] = tuple(dict.fromkeys(figure.stage for figure in FIGURES.values()))
+STAGES: tuple[ScoredStage, ...] = tuple(dict.fromkeys(figure.stage for figure in FIGURES.values()))
 """Stages that have scores, in the pipeline's order."""
 
 
-def fixed_figure(stage: Stage) -> ScoredFigure:
+def fixed_figure(stage: ScoredStage) -> ScoredFigure:
     """Return the one figure of a stage whose threshold, where it has one, was given beforehand."""
     return next(found for found in FIGURES.values() if found.stage == stage and found.threshold == "fixed")

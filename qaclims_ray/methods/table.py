@@ -38,11 +38,11 @@ class MethodSettings:
     """CAMs made elsewhere."""
 
 
-SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)
+_SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)
 """The upper bound: no CAMs, the final network learns from the true masks."""
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (*(found.metadata["method"] for found in fields(MethodSettings)), SUPERVISED)
+    method.name: method for method in (*(found.metadata["method"] for found in fields(MethodSettings)), _SUPERVISED)
 }
 """All methods by name."""
 

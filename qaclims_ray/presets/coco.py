@@ -41,7 +41,7 @@ def coco14() -> RunConfig:
     return with_overrides(voc.voc12(), {"name": "coco14", **_COCO, **_CONTRAST})
 
 
-def weaktr(config: RunConfig) -> RunConfig:
+def weaktr_coco(config: RunConfig) -> RunConfig:
     """SemPLeS and its controls on WeakTr at the released code's effective rates, with a Segmenter."""
     config = with_overrides(
         voc.weaktr(config),
@@ -66,7 +66,7 @@ def weaktr(config: RunConfig) -> RunConfig:
     return replace(config, classifier=classifier, masks=masks, ritc=RitcConfig())
 
 
-def paper(config: RunConfig) -> RunConfig:
+def paper_coco(config: RunConfig) -> RunConfig:
     """The papers' wording of what is trained, where the released code differs; RITC learns at VOC's rate."""
     found = voc.paper(config)
     return replace(found, ritc=replace(found.ritc, optim=replace(found.ritc.optim, lr=3.5e-4)))
@@ -107,9 +107,9 @@ COCO14 = Base(
     coco14,
     options=(
         Option("combined", "method", voc.combined),
-        Option("weaktr", "method", weaktr),
+        Option("weaktr", "method", weaktr_coco),
         voc.PLAIN_CLIP,
-        Option("paper", "profile", paper),
+        Option("paper", "profile", paper_coco),
     ),
     published=_PUBLISHED,
 )

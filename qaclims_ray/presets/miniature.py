@@ -85,13 +85,13 @@ def semples(config: RunConfig) -> RunConfig:
     )
 
 
-def combined(config: RunConfig) -> RunConfig:
+def combined_miniature(config: RunConfig) -> RunConfig:
     """Answers and learned prompts together, beside each method alone, with the CLIP of semples."""
     systems = ["baseline", "qa_clims", "semples", "semples_on_qa_clims", "qa_clims_prompts"]
     return with_overrides(semples(config), {"systems": systems})
 
 
-def weaktr(config: RunConfig) -> RunConfig:
+def weaktr_miniature(config: RunConfig) -> RunConfig:
     """SemPLeS and its controls on a small WeakTr, with the CLIP of semples."""
     on_clip = semples(config)
     return replace(
@@ -273,12 +273,12 @@ _PUBLISHED = (
     """,
     ),
 )
-MINIATURE = Base(
+MINIATURE_BASE = Base(
     miniature,
     options=(
         Option("semples", "method", semples),
-        Option("combined", "method", combined),
-        Option("weaktr", "method", weaktr),
+        Option("combined", "method", combined_miniature),
+        Option("weaktr", "method", weaktr_miniature),
     ),
     published=_PUBLISHED,
 )

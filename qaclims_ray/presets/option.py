@@ -28,7 +28,7 @@ class Option:
     @property
     def about(self) -> str:
         """What it does, in one line."""
-        return first_line(inspect.getdoc(self.apply) or "")
+        return summary_line(inspect.getdoc(self.apply) or "")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def published(name: str, words: str, about: str) -> Preset:
     return Preset(name, tuple(words.split()), inspect.cleandoc(about))
 
 
-def first_line(text: str) -> str:
+def summary_line(text: str) -> str:
     """Return the first line of a text."""
     return text.strip().partition("\n")[0]

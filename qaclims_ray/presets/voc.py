@@ -202,7 +202,7 @@ def mobilenet(config: RunConfig) -> RunConfig:
 _OWN_CLIP = "brings a plain CLIP of its own, ViT-B/32"
 _NO_CLIP = "mobilenet trains the baseline alone, without CLIP, answers or texts"
 PLAIN_CLIP = Option("plain-clip", "CLIP", plain_clip, {"clims": f"clims {_OWN_CLIP}", "weaktr": f"weaktr {_OWN_CLIP}"})
-PAPER = Option("paper", "profile", paper, {"clims": "clims runs both published forms of CLIMS"})
+PAPER_OPTION = Option("paper", "profile", paper, {"clims": "clims runs both published forms of CLIMS"})
 _PUBLISHED = (
     published(
         "voc12_deeplab_v1",
@@ -288,7 +288,7 @@ VOC12 = Base(
         Option("combined", "method", combined),
         Option("weaktr", "method", weaktr),
         PLAIN_CLIP,
-        PAPER,
+        PAPER_OPTION,
         Option("deeplab-v1", "final network", deeplab_v1_on_resnet38),
         Option("from-coco", "final network", from_coco),
         Option("mask2former", "final network", mask2former_on_sam),

@@ -90,7 +90,7 @@ def write_ablation(uri: str, result: AblationResult) -> dict[str, str]:
     return written
 
 
-def ablation_table(result: AblationResult) -> Table:
+def ablation_rows_table(result: AblationResult) -> Table:
     """Return the table: figures of the paper and ours, each beside its difference to the first row."""
     columns = [Column(head="row")]
     for group, is_chosen in (
@@ -105,7 +105,7 @@ def ablation_table(result: AblationResult) -> Table:
 
 def ablation_markdown(result: AblationResult) -> str:
     """Return the table as a Markdown page."""
-    lines = [f"# {result.title}", "", *markdown_table(ablation_table(result))]
+    lines = [f"# {result.title}", "", *markdown_table(ablation_rows_table(result))]
     lines += ["", *(f"{remark}\n" for remark in remarks(result))]
     if failed := failures(result):
         lines += ["Failed:", "", *(f"- {reason}" for reason in failed), ""]
@@ -118,7 +118,7 @@ def ablation_html(result: AblationResult) -> str:
     return render(
         "ablation.html",
         title=result.title,
-        table=ablation_table(result),
+        table=ablation_rows_table(result),
         remarks=remarks(result),
         failures=failures(result),
         conditions=result.conditions,

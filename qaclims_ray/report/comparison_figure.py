@@ -13,7 +13,7 @@ from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.figures import WIDTH_INCHES, draw_legend, dress, plain_text
 from qaclims_ray.report.palette import INK, QUIET_INK
 
-COLUMNS = 4
+PANELS_PER_ROW = 4
 """Panels beside each other."""
 _TITLE_LETTERS = 26
 """Longest line of a panel's title."""
@@ -29,7 +29,7 @@ def comparison_figure(stages: Sequence[StageDifference], *, colours: Mapping[str
     panels = {key: [s for s in stages if s.stage == key] for key in FIGURES if any(s.stage == key for s in stages)}
     names = [row.name for row in stages[0].classes]
     others = list(dict.fromkeys(stage.other_letter for stage in stages))
-    columns = min(COLUMNS, len(panels))
+    columns = min(PANELS_PER_ROW, len(panels))
     rows = math.ceil(len(panels) / columns)
     height = 0.6 + (len(names) + 1) * max(0.15 * len(others), 0.2)
     figure = Figure(figsize=(WIDTH_INCHES, 0.4 + rows * height), layout="constrained")

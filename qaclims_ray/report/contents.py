@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
-from qaclims_ray.evaluation.scored_figures import STAGES, Stage
+from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.figures import Curve
 from qaclims_ray.report.palette import colours_with_bound
@@ -79,7 +79,7 @@ class SystemReport:
     prompts: PromptReading | None = None
     """What its prompts say, where it has some."""
 
-    def scores(self, stage: Stage) -> SeedScores | None:
+    def scores(self, stage: ScoredStage) -> SeedScores | None:
         """Return what a stage of it scored."""
         return getattr(self, stage)
 
@@ -95,13 +95,13 @@ class ReportData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Versions, hardware, source hash: what a reader needs to repeat the run."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Stage -> seconds."""
+    """ScoredStage -> seconds."""
     dataset: Mapping[str, Any] = field(default_factory=dict)
     """Name, counts, fingerprint of the data."""
     systems: Mapping[str, SystemReport]
     """Name -> system; the first is what the others are compared with."""
     splits: Mapping[str, str] = field(default_factory=dict)
-    """Stage -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation": "val"}."""
+    """ScoredStage -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation": "val"}."""
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"

@@ -9,20 +9,20 @@ import matplotlib
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from qaclims_ray.evaluation.scored_figures import Stage
+from qaclims_ray.evaluation.scored_figures import ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, has_background
 from qaclims_ray.report.stages_figure import STAGE_WORDS, stages_figure
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
 from qaclims_ray.report.wording import gain, percent
 
-_ON_SEEDS: dict[Stage, str] = {
+_ON_SEEDS: dict[ScoredStage, str] = {
     "segmentation_on_seeds": "segmentation,\nsame images",
     "segmentation_crf_on_seeds": "segmentation\n+ CRF,\nsame images",
 }
 """What the final network makes of the images whose pseudo masks are scored."""
-_SHOWN: tuple[Stage, ...] = ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
-_CLASS_STAGES: dict[Stage, str] = {
+_SHOWN: tuple[ScoredStage, ...] = ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
+_CLASS_STAGES: dict[ScoredStage, str] = {
     "seed": "seed",
     "mask": "mask",
     "segmentation": "net",
@@ -65,7 +65,7 @@ def stages_table(data: ReportData) -> Table:
     on_seeds = tuple(_ON_SEEDS) if shows_seeds else ()
     rows = []
     for system in data.systems.values():
-        before: dict[Stage, SeedScores | None] = {
+        before: dict[ScoredStage, SeedScores | None] = {
             "mask": system.seed if _same_split(data, "seed", "mask") else None,
             **dict.fromkeys(on_seeds, system.mask),
             "segmentation": system.mask if _same_split(data, "mask", "segmentation") else None,
@@ -82,7 +82,7 @@ def stages_table(data: ReportData) -> Table:
     return Table(_columns(data, on_seeds), tuple(rows))
 
 
-def _columns(data: ReportData, on_seeds: tuple[Stage, ...]) -> tuple[Column, ...]:
+def _columns(data: ReportData, on_seeds: tuple[ScoredStage, ...]) -> tuple[Column, ...]:
     seed, mask, net = (data.splits.get(stage, "") for stage in ("seed", "mask", "segmentation"))
     has_threshold = has_background(data)
     best = Column(head="seed\nbest threshold", note=seed, is_chosen=True, page_only=True)

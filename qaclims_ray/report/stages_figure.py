@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from qaclims_ray.evaluation.scored_figures import FIGURES, Stage, fixed_figure
+from qaclims_ray.evaluation.scored_figures import FIGURES, ScoredStage, fixed_figure
 from qaclims_ray.report.figures import WIDTH_INCHES, colours_of, draw_legend, dress, plain_text
 from qaclims_ray.report.label_places import LEFT, place_labels
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK
 from qaclims_ray.report.wording import PIXEL_LABELS
 
-_DRAWN: tuple[Stage, ...] = ("seed", "mask", "segmentation", "segmentation_crf")
+_DRAWN: tuple[ScoredStage, ...] = ("seed", "mask", "segmentation", "segmentation_crf")
 STAGE_WORDS: Mapping[str, str] = {stage: fixed_figure(stage).words for stage in _DRAWN}
 """Stages in the order of the pipeline, and what charts call them."""
 

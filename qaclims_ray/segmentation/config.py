@@ -8,6 +8,9 @@ from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 from qaclims_ray.training.config import OptimConfig
 
+WEIGHTS_SETTING = "segmentation.net.weights"
+"""The setting that errors about initial weights name."""
+
 
 @settings
 class SegmentationNetConfig:

@@ -47,7 +47,7 @@ def cross_entropy_sum(
     )
 
 
-def plain(losses: Float[Tensor, " kind=2"], counts: Int64[Tensor, " kind=2"]) -> Float[Tensor, ""]:
+def pixel_mean(losses: Float[Tensor, " kind=2"], counts: Int64[Tensor, " kind=2"]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy over labelled pixels (row D1); 0 where there are none.
 
     Args:

@@ -17,7 +17,7 @@ from qaclims_ray.data.label_map_dataset import LabelledImage, LabelMapDataset
 from qaclims_ray.errors import DataError
 from qaclims_ray.models.network_folder import load_weights
 from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
 from qaclims_ray.segmentation.networks.network import (
     FinalNetwork,
     build_segmentation_network,
@@ -161,7 +161,7 @@ def dense_step(
     """
     all_labels = batch["labels"].to(batch["image"].device, non_blocking=True)
     images, labels = batch["image"].tensor_split(parts), all_labels.tensor_split(parts)
-    reduce = balanced if is_balanced else plain
+    reduce = balanced if is_balanced else pixel_mean
     counts: list[Tensor] = []
     right: list[Tensor] = []
 

@@ -39,7 +39,7 @@ from qaclims_ray.report.ablation import (
 from qaclims_ray.run_config import RunConfig, System, flat, to_dict, with_overrides
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.pipeline import Outcome, run_pipeline
+from qaclims_ray.stages.pipeline import RunOutcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
 from qaclims_ray.stages.resources import needs_of_many
@@ -52,7 +52,7 @@ from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
 
-SHARED = "shared"
+CLASSIFIER_TRIAL = "shared"
 """Trial under which a seed's classifier is trained."""
 
 
@@ -130,8 +130,8 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
         first = seeds[0] if ablation.config.data.dataset != "miniature" and seed != seeds[0] else None
         source = None if first is None else ablation.folder(first)
         work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source)
-        needs = () if first is None else (_trial_name(SHARED, first),)
-        trials.append(Trial(name=_trial_name(SHARED, seed), work=work, needs=needs))
+        needs = () if first is None else (_trial_name(CLASSIFIER_TRIAL, first),)
+        trials.append(Trial(name=_trial_name(CLASSIFIER_TRIAL, seed), work=work, needs=needs))
     for row in rows:
         for seed in seeds:
             config, folder = ablation.run(seed, (row,)), ablation.folder(seed)
@@ -139,7 +139,7 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
                 Trial(
                     name=_trial_name(row.name, seed),
                     work=functools.partial(score_row, config, folder, row.name),
-                    needs=(_trial_name(SHARED, seed),),
+                    needs=(_trial_name(CLASSIFIER_TRIAL, seed),),
                     makes=frozenset(f"{folder} {name}" for name in artefacts_of(config, row.name)),
                 )
             )
@@ -162,7 +162,7 @@ def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
     pipeline_to_file(config, out, until="corpus")
     if not can_score(scored_images(read_manifest(RunLayout(out).manifest), config.data)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
-    pipeline_to_file(with_systems(config, ["baseline"]), out, until="train", trial=SHARED)
+    pipeline_to_file(with_systems(config, ["baseline"]), out, until="train", trial=CLASSIFIER_TRIAL)
 
 
 def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
@@ -208,7 +208,7 @@ def _trial_name(row: str, seed: int) -> str:
 
 def pipeline_to_file(
     config: RunConfig, out: str, *, until: str, trial: str = "", on_epoch: OnEpoch | None = None
-) -> Outcome:
+) -> RunOutcome:
     """Run the pipeline; its lines go into a file, since several run at once.
 
     Args:

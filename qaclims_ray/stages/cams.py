@@ -11,9 +11,9 @@ from qaclims_ray.cams.store import write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
-from qaclims_ray.data.images import load_image
+from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
+from qaclims_ray.data.shards import cam_shard_name, finished_shards, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
@@ -24,8 +24,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import system_of
 
-Rgb = tuple[float, float, float]
-RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
+_RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
 
 
 class CamActor:
@@ -56,7 +55,7 @@ class CamActor:
         storage.remove_tree(noted)  # of an attempt that was killed here
         if errors:  # before the shard, which declares both whole
             storage.write_bytes(noted, json.dumps(errors).encode())
-        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
+        write_cam_shard(storage.join(self.uri, cam_shard_name(index)), cams, self.config.dtype)
         return {"images": len(good)}
 
 
@@ -78,11 +77,11 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         return import_cams_of(stage, method, uri, manifest, label=system)
     config, net = stage.config.cams, stage.config.cam_net
     network_uri = network_uri_of(stage.layout, system, method)
-    network = artifacts.require(network_uri, method.kind, verb="train")
+    network = artifacts.require_artifact(network_uri, method.kind, verb="train")
     artifact = Artifact(
         uri=uri,
         kind="cams",
-        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
+        settings={name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
         inputs={"network": network.fingerprint, "manifest": manifest.fingerprint()},
         verb="cams",
     )
@@ -171,7 +170,7 @@ def _errors_of(uri: str, num_shards: int, num_allowed: float) -> list[str]:
     if len(errors) <= num_allowed:
         return errors
     for index in found:
-        storage.remove_tree(storage.join(uri, shard_name(index)))
+        storage.remove_tree(storage.join(uri, cam_shard_name(index)))
         storage.remove_tree(files[index])
     raise DataError(f"{len(errors)} images cannot be read: " + "; ".join(errors[:5]))
 

@@ -27,8 +27,8 @@ from qaclims_ray.stages.run_figures import SystemFigures, read_figures
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import SUPERVISED, system_of
 
-HTML_NAME = "comparison.html"
-JSON_NAME = "comparison.json"
+_HTML_NAME = "comparison.html"
+_JSON_NAME = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _ComparedRun:
     side: Side
     config: RunConfig
 
@@ -96,13 +96,13 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
 
 
 def _write(comparison: Comparison, out: str) -> str:
-    uri = storage.join(out, HTML_NAME)
-    storage.write_bytes(storage.join(out, JSON_NAME), comparison_json(comparison).encode())
+    uri = storage.join(out, _HTML_NAME)
+    storage.write_bytes(storage.join(out, _JSON_NAME), comparison_json(comparison).encode())
     storage.write_bytes(uri, comparison_page(comparison).encode())
     return uri
 
 
-def _runs(names: Sequence[str]) -> list[_Run]:
+def _runs(names: Sequence[str]) -> list[_ComparedRun]:
     if len(names) < 2:
         raise ConfigError(f"{len(names)} runs are named, expected at least two; each as RUN or RUN:SYSTEM")
     if len(names) > len(string.ascii_uppercase):
@@ -114,7 +114,7 @@ def _runs(names: Sequence[str]) -> list[_Run]:
             raise ConfigError(
                 f"there is no run at {run} (no config.json); give output folders of runs, each as RUN or RUN:SYSTEM"
             )
-        runs.append(_Run(Side(letter, run, system), load_config(run)))
+        runs.append(_ComparedRun(Side(letter, run, system), load_config(run)))
         if system and system not in runs[-1].systems():
             raise ConfigError(f"{run} has no system {system!r}; it has {', '.join(runs[-1].systems())}")
     return runs
@@ -128,7 +128,7 @@ def _parse(name: str) -> tuple[str, str]:
     return storage.absolute(head), tail
 
 
-def _groups(runs: list[_Run]) -> dict[str, list[tuple[_Run, str]]]:
+def _groups(runs: list[_ComparedRun]) -> dict[str, list[tuple[_ComparedRun, str]]]:
     """Return who is compared with whom: one group where systems are named, else one for each system in common."""
     if named := [run.side.system for run in runs if run.side.system]:
         pairs = [(run, run.side.system or named[0]) for run in runs]
@@ -158,7 +158,7 @@ def _refuse_twice(names: Sequence[str]) -> None:
             raise ConfigError(f"{name} would be compared with itself: name runs, or systems of one run, that differ")
 
 
-def _label(run: _Run, system: str) -> str:
+def _label(run: _ComparedRun, system: str) -> str:
     return system_of(run.config, system).label
 
 

@@ -21,7 +21,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import vqa_model
 
 # Where a corpus is computed says nothing about what is in it.
-RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "questions_per_batch", "max_failed_fraction")
+_RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "questions_per_batch", "max_failed_fraction")
 
 
 class CorpusActor:
@@ -85,7 +85,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     artifact = Artifact(
         uri=stage.layout.corpus,
         kind="corpus",
-        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
+        settings={name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
         inputs={
             "manifest": manifest.fingerprint(),
             "questions": questions_fingerprint(questions),

@@ -15,7 +15,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import shard_name, shards_of
+from qaclims_ray.data.shards import cam_shard_name, shards_of
 from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
@@ -40,7 +40,7 @@ class SweepActor:
         sweep = ThresholdSweep(self.thresholds, self.num_classes)
         places = CooccurrenceSums((self.fixed_threshold,), range(self.num_classes))
         images = []
-        for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
+        for cam in read_cam_shard(storage.join(self.cams_uri, cam_shard_name(index))):
             if cam.image_id not in masks:
                 continue  # its CAM is for the final network's training alone
             mask, context = masks[cam.image_id]
@@ -80,7 +80,7 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     """
     config, uri = stage.config, stage.layout.evaluation(system)
     check_stores_full(config.cams)
-    cams = artifacts.require(stage.layout.cams(system), "cams", verb="cams")
+    cams = artifacts.require_artifact(stage.layout.cams(system), "cams", verb="cams")
     artifact = Artifact(
         uri=uri,
         kind="evaluation",

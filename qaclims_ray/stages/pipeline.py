@@ -42,7 +42,7 @@ from qaclims_ray.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
+STAGE_ORDER = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
 _TAG_LENGTH = 500
@@ -50,7 +50,7 @@ _TAG_LENGTH = 500
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run leaves behind."""
 
     layout: RunLayout
@@ -73,13 +73,13 @@ def run_pipeline(
     console: Console | None = None,
     trial: str = "",
     on_epoch: OnEpoch | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Run the pipeline up to a stage.
 
     Args:
         config: the resolved configuration.
         out: output folder, a path or fsspec URI.
-        until: last stage, one of `STAGES`.
+        until: last stage, one of `STAGE_ORDER`.
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
         on_epoch: see `StageProgress.epoch`.
@@ -87,8 +87,8 @@ def run_pipeline(
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
     """
-    if until not in STAGES:
-        raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGES)}")
+    if until not in STAGE_ORDER:
+        raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGE_ORDER)}")
     if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):
         needed = "mask" if until == "refine" else "segmentation"
         raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
@@ -105,7 +105,7 @@ def run_pipeline(
     handle = tracker.handle()
     with _ending(tracker, progress), ray_session(needs_of(config)):
         tracker.log_params(to_dict(config))
-        run = _Run(config, layout, tracker, progress, STAGES.index(until))
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until))
         with run.stage("data") as stage:
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -116,7 +116,7 @@ def run_pipeline(
             with run.stage("report") as stage:
                 report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
         write_timings(layout, progress.seconds)
-    return Outcome(
+    return RunOutcome(
         layout=layout,
         results=found,
         labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
@@ -134,7 +134,7 @@ def _note(config: RunConfig, found: Results) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _PipelineRun:
     config: RunConfig
     layout: RunLayout
     tracker: Tracker
@@ -142,7 +142,7 @@ class _Run:
     last: int
 
     def reaches(self, stage: str) -> bool:
-        return STAGES.index(stage) <= self.last
+        return STAGE_ORDER.index(stage) <= self.last
 
     def stages(self, manifest: Manifest) -> Results:
         if self.config.goal == "segmentation":

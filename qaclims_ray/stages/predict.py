@@ -27,12 +27,12 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
-from qaclims_ray.stages.predict_final import FinalNetwork
+from qaclims_ray.stages.predict_final import FinalPredictor
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
 
-IMAGES_PER_SHARD = 16
+_IMAGES_PER_TASK = 16
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class FinalPredictActor:
     def __init__(self, config: RunConfig, network: str, arguments: PredictArguments) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
-        self.network = FinalNetwork(
+        self.network = FinalPredictor(
             network,
             config.segmentation,
             device,
@@ -184,7 +184,7 @@ def run_predict(arguments: PredictArguments) -> None:
     progress = ConsoleProgress(Console())
     progress.start("predict")
     with ray_session(needs_of(resolved)):
-        shards = [targets[i : i + IMAGES_PER_SHARD] for i in range(0, len(targets), IMAGES_PER_SHARD)]
+        shards = [targets[i : i + _IMAGES_PER_TASK] for i in range(0, len(targets), _IMAGES_PER_TASK)]
         summaries = run_shards(
             shards,
             decode=_decode,
@@ -233,7 +233,7 @@ def _predictor(
     if is_final:
         if arguments.threshold is not None:
             raise ConfigError("--threshold is a background score of CAMs; leave it out, or set --network cam")
-        artifacts.require(final, "segmentation", verb="segment")
+        artifacts.require_artifact(final, "segmentation", verb="segment")
         return FinalPredictActor, {"network": final}
     if arguments.crf:
         raise ConfigError(
@@ -243,8 +243,8 @@ def _predictor(
     if not method.has_network:
         raise ConfigError(f"system {system} has no CAM network to predict with; name another with --system")
     network = network_uri_of(layout, system, method)
-    artifacts.require(layout.classifier, "classifier", verb="train")
-    artifacts.require(network, method.kind, verb="train")
+    artifacts.require_artifact(layout.classifier, "classifier", verb="train")
+    artifacts.require_artifact(network, method.kind, verb="train")
     return PredictActor, {"classifier": layout.classifier, "network": network}
 
 

@@ -16,7 +16,7 @@ from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities,
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 
 
-class FinalNetwork:
+class FinalPredictor:
     """A trained final network, as `predict` uses it."""
 
     def __init__(

@@ -115,7 +115,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     config, layout, uri = stage.config, stage.layout, stage.layout.masks(system)
     check_stores_full(config.cams)
     images = images_with_cams(manifest, config.data, with_training=True)
-    cams = artifacts.require(layout.cams(system), "cams", verb="cams")
+    cams = artifacts.require_artifact(layout.cams(system), "cams", verb="cams")
     affinity = run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_border(config.masks))
     thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)

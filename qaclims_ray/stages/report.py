@@ -22,7 +22,7 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
-from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.data.shards import cam_shard_name, place_in_shards
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
@@ -217,9 +217,9 @@ def choose_images(manifest: Manifest, count: int) -> list[int]:
 
 def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
     """Return the CAMs of some images out of the shards that hold them."""
-    shards = sorted({i // IMAGES_PER_SHARD for i, record in enumerate(images.records) if record.image_id in wanted})
+    shards = sorted({place_in_shards(i)[0] for i, record in enumerate(images.records) if record.image_id in wanted})
     uri = stage.layout.cams(system)
-    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
+    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, cam_shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
 
 

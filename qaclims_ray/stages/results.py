@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from qaclims_ray.evaluation.scored_figures import Stage, fixed_figure
+from qaclims_ray.evaluation.scored_figures import ScoredStage, fixed_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.evaluate import Evaluation
@@ -11,7 +11,7 @@ from qaclims_ray.stages.segment import Segmentation
 from qaclims_ray.tracking.metric_names import headline_metrics, stage_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
-_NOTE_WORDS: dict[Stage, str] = {"seed": "seed", "mask": "pseudo mask", "segmentation": "segmentation"}
+_NOTE_WORDS: dict[ScoredStage, str] = {"seed": "seed", "mask": "pseudo mask", "segmentation": "segmentation"}
 """Stages that a run's note names, and how."""
 
 
@@ -30,10 +30,10 @@ class Results:
         """Return the compared systems, and whatever else has a result: the fully supervised bound."""
         return list(dict.fromkeys([*config.systems, *self.segmentations]))
 
-    def of(self, system: str) -> dict[Stage, SeedScores]:
+    def of(self, system: str) -> dict[ScoredStage, SeedScores]:
         """Return what a system's stages scored, as far as they were."""
         seed, masks, final = self.scores.get(system), self.masks.get(system), self.segmentations.get(system)
-        found: dict[Stage, SeedScores | None] = {
+        found: dict[ScoredStage, SeedScores | None] = {
             "seed": seed.seed if seed else None,
             "mask": masks.scores if masks else None,
             "segmentation_on_seeds": final.seed_plain if final else None,
@@ -68,7 +68,7 @@ def log_segmentation(stage: Tracker, parent: Tracker, system: str, found: Segmen
         _log_table(stage, found.plain, "segmentation_iou_per_class")
 
 
-def _log(tracker: Tracker, parent: Tracker, system: str, stage: Stage, scores: SeedScores) -> None:
+def _log(tracker: Tracker, parent: Tracker, system: str, stage: ScoredStage, scores: SeedScores) -> None:
     metrics = stage_metrics(stage, scores)
     tracker.log_metrics(metrics)
     parent.log_metrics(headline_metrics(system, metrics))

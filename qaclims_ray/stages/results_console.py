@@ -8,10 +8,10 @@ from qaclims_ray.report.contents import ReportData, SystemReport, has_background
 from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_tables import stages_table
 from qaclims_ray.report.table import rich_table
-from qaclims_ray.stages.pipeline import Outcome
+from qaclims_ray.stages.pipeline import RunOutcome
 
 
-def print_results(outcome: Outcome, console: Console) -> None:
+def print_results(outcome: RunOutcome, console: Console) -> None:
     """Print the tables of systems and where report and tracking store are."""
     results = outcome.results
     if results.scores:
@@ -32,7 +32,7 @@ def print_results(outcome: Outcome, console: Console) -> None:
         _say(console, f"MLflow   {outcome.tracking}")
 
 
-def _shown(outcome: Outcome, names: Iterable[str]) -> ReportData:
+def _shown(outcome: RunOutcome, names: Iterable[str]) -> ReportData:
     systems = {name: SystemReport(label=outcome.labels[name], **outcome.results.of(name)) for name in names}
     return ReportData(title="", systems=systems)
 

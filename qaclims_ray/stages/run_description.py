@@ -11,7 +11,7 @@ from typing import Any
 
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.settings import flat
+from qaclims_ray.settings import dotted
 
 _PACKAGES = ("ray", "torch", "transformers", "open_clip_torch", "timm", "mlflow")
 
@@ -47,7 +47,7 @@ def run_tags(config: RunConfig, *, data_fingerprint: str = "", system: str = "",
 
 def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     """Return the settings, by dotted name, in which a run differs from the preset it started from."""
-    ours, theirs = flat(to_dict(config)), flat(to_dict(default))
+    ours, theirs = dotted(to_dict(config)), dotted(to_dict(default))
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 

@@ -8,7 +8,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.evaluation.comparison import Difference, Side
 from qaclims_ray.report.files import JSON_NAME
 from qaclims_ray.run_config import to_dict
-from qaclims_ray.settings import flat
+from qaclims_ray.settings import dotted
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_figures import SystemFigures
 
@@ -60,7 +60,7 @@ def what_differs(
 
 
 def _facts(member: SystemFigures) -> Facts:
-    settings = {n: v for n, v in flat(to_dict(member.config)).items() if n not in _IN_EFFECT}
+    settings = {n: v for n, v in dotted(to_dict(member.config)).items() if n not in _IN_EFFECT}
     facts: Facts = {("settings", "system"): member.system}
     facts |= {("settings", name): value for name, value in settings.items()}
     if manifest := member.metas.get("manifest"):
@@ -78,5 +78,5 @@ def _versions(run: str) -> Facts | None:
     uri = storage.join(RunLayout(run).report, JSON_NAME)
     if not storage.exists(uri):
         return None
-    found = flat(json.loads(storage.read_bytes(uri))["environment"])
+    found = dotted(json.loads(storage.read_bytes(uri))["environment"])
     return {("versions", name): value for name, value in found.items() if name not in _SAID_ELSEWHERE}

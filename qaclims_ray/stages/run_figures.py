@@ -12,7 +12,7 @@ from qaclims_ray.evaluation.image_counts import ScoredImages, read_image_counts
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.settings import flat
+from qaclims_ray.settings import dotted
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
 from qaclims_ray.systems.table import system_config, system_of
@@ -101,8 +101,8 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
     compared under the names of the new ones.
     """
     # The classifier is the run's, whatever a system sets for itself.
-    settings = flat(to_dict(resolved))
-    of_network = flat(to_dict(config)) if method_of(system_of(config, system).method).is_classifier else settings
+    settings = dotted(to_dict(resolved))
+    of_network = dotted(to_dict(config)) if method_of(system_of(config, system).method).is_classifier else settings
     stale: dict[str, str] = {}
     for name, before in {
         "network": "",
@@ -133,7 +133,7 @@ def _other_source(metas: Mapping[str, ArtifactMeta], name: str, before: str) -> 
 
 
 def _other_settings(meta: ArtifactMeta, name: str, settings: Mapping[str, Any]) -> str:
-    made = flat(meta.settings, _PREFIXES.get(name, ""))
+    made = dotted(meta.settings, _PREFIXES.get(name, ""))
     for setting, value in made.items():
         if setting in settings and settings[setting] != value:
             return f"its {name} had {setting} = {json.dumps(value)}, config.json has {json.dumps(settings[setting])}"

@@ -131,7 +131,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     inputs = {"manifest": trained.fingerprint(), "weights": start_fingerprint(layout, weights)}
     if method_of(system_of(config, system).method).has_cams:
         masks_uri = layout.masks(system)
-        inputs["masks"] = content_fingerprint(artifacts.require(masks_uri, "masks", verb="refine"))
+        inputs["masks"] = content_fingerprint(artifacts.require_artifact(masks_uri, "masks", verb="refine"))
     artifact = Artifact(
         uri=layout.segmentation(system),
         kind="segmentation",

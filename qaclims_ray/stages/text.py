@@ -48,7 +48,7 @@ def bank_of(stage: Stage, system: str, manifest: Manifest) -> Artifact:
     config = stage.config
     inputs = {"manifest": manifest.fingerprint(), "clip": weights_fingerprint(*clip_files(config))}
     if config.text.source == "qape":
-        inputs["corpus"] = artifacts.require(stage.layout.corpus, "corpus", verb="corpus").fingerprint
+        inputs["corpus"] = artifacts.require_artifact(stage.layout.corpus, "corpus", verb="corpus").fingerprint
     return bank_artifact(stage.layout.text_bank(system), plain({"text": config.text, "clip": config.clip}), inputs)
 
 

@@ -185,7 +185,7 @@ def _sources(stage: Stage, name: str, manifest: Manifest) -> Sources:
     if system.base and given is None:
         kind = method_of(system_of(config, system.base).method).kind
         uri = layout.network(system.base)
-        base = Trained(uri, artifacts.require(uri, kind, verb="train").fingerprint)
+        base = Trained(uri, artifacts.require_artifact(uri, kind, verb="train").fingerprint)
     texts = None
     if method.uses_texts:
         texts = Trained(layout.text_bank(name), bank_of(stage, name, trained).require().fingerprint)
@@ -201,7 +201,7 @@ def _sources(stage: Stage, name: str, manifest: Manifest) -> Sources:
 
 def _classifier(stage: Stage) -> Trained:
     layout = stage.layout
-    fingerprint = artifacts.require(layout.classifier, CLASSIFIER.kind, verb="train").fingerprint
+    fingerprint = artifacts.require_artifact(layout.classifier, CLASSIFIER.kind, verb="train").fingerprint
     calibrated = storage.join(layout.classifier, CALIBRATED_DIR)
     return Trained(calibrated if stage.config.classifier.calibrate else layout.classifier, fingerprint)
 
@@ -220,7 +220,7 @@ def _keep(stage: Stage, name: str, kind: str, outcome: Outcome, done: Sequence[t
     uri, prompts_uri = stage.layout.network(name), stage.layout.prompts(name)
     if outcome.network.uri == uri:
         _copy(outcome.prompts_uri, prompts_uri, PROMPTS_NAME, VECTORS_NAME)
-        return artifacts.require(uri, kind, verb="train")
+        return artifacts.require_artifact(uri, kind, verb="train")
     artifact = Artifact(uri=uri, kind=kind, settings={}, inputs={"network": outcome.network.fingerprint}, verb="train")
     if meta := artifact.current():
         return meta

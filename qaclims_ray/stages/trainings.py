@@ -190,7 +190,7 @@ def start_fingerprint(layout: RunLayout, weights: str) -> str:
         ModelError: when a path that looks local is not there.
     """
     if weights == FROM_CLASSIFIER:
-        return artifacts.require(layout.classifier, "classifier", verb="train").fingerprint
+        return artifacts.require_artifact(layout.classifier, "classifier", verb="train").fingerprint
     return weights_fingerprint(weights)
 
 

@@ -12,7 +12,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, System
 from qaclims_ray.systems.table import with_systems
 
-Row = tuple[System, float | None]
+_PublishedRow = tuple[System, float | None]
 """A row's system, and the paper's figure; None where it prints none."""
 _SEED_MIOU = "seed mIoU, %, VOC 2012 train"
 
@@ -50,12 +50,12 @@ def table_row(label: str, like: str, overrides: Mapping[str, Any] | None = None)
     return System(name=name, like=like, label=label, overrides=own)
 
 
-def _table(*, rows: Sequence[Row], **about: str) -> AblationTable:
+def _table(*, rows: Sequence[_PublishedRow], **about: str) -> AblationTable:
     published = {system.name: figure for system, figure in rows if figure is not None}
     return AblationTable(rows=tuple(system for system, _ in rows), published=published, **about)
 
 
-def _sweep(like: str, path: str, symbol: str, published: Mapping[float, float | None]) -> list[Row]:
+def _sweep(like: str, path: str, symbol: str, published: Mapping[float, float | None]) -> list[_PublishedRow]:
     return [(table_row(f"{symbol} = {value:g}", like, {path: value}), figure) for value, figure in published.items()]
 
 

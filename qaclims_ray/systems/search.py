@@ -15,8 +15,10 @@ from qaclims_ray.settings import Parameter, require, settings
 from qaclims_ray.systems.needs import uses_given
 from qaclims_ray.systems.table import known_system, system_config, with_systems
 
-SHARED = ("data", "corpus", "clip", "cam_net", "augment", "classifier", "selection", "cluster", "tracking", "masks",
-          "segmentation", "seed", "goal", "systems", "variants", "name", "profile")  # fmt: skip
+SHARED_SETTINGS = (
+    "data", "corpus", "clip", "cam_net", "augment", "classifier", "selection", "cluster", "tracking", "masks",
+    "segmentation", "seed", "goal", "systems", "variants", "name", "profile",
+)  # fmt: skip
 """Settings that all trials share, or that the criterion does not see."""
 
 
@@ -100,7 +102,7 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
         )
     start = start_values(config, search.system, space)
     for parameter in space:
-        if parameter.name.split(".")[0] in SHARED or parameter.name.endswith("epochs"):
+        if parameter.name.split(".")[0] in SHARED_SETTINGS or parameter.name.endswith("epochs"):
             raise ConfigError(
                 f"{parameter.name} cannot be searched: trials share it, the criterion does not see it, or trials of "
                 "different length would be compared"

@@ -321,7 +321,7 @@ def read_bank(uri: str) -> TextBank:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
-    meta = artifacts.require(uri, _KIND, verb="text")
+    meta = artifacts.require_artifact(uri, _KIND, verb="text")
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())

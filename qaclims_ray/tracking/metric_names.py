@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from qaclims_ray.evaluation.scored_figures import FIGURES, Stage, fixed_figure
+from qaclims_ray.evaluation.scored_figures import FIGURES, ScoredStage, fixed_figure
 from qaclims_ray.evaluation.sweep import SeedScores
 
 THRESHOLD_BEST = "cam/threshold_best"
@@ -47,7 +47,7 @@ def class_metric(class_name: str, *, prefix: str) -> str:
     return sanitise(prefix + class_name.strip().replace("/", "_").replace("..", "_"))
 
 
-def stage_metrics(stage: Stage, scores: SeedScores) -> dict[str, float]:
+def stage_metrics(stage: ScoredStage, scores: SeedScores) -> dict[str, float]:
     """Return the figures of one system's stage under their names, as fractions; per class at the fixed threshold.
 
     Args:

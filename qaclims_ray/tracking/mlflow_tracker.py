@@ -5,13 +5,12 @@ made, so that a call that is sent twice is stored once. A stage's run carries `K
 server: with it a stage begun while the server is away and a pipeline submitted again find their own run.
 """
 
-import contextlib
 import json
 import logging
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import PIL.Image
 
@@ -33,6 +32,7 @@ from qaclims_ray.tracking.store import (
     spool_folder,
     tracking_uri,
 )
+from qaclims_ray.tracking.system_metrics import mlflow_samplers
 from qaclims_ray.tracking.tracker import NullTracker, Tracker, TrackerHandle
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def open_tracker(
         resumed=resumed,
     )
     if system_metrics:
-        tracker.watch_system(_samplers(), node="", interval_s=system_metrics_interval_s)
+        tracker.watch_system(mlflow_samplers(), node="", interval_s=system_metrics_interval_s)
     return tracker
 
 
@@ -130,7 +130,7 @@ def attach(
     )
     if system_metrics_node:
         prepare_environment()
-        tracker.watch_system(_samplers(), node=system_metrics_node, interval_s=system_metrics_interval_s)
+        tracker.watch_system(mlflow_samplers(), node=system_metrics_node, interval_s=system_metrics_interval_s)
     return tracker
 
 
@@ -387,16 +387,3 @@ def _connect(uri: str) -> "MlflowClient":
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
-
-
-def _samplers() -> Sequence[Any]:
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-    samplers: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    # ImportError: nvidia-ml-py is not installed; RuntimeError: there is no GPU.
-    with contextlib.suppress(ImportError, RuntimeError):
-        samplers.append(GPUMonitor())
-    return samplers

@@ -4,10 +4,11 @@ MLflow's own `SystemMetricsMonitor` stops for good at the first call that its se
 used here, and what they measure takes the same way as every other metric.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Sampler(Protocol):
@@ -67,3 +68,17 @@ class SystemMetrics:
         # Seconds since the run began: goes on without a gap or a repeat when a restarted process continues the run.
         step = max(0, int(time.time() * 1000) - self._started_ms) // 1000
         self._log(metrics, step)
+
+
+def mlflow_samplers() -> Sequence[Any]:
+    """Return MLflow's own samplers of this machine; that of GPUs where there are any."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    samplers: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    # ImportError: nvidia-ml-py is not installed; RuntimeError: there is no GPU.
+    with contextlib.suppress(ImportError, RuntimeError):
+        samplers.append(GPUMonitor())
+    return samplers

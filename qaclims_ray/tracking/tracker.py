@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from qaclims_ray.settings import flat
+from qaclims_ray.settings import dotted
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM_CHARS = 500
@@ -122,7 +122,7 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, str]:
     Lists become JSON. A value over `MAX_PARAM_CHARS` is cut and ends in a hash of the whole, so that two runs whose
     values differ behind the cut still differ.
     """
-    return {name: _short_text(value) for name, value in flat(params).items()}
+    return {name: _short_text(value) for name, value in dotted(params).items()}
 
 
 def _short_text(value: Any) -> str:

@@ -16,9 +16,9 @@ from tests.cluster.small_run import as_flags
 
 _RUN = """
 import sys
-from qaclims_ray.stages import cams
 from qaclims_ray.commands.main import run_verb
-cams.IMAGES_PER_SHARD = int(sys.argv[2]) or cams.IMAGES_PER_SHARD
+from qaclims_ray.data import shards
+shards.IMAGES_PER_SHARD = int(sys.argv[2]) or shards.IMAGES_PER_SHARD
 sys.exit(run_verb(sys.argv[1], sys.argv[3:]))
 """
 

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, required_cpus, runs_at_once
+from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.cluster.trials import Trial, run_trials
-from qaclims_ray.data.artifacts import is_current, read_meta, write_meta
+from qaclims_ray.data.artifacts import Artifact, read_meta
+from qaclims_ray.data.splits import training_images
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError, ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.presets.table import preset
-from qaclims_ray.stages.ablate import Ablation, artefacts_of, gather, plan_trials, run_ablation, take_over_corpus
-from qaclims_ray.stages.data import run_data, training_manifest
+from qaclims_ray.stages.ablate import Ablation, gather, plan_trials, run_ablation, take_over_corpus
+from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row
+from qaclims_ray.systems.planning import artefacts_of
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -146,13 +148,13 @@ def test_no_more_run_at_once_than_asked(session, tmp_path):
 
 
 def test_runs_that_fit_are_counted_and_too_many_refused(session):
-    config = small_config()
-    assert required_cpus(config) == 4
-    assert runs_at_once(config) == 2
-    assert runs_at_once(config, 2) == 2
-    assert runs_at_once(small_config(cluster__num_workers=8)) == 1
+    needs = needs_of(small_config())
+    assert needs.cpus == 4
+    assert runs_at_once(needs) == 2
+    assert runs_at_once(needs, 2) == 2
+    assert runs_at_once(needs_of(small_config(cluster__num_workers=8))) == 1
     with pytest.raises(ResourceError, match="3 runs at once need 12 CPU"):
-        runs_at_once(config, 3)
+        runs_at_once(needs, 3)
 
 
 def _tiny_table() -> AblationTable:
@@ -240,14 +242,21 @@ def test_corpus_of_another_seed_is_current_here(tmp_path):
     for seed in (1, 2):
         config = small_config(data__dataset="voc12", data__root=str(root), seed=seed)
         layout = RunLayout(str(tmp_path / f"seed-{seed}"))
-        manifest = training_manifest(run_data(Stage(config, layout)), config)
+        manifest = training_images(run_data(Stage(config, layout)), config.data)
+        corpus = Artifact(
+            uri=layout.corpus,
+            kind="corpus",
+            settings={"beams": 3},
+            inputs={"manifest": manifest.fingerprint()},
+            verb="corpus",
+        )
         if seed == 1:
             Path(layout.corpus_table).mkdir(parents=True)
             Path(layout.corpus_table, "part-00000.parquet").write_bytes(b"answers")
-            write_meta(layout.corpus, "corpus", {"beams": 3}, {"manifest": manifest.fingerprint()})
+            corpus.complete()
         else:
             take_over_corpus(str(tmp_path / "seed-1"), layout.out)
-        assert is_current(layout.corpus, "corpus", {"beams": 3}, {"manifest": manifest.fingerprint()})
+        assert corpus.current() is not None
         metas.append(read_meta(layout.corpus))
     assert metas[0] == metas[1]
     assert Path(layout.corpus_table, "part-00000.parquet").read_bytes() == b"answers"

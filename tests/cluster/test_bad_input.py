@@ -25,7 +25,7 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, save_cam_net
-from qaclims_ray.stages import cams, pipeline
+from qaclims_ray.stages import pipeline
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
@@ -367,7 +367,7 @@ def _arguments(out: Path, **overrides: object) -> list[str]:
 def test_disk_full_while_cams_are_written(
     small_disk: Path, refused: Run, session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cams, "IMAGES_PER_SHARD", 8)
+    monkeypatch.setattr("qaclims_ray.data.shards.IMAGES_PER_SHARD", 8)
     arguments = _arguments(small_disk / "run", **{"data.num_images": 160, "systems": ["baseline"]})
     with Ballast(small_disk, "run/cams/baseline/part-*.parquet") as ballast:
         message = refused(*arguments)

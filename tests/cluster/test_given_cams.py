@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qaclims_ray.stages.given_cams import run_given_cams
 
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.stages.data import scored_manifest
+from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.resources import needs_of
@@ -75,9 +75,9 @@ def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Pa
     scores = run_pipeline(config, out.out, until="evaluate").results.scores
     assert scores["given_cams"].seed.miou_fixed == pytest.approx(expected.seed.miou_fixed, abs=1e-3)
     before = Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns
-    manifest = scored_manifest(read_manifest(out.manifest), config)
-    run_given_cams(Stage(config, out), out.cams("given_cams"), manifest, label="again")
+    manifest = scored_images(read_manifest(out.manifest), config.data)
+    run_cams(Stage(config, out), "given_cams", manifest)
     own = Stage(_config("given_cams", given=out.cams("given_cams")), out)
     with pytest.raises(ConfigError, match="which this run writes itself"):
-        run_given_cams(own, out.cams("given_cams"), manifest, label="its own")
+        run_cams(own, "given_cams", manifest)
     assert Path(out.cams("given_cams"), "meta.json").stat().st_mtime_ns == before

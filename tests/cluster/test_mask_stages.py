@@ -25,10 +25,10 @@ from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.miniature.vocabulary import CLASSES
 from qaclims_ray.refine.mask_index import read_mask_index
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages import cams
 from qaclims_ray.stages.image_stage import part_name
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import Outcome, run_pipeline
+from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
@@ -67,8 +67,8 @@ def _evaluation(root: Path) -> EvaluationConfig:
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory) -> Iterator[None]:
     """One Ray for all tests, and shards of a few images."""
-    with pytest.MonkeyPatch.context() as patch, ray_session(_config(tmp_path_factory.mktemp("none"))):
-        patch.setattr(cams, "IMAGES_PER_SHARD", PER_SHARD)
+    with pytest.MonkeyPatch.context() as patch, ray_session(needs_of(_config(tmp_path_factory.mktemp("none")))):
+        patch.setattr("qaclims_ray.data.shards.IMAGES_PER_SHARD", PER_SHARD)
         yield
 
 

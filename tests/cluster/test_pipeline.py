@@ -75,7 +75,7 @@ def test_second_run_does_nothing_again(finished_run):
     before = {path: path.stat().st_mtime_ns for path in watched}
     second = run_pipeline(small_config(cluster__num_workers=2), str(out))
     assert {path: path.stat().st_mtime_ns for path in watched} == before
-    assert second.scores["qa_clims"] == first.scores["qa_clims"]
+    assert second.results.scores["qa_clims"] == first.results.scores["qa_clims"]
 
 
 def test_changed_setting_makes_only_what_depends_on_it(finished_run):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from qaclims_ray.data import artifacts
+from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import IMAGES_PER_SHARD
 from qaclims_ray.errors import DataError
 from qaclims_ray.refine.config import MaskConfig
-from qaclims_ray.stages.cams import IMAGES_PER_SHARD
 from qaclims_ray.stages.image_stage import Part, part_name, run_image_stage, write_part
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
 from qaclims_ray.stages.stage import Stage
@@ -20,23 +21,25 @@ pytestmark = pytest.mark.ray
 
 def _run(uri: Path, *, max_failed_fraction: float) -> Part:
     records = tuple(ImageRecord(f"{i:03d}", f"{i}.jpg", 8, 8, (0,)) for i in range(2 * IMAGES_PER_SHARD))
+    config = small_config(cams__max_failed_fraction=max_failed_fraction)
     return run_image_stage(
-        Stage(small_config(), None),  # type: ignore[arg-type]
-        str(uri),
-        "abc",
+        Stage(config, None),  # type: ignore[arg-type]
+        _artifact(uri),
         Manifest(("dog",), records),
         actor=object,
         actor_kwargs={},
-        scored_splits=(),
-        max_failed_fraction=max_failed_fraction,
         num_actors=1,
         gpus_per_actor=0,
     )
 
 
+def _artifact(uri: Path) -> Artifact:
+    return Artifact(uri=str(uri), kind="masks", settings={}, verb="refine")
+
+
 def _write_parts(uri: Path, error: str) -> None:
-    (uri / "plan-abc").parent.mkdir(parents=True, exist_ok=True)
-    (uri / "plan-abc").write_bytes(b"")
+    uri.mkdir(parents=True, exist_ok=True)
+    (uri / f"plan-{_artifact(uri).fingerprint}").write_bytes(b"")
     write_part(str(uri), 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
     write_part(str(uri), 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
 
@@ -60,7 +63,8 @@ def test_a_final_network_does_not_depend_on_how_its_masks_were_scored(tmp_path) 
     def content(sweep: list[float], scored: str, cams: str) -> str:
         settings = {"masks": artifacts.plain(mask_settings(MaskConfig())), "sweep": sweep}
         inputs = {"cams": cams, "manifest": "m", "scored": scored}
-        return content_fingerprint(artifacts.write_meta(str(tmp_path), "masks", settings, inputs))
+        made = Artifact(uri=str(tmp_path), kind="masks", settings=settings, inputs=inputs, verb="refine")
+        return content_fingerprint(made.complete())
 
     assert content([0.1], "one", "c") == content([0.1, 0.2], "other", "c")
     assert content([0.1], "one", "c") != content([0.1], "one", "d")

@@ -18,13 +18,13 @@ class ImportActor:
     def __call__(self, shard: tuple[int, list[ImageRecord], dict[str, str]]) -> dict[str, Any]:
         """Return what is wrong with the shard's maps; then it is not written."""
         from qaclims_ray.cams.store import write_cam_shard
-        from qaclims_ray.data.shards import shard_name
+        from qaclims_ray.data.shards import cam_shard_name
         from qaclims_ray.methods.given.files import import_cams
 
         index, records, files = shard
         cams, faults = import_cams(records, files, self.num_classes, self.config)
         if not faults:
-            write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
+            write_cam_shard(storage.join(self.uri, cam_shard_name(index)), cams, self.config.dtype)
         return {"faults": faults}
 
 

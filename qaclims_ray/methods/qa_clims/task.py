@@ -30,8 +30,8 @@ PUBLISHED_RANKS = 2
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs of a batch that have background texts, with their texts; all on the training device."""
+class TextPairs:
+    """TextPairs of a batch that have background texts, with their texts; all on the training device."""
 
     image: Int[Tensor, " pair"]
     """Position of the image in the batch."""
@@ -165,7 +165,7 @@ def ritc_step(
 
 def pairs_with_texts(
     present: Int[Tensor, "present 2"], image_ids: list[str], bank: TextSource, device: torch.device
-) -> Pairs:
+) -> TextPairs:
     """Look up the texts of a batch's pairs; pairs without background text are left out (Q10).
 
     Args:
@@ -181,7 +181,7 @@ def pairs_with_texts(
     def moved(rows: Tensor) -> Tensor:
         return rows[kept.to(rows.device)].to(device, non_blocking=True)
 
-    return Pairs(
+    return TextPairs(
         image=moved(positions),
         class_id=moved(classes),
         foreground=moved(texts.foreground),
@@ -190,7 +190,7 @@ def pairs_with_texts(
     )
 
 
-def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
+def with_prompts(pairs: TextPairs, prompts: Float[Tensor, "class dim"]) -> TextPairs:
     """Give each pair its class's learned prompt as one more background text.
 
     Args:
@@ -210,7 +210,7 @@ def with_prompts(pairs: Pairs, prompts: Float[Tensor, "class dim"]) -> Pairs:
 def pair_contrast(
     logits: Float[Tensor, "batch class cam_height cam_width"],
     image: Float[Tensor, "batch 3 height width"],
-    pairs: Pairs,
+    pairs: TextPairs,
     *,
     regions: Regions,
     ritc: RitcConfig,

@@ -14,7 +14,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.datasets import label_matrix
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.data.shards import IMAGES_PER_SHARD, shard_name
+from qaclims_ray.data.shards import cam_shard_name, place_in_shards
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.models.generators.config import CamNetConfig
 
@@ -99,9 +99,9 @@ class StoredMaps:
         Raises:
             ArtifactError: when the shard cannot be read.
         """
-        shard, row = divmod(position, IMAGES_PER_SHARD)
+        shard, row = place_in_shards(position)
         if shard != self._shard:
-            self._shard, self._cams = shard, read_cam_shard(storage.join(self._folder, shard_name(shard)))
+            self._shard, self._cams = shard, read_cam_shard(storage.join(self._folder, cam_shard_name(shard)))
         cam = self._cams[row]
         maps = cam.full if cam.full is not None else cam.grid
         assert maps is not None

@@ -157,7 +157,7 @@ def joint_step(
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class _MatchedPairs:
     """The pairs of a batch."""
 
     class_id: Tensor
@@ -170,15 +170,15 @@ class _Pairs:
     """Pairs of the step over all workers, at least 1."""
 
 
-def _pairs_of(maps: Tensor, batch: dict[str, Tensor], class_texts: Tensor, regions: Regions) -> _Pairs:
+def _pairs_of(maps: Tensor, batch: dict[str, Tensor], class_texts: Tensor, regions: Regions) -> _MatchedPairs:
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     # Of no pair at all: the sums are zero then, and so is the loss.
     total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
     image, class_id = present.to(maps.device).unbind(dim=1)
-    return _Pairs(class_id, regions(maps, batch["image"], image, class_id), class_texts[class_id], total)
+    return _MatchedPairs(class_id, regions(maps, batch["image"], image, class_id), class_texts[class_id], total)
 
 
-def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
+def _matching_terms(pairs: _MatchedPairs, prompts: Tensor | None) -> dict[str, Tensor]:
     """Return the terms of Eq. 1, and of Eq. 3 where there are prompts, of every pair."""
     regions = pairs.regions
     foreground, background = segment_label_matching(regions.foreground, regions.background, pairs.texts)
@@ -188,7 +188,7 @@ def _matching_terms(pairs: _Pairs, prompts: Tensor | None) -> dict[str, Tensor]:
     return terms
 
 
-def _result(terms: dict[str, Tensor], pairs: _Pairs, semples: SemplesConfig) -> StepResult:
+def _result(terms: dict[str, Tensor], pairs: _MatchedPairs, semples: SemplesConfig) -> StepResult:
     # Every term is there even without pairs, because workers add up their figures by position. The order of the weights
     # is that in which recorded joint trainings added the terms; another one would round differently.
     weights = {

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -83,12 +82,10 @@ def train_prompts(
     settings = semples.prompt
     vectors, template = start_of_prompts(clip, settings, setup.num_classes, setup.seed)
     prompts = LearnedPrompts(vectors)
-    kept: dict[str, Any] = {
-        "template": template, "class_names": setup.manifest.class_names, "clip_fingerprint": clip.fingerprint()
-    }  # fmt: skip
 
     def save(folder: str) -> None:
-        save_prompts(folder, prompts.vectors, **kept)
+        names = setup.manifest.class_names
+        save_prompts(folder, prompts.vectors, template=template, class_names=names, clip_fingerprint=clip.fingerprint())
 
     # The control with random prompts. Its artefact is made like any other, so that refinement finds one.
     if not settings.learn:

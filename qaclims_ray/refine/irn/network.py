@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from qaclims_ray.data.images import Rgb
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import load_backbone_weights
 from qaclims_ray.models.generators.cam_net import MINIATURE, MINIATURE_STRIDE, CamNet, MiniatureBackbone, build_cam_net
@@ -21,7 +22,6 @@ from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.network_folder import load_network, save_network
 from qaclims_ray.refine.irn.config import IrnConfig
 
-Rgb = tuple[float, float, float]
 GRID_STRIDE = 4
 """Pixels along a cell's side."""
 _PROBE_PX = (70, 90)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import load_backbone_weights
-from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
 
 CAFFE_RESNET = "resnet101_caffe"
 """Its name as a backbone."""
@@ -18,7 +18,6 @@ CAFFE_MEAN = (0.481078, 0.457525, 0.407875)
 """Mean of red, green, blue: 122.675, 116.669, 104.008 of 255."""
 CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 """Keeps pixels in 0-255."""
-WEIGHTS_SETTING = "segmentation.net.weights"
 _NUM_BLOCKS = (3, 4, 23, 3)
 
 
@@ -49,7 +48,7 @@ class CaffeResNet(nn.Module):
         return self.layer5(self.layer4(self.layer3(self.layer2(stem))))
 
 
-class _Bottleneck(nn.Module):
+class _CaffeBottleneck(nn.Module):
     def __init__(self, width_in: int, width_out: int, *, stride: int, dilation: int, is_first: bool) -> None:
         super().__init__()
         width = width_out // 4
@@ -78,7 +77,7 @@ def _stage(num_blocks: int, width_in: int, width_out: int, *, stride: int = 1, d
     stage = nn.Sequential()
     for index in range(num_blocks):
         first = index == 0
-        block = _Bottleneck(
+        block = _CaffeBottleneck(
             width_in if first else width_out,
             width_out,
             stride=stride if first else 1,

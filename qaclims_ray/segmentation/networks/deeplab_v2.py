@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
-from qaclims_ray.segmentation.config import SegmentationNetConfig
-from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_RESNET, WEIGHTS_SETTING, build_caffe_resnet
+from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
+from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_RESNET, build_caffe_resnet
 
 RATES = (6, 12, 18, 24)
 """Dilations of the parallel classifiers (DeepLab's ASPP-L)."""

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.generators.cam_net import MINIATURE, MiniatureBackbone
-from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
 
 FINEST_STRIDE = 4
 """Stride of the logits over a timm encoder; finer stages are not decoded."""
-WEIGHTS_SETTING = "segmentation.net.weights"
 
 
 class EncoderSegmenter(nn.Module):

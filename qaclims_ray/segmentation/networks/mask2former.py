@@ -22,11 +22,10 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.models.generators.cam_net import MINIATURE
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 
-MINIATURE = "miniature"
-"""Backbone name of the small network for pictures of 64 pixels."""
-DROP_PATH = 0.3
+_DROP_PATH = 0.3
 """Stochastic depth of the published networks' Swin."""
 TRANSFORMERS_CONFIG = "transformers_config"
 """Entry of a network's description: transformers' configuration as JSON text."""
@@ -288,7 +287,7 @@ def build_mask2former(
 
 def _network_config(backbone: str, swin: SwinConfig, num_labels: int) -> Mask2FormerConfig:
     swin = copy.deepcopy(swin)
-    swin.drop_path_rate = DROP_PATH
+    swin.drop_path_rate = _DROP_PATH
     swin.set_output_features_output_indices(out_features=list(swin.stage_names[1:]), out_indices=None)
     sizes: dict[str, Any] = {"num_labels": num_labels, **(_MINIATURE_DECODER if backbone == MINIATURE else {})}
     return Mask2FormerConfig(backbone_config=swin, **sizes)

@@ -20,7 +20,7 @@ from qaclims_ray.models.class_token_vit import MINIATURE_VIT, build_vit
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 
-DROP_PATH = 0.1
+_DROP_PATH = 0.1
 """Stochastic depth of the encoder (section 4.1 of the paper, which finds that dropout hurts)."""
 DECODER_BLOCKS = 2
 _MINIATURE_PATCH_PX = 8
@@ -149,7 +149,7 @@ def _miniature_vit(config: SegmentationNetConfig) -> VisionTransformer:
         backbone=MINIATURE_VIT,
         output_stride=_MINIATURE_PATCH_PX,
         image_size=config.image_size,
-        drop_path=DROP_PATH,
+        drop_path=_DROP_PATH,
     )
     return build_vit(sizes)
 
@@ -160,7 +160,7 @@ def _timm_vit(config: SegmentationNetConfig) -> VisionTransformer:
         chosen=f"image size {config.image_size} and stochastic depth",
         expected="a plain ViT for segmenter, e.g. deit_small_patch16_224",
         img_size=config.image_size,
-        drop_path_rate=DROP_PATH,
+        drop_path_rate=_DROP_PATH,
     )
     if type(vit) is not VisionTransformer or not _is_plain(vit):
         raise ConfigError(

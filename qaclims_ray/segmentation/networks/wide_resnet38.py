@@ -65,7 +65,7 @@ class _Block(nn.Module):
         return shortcut + self.conv_branch2b1(F.relu(self.bn_branch2b1(self.conv_branch2a(active))))
 
 
-class _Bottleneck(nn.Module):
+class _WideBottleneck(nn.Module):
     """1x1, dilated 3x3 and 1x1 convolution; whole channels drop out before the last two."""
 
     def __init__(self, width_in: int, width_out: int, *, dilation: int, dropout: float) -> None:
@@ -101,8 +101,8 @@ def _blocks() -> list[tuple[str, nn.Module]]:
             _Block(512, 512, 1024, dilation=2),
             *(_Block(1024, 512, 1024, first_dilation=2, dilation=2) for _ in range(2)),
         ],
-        [_Bottleneck(1024, 2048, dilation=4, dropout=0.3)],
-        [_Bottleneck(2048, 4096, dilation=4, dropout=0.5)],
+        [_WideBottleneck(1024, 2048, dilation=4, dropout=0.3)],
+        [_WideBottleneck(2048, 4096, dilation=4, dropout=0.5)],
     )
     return [
         (f"b{number}" + (f"_{index}" if index else ""), block)

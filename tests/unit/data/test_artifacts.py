@@ -140,16 +140,16 @@ def test_a_broken_meta_is_the_reason_itself(tmp_path: Path) -> None:
 def test_require_says_how_to_make_it(tmp_path: Path) -> None:
     uri = str(tmp_path)
     with pytest.raises(ArtifactError, match=r"no complete corpus at .*; make it with `qaclims corpus`"):
-        artifacts.require(uri, "corpus", verb="corpus")
+        artifacts.require_artifact(uri, "corpus", verb="corpus")
     with pytest.raises(ArtifactError, match=r"no complete cams at .*; make it with `qaclims cams`"):
         _artifact(uri, "cams", {}).require()
     meta = _artifact(uri, "cams", {}).complete()
     assert _artifact(uri, "cams", {}).require() == meta
-    assert artifacts.require(uri, "cams", verb="cams", fingerprint=meta.fingerprint) == meta
+    assert artifacts.require_artifact(uri, "cams", verb="cams", fingerprint=meta.fingerprint) == meta
     with pytest.raises(ArtifactError, match="holds a cams, expected a corpus"):
-        artifacts.require(uri, "corpus", verb="corpus")
+        artifacts.require_artifact(uri, "corpus", verb="corpus")
     with pytest.raises(ArtifactError, match=f"has fingerprint {meta.fingerprint}, expected 81ab"):
-        artifacts.require(uri, "cams", verb="cams", fingerprint="81ab")
+        artifacts.require_artifact(uri, "cams", verb="cams", fingerprint="81ab")
     with pytest.raises(ArtifactError, match=r"made from other inputs or settings; make it again with `qaclims cams`"):
         _artifact(uri, "cams", {"other": 1}).require()
 

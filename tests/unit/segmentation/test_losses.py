@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
 
 
 def picture(seed: int = 0, *, labels: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,14 +20,14 @@ def test_workers_with_uneven_shares_add_up_to_one_worker() -> None:
     parts = [cross_entropy_sum(logits[:1], labels[:1]), cross_entropy_sum(logits[1:], labels[1:])]
     counts = parts[0].counts + parts[1].counts
     assert torch.equal(counts, whole.counts)
-    for loss in (plain, balanced):
+    for loss in (pixel_mean, balanced):
         shares = [loss(part.losses, counts) for part in parts]
         torch.testing.assert_close(sum(shares), loss(whole.losses, whole.counts))
 
 
 def test_background_and_foreground_weigh_the_same_when_balanced() -> None:
     losses, counts = torch.tensor([90.0, 2.0]), torch.tensor([90, 1])
-    assert float(plain(losses, counts)) == pytest.approx(92 / 91)
+    assert float(pixel_mean(losses, counts)) == pytest.approx(92 / 91)
     assert float(balanced(losses, counts)) == pytest.approx(0.5 * 1 + 0.5 * 2)
 
 
@@ -45,7 +45,7 @@ def test_an_absent_kind_is_left_out(kept) -> None:
     assert bool(logits.grad.isfinite().all())
 
 
-@pytest.mark.parametrize("loss", [plain, balanced])
+@pytest.mark.parametrize("loss", [pixel_mean, balanced])
 def test_without_labels_there_is_neither_loss_nor_gradient(loss) -> None:
     logits, labels = picture()
     logits.requires_grad_()

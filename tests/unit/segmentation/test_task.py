@@ -15,7 +15,7 @@ from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, deeplab_optim
-from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, load_segmentation_network
 from qaclims_ray.segmentation.task import (
     dense_step,
@@ -258,7 +258,7 @@ def test_the_loss_is_that_of_all_labelled_pixels(is_balanced, parts) -> None:
     batch, network = batch_of(), TinyNet(num_outputs=2)
     logits, half = network(batch["image"], None)
     small = labels_at(batch["labels"], (4, 4))
-    reduce = balanced if is_balanced else plain
+    reduce = balanced if is_balanced else pixel_mean
     expected = sum(
         reduce(sums.losses, sums.counts)
         for sums in (cross_entropy_sum(logits, batch["labels"]), cross_entropy_sum(half, small))

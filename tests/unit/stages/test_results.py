@@ -10,7 +10,7 @@ from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.pipeline import Outcome
+from qaclims_ray.stages.pipeline import RunOutcome
 from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.results import Results, note_figures
 from qaclims_ray.stages.results_console import print_results
@@ -45,7 +45,9 @@ def results(threshold: float = 0.15) -> Results:
 def printed(found: Results) -> str:
     labels = {"baseline": "CAM [bold]x", "other": "other", "fully_supervised": "full masks"}
     console = Console(file=io.StringIO(), width=120)
-    print_results(Outcome(layout=RunLayout("run"), results=found, labels=labels, report_uri="[a]/report.html"), console)
+    print_results(
+        RunOutcome(layout=RunLayout("run"), results=found, labels=labels, report_uri="[a]/report.html"), console
+    )
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

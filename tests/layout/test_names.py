@@ -9,28 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "qaclims_ray"
 
-NOT_YET_CLEAN = (
-    "cluster",
-    "commands",
-    "methods",
-    "presets",
-    "report",
-    "segmentation",
-    "settings",
-    "stages",
-    "systems",
-    "tracking",
-    "training",
-)
-"""Rooms (first-level packages and root modules) whose names are not looked at yet."""
-
 SAME_ROLE = {
     "logger": "each module's own logger, as the logging module advises",
     "main": "the entry of a module that runs as a command",
 }
 """Names that play the same role wherever they stand, with the reason."""
 
-METHOD_CONTRACT: dict[str, str] = {}
+METHOD_CONTRACT = {
+    "phases": "the trainings of a method (`Method.phases`)",
+    "check": "what a method refuses (`Method.check`)",
+}
 """Names that every folder of methods/ must define, with the reason; elsewhere they have no such right."""
 
 
@@ -59,13 +47,11 @@ def _defined(source: str) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
-def _shared(package: Path, left_out: Iterable[str] = ()) -> dict[str, list[str]]:
+def _shared(package: Path) -> dict[str, list[str]]:
     """Return name -> modules, for names with more than one module and no right to it."""
     places: dict[str, list[str]] = defaultdict(list)
     for file in sorted(package.rglob("*.py")):
         path = file.relative_to(package)
-        if path.parts[0].removesuffix(".py") in left_out:
-            continue
         for name in _defined(file.read_text(encoding="utf-8")):
             is_method = path.parts[0] == "methods" and len(path.parts) > 2
             if name not in SAME_ROLE and not (is_method and name in METHOD_CONTRACT):
@@ -74,13 +60,8 @@ def _shared(package: Path, left_out: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def test_no_two_public_names_mean_two_things():
-    found = [f"{name}: {', '.join(files)}" for name, files in _shared(PACKAGE, NOT_YET_CLEAN).items()]
+    found = [f"{name}: {', '.join(files)}" for name, files in _shared(PACKAGE).items()]
     assert not found, "one name, two meanings; find another word for one of them:\n" + "\n".join(found)
-
-
-def test_only_rooms_that_exist_are_left_out():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
-    assert set(NOT_YET_CLEAN) <= rooms
 
 
 @pytest.mark.parametrize("name", sorted(SAME_ROLE))
@@ -107,4 +88,3 @@ def test_names_are_found_wherever_a_module_defines_them(tmp_path):
         "Run": ["first", "second"],
         "SIZE": ["first", "second"],
     }
-    assert not _shared(tmp_path, ["room"])
