@@ -1,1 +1,1 @@
-"""What `ray job submit` runs: parse, call one driver, print."""
+"""What `ray job submit` runs: each is one verb of the command."""

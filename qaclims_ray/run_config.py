@@ -35,7 +35,7 @@ _NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 class System:
     """One of the things that a run compares: a name for a method with a few settings on top of the run's.
 
-    `systems.table` has the known ones. A run's `variants` add others, which stand by themselves or are like a known one
+    `systems.known` has the known ones. A run's `variants` add others, which stand by themselves or are like a known one
     with other settings; a variant named as the system it is like adjusts that system in this run.
     """
 
@@ -89,7 +89,7 @@ class RunConfig(MethodSettings):
     profile: Profile = "official"
     """Which of the two coherent sets of switches was taken, a record: the preset's option paper sets it with them."""
     systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
-    """Systems to train and compare: known ones (`systems.table`), and those of `variants`."""
+    """Systems to train and compare: known ones (`systems.known`), and those of `variants`."""
     variants: tuple[System, ...] = ()
     """Systems that exist in this run alone, and this run's settings for known ones (name and like are the same)."""
     goal: Literal["seed", "mask", "segmentation"] = "seed"

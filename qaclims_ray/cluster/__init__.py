@@ -1,1 +1,1 @@
-"""The Ray shell: one driver per stage; the only place that imports Ray."""
+"""The Ray shell: session, shards, workers, tasks, trials, searches; the only place that imports Ray."""

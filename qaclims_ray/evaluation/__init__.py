@@ -1,1 +1,1 @@
-"""Confusion matrices, threshold sweeps, figures and the report."""
+"""Metrics: confusion matrices, threshold sweeps, bootstrap, separation."""

@@ -1,1 +1,1 @@
-"""The training loop and its tasks, free of Ray."""
+"""The only training loop, and what every training is given; free of Ray."""
