@@ -115,7 +115,7 @@ def bound(data: ReportData) -> SystemReport | None:
     return data.systems.get(FULLY_SUPERVISED)
 
 
-def has_background(data: ReportData) -> bool:
+def scores_background(data: ReportData) -> bool:
     """Whether the scored labels hold a background, and so there are thresholds to speak of."""
     scored = (system.scores(stage) for system in data.systems.values() for stage in STAGES)
     return all(scores.has_background for scores in scored if scores is not None)

@@ -13,8 +13,8 @@ from qaclims_ray.report.contents import (
     SystemReport,
     bound,
     data_colours,
-    has_background,
     has_later_stages,
+    scores_background,
     winner,
 )
 from qaclims_ray.report.page import chart, render
@@ -44,7 +44,7 @@ class Tile:
 
 def run_page(data: ReportData) -> str:
     """Return the whole page; it asks for nothing from outside."""
-    has_threshold = has_background(data)
+    has_threshold = scores_background(data)
     prompts = {system.label: system.prompts for system in data.systems.values() if system.prompts}
     pictures = list(data.contact_sheets.items())
     pictures += [(system.label, picture) for system in data.systems.values() for picture in system.contact_images]
@@ -80,7 +80,7 @@ def _tiles(data: ReportData) -> list[Tile]:
     best, tiles = winner(data), []
     if best is not None:
         system = data.systems[best]
-        tiles += _seed_tiles(data, system) if has_background(data) else _plain_tiles(data, system)
+        tiles += _seed_tiles(data, system) if scores_background(data) else _plain_tiles(data, system)
         tiles += _final_tiles(data, system)
     if data.timings:
         tiles.append(Tile(duration(sum(data.timings.values())), "in all stages together"))
@@ -118,7 +118,7 @@ def _final_tiles(data: ReportData, system: SystemReport) -> list[Tile]:
         return []
     on = f" on {data.splits['segmentation']}" if "segmentation" in data.splits else ""
     text = f"segmentation mIoU of {system.label}{on}"
-    if not has_background(data):
+    if not scores_background(data):
         text += f", Dice {percent(system.segmentation.mdice_fixed)} %"
     limit = bound(data)
     if limit is not None and limit.segmentation is not None:
@@ -132,11 +132,11 @@ def _charts(data: ReportData) -> dict[str, Markup]:
     seeds = {system.label: system.seed for system in systems if system.seed}
     cooccurrence = {system.label: system.cooccurrence for system in systems if system.cooccurrence}
     curves = {system.label: system.curves for system in systems if system.curves}
-    is_best = data.rank_by == "miou_best" and has_background(data)
+    is_best = data.rank_by == "miou_best" and scores_background(data)
     drawn = {}
     if has_later_stages(data):
         drawn["stages"] = stages_chart(data)
-    if seeds and has_background(data):
+    if seeds and scores_background(data):
         drawn["sweep"] = figures.sweep_figure(seeds, colours=colours)
     if seeds:
         iou = {label: seed.iou_best if is_best else seed.iou for label, seed in seeds.items()}

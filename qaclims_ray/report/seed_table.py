@@ -1,7 +1,7 @@
 """The table of systems and what their seeds score, for the page and the console."""
 
 from qaclims_ray.evaluation.sweep import SeedScores
-from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, has_background, winner
+from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, scores_background, winner
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
 from qaclims_ray.report.wording import percent
 
@@ -23,7 +23,7 @@ _PLAIN_ERRORS = _ERRORS[:2]
 
 def seeds_table(data: ReportData) -> Table:
     """Return a row for each system, with the differences to the first."""
-    columns = _COLUMNS if has_background(data) else _PLAIN_COLUMNS
+    columns = _COLUMNS if scores_background(data) else _PLAIN_COLUMNS
     best, colours = winner(data), data_colours(data)
     rows = []
     for name, system in data.systems.items():
@@ -38,7 +38,7 @@ def seeds_table(data: ReportData) -> Table:
         if system.seed is None:
             rows.append(Row((title, Cell(text=_why_unscored(data, system), columns=len(columns) - 1))))
             continue
-        cells = _swept(data, system) if has_background(data) else _plain(data, system.seed, is_best)
+        cells = _swept(data, system) if scores_background(data) else _plain(data, system.seed, is_best)
         rows.append(Row((title, *cells), "winner" if is_best else ""))
     return Table(columns, tuple(rows))
 
@@ -76,7 +76,7 @@ def _top(data: ReportData, figure: str) -> SeedScores | None:
 
 
 def _why_unscored(data: ReportData, system: SystemReport) -> str:
-    if not has_background(data):
+    if not scores_background(data):
         return "no seeds were scored"
     if system is bound(data):
         return "no seeds: its final network learns from the true masks"

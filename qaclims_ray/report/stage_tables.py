@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from qaclims_ray.evaluation.scored_figures import ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
-from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, has_background
+from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, scores_background
 from qaclims_ray.report.stages_figure import STAGE_WORDS, stages_figure
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
 from qaclims_ray.report.wording import gain, percent
@@ -33,7 +33,7 @@ _NOTHING = Cell(text="-")
 
 def stages_chart(data: ReportData) -> Figure:
     """Draw seed, pseudo mask and final network of every system, the fully supervised bound as a line across."""
-    limit, has_threshold = bound(data), has_background(data)
+    limit, has_threshold = bound(data), scores_background(data)
     values, best = {}, {}
     for system in data.systems.values():
         scored = {stage: getattr(system, stage) for stage in STAGE_WORDS}
@@ -56,7 +56,7 @@ def stages_chart(data: ReportData) -> Figure:
 
 def stages_table(data: ReportData) -> Table:
     """Return a row for each system, from its seeds to its final network and the gap to full supervision."""
-    colours, limit, has_threshold = data_colours(data), bound(data), has_background(data)
+    colours, limit, has_threshold = data_colours(data), bound(data), scores_background(data)
     others = [system for system in data.systems.values() if system is not limit]
     tops = {
         stage: max((s.miou_fixed for system in others if (s := system.scores(stage))), default=None) for stage in _SHOWN
@@ -84,7 +84,7 @@ def stages_table(data: ReportData) -> Table:
 
 def _columns(data: ReportData, on_seeds: tuple[ScoredStage, ...]) -> tuple[Column, ...]:
     seed, mask, net = (data.splits.get(stage, "") for stage in ("seed", "mask", "segmentation"))
-    has_threshold = has_background(data)
+    has_threshold = scores_background(data)
     best = Column(head="seed\nbest threshold", note=seed, is_chosen=True, page_only=True)
     return (
         Column(head="system"),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from qaclims_ray.report.contents import ReportData, SystemReport, has_background
+from qaclims_ray.report.contents import ReportData, SystemReport, scores_background
 from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_tables import stages_table
 from qaclims_ray.report.table import rich_table
@@ -16,14 +16,14 @@ def print_results(outcome: RunOutcome, console: Console) -> None:
     results = outcome.results
     if results.scores:
         shown = _shown(outcome, results.scores)
-        has_threshold = has_background(shown)
+        has_threshold = scores_background(shown)
         title = "Seed mIoU, %, by choice of threshold" if has_threshold else "Seeds, %, over the classes"
         console.print(rich_table(seeds_table(shown), title))
         if has_threshold:
             _say(console, "FP and FN rates at the fixed threshold. * best of the sweep: chosen with pixel labels")
     if results.masks or results.segmentations:
         shown = _shown(outcome, dict.fromkeys([*results.masks, *results.segmentations]))
-        figure = "mIoU" if has_background(shown) else "mIoU / Dice"
+        figure = "mIoU" if scores_background(shown) else "mIoU / Dice"
         console.print(rich_table(stages_table(shown), f"{figure}, %, from seeds to the final network"))
     if outcome.report_uri:
         _say(console, f"report   {outcome.report_uri}")
