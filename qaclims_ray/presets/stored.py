@@ -58,22 +58,27 @@ def _write_lengths_anew(values: dict[str, Any]) -> None:
             del prompt["epochs"]
 
 
-def _override_today(name: str, value: Any) -> dict[str, Any]:
-    """Return an override by its dotted name of today."""
-    if name == "semples.prompt.epochs" and value == 0:
-        return {"semples.prompt.learn": False}
-    if name == "segmentation.iterations":
-        return {"segmentation.optim.epochs": 1, "segmentation.steps_per_epoch": value}
-    return {RENAMED[name] if RENAMED.get(name) in _names_today() else name: value}
+def _overrides_today(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides by their dotted names of today."""
+    found = {RENAMED[n] if RENAMED.get(n) in _names_today() else n: value for n, value in overrides.items()}
+    if (epochs := overrides.get("semples.prompt.epochs")) is not None:
+        found["semples.prompt.learn"] = epochs > 0
+        if epochs == 0:
+            del found["semples.prompt.optim.epochs"]
+    steps, apart = (found.pop(f"segmentation.{n}", None) for n in ("iterations", "iterations_per_checkpoint"))
+    if steps is not None:
+        found["segmentation.steps_per_epoch"] = min(apart or steps, steps)
+        found["segmentation.optim.epochs"] = steps // found["segmentation.steps_per_epoch"]
+    elif apart is not None:
+        found["segmentation.steps_per_epoch"] = apart
+    return found
 
 
 def _system(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A variant once said its `system`, and settings of a known system stood in `per_system`."""
     system = {("like" if name == "system" else name): value for name, value in entry.items()}
     if overrides := system.get("overrides"):
-        system["overrides"] = {}
-        for name, value in overrides.items():
-            system["overrides"] |= _override_today(name, value)
+        system["overrides"] = _overrides_today(overrides)
     return system
 
 

@@ -8,6 +8,10 @@ from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 from qaclims_ray.training.config import OptimConfig
 
+CAFFE_MEAN = (0.481078, 0.457525, 0.407875)
+"""Normalisation of the Caffe models: mean of red, green, blue: 122.675, 116.669, 104.008 of 255."""
+CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
+"""Keeps pixels in 0-255."""
 WEIGHTS_SETTING = "segmentation.net.weights"
 """The setting that errors about initial weights name."""
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.segmentation.config import (
+    CAFFE_MEAN,
+    CAFFE_STD,
     SegmentationConfig,
     SegmentationNetConfig,
     SegmentationTestConfig,
     deeplab_optim,
 )
-from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD
 from qaclims_ray.training.config import OptimConfig
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch.optim.sgd import SGD
 
-from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.config import CAFFE_MEAN, CAFFE_STD, SegmentationNetConfig
 from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at
-from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD
 from qaclims_ray.segmentation.networks.network import (
     build_segmentation_network,
     load_segmentation_network,

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import load_backbone_weights
-from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
+from qaclims_ray.segmentation.config import CAFFE_MEAN, CAFFE_STD, WEIGHTS_SETTING, SegmentationNetConfig
 
 CAFFE_RESNET = "resnet101_caffe"
 """Its name as a backbone."""
-CAFFE_MEAN = (0.481078, 0.457525, 0.407875)
-"""Mean of red, green, blue: 122.675, 116.669, 104.008 of 255."""
-CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
-"""Keeps pixels in 0-255."""
 _NUM_BLOCKS = (3, 4, 23, 3)
 
 

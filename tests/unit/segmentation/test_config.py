@@ -3,8 +3,13 @@ import pytest
 from qaclims_ray.data.config import DataConfig, JointCropConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, SegmentationTestConfig
-from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD
+from qaclims_ray.segmentation.config import (
+    CAFFE_MEAN,
+    CAFFE_STD,
+    SegmentationConfig,
+    SegmentationNetConfig,
+    SegmentationTestConfig,
+)
 from qaclims_ray.segmentation.recipes import deeplab_v1, deeplab_v2, deeplab_v2_from_coco, mask2former, segmenter
 from qaclims_ray.training.config import OptimConfig
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from qaclims_ray.errors import ConfigError, ModelError
-from qaclims_ray.segmentation.config import SegmentationNetConfig
-from qaclims_ray.segmentation.networks.caffe_resnet import CAFFE_MEAN, CAFFE_STD, CaffeResNet
+from qaclims_ray.segmentation.config import CAFFE_MEAN, CAFFE_STD, SegmentationNetConfig
+from qaclims_ray.segmentation.networks.caffe_resnet import CaffeResNet
 from qaclims_ray.segmentation.networks.deeplab_v2 import build_deeplab_v2
 
 
