@@ -14,11 +14,12 @@ import torch
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.data.classes import VOC_CLASSES, Classes
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import ConfusionMatrix
 from qaclims_ray.evaluation.sweep import ThresholdSweep, sweep_thresholds
 
-NUM_CLASSES = 20
+NUM_CLASSES = len(VOC_CLASSES)
 
 
 def make_image(index: int, height: int, width: int) -> tuple[ImageCam, torch.Tensor]:
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    thresholds = sweep_thresholds(EvaluationConfig())
+    thresholds = sweep_thresholds(EvaluationConfig(), Classes(VOC_CLASSES))
     images = [make_image(index, arguments.height, arguments.width) for index in range(arguments.images)]
     one_pass(images[:2], thresholds), threshold_loop(images[:2], thresholds[:2])  # warm up
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores, {arguments.threads} thread(s), {platform.system()}")

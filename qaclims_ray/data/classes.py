@@ -1,11 +1,11 @@
 """Class names, label values and the palette: the only place that knows background, ignore and the mapping.
 
 ``class_id`` is 0-based over the foreground classes everywhere; ``label_value`` is what a label map holds. Some data
-sets have no background: tissue fills the whole picture. Their label maps hold the same values but for 0, their
-background score is `NO_BACKGROUND`, and their final networks have one output less.
+sets have no background: tissue fills the whole picture. Their label maps hold the same values but for 0; what else
+differs for them is what `Classes` says.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 BACKGROUND_VALUE = 0
 """Label-map value of the background."""
@@ -16,6 +16,35 @@ NO_BACKGROUND = -1.0
 A map that is -1 itself shows no class."""
 
 _WITHOUT_BACKGROUND = frozenset({"bcss_wsss", "luad_histoseg"})
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What pixels may show."""
+
+    names: tuple[str, ...]
+    """Natural names of the foreground classes; the position is the class id."""
+    has_background: bool = True
+    """Whether pixels may show none of them."""
+
+    def __len__(self) -> int:
+        """Return the number of foreground classes."""
+        return len(self.names)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of what a final network tells apart and a score counts: the background first, where there is one."""
+        return ("background", *self.names) if self.has_background else self.names
+
+    @property
+    def num_labels(self) -> int:
+        """Number of `label_names`."""
+        return len(self.label_names)
+
+    def border(self, score: float) -> float:
+        """Return a background score, or `NO_BACKGROUND` where there is no background."""
+        return score if self.has_background else NO_BACKGROUND
+
 
 VOC_FILE_NAMES: tuple[str, ...] = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -67,21 +96,6 @@ def class_id(value: int) -> int:
 def has_background(dataset: str) -> bool:
     """Whether pixels of a data set (`data.dataset`) may show none of its classes."""
     return dataset not in _WITHOUT_BACKGROUND
-
-
-def num_labels(num_classes: int, *, has_background: bool) -> int:
-    """Return the outputs of a final network: the background first, where there is one, then the classes."""
-    return num_classes + has_background
-
-
-def label_names(class_names: Sequence[str], *, has_background: bool) -> tuple[str, ...]:
-    """Return the names of what is scored: the background first, where there is one, then the classes."""
-    return ("background", *class_names) if has_background else tuple(class_names)
-
-
-def background_score(score: float, *, has_background: bool) -> float:
-    """Return a background score, or `NO_BACKGROUND` where there is no background."""
-    return score if has_background else NO_BACKGROUND
 
 
 def natural_name(file_name: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError, DataError
 
 _KIND = "manifest"
@@ -85,6 +86,11 @@ class Manifest:
                     f"{record.image_id} has labels {record.labels}; expected ascending class ids "
                     f"from 0 to {len(self.class_names) - 1}"
                 )
+
+    @property
+    def classes(self) -> Classes:
+        """The classes, and whether there is a background."""
+        return Classes(self.class_names, self.has_background)
 
     def subset(self, split: str) -> "Manifest":
         """Return the images of one split.

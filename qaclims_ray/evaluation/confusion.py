@@ -84,14 +84,9 @@ def iou_per_label(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float
     return true_positive / (true_positive + false_positive + false_negative)
 
 
-def mean_iou(
-    counts: Int64[Tensor, "*threshold truth prediction"], *, has_background: bool = True
-) -> Float64[Tensor, "*threshold"]:
-    """Mean IoU over the classes and the background, where there is one; labels without an IoU (NaN) are left out.
-
-    Without a background nothing is truly it: a pixel that shows no class is a miss of its class, and no further label.
-    """
-    return iou_per_label(counts)[..., 0 if has_background else 1 :].nanmean(-1)
+def mean_iou(iou: Float64[Tensor, "*threshold label"]) -> Float64[Tensor, "*threshold"]:
+    """Mean over labels; those without an IoU (NaN) are left out."""
+    return iou.nanmean(-1)
 
 
 def dice_of(iou: float) -> float:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, label_names
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import (
@@ -120,9 +120,9 @@ class SeedScores:
         return float(np.nanmean([*self.dice_best.values()]))
 
 
-def sweep_thresholds(config: EvaluationConfig, *, has_background: bool = True) -> tuple[float, ...]:
+def sweep_thresholds(config: EvaluationConfig, classes: Classes) -> tuple[float, ...]:
     """Return the thresholds of the sweep, rising, with the fixed one among them; `NO_BACKGROUND` alone without one."""
-    if not has_background:
+    if not classes.has_background:
         return (NO_BACKGROUND,)
     num_steps = round((config.sweep_max - config.sweep_min) / config.sweep_step)
     steps = [round(config.sweep_min + step * config.sweep_step, 6) for step in range(num_steps + 1)]
@@ -229,32 +229,34 @@ class ThresholdSweep:
         return torch.cat([background[:, None], above], 1).permute(2, 0, 1)
 
 
-def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, class_names: Sequence[str]) -> SeedScores:
+def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes) -> SeedScores:
     """Read all figures off a finished sweep.
+
+    Without a background nothing is truly it: a pixel that shows no class is a miss of its class, and no further label.
 
     Args:
         sweep: merged over all images.
         fixed_threshold: one of the sweep's thresholds (`sweep_thresholds` sees to that); not read without a background.
-        class_names: foreground classes in label order.
+        classes: those of the sweep.
 
     Raises:
         ConfigError: when the fixed threshold is not one of the sweep's, or the class list has another length.
         DataError: when no pixel was scored.
     """
-    if len(class_names) != sweep.num_classes:
-        raise ConfigError(f"got {len(class_names)} class names for a sweep over {sweep.num_classes} classes")
+    if len(classes) != sweep.num_classes:
+        raise ConfigError(f"got {len(classes)} class names for a sweep over {sweep.num_classes} classes")
     if int(sweep.counts.sum()) == 0:
         raise DataError("no image of the evaluated split has a mask: give masks, or skip the evaluate stage")
-    has_background = sweep.thresholds != (NO_BACKGROUND,)
-    fixed = int(np.abs(np.array(sweep.thresholds) - fixed_threshold).argmin())
-    if has_background and abs(sweep.thresholds[fixed] - fixed_threshold) > 1e-6:
-        raise ConfigError(f"the fixed threshold {fixed_threshold} is not among the thresholds of the sweep")
+    border = classes.border(fixed_threshold)
+    fixed = int(np.abs(np.array(sweep.thresholds) - border).argmin())
+    if abs(sweep.thresholds[fixed] - border) > 1e-6:
+        raise ConfigError(f"the fixed threshold {border} is not among the thresholds of the sweep")
     confusion = sweep.confusion()
     over, under = false_positive_rate(confusion), false_negative_rate(confusion)
-    miou, iou = mean_iou(confusion, has_background=has_background), iou_per_label(confusion)
-    iou = iou if has_background else iou[:, 1:]
-    best, label_free = int(miou.argmax()), otsu_index(sweep.score_counts, sweep.thresholds) if has_background else 0
-    names = label_names(class_names, has_background=has_background)
+    iou, names = iou_per_label(confusion)[:, -classes.num_labels :], classes.label_names
+    miou = mean_iou(iou)
+    best = int(miou.argmax())
+    label_free = otsu_index(sweep.score_counts, sweep.thresholds) if classes.has_background else 0
     return SeedScores(
         threshold_fixed=sweep.thresholds[fixed],
         miou_fixed=float(miou[fixed]),

@@ -168,15 +168,15 @@ def oracle_score(
     with_mask = [record for record in manifest.records if record.mask_uri]
     if not with_mask:
         raise ConfigError("selection.criterion is oracle, but no scored image has a mask; use last or clip_score")
-    thresholds = sweep_thresholds(evaluation, has_background=manifest.has_background)
-    num_classes = len(manifest.class_names)
-    sweep = ThresholdSweep(thresholds, num_classes)
+    classes = manifest.classes
+    thresholds = sweep_thresholds(evaluation, classes)
+    sweep = ThresholdSweep(thresholds, len(classes))
     for record in _spread(with_mask, num_images)[context.rank :: context.world_size]:
         assert record.mask_uri is not None
         sweep.update(cam_source(network, load_image(record.image_uri), record), load_mask(record.mask_uri))
     counts = all_reduce_sum(torch.as_tensor(sweep.to_array()).to(context.device)).cpu().numpy()
-    merged = ThresholdSweep.from_array(counts, thresholds, num_classes)
-    return seed_scores(merged, evaluation.fixed_threshold, manifest.class_names).miou_best
+    merged = ThresholdSweep.from_array(counts, thresholds, len(classes))
+    return seed_scores(merged, evaluation.fixed_threshold, classes).miou_best
 
 
 def _spread(items: Sequence[_Item], number: int) -> list[_Item]:

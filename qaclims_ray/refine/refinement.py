@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, background_score
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
@@ -53,8 +53,8 @@ class Maps:
     """Background score: a pixel whose highest score exceeds it shows a class."""
 
     def refined(self, cams: Sequence[ImageCam], border: float) -> "Maps":
-        """Return a step's result; a data set without a background stays without one."""
-        return Maps(cams, background_score(border, has_background=self.border != NO_BACKGROUND))
+        """Return a step's result; where there is no background, no step brings one."""
+        return Maps(cams, NO_BACKGROUND if self.border == NO_BACKGROUND else border)
 
 
 def refined_border(config: MaskConfig) -> float:
@@ -67,8 +67,8 @@ def refine_cams(
     cams: Sequence[ImageCam],
     config: MaskConfig,
     refiners: Refiners,
+    classes: Classes,
     *,
-    has_background: bool = True,
     device: torch.device | str = "cpu",
 ) -> Maps:
     """Refine the CAMs of some images; an image without classes is returned as it is.
@@ -78,7 +78,7 @@ def refine_cams(
         cams: their maps; full ones, and grid ones where the first step is irn.
         config: steps and their settings.
         refiners: networks of the steps.
-        has_background: whether pixels may show none of the classes; irn and sam need it.
+        classes: of the data set; irn and sam need a background.
         device: where a CRF and PAMR are computed.
 
     Returns:
@@ -93,7 +93,7 @@ def refine_cams(
         "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
         "sam": lambda maps: _by_sam(images, maps, config.sam, refiners.segments),
     }
-    maps = Maps(cams, background_score(config.seed_threshold, has_background=has_background))
+    maps = Maps(cams, classes.border(config.seed_threshold))
     for step in config.steps:
         maps = steps[step](maps)
     if config.white_above is None:

@@ -12,11 +12,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
-from qaclims_ray.data.classes import BACKGROUND_VALUE
+from qaclims_ray.data.classes import BACKGROUND_VALUE, NO_BACKGROUND
 from qaclims_ray.errors import ModelError
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
-from qaclims_ray.refine.shares import foreground_shares
+from qaclims_ray.refine.shares import HALF, foreground_shares
 from qaclims_ray.segmentation.config import SegmentationTestConfig
 
 CRF_MIN_PROBABILITY = 0.02
@@ -61,19 +61,15 @@ def segment_images(
         yield from zip(positions, found, strict=True)
 
 
-def as_class_maps(
-    image_id: str, probabilities: Float[Tensor, "label height width"], *, has_background: bool = True
-) -> ImageCam:
-    """Return label probabilities as class maps whose label map at the background score 0.5 is their argmax.
-
-    Without a background the maps are the probabilities, and the background score is `NO_BACKGROUND`.
+def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"], border: float = HALF) -> ImageCam:
+    """Return label probabilities as class maps whose label map at the border is their argmax.
 
     Args:
         image_id: the manifest's image identifier.
         probabilities: background first, where there is one; they need not add up to 1.
-        has_background: whether the first label is the background.
+        border: `HALF`, or `NO_BACKGROUND` where the first label is no background: then the maps are the probabilities.
     """
-    maps = foreground_shares(probabilities) if has_background else probabilities.float()
+    maps = probabilities.float() if border == NO_BACKGROUND else foreground_shares(probabilities)
     return ImageCam(image_id, tuple(range(len(maps))), maps, None, *probabilities.shape[1:])
 
 
@@ -81,8 +77,7 @@ def crf_probabilities(
     image: UInt8[Tensor, "3 height width"],
     probabilities: Float[Tensor, "label height width"],
     crf: CrfConfig,
-    *,
-    has_background: bool = True,
+    border: float = HALF,
 ) -> Float[Tensor, "label height width"]:
     """Return label probabilities after a dense CRF over the labels that can win.
 
@@ -93,7 +88,7 @@ def crf_probabilities(
         image: RGB.
         probabilities: background first, where there is one.
         crf: kernels, and what the CRF starts from: the label map, or the probabilities.
-        has_background: whether the first label is the background.
+        border: see `as_class_maps`.
 
     Raises:
         ModelError: when a probability is not finite.
@@ -101,7 +96,7 @@ def crf_probabilities(
     foremost = probabilities.argmax(0)
     can_win = probabilities.flatten(1).amax(1) > CRF_MIN_PROBABILITY
     can_win[foremost.unique()] = True
-    if has_background:
+    if border != NO_BACKGROUND:
         can_win[BACKGROUND_VALUE] = True
     match crf.unary:
         case "softmax":

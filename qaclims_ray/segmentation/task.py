@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qaclims_ray.data.artifacts import fingerprint_of
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage, LabelMapDataset
 from qaclims_ray.errors import DataError
@@ -31,7 +31,7 @@ from qaclims_ray.training.meter import OnStep, StepResult
 def train_segmentation(
     *,
     images: Sequence[LabelledImage],
-    num_labels: int,
+    classes: Classes,
     segmentation: SegmentationConfig,
     seed: int,
     precision: str,
@@ -39,7 +39,6 @@ def train_segmentation(
     context: WorkerContext,
     on_step: OnStep | None = None,
     weights: str | None = None,
-    has_background: bool = True,
 ) -> dict[str, float]:
     """Train a final network; runs on every worker.
 
@@ -48,7 +47,7 @@ def train_segmentation(
 
     Args:
         images: pictures and their label maps.
-        num_labels: the network's outputs, `classes.num_labels`.
+        classes: of the data set; the network has an output for each of its labels.
         segmentation: network, crops, loss, optimiser.
         seed: seed of the network's fresh layers, of order and crops.
         precision: "fp32" or "bf16".
@@ -56,7 +55,6 @@ def train_segmentation(
         context: this worker.
         on_step: see `loop.fit`.
         weights: the file or folder that `segmentation.net.weights` is a name for; None takes it as it is.
-        has_background: whether the network's first label is the background; without it label maps hold no 0.
 
     Returns:
         Metrics since the last checkpoint but one: loss, accuracy (share of labelled pixels of the crops that the
@@ -68,31 +66,31 @@ def train_segmentation(
     net = segmentation.net
     with seeded(seed_of("network", seed), torch.device("cpu")):
         network = build_segmentation_network(
-            dataclasses.replace(net, weights=net.weights if weights is None else weights), num_labels
+            dataclasses.replace(net, weights=net.weights if weights is None else weights), classes.num_labels
         )
     network.config = net
-    task = segmentation_task(network, images, segmentation, seed=seed, context=context, has_background=has_background)
+    task = segmentation_task(network, images, classes, segmentation, seed=seed, context=context)
     return fit(task, precision=precision, loader_workers=loader_workers, seed=seed, context=context, on_step=on_step)
 
 
 def segmentation_task(
     network: FinalNetwork,
     images: Sequence[LabelledImage],
+    classes: Classes,
     segmentation: SegmentationConfig,
     *,
     seed: int,
     context: WorkerContext,
-    has_background: bool = True,
 ) -> Task:
     """Make the training of a final network, which is trained in place.
 
     Args:
         network: the network.
         images: pictures and their label maps.
+        classes: see `train_segmentation`.
         segmentation: crops, loss, optimiser; the network is built already.
         seed: seed of order and crops.
         context: this worker.
-        has_background: see `train_segmentation`.
 
     Raises:
         DataError: when there is no image.
@@ -110,8 +108,8 @@ def segmentation_task(
     uses_sets = network.supervision == "sets"
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        _check_labels(batch, network.num_labels, dataset.images, has_background=has_background)
-        if not has_background:
+        _check_labels(batch, classes, dataset.images)
+        if not classes.has_background:
             batch = {**batch, "labels": without_background(batch["labels"])}
         if uses_sets:  # Mask2Former matches predictions with masks itself
             return sets_step(wrapped, batch, parts=parts, world_size=context.world_size)
@@ -236,19 +234,16 @@ def _size(logits: Tensor) -> tuple[int, int]:
     return int(logits.shape[2]), int(logits.shape[3])
 
 
-def _check_labels(
-    batch: dict[str, Tensor], num_labels: int, images: Sequence[LabelledImage], *, has_background: bool
-) -> None:
+def _check_labels(batch: dict[str, Tensor], classes: Classes, images: Sequence[LabelledImage]) -> None:
     """Refuse label values that the network does not know; batch and labels are on the CPU, so nothing waits."""
     labels = batch["labels"]
-    highest = num_labels - 1 if has_background else num_labels
-    is_unknown = (labels > highest) & (labels != IGNORE_VALUE)
+    is_unknown = (labels > len(classes)) & (labels != IGNORE_VALUE)
     if is_unknown.any():
         first = int(is_unknown.flatten(1).any(1).nonzero()[0])
         raise DataError(
             f"label map {images[int(batch['index'][first])].mask_uri} holds label {int(labels[is_unknown][0])}; "
-            f"expected {'0 (background)' if has_background else 1} to {highest}, or 255: it was made with another "
-            "class list"
+            f"expected {'0 (background)' if classes.has_background else 1} to {len(classes)}, or 255: it was made with "
+            "another class list"
         )
 
 

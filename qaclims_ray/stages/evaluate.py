@@ -109,7 +109,7 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
         decode=_decode_masks,
         actor=SweepActor,
         actor_kwargs={
-            "thresholds": sweep_thresholds(config.evaluation, has_background=manifest.has_background),
+            "thresholds": sweep_thresholds(config.evaluation, manifest.classes),
             "fixed_threshold": config.evaluation.fixed_threshold,
             "num_classes": len(manifest.class_names),
             "cams_uri": stage.layout.cams(system),
@@ -120,13 +120,14 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
 
 def _merged(summaries: list[dict[str, Any]], manifest: Manifest, config: EvaluationConfig) -> Evaluation:
     """Add up the shards' counts and read the scores off them."""
-    thresholds, names = sweep_thresholds(config, has_background=manifest.has_background), manifest.class_names
-    counts = (ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(names)) for s in summaries)
-    scores = seed_scores(functools.reduce(ThresholdSweep.merge, counts), config.fixed_threshold, names)
+    classes = manifest.classes
+    thresholds = sweep_thresholds(config, classes)
+    counts = (ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(classes)) for s in summaries)
+    scores = seed_scores(functools.reduce(ThresholdSweep.merge, counts), config.fixed_threshold, classes)
     if not any(record.context_uri for record in manifest.records):
         return Evaluation(scores, None)
     sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))
-    return Evaluation(scores, cooccurrence_scores(sums, config.fixed_threshold, names))
+    return Evaluation(scores, cooccurrence_scores(sums, config.fixed_threshold, classes.names))
 
 
 def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFigure]:

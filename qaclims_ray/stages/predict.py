@@ -15,7 +15,7 @@ from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, background_score, class_id, has_background
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, class_id, has_background
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
 from qaclims_ray.data.label_files import image_id_of, read_label_file
 from qaclims_ray.data.manifest import read_manifest
@@ -23,6 +23,7 @@ from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
+from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
@@ -75,15 +76,16 @@ class _Target:
 class PredictActor:
     """Hold the classifier and the system's network; publish the masks and overlays of one decoded shard."""
 
-    def __init__(self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments) -> None:
+    def __init__(
+        self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments, classes: Classes
+    ) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
         with storage.local_copy(classifier) as folder:
             self.classifier = load_mask_generator(folder, device).eval()
         with storage.local_copy(network) as folder:
             self.network = load_mask_generator(folder, device).eval()
-        self.config, self.arguments, self.device = config, arguments, device
-        self.has_background = has_background(config.data.dataset)
+        self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
         """Return one row per image: its labels, or its error."""
@@ -106,7 +108,7 @@ class PredictActor:
         )
         threshold = self.arguments.threshold
         if threshold is None:
-            threshold = background_score(self.config.evaluation.fixed_threshold, has_background=self.has_background)
+            threshold = self.classes.border(self.config.evaluation.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
             _save(image, mask, target, self.arguments.out)
@@ -123,7 +125,7 @@ class PredictActor:
     def _found(self, probabilities: list[float]) -> tuple[int, ...]:
         """Return the classes that count as present; without a background at least the most probable one."""
         found = tuple(i for i, p in enumerate(probabilities) if p >= self.arguments.label_threshold)
-        return found if found or self.has_background else (probabilities.index(max(probabilities)),)
+        return found if found or self.classes.has_background else (probabilities.index(max(probabilities)),)
 
     def _probabilities(self, image: Any) -> list[float]:
         net = self.config.cam_net
@@ -136,15 +138,11 @@ class PredictActor:
 class FinalPredictActor:
     """Hold the final network; publish the masks and overlays of one decoded shard."""
 
-    def __init__(self, config: RunConfig, network: str, arguments: PredictArguments) -> None:
+    def __init__(self, config: RunConfig, network: str, arguments: PredictArguments, classes: Classes) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
         self.network = FinalPredictor(
-            network,
-            config.segmentation,
-            device,
-            with_crf=arguments.crf,
-            has_background=has_background(config.data.dataset),
+            network, config.segmentation, device, with_crf=arguments.crf, border=classes.border(HALF)
         )
         self.arguments = arguments
 
@@ -178,8 +176,8 @@ def run_predict(arguments: PredictArguments) -> None:
     submission = absolute_out(arguments.submission) if arguments.submission else ""
     absolute = replace(arguments, out=out, run=run, submission=submission)
     actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
-    class_names = read_manifest(layout.manifest).class_names
-    targets = _targets(arguments, class_names)
+    classes = read_manifest(layout.manifest).classes
+    targets = _targets(arguments, classes.names)
     storage.check_writable(out)
     progress = ConsoleProgress(Console())
     progress.start("predict")
@@ -189,7 +187,7 @@ def run_predict(arguments: PredictArguments) -> None:
             shards,
             decode=_decode,
             actor=actor,
-            actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute},
+            actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute, "classes": classes},
             num_actors=resolved.cams.num_actors,
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
@@ -197,10 +195,10 @@ def run_predict(arguments: PredictArguments) -> None:
     rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
     for row in rows:
         if "probabilities" in row:
-            row["probabilities"] = {class_names[i]: p for i, p in row["probabilities"].items()}
+            row["probabilities"] = {classes.names[i]: p for i, p in row["probabilities"].items()}
         if "labels" in row:
-            row["labels"] = [class_names[i] for i in row["labels"]]
-    content = {"run": run, "system": system, "by": _says(actor), "classes": class_names, "images": rows}
+            row["labels"] = [classes.names[i] for i in row["labels"]]
+    content = {"run": run, "system": system, "by": _says(actor), "classes": classes.names, "images": rows}
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
     errors = [row for row in rows if "error" in row]
     for row in errors[:10]:

@@ -8,9 +8,7 @@ import torch
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import storage
-from qaclims_ray.data.classes import background_score
 from qaclims_ray.errors import DataError
-from qaclims_ray.refine.shares import HALF
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
@@ -26,11 +24,11 @@ class FinalPredictor:
         device: torch.device,
         *,
         with_crf: bool,
-        has_background: bool = True,
+        border: float,
     ) -> None:
         with storage.local_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
-        self.config, self.with_crf, self.has_background = config, with_crf, has_background
+        self.config, self.with_crf, self.border = config, with_crf, border
 
     def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:
         """Return the label map of each image.
@@ -42,15 +40,13 @@ class FinalPredictor:
         Raises:
             DataError: when a label is no class of the network.
         """
-        net, test, has_background = self.network.config, self.config.test, self.has_background
+        net, test, border = self.network.config, self.config.test, self.border
         masks: dict[int, Any] = {}
         for position, probabilities in segment_images(self.network, images, test, net.image_mean, net.image_std):
             if self.with_crf:
-                probabilities = crf_probabilities(
-                    images[position], probabilities, test.crf, has_background=has_background
-                )
-            maps = as_class_maps("", probabilities.cpu(), has_background=has_background)
-            masks[position] = _label_map(maps, labels[position], background_score(HALF, has_background=has_background))
+                probabilities = crf_probabilities(images[position], probabilities, test.crf, border)
+            maps = as_class_maps("", probabilities.cpu(), border)
+            masks[position] = _label_map(maps, labels[position], border)
         return [masks[position] for position in range(len(images))]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images
@@ -44,12 +45,11 @@ class RefineActor:
         affinity_uri: str,
         uri: str,
         thresholds: tuple[float, ...],
-        num_classes: int,
-        has_background: bool,
+        classes: Classes,
     ) -> None:
         torch.set_num_threads(1)
         self.config, self.cams_uri, self.uri = config, cams_uri, uri
-        self.thresholds, self.num_classes, self.has_background = thresholds, num_classes, has_background
+        self.thresholds, self.classes = thresholds, classes
         self.device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         self.refiners = Refiners(
             boundary=self._boundary(affinity_uri) if "irn" in config.steps else None,
@@ -61,10 +61,8 @@ class RefineActor:
         images, seeds, failed = images_with_stored_cams(shard, self.cams_uri)
         rows = [dataclasses.asdict(row) for row in failed]
         pixels = [image.pixels for image in images]
-        refined = refine_cams(
-            pixels, seeds, self.config, self.refiners, has_background=self.has_background, device=self.device
-        )
-        sweep = ThresholdSweep(self.thresholds, self.num_classes)
+        refined = refine_cams(pixels, seeds, self.config, self.refiners, self.classes, device=self.device)
+        sweep = ThresholdSweep(self.thresholds, len(self.classes))
         index = self.thresholds.index(round(refined.border, 6))
         for image, cam in zip(images, refined.cams, strict=True):
             labels = pseudo_mask(cam, refined.border, self.config.uncertain)
@@ -118,7 +116,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     cams = artifacts.require_artifact(layout.cams(system), "cams", verb="cams")
     affinity = run_affinity(stage, system, images, cams) if "irn" in config.masks.steps else None
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=refined_border(config.masks))
-    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    thresholds = sweep_thresholds(scoring, manifest.classes)
     artifact = Artifact(
         uri=uri,
         kind="masks",
@@ -145,30 +143,29 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "affinity_uri": layout.affinity(system),
                 "uri": uri,
                 "thresholds": thresholds,
-                "num_classes": len(manifest.class_names),
-                "has_background": manifest.has_background,
+                "classes": manifest.classes,
             },
             scored_splits=(config.data.eval_split,),
             num_actors=config.masks.num_actors,
             gpus_per_actor=config.masks.gpus_per_actor,
         )
-        return _write_masks(uri, whole, scoring, manifest)
+        return _write_masks(uri, whole, scoring, manifest.classes)
 
     meta = stage.make(artifact, f"masks of {system}", work, lambda meta: _describe(read_pseudo_masks(uri, meta)))
     remove_parts(uri)
     return read_pseudo_masks(uri, meta)
 
 
-def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> dict[str, Any]:
     """Write index, counts by image and scores out of the parts; return the summary."""
     counted = [(row["image_id"], row.pop("counts")) for row in whole.rows if "counts" in row]
-    write_image_counts(uri, [CountedFigure("fixed", scoring.fixed_threshold, counted)], manifest.class_names)
+    write_image_counts(uri, [CountedFigure("fixed", scoring.fixed_threshold, counted)], classes.names)
     rows = [mask_row_of(row) for row in whole.rows]
-    write_mask_index(uri, rows, manifest.class_names)
-    scores = stage_scores(whole.counts["sweep"], scoring, manifest)
+    write_mask_index(uri, rows, classes.names)
+    scores = stage_scores(whole.counts["sweep"], scoring, classes)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
-    return summarise_masks(rows, manifest.class_names)
+    return summarise_masks(rows, classes.names)
 
 
 def mask_settings(config: MaskConfig) -> dict[str, Any]:
@@ -196,19 +193,18 @@ def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
     return PseudoMasks(meta, None if values is None else scores_from(values), meta.summary)
 
 
-def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, manifest: Manifest) -> SeedScores | None:
+def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, classes: Classes) -> SeedScores | None:
     """Read the scores off the counts of all shards; None where nothing was scored.
 
     Args:
         counts: of `ThresholdSweep.to_array`, summed over shards.
         scoring: thresholds, the fixed one among them.
-        manifest: for the classes, and whether there is a background.
+        classes: what is scored.
     """
-    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
-    sweep = ThresholdSweep.from_array(counts, thresholds, len(manifest.class_names))
+    sweep = ThresholdSweep.from_array(counts, sweep_thresholds(scoring, classes), len(classes))
     if int(sweep.counts.sum()) == 0:
         return None
-    return seed_scores(sweep, scoring.fixed_threshold, manifest.class_names)
+    return seed_scores(sweep, scoring.fixed_threshold, classes)
 
 
 def _describe(found: PseudoMasks) -> str:

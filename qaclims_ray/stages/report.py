@@ -19,7 +19,6 @@ from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.data.shards import place_in_shards, shard_name
@@ -105,7 +104,7 @@ def _system_report(
 
 
 def _sheet_title(manifest: Manifest) -> str:
-    how = "masks at the fixed threshold" if manifest.has_background else "each pixel takes its foremost class"
+    how = "masks at the fixed threshold" if manifest.classes.has_background else "each pixel takes its foremost class"
     return f"Images chosen by class, not by result; {how}"
 
 
@@ -173,10 +172,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     names = systems_with_cams(stage.config)
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
     thresholds = {
-        name: background_score(
-            system_config(stage.config, name).evaluation.fixed_threshold, has_background=manifest.has_background
-        )
-        for name in names
+        name: manifest.classes.border(system_config(stage.config, name).evaluation.fixed_threshold) for name in names
     }
     labels = {name: system_of(stage.config, name).label for name in names}
     bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}

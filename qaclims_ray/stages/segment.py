@@ -13,7 +13,7 @@ import torch
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
-from qaclims_ray.data.classes import background_score, num_labels
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.data.splits import scored_images, segmented_images, training_images
@@ -68,8 +68,7 @@ class SegmentActor:
         network_uri: str,
         uri: str,
         thresholds: tuple[float, ...],
-        num_classes: int,
-        has_background: bool,
+        classes: Classes,
         splits: dict[str, str],
         gpus_per_actor: float,
     ) -> None:
@@ -78,26 +77,25 @@ class SegmentActor:
         with storage.local_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
-        self.thresholds, self.num_classes, self.splits = thresholds, num_classes, splits
-        self.has_background = has_background
+        self.thresholds, self.classes, self.splits = thresholds, classes, splits
 
     def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
-        sweeps = {figure: ThresholdSweep(self.thresholds, self.num_classes) for figure in _FIGURES}
+        sweeps = {figure: ThresholdSweep(self.thresholds, len(self.classes)) for figure in _FIGURES}
         rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
-        border, has_background = background_score(HALF, has_background=self.has_background), self.has_background
+        border = self.classes.border(HALF)
         index = self.thresholds.index(border)
         pixels = [image.pixels for image in shard.images]
         for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
             image = shard.images[position]
             name = image.record.image_id
-            maps = as_class_maps(name, probabilities.cpu(), has_background=has_background)
+            maps = as_class_maps(name, probabilities.cpu(), border)
             save_label_map(label_map(maps, border), storage.join(self.uri, f"{name}.png"))
             if image.truth is None:
                 continue
-            smooth = crf_probabilities(image.pixels, probabilities, test.crf, has_background=has_background)
-            refined = as_class_maps(name, smooth.cpu(), has_background=has_background)
+            smooth = crf_probabilities(image.pixels, probabilities, test.crf, border)
+            refined = as_class_maps(name, smooth.cpu(), border)
             found = {}
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
@@ -179,8 +177,7 @@ def _train(
     with _initial_weights(classifier_uri) as weights:
         return train_segmentation(
             images=images,
-            num_labels=num_labels(len(manifest.class_names), has_background=manifest.has_background),
-            has_background=manifest.has_background,
+            classes=manifest.classes,
             segmentation=config.segmentation,
             seed=config.seed,
             precision=config.cluster.precision,
@@ -216,7 +213,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     config, layout, uri = stage.config, stage.layout, stage.layout.predictions(system)
     tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
-    thresholds = sweep_thresholds(scoring, has_background=manifest.has_background)
+    thresholds = sweep_thresholds(scoring, manifest.classes)
     artifact = Artifact(
         uri=uri,
         kind="predictions",
@@ -241,8 +238,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
                 "network_uri": layout.segmentation(system),
                 "uri": uri,
                 "thresholds": thresholds,
-                "num_classes": len(manifest.class_names),
-                "has_background": manifest.has_background,
+                "classes": manifest.classes,
                 "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
                 "gpus_per_actor": config.cams.gpus_per_actor,
             },
@@ -250,7 +246,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
             num_actors=config.cams.num_actors,
             gpus_per_actor=config.cams.gpus_per_actor,
         )
-        errors = _write_scores(uri, whole, scoring, manifest)
+        errors = _write_scores(uri, whole, scoring, manifest.classes)
         return {"images": len(tested.records) - len(errors), "errors": errors[:20]}
 
     stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)))
@@ -258,14 +254,14 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     return read_segmentation(uri)
 
 
-def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, manifest: Manifest) -> list[str]:
+def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> list[str]:
     """Write scores and counts by image out of the parts; return what is wrong with images that failed."""
-    found = Segmentation(*(stage_scores(whole.counts[name], scoring, manifest) for name in _FIGURES))
+    found = Segmentation(*(stage_scores(whole.counts[name], scoring, classes) for name in _FIGURES))
     content = {name: value and dataclasses.asdict(value) for name, value in vars(found).items()}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     counted = [(row["image_id"], row["counts"]) for row in whole.rows if "counts" in row]
     figures = (CountedFigure(f, HALF, [(name, c[f]) for name, c in counted if f in c]) for f in _FIGURES)
-    write_image_counts(uri, figures, manifest.class_names)
+    write_image_counts(uri, figures, classes.names)
     return [row["error"] for row in whole.rows if "error" in row]
 
 

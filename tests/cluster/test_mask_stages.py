@@ -16,6 +16,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import DataError
@@ -103,10 +104,10 @@ def _names(out: Path, split: str) -> list[str]:
 
 def _scores_of(cams: list[ImageCam], root: Path, evaluation: EvaluationConfig) -> SeedScores:
     """Score maps against the true masks, without Ray."""
-    sweep = ThresholdSweep(sweep_thresholds(evaluation), len(CLASSES))
+    sweep = ThresholdSweep(sweep_thresholds(evaluation, Classes(CLASSES)), len(CLASSES))
     for cam in cams:
         sweep.update(cam, load_mask(str(root / "masks" / f"{cam.image_id}.png")))
-    return seed_scores(sweep, evaluation.fixed_threshold, CLASSES)
+    return seed_scores(sweep, evaluation.fixed_threshold, Classes(CLASSES))
 
 
 def _text(scores: Any) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.evaluation.confusion import ConfusionMatrix, mean_iou
+from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label, mean_iou
 from qaclims_ray.evaluation.sweep import ThresholdSweep
 
 NUM_CLASSES = 5
@@ -63,4 +63,5 @@ def test_equals_the_label_maps_that_predict_writes():
         for cam, truth in images:
             matrix.update(label_map(cam, threshold), truth)
         assert torch.equal(sweep.confusion()[index], matrix.counts)
-        torch.testing.assert_close(mean_iou(sweep.confusion())[index], mean_iou(matrix.counts))
+        swept, counted = iou_per_label(sweep.confusion()), iou_per_label(matrix.counts)
+        torch.testing.assert_close(mean_iou(swept)[index], mean_iou(counted))

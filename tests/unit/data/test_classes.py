@@ -1,8 +1,10 @@
 from qaclims_ray.data.classes import (
     BACKGROUND_VALUE,
     IGNORE_VALUE,
+    NO_BACKGROUND,
     VOC_CLASSES,
     VOC_FILE_NAMES,
+    Classes,
     class_id,
     label_value,
     natural_name,
@@ -14,6 +16,18 @@ def test_class_ids_and_label_values_are_one_apart_and_miss_background_and_void()
     values = [label_value(index) for index in range(20)]
     assert [class_id(value) for value in values] == list(range(20))
     assert BACKGROUND_VALUE not in values and IGNORE_VALUE not in values
+
+
+def test_a_background_is_the_first_label_and_keeps_its_score() -> None:
+    classes = Classes(("bird", "boat"))
+    assert (len(classes), classes.num_labels, classes.label_names) == (2, 3, ("background", "bird", "boat"))
+    assert classes.border(0.3) == 0.3
+
+
+def test_without_a_background_the_labels_are_the_classes_and_every_score_exceeds_the_border() -> None:
+    classes = Classes(("tumor", "stroma"), has_background=False)
+    assert (len(classes), classes.num_labels, classes.label_names) == (2, 2, ("tumor", "stroma"))
+    assert classes.border(0.3) == NO_BACKGROUND
 
 
 def test_voc_has_twenty_classes_in_two_spellings() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as official
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES, IGNORE_VALUE, label_value
+from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES, IGNORE_VALUE, Classes, label_value
 from qaclims_ray.data.coco import CocoData, read_coco
 from qaclims_ray.data.coco_annotations import read_annotations
 from qaclims_ray.data.coco_masks import draw_label_map
@@ -62,7 +62,7 @@ def test_the_80_classes_lie_in_1_to_90_with_gaps() -> None:
 
 def test_labels_and_lists_come_from_the_annotations(tmp_path: Path) -> None:
     manifest = read(write_coco(tmp_path / "coco")).manifest
-    assert manifest.class_names == COCO_CLASSES and manifest.has_background
+    assert manifest.classes == Classes(COCO_CLASSES)
     train = manifest.subset("train").records
     assert [record.image_id for record in train] == [name_of(number) for number in range(9, 14)]
     assert [record.labels for record in train] == [(0,), (11,), (79,), (0, 11), (11, 79)]

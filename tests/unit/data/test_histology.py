@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES
+from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES, Classes
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.histology import labels_of_name, read_histology
 from qaclims_ray.data.images import load_mask
@@ -60,7 +60,7 @@ def test_other_names_are_refused(name: str, what: str) -> None:
 
 def test_luad_as_published(tmp_path: Path) -> None:
     manifest = read(write_luad(tmp_path / "LUAD-HistoSeg"), tmp_path / "masks")
-    assert manifest.class_names == LUAD_CLASSES and not manifest.has_background
+    assert manifest.classes == Classes(LUAD_CLASSES, has_background=False)
     train = manifest.subset("train").records
     assert [record.labels for record in train[:5]] == [(0,), (1,), (2,), (3,), (0, 3)]
     assert train[4].image_id == "1031280-2304-27920-[1 0 0 1]" and train[4].mask_uri is None
@@ -183,5 +183,5 @@ def test_a_manifest_remembers_that_there_is_no_background(tmp_path: Path) -> Non
     manifest = read(write_luad(tmp_path / "data"), tmp_path / "masks")
     write_manifest(manifest, manifest_artifact(str(tmp_path / "manifest"), {}))
     found = read_manifest(str(tmp_path / "manifest"))
-    assert found == manifest and not found.has_background
+    assert found == manifest and not found.classes.has_background
     assert found.fingerprint() != Manifest(found.class_names, found.records).fingerprint()

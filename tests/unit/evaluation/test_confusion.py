@@ -31,7 +31,7 @@ def test_counts_by_hand():
     assert matrix.counts.tolist() == [[1, 1, 0, 0], [0, 2, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     iou = iou_per_label(matrix.counts)
     assert iou[:3].tolist() == [1 / 3, 2 / 4, 0.0] and math.isnan(iou[3])
-    assert float(mean_iou(matrix.counts)) == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
+    assert float(mean_iou(iou_per_label(matrix.counts))) == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
     assert float(false_positive_rate(matrix.counts)) == pytest.approx((1 / 4 + 1 / 2) / 2)
     assert float(false_negative_rate(matrix.counts)) == pytest.approx((1 / 4 + 1 / 2) / 2)
 

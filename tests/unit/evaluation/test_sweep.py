@@ -6,12 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 NAMES = ("bird", "boat")
+CLASSES = Classes(NAMES)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def test_scores_by_hand():
     sweep = ThresholdSweep(THRESHOLDS, 2)
     maps = torch.tensor([[[0.9, 0.8, 0.4, 0.2, 0.05]]])
     sweep.update(Maps("one", (0,), maps), torch.tensor([[1, 1, 0, 0, 0]], dtype=torch.uint8))
-    scores = seed_scores(sweep, 0.3, NAMES)
+    scores = seed_scores(sweep, 0.3, CLASSES)
     assert scores.threshold_fixed == 0.3
     assert scores.iou["background"] == pytest.approx(2 / 3) and scores.iou["bird"] == pytest.approx(2 / 3)
     assert math.isnan(scores.iou["boat"])
@@ -56,7 +58,7 @@ def test_the_best_is_the_best_of_the_whole_sweep():
     truth = torch.tensor([[1] * 4 + [0] * 16], dtype=torch.uint8)
     score = torch.tensor([[[0.9, 0.9, 0.9, 0.2] + [0.6] * 16]])
     sweep.update(Maps("one", (0,), score), truth)
-    scores = seed_scores(sweep, 0.1, ("bird",))
+    scores = seed_scores(sweep, 0.1, Classes(("bird",)))
     assert scores.curve.miou[0] > scores.curve.miou[1]
     assert scores.threshold_best == 0.7
 
@@ -112,18 +114,20 @@ def test_bad_input_is_named():
     with pytest.raises(ArtifactError, match="NaN"):
         sweep.update(Maps("one", (0,), torch.full((1, 8, 8), float("nan"))), truth)
     with pytest.raises(DataError, match="no image of the evaluated split has a mask"):
-        seed_scores(sweep, 0.3, NAMES)
+        seed_scores(sweep, 0.3, CLASSES)
     with pytest.raises(ConfigError, match="not among"):
-        seed_scores(sweep_of(1), 0.35, NAMES)
+        seed_scores(sweep_of(1), 0.35, CLASSES)
     with pytest.raises(ConfigError, match="1 class names"):
-        seed_scores(sweep_of(1), 0.3, ("bird",))
+        seed_scores(sweep_of(1), 0.3, Classes(("bird",)))
     for thresholds in ((), (0.3, 0.3), (0.5, 0.4)):
         with pytest.raises(ConfigError, match="rise"):
             ThresholdSweep(thresholds, 2)
 
 
 def test_thresholds_cover_the_sweep_and_hold_the_fixed_one():
-    thresholds = sweep_thresholds(EvaluationConfig())
+    thresholds = sweep_thresholds(EvaluationConfig(), CLASSES)
     assert len(thresholds) == 99 and thresholds[0] == 0.01 and thresholds[-1] == 0.99 and 0.15 in thresholds
-    odd = sweep_thresholds(EvaluationConfig(fixed_threshold=0.155, sweep_min=0.05, sweep_max=0.6, sweep_step=0.1))
+    odd = sweep_thresholds(
+        EvaluationConfig(fixed_threshold=0.155, sweep_min=0.05, sweep_max=0.6, sweep_step=0.1), CLASSES
+    )
     assert odd == (0.05, 0.15, 0.155, 0.25, 0.35, 0.45, 0.55)

@@ -5,6 +5,7 @@ import torch
 
 from qaclims_ray.cams.inference import ImageCam, grid_size
 from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores
 from qaclims_ray.refine import refinement
@@ -25,6 +26,7 @@ from qaclims_ray.refine.refinement import (
 )
 from qaclims_ray.refine.sam import refine_by_sam
 
+CLASSES = Classes(("a", "b", "c", "d", "e"))
 NO_NETWORKS = Refiners()
 CRF = CrfConfig(iterations=3, gaussian_sxy=1.0, bilateral_sxy=6.0, bilateral_srgb=20.0)
 PAMR = PamrConfig(iterations=2, dilations=(1, 2))
@@ -79,12 +81,12 @@ def test_the_last_step_says_which_score_is_the_background_s(steps, threshold) ->
     config = MaskConfig(steps=steps, seed_threshold=0.15, irn=irn, crf=CRF, pamr=PAMR)
     assert refined_border(config) == threshold
     refiners = Refiners(boundary=boundary_of, segments=squares)
-    assert refine_cams([picture(12, 16)], [cam_of("a", 12, 16, (1,))], config, refiners).border == threshold
+    assert refine_cams([picture(12, 16)], [cam_of("a", 12, 16, (1,))], config, refiners, CLASSES).border == threshold
 
 
 def test_without_steps_the_cams_pass() -> None:
     cams = [cam_of("a", 12, 16, (1,))]
-    assert refine_cams([picture(12, 16)], cams, MaskConfig(steps=()), NO_NETWORKS).cams == cams
+    assert refine_cams([picture(12, 16)], cams, MaskConfig(steps=()), NO_NETWORKS, CLASSES).cams == cams
 
 
 def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
@@ -92,7 +94,7 @@ def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
     image, cam = picture(16, 20), cam_of("a", 16, 20, (0, 3))
     irn = IrnConfig(walk_threshold=0.2, walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=("irn", "pamr", "crf"), seed_threshold=0.3, irn=irn, crf=CRF, pamr=PAMR)
-    (found,) = refine_cams([image], [cam], config, Refiners(boundary=boundary_of)).cams
+    (found,) = refine_cams([image], [cam], config, Refiners(boundary=boundary_of), CLASSES).cams
     walked = walk_cam(cam, boundary_of(image), irn)
     spread = refine_by_pamr(image, walked, 0.2, config.pamr)
     (expected,) = refine_by_crf([image], Maps([spread], 0.5), CRF).cams
@@ -105,7 +107,7 @@ def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
 def test_a_first_step_starts_from_the_seeds_threshold(step) -> None:
     image, cam = picture(16, 20), cam_of("a", 16, 20, (0, 3))
     config = MaskConfig(steps=(step,), seed_threshold=0.7, crf=CRF)
-    (found,) = refine_cams([image], [cam], config, Refiners(segments=squares)).cams
+    (found,) = refine_cams([image], [cam], config, Refiners(segments=squares), CLASSES).cams
     match step:
         case "crf":
             expected = refine_by_crf([image], Maps([cam], 0.7), CRF).cams[0]
@@ -114,7 +116,9 @@ def test_a_first_step_starts_from_the_seeds_threshold(step) -> None:
         case "sam":
             expected = refine_by_sam(cam, label_map(cam, 0.7), squares(image), config.sam)
     torch.testing.assert_close(found.full, expected.full)
-    (other,) = refine_cams([image], [cam], replace(config, seed_threshold=0.2), Refiners(segments=squares)).cams
+    (other,) = refine_cams(
+        [image], [cam], replace(config, seed_threshold=0.2), Refiners(segments=squares), CLASSES
+    ).cams
     assert not torch.equal(found.full, other.full)
 
 
@@ -124,7 +128,7 @@ def test_refined_maps_have_the_image_s_size_and_lie_between_0_and_1(steps) -> No
     cams = [cam_of("a", 14, 18, (0, 3)), cam_of("b", 16, 16, (2,), 1)]
     irn = IrnConfig(walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=steps, seed_threshold=0.4, irn=irn, crf=CRF)
-    found = refine_cams(images, cams, config, Refiners(boundary=boundary_of, segments=squares))
+    found = refine_cams(images, cams, config, Refiners(boundary=boundary_of, segments=squares), CLASSES)
     for image, cam, one in zip(images, cams, found.cams, strict=True):
         assert (one.image_id, one.class_ids) == (cam.image_id, cam.class_ids)
         assert one.full.shape == (len(cam.class_ids), *image.shape[1:]) and one.grid is None
@@ -139,7 +143,7 @@ def test_an_image_without_classes_passes_and_is_background(steps) -> None:
 
     cam = cam_of("empty", 14, 18, ())
     config = MaskConfig(steps=steps, crf=CRF)
-    maps = refine_cams([picture(14, 18)], [cam], config, Refiners(boundary=network, segments=network))
+    maps = refine_cams([picture(14, 18)], [cam], config, Refiners(boundary=network, segments=network), CLASSES)
     (found,) = maps.cams
     assert found == cam
     mask = pseudo_mask(found, maps.border, (0.0, 1.0))
@@ -151,16 +155,16 @@ def test_an_image_without_classes_passes_and_is_background(steps) -> None:
 def test_maps_of_the_small_grid_alone_are_refused_with_what_to_do(steps) -> None:
     cam = replace(cam_of("far", 14, 18, (1,)), full=None)
     with pytest.raises(ArtifactError, match="image far was stored without full-resolution maps; run `qaclims cams`"):
-        refine_cams([picture(14, 18)], [cam], MaskConfig(steps=steps), Refiners(segments=squares))
+        refine_cams([picture(14, 18)], [cam], MaskConfig(steps=steps), Refiners(segments=squares), CLASSES)
 
 
 def test_irn_works_on_the_small_grid_and_says_when_it_is_not_there() -> None:
     image, cam, irn = picture(14, 18), cam_of("far", 14, 18, (1,)), IrnConfig(walk_radius=2, log2_steps=1)
     config, refiners = MaskConfig(irn=irn), Refiners(boundary=boundary_of)
-    (found,) = refine_cams([image], [replace(cam, full=None)], config, refiners).cams
+    (found,) = refine_cams([image], [replace(cam, full=None)], config, refiners, CLASSES).cams
     torch.testing.assert_close(found.full, walk_cam(cam, boundary_of(image), irn).full)
     with pytest.raises(ArtifactError, match="image far was stored without its small maps; run `qaclims cams`"):
-        refine_cams([image], [replace(cam, grid=None)], config, refiners)
+        refine_cams([image], [replace(cam, grid=None)], config, refiners, CLASSES)
 
 
 # --- the CRF
@@ -266,5 +270,5 @@ def test_scores_of_uncertain_pixels_are_those_of_a_mask_whose_255_became_0(grade
     for name, cam in (("all", graded), ("certain", without_uncertain(graded, (0.4, 0.6)))):
         sweep = ThresholdSweep((0.5,), 5)
         sweep.update(cam, truth)
-        found[name] = seed_scores(sweep, 0.5, ("a", "b", "c", "d", "e")).iou["a"]
+        found[name] = seed_scores(sweep, 0.5, CLASSES).iou["a"]
     assert found == {"all": pytest.approx(2 / 4), "certain": pytest.approx(1 / 4)}

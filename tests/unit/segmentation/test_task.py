@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage
@@ -30,6 +31,7 @@ from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import seeded
 
+CLASSES = Classes(("red", "blue"))
 NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
 CONFIG = SegmentationConfig(
     net=NET,
@@ -63,7 +65,7 @@ def write_squares(folder: Path, count: int = 6) -> list[LabelledImage]:
 
 
 def train(images: list[LabelledImage], context: LocalContext, segmentation=CONFIG, **changes) -> dict[str, float]:
-    settings = {"num_labels": 3, "seed": 0, "precision": "fp32", "loader_workers": 0, **changes}
+    settings = {"classes": CLASSES, "seed": 0, "precision": "fp32", "loader_workers": 0, **changes}
     return train_segmentation(images=images, segmentation=segmentation, context=context, **settings)
 
 
@@ -234,7 +236,7 @@ def test_the_named_file_takes_the_place_of_its_name(tmp_path) -> None:
 def test_a_label_of_another_class_list_is_named(tmp_path) -> None:
     images = write_squares(tmp_path)
     with pytest.raises(DataError, match=r"-mask\.png holds label 2; expected 0 \(background\) to 1, or 255"):
-        train(images, LocalContext(str(tmp_path / "run")), num_labels=2)
+        train(images, LocalContext(str(tmp_path / "run")), classes=Classes(("red",)))
 
 
 def test_no_images_are_refused(tmp_path) -> None:
@@ -245,7 +247,8 @@ def test_no_images_are_refused(tmp_path) -> None:
 def test_backbone_and_head_learn_at_their_own_rates(tmp_path) -> None:
     network = build_segmentation_network(NET, 3)
     config = dataclasses.replace(CONFIG, optim=optim_with(head_lr_factor=10.0, batch_size=3, epochs=4))
-    task = segmentation_task(network, write_squares(tmp_path), config, seed=0, context=LocalContext(str(tmp_path)))
+    images, context = write_squares(tmp_path), LocalContext(str(tmp_path))
+    task = segmentation_task(network, images, CLASSES, config, seed=0, context=context)
     (backbone, low), (head, high) = task.groups
     assert (low, high) == (1.0, 10.0)
     assert len(list(backbone)) + len(list(head)) == len(list(network.parameters()))
@@ -350,11 +353,11 @@ def test_a_network_without_background_has_an_output_per_class_and_learns_them(tm
         Image.fromarray(np.where(labels == 0, 255, labels).astype(np.uint8)).save(image.mask_uri)
     context = LocalContext(str(tmp_path / "net"))
     config = dataclasses.replace(CONFIG, steps_per_epoch=10)
-    metrics = train(images, context, config, num_labels=2, has_background=False)
+    metrics = train(images, context, config, classes=Classes(CLASSES.names, has_background=False))
     assert metrics["accuracy"] > 0.95 and stored(context)["classifier.bias"].shape == (2,)
 
 
 def test_a_class_too_many_is_refused_without_background_too(tmp_path) -> None:
     images = write_squares(tmp_path)
     with pytest.raises(DataError, match="holds label 2; expected 1 to 1, or 255"):
-        train(images, LocalContext(str(tmp_path / "net")), num_labels=1, has_background=False)
+        train(images, LocalContext(str(tmp_path / "net")), classes=Classes(("red",), has_background=False))
