@@ -29,7 +29,7 @@ class CamConfig:
     batch_size: int = 16
     """Images of equal size computed together."""
     num_actors: int = 1
-    """Inference actors."""
+    """Actors that compute CAMs; also those of the final network on the test split and of `predict`."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
     max_failed_fraction: float = 0.01

@@ -1,4 +1,7 @@
-"""Settings of the workers of trainings, and of how Ray is reached."""
+"""Settings of the workers of trainings, and of how Ray is reached.
+
+How many actors infer stands with what they compute: `corpus.num_actors`, `cams.num_actors`, `masks.num_actors`.
+"""
 
 from typing import Literal
 

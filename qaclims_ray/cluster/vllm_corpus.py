@@ -1,4 +1,4 @@
-"""Stage 2 through ``ray.data.llm``: vLLM answers the questions where it is installed.
+"""The corpus through ``ray.data.llm``: vLLM answers the questions where it is installed.
 
 A row of the data set is one question with its image. vLLM batches the rows as it likes, across shards; the driver puts
 the answers, which are short, back into their places and publishes a shard when its last answer is there. What is not

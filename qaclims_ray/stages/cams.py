@@ -1,4 +1,4 @@
-"""Stage 6: CAMs, by a network in a pool of actors, or brought from elsewhere."""
+"""CAMs, by a network in a pool of actors, or brought from elsewhere."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage 2: Ray Data asks the VQA model all questions about every training image (QAPE, QA-CLIMS 3.2)."""
+"""Ray Data asks the VQA model all questions about every training image (QAPE, QA-CLIMS 3.2)."""
 
 import functools
 from collections.abc import Callable, Collection, Sequence

@@ -1,4 +1,4 @@
-"""Stage 1: a raw data set becomes a manifest (and the miniature world is drawn first)."""
+"""A raw data set becomes a manifest (and the miniature world is drawn first)."""
 
 import dataclasses
 import tempfile

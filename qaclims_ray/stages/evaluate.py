@@ -1,4 +1,4 @@
-"""Stage 7: one streaming pass over CAMs and masks gives every threshold's confusion matrix (row E3)."""
+"""One streaming pass over CAMs and masks gives every threshold's confusion matrix (row E3)."""
 
 import dataclasses
 import functools

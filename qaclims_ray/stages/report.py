@@ -1,4 +1,4 @@
-"""Stage 8: figures, contact sheets, the report, and the same figures in MLflow."""
+"""Figures, contact sheets, the report, and the same figures in MLflow."""
 
 import io
 import json

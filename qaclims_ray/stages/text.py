@@ -1,4 +1,4 @@
-"""Stage 3: the texts of every pair, each distinct prompt encoded once by CLIP."""
+"""The texts of every pair, each distinct prompt encoded once by CLIP."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Stages 4 and 5: the trainings of the systems' methods, each phase an artefact of its own."""
+"""The trainings of the systems' methods, each phase an artefact of its own."""
 
 import json
 import tempfile

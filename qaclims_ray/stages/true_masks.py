@@ -1,4 +1,4 @@
-"""Part of stage 1: the true masks of COCO, drawn in CPU tasks on all nodes, a shard of images at a time.
+"""The true masks of COCO, drawn in CPU tasks on all nodes, a shard of images at a time.
 
 A killed run repeats at most the shards in flight. Masks that were drawn from other annotations are removed.
 """

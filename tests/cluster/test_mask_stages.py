@@ -28,7 +28,7 @@ from qaclims_ray.refine.mask_index import read_mask_index
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.image_stage import part_name
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.pipeline import Outcome, run_pipeline
+from qaclims_ray.stages.pipeline import RunOutcome, run_pipeline
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, start, wait_for
@@ -92,7 +92,7 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(root, tmp_path_factory) -> tuple[Path, Outcome]:
+def scored(root, tmp_path_factory) -> tuple[Path, RunOutcome]:
     """A run up to the seeds' scores."""
     out = tmp_path_factory.mktemp("run")
     return out, run_pipeline(_config(root), str(out), until="evaluate")

@@ -23,7 +23,7 @@ class RitcConfig:
     area_weight: float = 0.2
     """gamma, weight of REG (Eq. 1)."""
     temperature: float = 0.7
-    """tau (Eq. 6, 8)."""
+    """tau, temperature of FRC and BRC alike (Eq. 6, 8)."""
     omega: float = 0.1
     """Share of the maximum below which a CAM counts as background (Eq. 9)."""
     region_mode: Literal["token_mask", "pixel_mask", "both", "none"] = "token_mask"

@@ -38,7 +38,7 @@ class PromptConfig:
     similarity: Literal["clamp", "shift"] = "clamp"
     """Inside the logarithm: the cosine, clamped from below (official), or (1 + cosine) / 2."""
     mask_epsilon: float = 1e-4
-    """Added to the range of a map before it is divided by it, for `semples.mask = minmax` (S4)."""
+    """In prompt learning: added to the range of a map before it is divided by it; for `semples.mask = minmax` (S4)."""
     num_views: int = 4
     """Random crops of every image whose background features are computed once and kept."""
     learn: bool = True
@@ -97,7 +97,8 @@ class SemplesConfig:
     mask: Literal["minmax", "sigmoid"] = "minmax"
     """From maps to masks: rectified and brought to [0, 1] (official), or the sigmoid of logits (S4)."""
     mask_epsilon: float = 0.1
-    """Added to the range of a map before it is divided by it (S4)."""
+    """In matching, refinement and joint training: added to the range of a map before it is divided by it, in
+    `methods.region_features.min_max`; for `mask = minmax` (S4). Prompt learning has one of its own."""
     omega: float = 0.0
     """Share of its maximum below which a mask counts as background, as in QA-CLIMS's FAT; 0 is off."""
     clip_normalisation: Literal["image", "clip"] = "image"

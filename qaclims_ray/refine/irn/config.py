@@ -25,7 +25,7 @@ class IrnConfig:
     width: int = 256
     """Channels of the displacement branch's fused features; the boundary branch has an eighth."""
     radius: int = 10
-    """Training: pairs of cells up to this distance (E8)."""
+    """Training: cells less than this far apart are a pair (E8); that of the random walk is `walk_radius`."""
     min_scale: float = 0.5
     """Training: smallest random scale of the image (E8)."""
     max_scale: float = 1.5
