@@ -18,7 +18,6 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage
-from qaclims_ray.data.classes import background_score
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.data.shards import shard_name, shards_of
@@ -86,7 +85,7 @@ def method_picture(
 
 def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
     fixed = system_config(config, name).evaluation.fixed_threshold
-    return background_score(fixed, has_background=manifest.has_background)
+    return manifest.classes.border(fixed)
 
 
 def _cams(uri: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:

@@ -10,6 +10,7 @@ With ``--table`` it writes the tables from the cache and trains nothing.
 
 import argparse
 import dataclasses
+import functools
 import json
 import tempfile
 import time
@@ -20,7 +21,6 @@ from typing import Any
 import pandas as pd
 import torch
 from miniature_tables import write_tables
-from qaclims_ray.stages.training_job import JobKind, RegionsOf, TrainingJob, load_job_clip, train_worker
 
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus import build
@@ -28,11 +28,15 @@ from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, write_manifest
+from qaclims_ray.data.splits import scored_images, training_images
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
-from qaclims_ray.methods.classifier.task import CALIBRATED_DIR
-from qaclims_ray.methods.semples.phases import Phase, run_phases
+from qaclims_ray.methods.classifier.config import CALIBRATED_DIR
+from qaclims_ray.methods.classifier.method import CLASSIFIER
+from qaclims_ray.methods.method import Phase, Recipe, Sources, Trained, run_phases
+from qaclims_ray.methods.table import method_of
+from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.clip.frozen import FrozenClip
@@ -42,10 +46,10 @@ from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.prompt_reading import nearest_words
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.data import scored_manifest, training_manifest
-from qaclims_ray.stages.stage import vqa_model
-from qaclims_ray.stages.train import phase_settings
+from qaclims_ray.stages.train import PhaseWork
 from qaclims_ray.systems.known import SYSTEMS
+from qaclims_ray.systems.needs import source_of_cams
+from qaclims_ray.systems.recipe import recipe_of, vqa_model
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.text.bank import bank_artifact, build_bank, write_bank
 from qaclims_ray.training.context import LocalContext
@@ -59,7 +63,12 @@ def main() -> None:
     """Parse the arguments; run or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22])
-    trainable = [name for name, system in SYSTEMS.items() if system.method not in ("given", "supervised")]
+    known = preset("miniature")
+    trainable = [
+        name
+        for name, system in SYSTEMS.items()
+        if method_of(system.method).has_network and source_of_cams(known, name) is None
+    ]
     parser.add_argument("--systems", nargs="*", default=[*trainable, UNCALIBRATED])
     parser.add_argument("--cache", type=Path, required=True, help="JSON lines, one per seed and system")
     parser.add_argument("--processes", type=int, default=2, help="seeds computed at a time, one thread each")
@@ -119,78 +128,49 @@ class LocalRun:
             write_dataset(str(folder / "data"), num_images=config.data.num_images, seed=config.seed)
         data = dataclasses.replace(config.data, root=str(folder / "data"))
         manifest = read_voc(data, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
-        self.trained, self.scored = training_manifest(manifest, config), scored_manifest(manifest, config)
+        self.trained, self.scored = training_images(manifest, config.data), scored_images(manifest, config.data)
         write_manifest(manifest, manifest_artifact(str(folder / "manifest"), {}))
-        self.clip = load_job_clip(config, torch.device("cpu"))
+        self.clip = load_training_clip(recipe_of(config, CLASSIFIER), torch.device("cpu"))
         self.prompts: dict[str, Path] = {}
         """Folder of each system's last prompts, as far as its network was asked for."""
 
     def network(self, name: str) -> Path:
         """Return the folder of a system's trained network."""
         system = system_of(self.config, QA_CLIMS if name == UNCALIBRATED else name)
-        if system.method == "classifier":
+        method = method_of(system.method)
+        if method.is_classifier:
             return self.classifier()
+        assert method.phases is not None
         resolved = with_overrides(self.config, system.overrides)
         calibrated = self.config.classifier.calibrate and name != UNCALIBRATED
-        start = self.classifier() / CALIBRATED_DIR if calibrated else self.classifier()
-        if system.method == "semples":
-            start = self.network(system.base) if system.base else start
-
-            def train(phase: Phase, init: Path, prompts: Path | None) -> Path:
-                trained = self._phase(resolved, phase, init, prompts, "semples")
-                if phase.kind == "prompts":
-                    self.prompts[name] = trained
-                return trained
-
-            return run_phases(resolved.semples, start, train)
-        prompts = (
-            self._phase(resolved, Phase("prompts"), self.network(system.base), None, "ritc") if system.base else None
+        sources = Sources(
+            manifest=self.trained.fingerprint(),
+            clip=self.config.clip.model,
+            classifier=_trained(self.classifier() / CALIBRATED_DIR if calibrated else self.classifier()),
+            texts=_trained(self._bank(resolved)) if method.uses_texts else None,
+            base=_trained(self.network(system.base)) if system.base else None,
         )
-        return self._train(
-            resolved,
-            "ritc" if system.method == "qa_clims" else "clims",
-            artifacts.plain([resolved.ritc, resolved.clims, resolved.text]),
-            init=start,
-            prompts=prompts,
-            bank=self._bank(resolved),
-        )
+        recipe = recipe_of(resolved, method)
+        outcome = run_phases(method.phases(recipe, sources), functools.partial(self._train, recipe))
+        if outcome.prompts_uri:
+            self.prompts[name] = Path(outcome.prompts_uri)
+        return Path(outcome.network.uri)
 
     def classifier(self) -> Path:
         """Return the folder of the classifier."""
-        settings = artifacts.plain([self.config.cam_net, self.config.classifier])
-        return self._train(self.config, "classifier", settings)
+        assert CLASSIFIER.phases is not None
+        recipe = recipe_of(self.config, CLASSIFIER)
+        phase = next(CLASSIFIER.phases(recipe, Sources(manifest=self.trained.fingerprint())))
+        return Path(self._train(recipe, phase).uri)
 
-    def _phase(self, config: RunConfig, phase: Phase, init: Path, prompts: Path | None, regions_of: RegionsOf) -> Path:
-        settings = phase_settings(config, phase, regions_of)
-        return self._train(config, phase.kind, settings, init=init, prompts=prompts, regions_of=regions_of)
-
-    def _train(
-        self,
-        config: RunConfig,
-        kind: JobKind,
-        settings: Any,
-        *,
-        init: Path | None = None,
-        prompts: Path | None = None,
-        bank: Path | None = None,
-        regions_of: RegionsOf = "semples",
-    ) -> Path:
-        key = artifacts.fingerprint_of([settings, str(init), str(prompts), config.clip.model])
-        folder = self.folder / f"{kind}-{key}"
-        if folder.is_dir():
-            return folder
-        job = TrainingJob(
-            kind=kind,
-            config=config,
-            manifest_uri=str(self.folder / "manifest"),
-            init_uri=str(init or ""),
-            prompts_uri=str(prompts or ""),
-            bank_uri=str(bank or ""),
-            regions_of=regions_of,
-        )
-        train_worker(job, LocalContext(f"{folder}.checkpoints"))
-        Path(f"{folder}.checkpoints/latest").rename(folder)
-        return folder
+    def _train(self, recipe: Recipe, phase: Phase) -> Trained:
+        key = artifacts.fingerprint_of([phase.kind, phase.settings, phase.inputs])
+        folder = self.folder / f"{phase.kind}-{key}"
+        if not folder.is_dir():
+            work = PhaseWork(phase, recipe, str(self.folder / "manifest"), self.config.data, self.config.cluster)
+            work(LocalContext(f"{folder}.checkpoints"), lambda *_: None)
+            Path(f"{folder}.checkpoints/latest").rename(folder)
+        return _trained(folder)
 
     def _bank(self, config: RunConfig) -> Path:
         folder = self.folder / f"bank-{artifacts.fingerprint_of([artifacts.plain(config.text), config.clip.model])}"
@@ -207,6 +187,11 @@ class LocalRun:
         if not path.is_file():
             _corpus(self.config, self.trained).to_parquet(path)
         return pd.read_parquet(path)
+
+
+def _trained(folder: Path) -> Trained:
+    """Name a result by its place: its folder's name holds all that it depends on."""
+    return Trained(str(folder), str(folder))
 
 
 def _prompt_words(config: RunConfig, clip: FrozenClip, folder: Path) -> dict[str, list[str]]:

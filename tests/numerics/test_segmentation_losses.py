@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, plain
+from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
 
 
 def some_pixels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,12 +46,12 @@ def test_means_equal_a_loop() -> None:
     sums = cross_entropy_sum(logits, labels)
     background, foreground = slow_losses(logits, labels)
     every = background + foreground
-    assert float(plain(sums.losses, sums.counts)) == pytest.approx(sum(every) / len(every), rel=1e-12)
+    assert float(pixel_mean(sums.losses, sums.counts)) == pytest.approx(sum(every) / len(every), rel=1e-12)
     halves = sum(background) / len(background) / 2 + sum(foreground) / len(foreground) / 2
     assert float(balanced(sums.losses, sums.counts)) == pytest.approx(halves, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [plain, balanced])
+@pytest.mark.parametrize("loss", [pixel_mean, balanced])
 def test_gradients(loss) -> None:
     logits, labels = some_pixels()
 
