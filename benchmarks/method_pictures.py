@@ -20,7 +20,7 @@ from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, read_manifest
-from qaclims_ray.data.shards import cam_shard_name, shards_of
+from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.run_config import RunConfig
@@ -90,7 +90,7 @@ def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
 
 def _cams(uri: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
     shards = [index for index, shard in enumerate(shards_of(images)) if wanted & {record.image_id for record in shard}]
-    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, cam_shard_name(index))))
+    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
 
 
