@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks import method_pictures
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import write_cam_shard
-from qaclims_ray.data.shards import cam_shard_name
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.stages.data import run_data
@@ -37,7 +37,7 @@ def test_pictures_are_small_files_made_of_what_a_run_left(tmp_path, monkeypatch)
         for one in manifest.records
     ]
     for system in config.systems:
-        write_cam_shard(f"{layout.cams(system)}/{cam_shard_name(0)}", cams, "float16")
+        write_cam_shard(f"{layout.cams(system)}/{shard_name(0)}", cams, "float16")
     (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(config)))
 
     monkeypatch.setattr(sys, "argv", ["pictures", str(tmp_path / "run"), "--out", str(tmp_path), "--images", "2"])
