@@ -127,9 +127,10 @@ def test_given_cams_are_found_where_their_method_looks():
     ("name", "value", "expected"),
     [
         ("semples.prompt.epochs", 0, {"semples.prompt.learn": False}),
-        ("semples.prompt.epochs", 9, {"semples.prompt.optim.epochs": 9}),
+        ("semples.prompt.epochs", 9, {"semples.prompt.learn": True, "semples.prompt.optim.epochs": 9}),
         ("semples.prompt.lr", 0.02, {"semples.prompt.optim.lr": 0.02}),
         ("segmentation.iterations", 300, {"segmentation.optim.epochs": 1, "segmentation.steps_per_epoch": 300}),
+        ("segmentation.iterations_per_checkpoint", 50, {"segmentation.steps_per_epoch": 50}),
         ("segmentation.optimizer", "sgd", {"segmentation.optim.name": "sgd"}),
         ("cams.given", "/elsewhere", {"given.cams": "/elsewhere"}),
         ("semples.omega", 0.2, {"semples.omega": 0.2}),
