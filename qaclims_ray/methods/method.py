@@ -63,6 +63,14 @@ class Recipe:
         """Return what every training depends on besides its settings."""
         return {"seed": self.seed, "precision": self.precision}
 
+    def identity(self, **own: Any) -> dict[str, Any]:
+        """Return what a training of the mask generator depends on, as plain JSON types.
+
+        Args:
+            own: what is the method's own, by name.
+        """
+        return plain({"cam_net": self.cam_net, "augment": self.augment, **own, **self.numerics()})
+
     def choice_of_epoch(self) -> dict[str, Any]:
         """Return what the choice of the epoch depends on; one criterion rates masks as they are scored."""
         # An empty split is left out: networks from before the setting existed keep their fingerprints.

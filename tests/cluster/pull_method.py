@@ -1,6 +1,5 @@
 """A method from outside the package, as a reader of CONTRIBUTING would write it: regions pulled to their class text."""
 
-from qaclims_ray.data.artifacts import plain
 from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.methods.method import Method, Outcome, Phase
 from qaclims_ray.methods.region_features import RegionOptions, Regions
@@ -12,9 +11,9 @@ WEIGHTS = {"pull": 1.0, "area": 0.5}
 
 
 def phases(recipe, sources):
-    settings = {"cam_net": recipe.cam_net, "augment": recipe.augment, "weights": WEIGHTS, **recipe.numerics()}
+    settings = recipe.identity(weights=WEIGHTS)
     inputs = {"classifier": sources.classifier.fingerprint, "clip": sources.clip}
-    network = yield Phase(kind="pull", settings=plain(settings), inputs=inputs, optim=OPTIM, is_last=True, train=train,
+    network = yield Phase(kind="pull", settings=settings, inputs=inputs, optim=OPTIM, is_last=True, train=train,
                           start=sources.classifier)  # fmt: skip
     return Outcome(network)
 

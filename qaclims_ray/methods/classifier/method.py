@@ -1,6 +1,5 @@
 """The image-level classifier as a method: the baseline CAM, and what the others start from."""
 
-from qaclims_ray.data.artifacts import plain
 from qaclims_ray.methods.classifier.config import ClassifierConfig
 from qaclims_ray.methods.method import Method, Outcome, Phase, Phases, Recipe, Sources
 from qaclims_ray.methods.workbench import Workbench
@@ -12,9 +11,7 @@ def phases(recipe: Recipe, sources: Sources) -> Phases:
     classifier: ClassifierConfig = recipe.own
     network = yield Phase(
         kind=CLASSIFIER.kind,
-        settings=plain(
-            {"cam_net": recipe.cam_net, "augment": recipe.augment, "classifier": classifier, **recipe.numerics()}
-        ),
+        settings=recipe.identity(classifier=classifier),
         inputs={
             "manifest": sources.manifest,
             "weights": weights_fingerprint(recipe.backbone_weights, classifier.network or None),

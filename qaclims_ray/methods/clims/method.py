@@ -1,6 +1,5 @@
 """CLIMS as a method: class names and fixed background texts, from the classifier."""
 
-from qaclims_ray.data.artifacts import plain
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.method import Method, Outcome, Phase, Phases, Recipe, Sources, refuse_sigmoid
@@ -14,15 +13,7 @@ def phases(recipe: Recipe, sources: Sources) -> Phases:
     assert sources.classifier is not None and sources.texts is not None
     network = yield Phase(
         kind=CLIMS.kind,
-        settings=plain(
-            {
-                "cam_net": recipe.cam_net,
-                "augment": recipe.augment,
-                "clims": clims,
-                "selection": recipe.choice_of_epoch(),
-                **recipe.numerics(),
-            }
-        ),
+        settings=recipe.identity(clims=clims, selection=recipe.choice_of_epoch()),
         inputs={
             "classifier": sources.classifier.fingerprint,
             "text_bank": sources.texts.fingerprint,

@@ -24,15 +24,7 @@ def phases(recipe: Recipe, sources: Sources) -> Phases:
         )
     network = yield Phase(
         kind=QA_CLIMS.kind,
-        settings=plain(
-            {
-                "cam_net": recipe.cam_net,
-                "augment": recipe.augment,
-                "ritc": ritc,
-                "selection": recipe.choice_of_epoch(),
-                **recipe.numerics(),
-            }
-        ),
+        settings=recipe.identity(ritc=ritc, selection=recipe.choice_of_epoch()),
         inputs={
             "classifier": sources.classifier.fingerprint,
             "text_bank": sources.texts.fingerprint,

@@ -128,13 +128,7 @@ def _optim(semples: SemplesConfig, kind: _Kind) -> OptimConfig:
 
 def _shared(recipe: Recipe) -> dict[str, Any]:
     """Return what every phase depends on, and nothing else, so that systems share the phases they have in common."""
-    return {
-        "cam_net": recipe.cam_net,
-        "augment": recipe.augment,
-        "clip": recipe.clip,
-        "texts": [recipe.text.template, recipe.text.class_words],
-        **recipe.numerics(),
-    }
+    return recipe.identity(clip=recipe.clip, texts=[recipe.text.template, recipe.text.class_words])
 
 
 def _inputs(sources: Sources, start: Trained, prompts: Trained | None) -> dict[str, str]:
