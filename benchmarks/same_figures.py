@@ -25,9 +25,14 @@ IGNORED = {
     r"environment\.(qaclims_ray|source_hash|packages)(\..*)?": "versions: that the code differs is why we compare",
     r"dataset\.(fingerprint|content)": "hash that holds the images' paths; the counts beside it are compared",
     r"config\.data\.(root|label_file)": "a path",
-    r"config\.cams\.given": "a path",
+    r"dataset\.notes(\[.*)?": "name the folders that were read",
+    r"config\.(cams\.given|given\.cams)": "a path",
     r"config\.classifier\.network": "a path",
     r"config\.tracking\.uri": "a path",
+    r"config\.segmentation\.(iterations(_per_checkpoint)?|steps_per_epoch|optim\.epochs)": "one length in other words; "
+    "the curves are compared, and have its steps",
+    r"config\.semples\.prompt\.(learn|optim\.(name|head_lr_factor|momentum|poly_power|schedule_every|warmup_steps"
+    r"|clip_grad_norm))": "was no setting of its own before",
 }
 """Pattern of a whole leaf's name -> why it is not compared."""
 
@@ -57,10 +62,19 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves that are compared, by today's names."""
     found = {}
-    for name, value in leaves(report):
+    said_alike = {"config": _with_overrides_by_system(report["config"])} if "config" in report else {}
+    for name, value in leaves({**report, **said_alike}):
         if not any(re.fullmatch(pattern, name) for pattern in IGNORED):
             found[_todays(name)] = value
     return found
+
+
+def _with_overrides_by_system(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a run sets for single systems in one way: `per_system` became entries of `variants`."""
+    entries = [{"name": entry["system"], **entry} for entry in config.get("per_system", ())]
+    overrides = {entry["name"]: entry["overrides"] for entry in (*entries, *config.get("variants", ()))}
+    kept = {name: value for name, value in config.items() if name not in ("per_system", "variants")}
+    return {**kept, **({"overrides by system": overrides} if overrides else {})}
 
 
 def _todays(name: str) -> str:

@@ -112,3 +112,13 @@ def test_what_is_no_report_is_refused(tmp_path, capsys):
     assert "cannot read" in capsys.readouterr().err
     assert same_figures.main([str(empty), str(empty)]) == 2
     assert "has no systems" in capsys.readouterr().err
+
+
+def test_what_a_run_sets_for_single_systems_is_compared_in_both_ways_of_saying_it():
+    systems = {"a": {"miou": 1.0}}
+    before = {"systems": systems, "config": {"per_system": [{"system": "a", "overrides": {"x": 1}}], "variants": []}}
+    after = {"systems": systems, "config": {"variants": [{"name": "a", "like": "a", "overrides": {"x": 1}}]}}
+    other = {"systems": systems, "config": {"variants": [{"name": "a", "like": "a", "overrides": {"x": 2}}]}}
+    compared = [same_figures.figures(report) for report in (before, after, other)]
+    assert same_figures.differences(compared[0], compared[1]) == []
+    assert same_figures.differences(compared[0], compared[2]) == ["config.overrides by system.a.x: 1 -> 2"]
