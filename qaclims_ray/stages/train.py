@@ -117,9 +117,14 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
     method = method_of(system_of(stage.config, name).method)
     assert method.phases is not None
     done: list[tuple[Phase, Trained]] = []
+    before = artifacts.read_meta(stage.layout.network(name))
+    earlier: Mapping[str, str] = before.summary.get("phases", {}) if before is not None else {}
 
     def train(phase: Phase) -> Trained:
         training = _plan(stage, name, phase, manifest)
+        # A phase's folder is named by its fingerprint, so one of other settings lies elsewhere.
+        if phase.name in earlier and training.artifact.current() is None:
+            stage.say_why(training.artifact.at(stage.layout.phase(earlier[phase.name])))
         meta = run_trainings(stage, [training])[0]
         done.append((phase, Trained(training.artifact.uri, meta.fingerprint)))
         return done[-1][1]

@@ -1,14 +1,17 @@
 """CLIMS and SemPLeS on a real local Ray: phases that systems share, and going on from the phase that was cut."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.models.clip.prompts import load_prompts
+from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.resources import needs_of
@@ -101,3 +104,12 @@ def test_qa_clims_with_prompts_learns_them_on_qa_clims(tmp_path):
     assert set(outcome.results.scores) == {"qa_clims_prompts"}
     assert read_meta(layout.network("qa_clims")) is not None
     assert load_prompts(layout.prompts("qa_clims_prompts")).vectors.shape[0] == 8
+
+
+def test_a_phase_that_a_setting_makes_again_says_why(finished):
+    lines = io.StringIO()
+    config = with_overrides(_config("semples"), {"semples.refine_weight": 0.7})
+    run_pipeline(config, str(finished), until="train", console=Console(file=lines, width=200))
+    said = [line for line in lines.getvalue().splitlines() if "made again" in line]
+    assert [line.partition(" is made again: ")[2] for line in said] == ["refine_weight 0.6 -> 0.7"]
+    assert said[0].startswith("phases/refine-")
