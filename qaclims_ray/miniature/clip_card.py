@@ -13,6 +13,7 @@ from qaclims_ray.miniature.captions import MatchSettings
 from qaclims_ray.miniature.clip_pretraining import TRAINING_FILE
 from qaclims_ray.miniature.clip_probe import ProbeRow, probe
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
+from qaclims_ray.settings import dotted
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -67,15 +68,7 @@ def _card(clip: FrozenClip, rows: Mapping[str, ProbeRow], record: Mapping) -> st
         "",
         "| Setting | Value |",
         "|---|---|",
-        *[f"| {name} | {value} |" for name, value in _flat(record["settings"]).items()],
+        *[f"| {name} | {value} |" for name, value in dotted(record["settings"]).items()],
         "",
     ]
     return "\n".join(lines)
-
-
-def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
-    """Flatten nested settings to dotted names."""
-    flat: dict[str, object] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
