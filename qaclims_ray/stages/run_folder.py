@@ -25,6 +25,9 @@ PATH_FIELDS = (
 )
 """Settings that are paths, or names that may also be paths."""
 
+SHIPPED_NAMES = ("miniature", "miniature_context")
+"""Models of the package, whatever folder of that name lies where the user stands: his last run may be called so."""
+
 
 def load_config(out: str) -> RunConfig:
     """Return the configuration stored with a run.
@@ -65,6 +68,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     overrides = {}
     for name in PATH_FIELDS:
         value = values[name]
-        if value and not storage.is_remote(value) and (name == "data.root" or Path(value).expanduser().exists()):
+        is_shipped = value in SHIPPED_NAMES and name.endswith((".model", ".weights"))
+        if not value or is_shipped or storage.is_remote(value):
+            continue
+        if name == "data.root" or Path(value).expanduser().exists():
             overrides[name] = storage.absolute(value)
     return with_overrides(config, overrides)

@@ -101,3 +101,12 @@ def test_local_paths_are_made_absolute_also_deep_in_the_settings(tmp_path, monke
     config = with_absolute_paths(with_overrides(config, {**names, "segmentation.net.weights": "random"}))
     assert (config.masks.irn.weights, config.masks.sam.model) == ("timm", "facebook/sam-vit-base")
     assert config.segmentation.net.weights == "random"
+
+
+def test_a_folder_called_like_a_shipped_model_is_not_taken_for_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "miniature").mkdir()
+    config = preset("miniature")
+    assert with_absolute_paths(config) == config
+    photographs = with_overrides(config, {"data.dataset": "folder", "data.root": "miniature"})
+    assert with_absolute_paths(photographs).data.root == str(tmp_path / "miniature")
