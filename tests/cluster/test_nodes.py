@@ -116,7 +116,7 @@ def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(soon: None, n
         wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
         nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
-    assert set(_nodes_of("_Board")) == {nodes.head_node.node_id}, "what the driver reads is never on a lost node"
+    assert set(_nodes_of("_QueueActor")) == {nodes.head_node.node_id}, "what the driver reads is never on a lost node"
     ray.shutdown()  # what is left of it is too small for the next run
     alone = tmp_path / "alone"
     run_pipeline(
