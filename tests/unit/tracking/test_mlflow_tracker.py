@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
+from qaclims_ray.tracking import spooled_tracker
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import attach, open_tracker, replay
 from qaclims_ray.tracking.store import prepare_environment
@@ -107,7 +108,8 @@ def test_a_missing_file_is_said_at_once(runs):
     tracker.close()
 
 
-def test_a_restarted_worker_continues_the_curve(runs):
+def test_a_restarted_worker_continues_the_curve(runs, monkeypatch):
+    monkeypatch.setattr(spooled_tracker, "_HANDLE_TIMEOUT_S", 60.0)  # a busy machine may be slow to name the run
     tracker = open_quiet(runs)
     stage = tracker.child("train")
     handle = pickle.loads(pickle.dumps(stage.handle()))
