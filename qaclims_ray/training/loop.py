@@ -104,18 +104,12 @@ def fit(
         ConfigError: when the loss stops being a finite number.
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
-    # In one piece, because a resumed training has to repeat these steps in this order.
     optim, network = task.optim, task.network.to(context.device)
     sampler = GlobalBatchSampler(len(task.dataset), optim.batch_size, context.rank, context.world_size, seed)
-    if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
-        # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part of
-        # timm's own norm layers; torch's loses it.
-        convert_sync_batchnorm(network)
+    _share_batch_norm(task, network, context)
     optimizer = build_optimizer(task.groups, optim)
-    # What a checkpoint has to agree with. The number of workers is not among it, because it does not change the update.
-    settings = fingerprint_of([dataclasses.asdict(optim), task.freeze_batch_norm, len(task.dataset), task.identity])
     selection = Selection(task.score, task.save) if task.score is not None else None
-    progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=settings), context)
+    progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=_settings_of(task)), context)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
     wrapped = wrap_network(network, precision, context)
@@ -127,9 +121,7 @@ def fit(
         loader = _loader(task, sampler, loader_workers, context)
         meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
         steps = (epoch + 1) * len(sampler)
-        # The state of generators is not saved. An epoch that goes on from its middle gets a seed of its own; with the
-        # epoch's seed its steps would draw what the first ones have drawn already.
-        with seeded(seed_of("training", seed, epoch, context.rank, *([skipped] if skipped else [])), context.device):
+        with seeded(_epoch_seed(seed, epoch, context.rank, skipped), context.device):
             # In every epoch: a rating puts the network back into training mode as a whole, fixed batch norm included.
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
@@ -144,6 +136,24 @@ def fit(
         done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
         progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
+
+
+def _share_batch_norm(task: Task, network: nn.Module, context: WorkerContext) -> None:
+    if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
+        # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part of
+        # timm's own norm layers; torch's loses it.
+        convert_sync_batchnorm(network)
+
+
+def _settings_of(task: Task) -> str:
+    """Return what a checkpoint has to agree with; not the number of workers, which does not change the update."""
+    return fingerprint_of([dataclasses.asdict(task.optim), task.freeze_batch_norm, len(task.dataset), task.identity])
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int, skipped: int) -> int:
+    # The state of generators is not saved. An epoch that goes on from its middle gets a seed of its own; with the
+    # epoch's seed its steps would draw what the first ones have drawn already.
+    return seed_of("training", seed, epoch, rank, *([skipped] if skipped else []))
 
 
 def _take_step(task: Task, wrapped: nn.Module, batch: Any, optimizer: Optimizer, context: WorkerContext) -> Any:
