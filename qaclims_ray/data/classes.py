@@ -98,11 +98,6 @@ def has_background(dataset: str) -> bool:
     return dataset not in _WITHOUT_BACKGROUND
 
 
-def natural_name(file_name: str) -> str:
-    """Return the words for a class as VOC's files spell it; other names pass."""
-    return _NATURAL.get(file_name, file_name)
-
-
 def voc_palette(num_colours: int = 256) -> list[int]:
     """Return VOC's palette, flat RGB: bit k of a label spreads over the high bits of red, green and blue."""
     palette = []

@@ -169,16 +169,6 @@ def _longest(counts: Tensor) -> int:
     return max(1, int(counts.max())) if counts.numel() else 1
 
 
-def require_pairs(bank: TextBank, manifest: Manifest) -> None:
-    """Check before work starts that a bank has texts for every pair of a manifest.
-
-    Raises:
-        ArtifactError: when it lacks one.
-    """
-    pairs = [(record.image_id, class_id) for record in manifest.records for class_id in record.labels]
-    bank.rows([image_id for image_id, _ in pairs], [class_id for _, class_id in pairs])
-
-
 def build_bank(
     corpus: pd.DataFrame | None,
     manifest: Manifest,

@@ -15,13 +15,6 @@ MDICE_FIXED = "cam/mdice_fixed"
 MDICE_BEST = "cam/mdice_best"
 """The same at `THRESHOLD_BEST`; the choice uses pixel labels."""
 
-TRAIN_LOSS = "train/loss"
-"""Total loss of a step; its terms are ``train/loss/<term>``."""
-LEARNING_RATE = "train/lr"
-"""Learning rate of the backbone."""
-IMAGES_PER_SECOND = "train/images_per_s"
-"""Training throughput over all workers."""
-
 _HEADLINE = (
     *(figure.metric for figure in FIGURES.values() if figure.metric),
     FALSE_POSITIVE_RATE,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
-from qaclims_ray.text.bank import TextBank, bank_artifact, build_bank, read_bank, require_pairs, write_bank
+from qaclims_ray.text.bank import TextBank, bank_artifact, build_bank, read_bank, write_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.prompts import pair_prompts
 
@@ -171,12 +171,6 @@ def test_a_missing_pair_says_what_the_bank_was_built_from():
     assert '2007_000032 (class 1, "dog"), one of 2 missing' in message
     assert manifest_of(LABELS).fingerprint() in message
     assert "qaclims text" in message
-
-
-def test_a_bank_is_checked_against_a_manifest_before_work_starts():
-    require_pairs(example_bank(), manifest_of(LABELS))
-    with pytest.raises(ArtifactError, match=r'no texts for b \(class 0, "cat"\)'):
-        require_pairs(example_bank(), manifest_of({"a": (0,), "b": (0,)}))
 
 
 def test_images_and_classes_must_pair_up():

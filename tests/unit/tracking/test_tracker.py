@@ -49,11 +49,6 @@ def test_metric_names_are_fixed():
         "cam/iou/dining table": 0.3,
         "cam/iou/cat_dog": 0.2,
     }
-    assert (metric_names.TRAIN_LOSS, metric_names.LEARNING_RATE, metric_names.IMAGES_PER_SECOND) == (
-        "train/loss",
-        "train/lr",
-        "train/images_per_s",
-    )
 
 
 def test_names_of_pseudo_masks_and_final_networks_are_fixed():
