@@ -18,8 +18,8 @@ class OptimConfig:
     """Learning rate of the backbone at the start (effective, never scaled behind your back)."""
     head_lr_factor: float = 10.0
     """The classifier learns at this multiple of `lr`."""
-    momentum: float = 0.0
-    """SGD momentum: 0 is what the released code really does, 0.9 what it meant (R14)."""
+    momentum: float = 1e-4
+    """SGD momentum: 1e-4 is what the released code really does, 0.9 what it meant (R14); adamw has none of it."""
     weight_decay: float = 1e-4
     """Weight decay."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"

@@ -1,6 +1,6 @@
 """Optimisers and learning rate schedules (rows R14, R15).
 
-The released code's SGD passes weight decay in the place of momentum, so its momentum is in truth none; what it
+The released code's SGD is given the weight decay in the place of momentum, so its momentum is in truth 1e-4; what it
 calls momentum is the power of the poly schedule. Here every number carries its own name.
 """
 

@@ -14,6 +14,8 @@ from qaclims_ray.presets.stored import upgraded
 from qaclims_ray.presets.table import BASES, PRESETS, preset, started_from
 from qaclims_ray.run_config import RunConfig, flat, from_dict, with_overrides
 from qaclims_ray.systems.checks import check_systems
+from qaclims_ray.systems.table import system_config, training_order
+from qaclims_ray.training.config import OptimConfig
 
 RESOLVED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("resolved.json").read_text())
 """Every published preset before presets were made of options: voc12 in full, the others where they differ from it."""
@@ -88,6 +90,30 @@ def test_a_profile_is_what_the_option_sets() -> None:
         "voc12_weaktr_paper",
         "coco14_paper",
     }
+
+
+def sgd_trainings(config: RunConfig) -> dict[str, OptimConfig]:
+    """The trainings before the final network that step by SGD, by the system and the setting."""
+    found = {}
+    for name in training_order(config):
+        own = system_config(config, name)
+        parts = {"classifier": own.classifier, "ritc": own.ritc, "clims": own.clims, "masks.irn": own.masks.irn}
+        found |= {f"{name}: {part}": value.optim for part, value in parts.items() if value.optim.name == "sgd"}
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).profile == "official"])
+def test_the_released_momentum_is_the_weight_decay_in_every_official_preset(name) -> None:
+    """Row R14; final networks are trained by other code, with the momentum that it names."""
+    found = sgd_trainings(preset(name))
+    assert {(one.momentum, one.weight_decay) for one in found.values()} <= {(1e-4, 1e-4)}, found
+    assert bool(found) != name.startswith("miniature"), "everything in the miniature world learns by AdamW"
+
+
+def test_the_paper_has_momentum_where_it_is_about_ritc() -> None:
+    found = sgd_trainings(preset("voc12_paper"))
+    assert {one.momentum for key, one in found.items() if key.endswith(": ritc")} == {0.9}
+    assert {one.momentum for key, one in found.items() if not key.endswith(": ritc")} == {1e-4}
 
 
 def test_the_paper_s_wording_is_that_of_what_is_trained() -> None:
