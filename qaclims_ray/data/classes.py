@@ -5,7 +5,10 @@ sets have no background: tissue fills the whole picture. Their label maps hold t
 differs for them is what `Classes` says.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from qaclims_ray.errors import ConfigError
 
 BACKGROUND_VALUE = 0
 """Label-map value of the background."""
@@ -81,6 +84,24 @@ BCSS_CLASSES: tuple[str, ...] = ("tumor", "stroma", "lymphocytic infiltrate", "n
 
 LUAD_CLASSES: tuple[str, ...] = ("tumor epithelium", "necrosis", "lymphocytes", "tumor-associated stroma")
 """The tissues of LUAD-HistoSeg (TE, NEC, LYM, TAS), in the order of its file names and masks."""
+
+
+def require_classes(setting: str, names: Iterable[str], class_names: Sequence[str], *, or_all: str = "") -> None:
+    """Refuse names that no class has.
+
+    Args:
+        setting: where they stand, for the message.
+        names: what it names.
+        class_names: of the data set.
+        or_all: a name that stands for all classes, where the setting knows one.
+
+    Raises:
+        ConfigError: naming those that are unknown.
+    """
+    known = {*class_names, or_all} if or_all else {*class_names}
+    if unknown := sorted(set(names) - known):
+        also = f"{or_all!r} or " if or_all else ""
+        raise ConfigError(f"{setting} names {unknown}; expected {also}classes: {', '.join(class_names)}")
 
 
 def label_value(class_id: int) -> int:

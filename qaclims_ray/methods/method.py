@@ -227,6 +227,8 @@ class Method:
     """Fails where what `cam_work` reads is not there, before any work starts."""
     check: Callable[[str, Recipe, str], None] | None = None
     """Refuses settings that do not go together: name of the system, its settings, method of its base or empty."""
+    named_classes: Callable[[Any], Mapping[str, Sequence[str]]] | None = None
+    """From its own settings, the classes that each one names, by the setting's dotted name."""
     search_space: Sequence[Parameter] = ()
     """What a search varies by default."""
 

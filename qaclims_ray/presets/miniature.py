@@ -10,6 +10,7 @@ from qaclims_ray.data.config import AugmentConfig, DataConfig, JointCropConfig
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.methods.classifier.config import ClassifierConfig
 from qaclims_ray.methods.clims.config import ClimsConfig
+from qaclims_ray.methods.clims.texts import VOC_BACKGROUND
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.models.clip.config import ClipConfig
@@ -20,6 +21,7 @@ from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.run_config import RunConfig, System, with_overrides
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, SegmentationTestConfig
+from qaclims_ray.systems.known import fixed_texts
 from qaclims_ray.training.config import OptimConfig
 
 
@@ -65,6 +67,7 @@ def miniature() -> RunConfig:
         goal="segmentation",
         masks=_miniature_masks(),
         variants=(
+            *(_miniature_clims_texts(name) for name in ("clims", "fixed_clims")),
             _miniature_thresholds("baseline", seed=0.6, foreground=0.6, background=0.4, walk=0.58),
             _miniature_thresholds("ritc_class_names", seed=0.4, foreground=0.5, background=0.3, walk=0.4),
         ),
@@ -178,6 +181,12 @@ def _miniature_optim(*, epochs: int, schedule: Literal["poly", "cosine"], warmup
         batch_size=32,
         clip_grad_norm=5.0,
     )
+
+
+def _miniature_clims_texts(system: str) -> System:
+    """CLIMS's background texts in words of this world: it has "rock", and "rocks" would be no word to its CLIP."""
+    texts = ["rock" if text == "rocks" else text for text in VOC_BACKGROUND]
+    return System(name=system, like=system, overrides=fixed_texts({"*": texts}))
 
 
 def _miniature_thresholds(system: str, *, seed: float, foreground: float, background: float, walk: float) -> System:

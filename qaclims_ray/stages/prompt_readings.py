@@ -19,6 +19,7 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ArtifactError, DataError, ModelError
 from qaclims_ray.methods.classifier.method import CLASSIFIER
+from qaclims_ray.methods.clims.texts import VOC_BACKGROUND
 from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.models.clip.frozen import FrozenClip
@@ -28,7 +29,6 @@ from qaclims_ray.report.figures import figure_png
 from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prompt_figure, similarity_maps
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.systems.known import CLIMS_BACKGROUND
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import training_order
 from qaclims_ray.text.prompts import class_prompts, class_words
@@ -149,7 +149,7 @@ def default_words(config: RunConfig, layout: RunLayout, class_names: Sequence[st
         counts = Counter(answer for answer, status in rows if answer and status == "ok")
         frequent = sorted(counts, key=lambda answer: (-counts[answer], answer))[:CORPUS_WORDS]
         return "class names and the corpus's most frequent answers", list(dict.fromkeys([*class_names, *frequent]))
-    return "class names and CLIMS's background texts", list(dict.fromkeys([*class_names, *CLIMS_BACKGROUND]))
+    return "class names and CLIMS's background texts", list(dict.fromkeys([*class_names, *VOC_BACKGROUND]))
 
 
 def log_reading(tracker: Tracker, system: str, reading: PromptReading) -> None:

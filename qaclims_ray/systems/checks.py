@@ -1,12 +1,15 @@
 """Checks of a run's systems before any work starts: names, and settings that do not go together."""
 
-from qaclims_ray.data.classes import has_background
+from collections.abc import Sequence
+
+from qaclims_ray.data.classes import has_background, require_classes
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.needs import source_of_cams
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import adjustments, known_system, system_config, system_of, training_order
+from qaclims_ray.text.config import SHARED_KEY
 
 
 def check_systems(config: RunConfig) -> None:
@@ -31,6 +34,27 @@ def check_systems(config: RunConfig) -> None:
     own = [variant.name for variant in config.variants if not variant.adjusts]
     if unused := [name for name in own if name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
+
+
+def check_class_names(config: RunConfig, class_names: Sequence[str]) -> None:
+    """Check, once the data set is read, that settings which name classes name its own.
+
+    Raises:
+        ConfigError: naming the system, the setting and the names.
+    """
+    for name in training_order(config):
+        method, resolved = method_of(system_of(config, name).method), system_config(config, name)
+        text, own = resolved.text, method.named_classes
+        try:
+            if method.uses_clip:
+                require_classes("text.class_words", dict(text.class_words), class_names)
+            if method.uses_texts and text.source == "fixed":
+                names = dict(text.fixed_background)
+                require_classes("text.fixed_background", names, class_names, or_all=SHARED_KEY)
+            for setting, named in own(getattr(resolved, method.section)).items() if own is not None else ():
+                require_classes(setting, named, class_names)
+        except ConfigError as error:
+            raise ConfigError(f"system {name}: {error}. Name these, or leave the system out") from None
 
 
 def _check_method(config: RunConfig, name: str, resolved: RunConfig) -> None:

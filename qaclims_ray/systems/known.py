@@ -1,20 +1,24 @@
 """The known systems: ablations and controls are systems too, each a method with a few settings on top of the run's."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qaclims_ray.methods.clims.texts import (
+    CAMERA_READY_BACKGROUND,
+    CAMERA_READY_WEIGHTS,
+    CAMERA_READY_WORDS,
+    VOC_BACKGROUND,
+)
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.run_config import System
-
-CLIMS_BACKGROUND = ("tree", "river", "sea", "lake", "water", "railway", "railroad", "track", "stone", "rock")
-"""CLIMS's ten background texts for VOC, shared by all classes (row C4)."""
-
 
 def _groups(*names: str) -> dict[str, Any]:
     """Overrides for a row of QA-CLIMS Table 5: no background answers means the text "no {class}"."""
     return {"text.groups": list(names), "text.empty_background": "no_class"}
 
 
-def _fixed(lists: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def fixed_texts(lists: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the overrides that give classes fixed background texts; those under "*" are every class's."""
     return {"text.source": "fixed", "text.fixed_background": [[name, list(texts)] for name, texts in lists.items()]}
 
 
@@ -26,7 +30,7 @@ def _miniature_fixed(*, with_secondary: bool) -> dict[str, Any]:
         if with_secondary:
             own += (vocabulary.SECONDARY_STUFF[class_id],)
         lists[name] = tuple(dict.fromkeys(own + generic))
-    return _fixed(lists)
+    return fixed_texts(lists)
 
 
 _SYSTEMS = (
@@ -140,7 +144,7 @@ _SYSTEMS = (
         label="fixed list: CLIMS's ten",
         description="The same losses with CLIMS's ten fixed background texts.",
         method="qa_clims",
-        overrides=_fixed({"*": CLIMS_BACKGROUND}),
+        overrides=fixed_texts({"*": VOC_BACKGROUND}),
     ),
     System(
         name="fixed_primary",
@@ -163,17 +167,22 @@ _SYSTEMS = (
         label="CLIMS",
         description="The predecessor's losses with ten fixed background texts for all classes, no answers.",
         method="clims",
-        overrides=_fixed({"*": CLIMS_BACKGROUND}),
+        overrides=fixed_texts({"*": VOC_BACKGROUND}),
     ),
     System(
         name="clims_camera_ready",
         label="CLIMS, camera-ready",
-        description="CLIMS as first published: background texts of boat and train only, all of them suppressed.",
+        description="CLIMS as first published on VOC: background texts of boat and train only, all of them suppressed.",
         method="clims",
         overrides={
-            **_fixed({"boat": CLIMS_BACKGROUND[:5], "train": CLIMS_BACKGROUND[5:9]}),
+            **fixed_texts(CAMERA_READY_BACKGROUND),
+            "text.class_words": [list(pair) for pair in CAMERA_READY_WORDS],
+            "text.template": "a photo of {}",
+            "clims.class_weights": [list(pair) for pair in CAMERA_READY_WEIGHTS],
+            "clims.clamp": False,
             "clims.suppression_threshold": None,
-            "clims.pair_reduction": "mean_pairs",
+            "clims.text_reduction": "mean",
+            "clims.pair_reduction": "official",
             "clims.matching_weight": 10.0,
             "clims.background_weight": 25.0,
             "clims.suppression_weight": 29.5,

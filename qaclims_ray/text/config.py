@@ -9,6 +9,8 @@ from qaclims_ray.settings import require, require_at_least, settings
 
 TextGroup = Literal["fine_grained", "alias", "objects", "scene"]
 BackgroundFilter = Literal["synonyms", "other_labels", "containing", "empty"]
+SHARED_KEY = "*"
+"""Name under which `TextConfig.fixed_background` holds the texts of all classes."""
 ALL_TEXT_GROUPS: tuple[TextGroup, ...] = ("fine_grained", "alias", "objects", "scene")
 
 

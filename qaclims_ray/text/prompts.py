@@ -14,12 +14,10 @@ import pandas as pd
 
 from qaclims_ray.corpus.answers import class_text, drop_named, short_forms_of, without_duplicates
 from qaclims_ray.corpus.questions import KIND_OF_GROUP
+from qaclims_ray.data.classes import require_classes
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ArtifactError, ConfigError
-from qaclims_ray.text.config import TextConfig
-
-SHARED_KEY = "*"
-"""Name under which `TextConfig.fixed_background` holds the texts of all classes."""
+from qaclims_ray.text.config import SHARED_KEY, TextConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +72,7 @@ def class_words(class_names: Sequence[str], text: TextConfig) -> tuple[str, ...]
         ConfigError: when `text.class_words` names something that is no class.
     """
     words = dict(text.class_words)
-    if unknown := sorted(set(words) - set(class_names)):
-        raise ConfigError(f"text.class_words names {unknown}; expected classes: {', '.join(class_names)}")
+    require_classes("text.class_words", words, class_names)
     return tuple(words.get(name, name) for name in class_names)
 
 
@@ -163,11 +160,7 @@ def _uses(text: TextConfig, kind: Literal["foreground", "background"]) -> bool:
 
 def _fixed_background(class_names: Sequence[str], text: TextConfig) -> dict[int, tuple[str, ...]]:
     """Per class its own fixed texts, then the shared ones."""
-    known = {*class_names, SHARED_KEY}
-    if unknown := sorted({name for name, _ in text.fixed_background} - known):
-        raise ConfigError(
-            f"text.fixed_background names {unknown}; expected {SHARED_KEY!r} or classes: {', '.join(class_names)}"
-        )
+    require_classes("text.fixed_background", dict(text.fixed_background), class_names, or_all=SHARED_KEY)
     return {
         class_id: tuple(
             words for wanted in (name, SHARED_KEY) for key, texts in text.fixed_background if key == wanted

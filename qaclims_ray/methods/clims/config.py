@@ -12,7 +12,7 @@ from qaclims_ray.training.config import OptimConfig
 
 @settings
 class ClimsConfig:
-    """CLIMS (rows C1-C7): the predecessor, with fixed background texts. The defaults are the improved version's."""
+    """CLIMS (rows C1-C8): the predecessor, with fixed background texts. The defaults are the improved version's on VOC."""
 
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2.5e-4, batch_size=16, epochs=15))
     """Optimiser and schedule (C2)."""
@@ -24,10 +24,22 @@ class ClimsConfig:
     """gamma, weight of CBS: foreground regions against the class's background texts."""
     area_weight: float = 0.2
     """delta, weight of REG."""
+    class_weights: tuple[tuple[str, float], ...] = ()
+    """Pairs (class name, what both matching terms weigh for its pairs); other classes weigh 1 (C6)."""
+    clamp: bool = True
+    """Clamp cosines to [1e-4, 0.9999] before their logarithm: True in the improved version, where suppression above a
+    threshold is not clamped all the same, False in the camera-ready one. A cosine of a region and its class text that
+    is not positive then has no logarithm, and the training ends with an error (C5)."""
     suppression_threshold: float | None = 0.26
-    """Only background texts more similar than this are suppressed, unclamped (improved); None takes all, clamped."""
+    """Only background texts more similar than this are suppressed, unclamped (improved; on COCO 0.285); None takes all
+    (C3, C8)."""
+    text_reduction: Literal["sum", "mean"] = "sum"
+    """Suppression over the texts of a pair that count: their sum (improved) or their mean (camera-ready) (C3)."""
     pair_reduction: Literal["official", "mean_pairs"] = "official"
     """official: matching terms are means over pairs, suppression is a sum; mean_pairs: all are means (C3)."""
+    published_ranks: int = 1
+    """Workers of the published run, over which gradients were averaged: the sum over pairs is divided by them, however
+    many workers there are here. 1 on VOC, 2 on COCO (C8); a mean has no use for it."""
     area_over: Literal["all", "present"] = "all"
     """REG averages over all classes (official) or present ones."""
     clip_normalisation: Literal["image", "clip"] = "image"
@@ -39,6 +51,16 @@ class ClimsConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, "clims", 0, "matching_weight", "background_weight", "suppression_weight", "area_weight")
+        require_at_least(self, "clims", 1, "published_ranks")
+        require(
+            self.pair_reduction == "official" or self.published_ranks == 1,
+            f"clims.published_ranks is {self.published_ranks}, which divides the sum of clims.pair_reduction official; "
+            f"with {self.pair_reduction} set it to 1",
+        )
+        names = [name for name, _ in self.class_weights]
+        require(len(set(names)) == len(names), f"clims.class_weights names a class twice: {names}")
+        for name, weight in self.class_weights:
+            require(weight >= 0, f"clims.class_weights gives {name!r} {weight}, expected at least 0")
         require(
             self.suppression_threshold is None or -1 <= self.suppression_threshold < 1,
             f"clims.suppression_threshold is {self.suppression_threshold}, expected a cosine in [-1, 1) or None",

@@ -53,6 +53,10 @@ def check(system: str, recipe: Recipe, base: str) -> None:
         raise ConfigError(f"system {system}: CLIMS has fixed background texts; set text.source to fixed")
 
 
+def _named_classes(clims: ClimsConfig) -> dict[str, list[str]]:
+    return {"clims.class_weights": [name for name, _ in clims.class_weights]}
+
+
 _WEIGHTS = ("matching_weight", "background_weight", "suppression_weight")
 CLIMS = Method(
     name="clims",
@@ -62,6 +66,7 @@ CLIMS = Method(
     uses_texts=True,
     uses_clip=True,
     check=check,
+    named_classes=_named_classes,
     search_space=(
         *(Parameter(name=f"clims.{name}", kind="log", low=0.5, high=30.0) for name in _WEIGHTS),
         Parameter(name="clims.area_weight", kind="log", low=0.01, high=10.0),

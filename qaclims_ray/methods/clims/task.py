@@ -1,10 +1,13 @@
-"""CLIMS training: regions against class names and fixed background texts (rows C1-C7)."""
+"""CLIMS training: regions against class names and fixed background texts (rows C1-C8)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from qaclims_ray.data.classes import require_classes
 from qaclims_ray.methods.area import activated_area, area_share
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.clims.losses import background_suppression, background_text_matching, object_text_matching
@@ -41,9 +44,19 @@ def train_clims(
     net = setup.cam_net
     regions = Regions(clip=clip, options=clims_regions(clims), image_mean=net.image_mean, image_std=net.image_std)
 
+    weights = class_weights(setup.manifest.class_names, clims).to(setup.context.device)
+
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        ids = [image_ids[index] for index in batch["index"].tolist()]
-        return clims_step(wrapped, batch, ids, bank=bank, regions=regions, clims=clims, images_per_step=num_images)
+        return clims_step(
+            wrapped,
+            batch,
+            [image_ids[index] for index in batch["index"].tolist()],
+            bank=bank,
+            regions=regions,
+            clims=clims,
+            images_per_step=num_images,
+            class_weight=weights,
+        )
 
     task = generator_task(
         network,
@@ -66,22 +79,35 @@ def clims_step(
     regions: Regions,
     clims: ClimsConfig,
     images_per_step: int,
+    class_weight: Float[Tensor, " class"] | None = None,
 ) -> StepResult:
     """Compute one step of CLIMS; the loss is this worker's share, as in `ritc_step`.
 
     A pair without background texts (most classes of the camera-ready lists, C4) still takes part in the matching.
+
+    Args:
+        network: wrapped network.
+        batch: image (on the device), labels (on the CPU).
+        image_ids: of the batch.
+        bank: texts.
+        regions: `clims_regions` of the images.
+        clims: losses.
+        images_per_step: images of the step over all workers.
+        class_weight: `class_weights`, which the figures of the matching terms hold too; None weighs all alike.
     """
     maps = network(batch["image"])
     present = batch["labels"].nonzero()  # (pair, 2)
     num_pairs = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
     matching, background, suppression = _pair_terms(maps, batch["image"], present, image_ids, bank, regions, clims)
+    weight = 1.0 if class_weight is None else class_weight[present[:, 1].to(class_weight.device)]  # (pair,)
+    is_sum = clims.pair_reduction == "official"
     areas = activated_area(probabilities(maps))  # (batch, class)
     return weighted(
         {
-            "matching": matching.sum() / num_pairs,
-            "background": background.sum() / num_pairs,
+            "matching": (weight * matching).sum() / num_pairs,
+            "background": (weight * background).sum() / num_pairs,
             # As released, a sum beside the two means: its weight grows with the batch (C3).
-            "suppression": suppression.sum() if clims.pair_reduction == "official" else suppression.sum() / num_pairs,
+            "suppression": suppression.sum() / (clims.published_ranks if is_sum else num_pairs),
             "area": area_share(
                 areas, present, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step
             ),
@@ -94,6 +120,17 @@ def clims_step(
         },
         {"pairs": len(present)},
     )
+
+
+def class_weights(class_names: Sequence[str], clims: ClimsConfig) -> Float[Tensor, " class"]:
+    """Return what the matching terms of every class weigh (C6).
+
+    Raises:
+        ConfigError: when `clims.class_weights` names something that is no class.
+    """
+    require_classes("clims.class_weights", (name for name, _ in clims.class_weights), class_names)
+    weights = dict(clims.class_weights)
+    return torch.tensor([weights.get(name, 1.0) for name in class_names])
 
 
 def clims_regions(clims: ClimsConfig) -> RegionOptions:
@@ -115,12 +152,14 @@ def _pair_terms(
     class_texts = texts.foreground.to(maps.device)
     found = regions(maps, image, positions.to(maps.device), classes.to(maps.device))
     return (
-        object_text_matching(found.foreground, class_texts),
-        background_text_matching(found.background, class_texts),
+        object_text_matching(found.foreground, class_texts, clamp=clims.clamp),
+        background_text_matching(found.background, class_texts, clamp=clims.clamp),
         background_suppression(
             found.foreground,
             texts.background.to(maps.device),
             texts.is_background.to(maps.device),
             threshold=clims.suppression_threshold,
+            clamp=clims.clamp,
+            over_texts=clims.text_reduction,
         ),
     )
