@@ -103,8 +103,8 @@ _PUBLISHED = (
         "coco14 clims",
         """CLIMS on COCO 2014 as released (profile official; rows C2, C4, C8), with OpenAI's plain CLIP ViT-B/32.
 
-    `python jobs/train_coco.py --preset coco14_clims --data-root COCO2014 --out DIR`. Published on two GPUs; 20,520 steps
-    of 32 images, time derived as in this module's docstring, not run; we know of no published figure.
+    `python jobs/train_coco.py --preset coco14_clims --data-root COCO2014 --out DIR`. Published on two GPUs;
+    20,520 steps of 32 images, time derived as in this module's docstring, not run; we know of no published figure.
     """,
     ),
     published(

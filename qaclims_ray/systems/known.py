@@ -12,6 +12,7 @@ from qaclims_ray.methods.clims.texts import (
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.run_config import System
 
+
 def _groups(*names: str) -> dict[str, Any]:
     """Overrides for a row of QA-CLIMS Table 5: no background answers means the text "no {class}"."""
     return {"text.groups": list(names), "text.empty_background": "no_class"}

@@ -17,28 +17,33 @@ def slow_cosine(left: list[float], right: list[float]) -> tuple[float, list[floa
     return sum(a * b for a, b in zip(left, right, strict=True)), list(right)
 
 
-def slow_matching(region: list[float], text: list[float], *, attract: bool) -> tuple[float, list[float]]:
-    """-log s or -log(1 - s) with s clamped, and the gradient by hand."""
+def slow_matching(
+    region: list[float], text: list[float], *, attract: bool, clamp: bool = True
+) -> tuple[float, list[float]]:
+    """-log s or -log(1 - s), with s clamped (C5) or as it is (camera-ready), and the gradient by hand."""
     s, slope = slow_cosine(region, text)
-    inside = 1e-4 < s < 0.9999
-    s = min(max(s, 1e-4), 0.9999)
+    inside = 1e-4 < s < 0.9999 or not clamp
+    s = min(max(s, 1e-4), 0.9999) if clamp else s
     value, factor = (-math.log(s), -1 / s) if attract else (-math.log(1 - s), 1 / (1 - s))
     return value, [factor * x if inside else 0.0 for x in slope]
 
 
-def slow_suppression(region: list[float], texts: list[list[float]], threshold: float | None):
-    total, gradient = 0.0, [0.0] * len(region)
+def slow_suppression(
+    region: list[float], texts: list[list[float]], threshold: float | None, *, clamp: bool = True, mean: bool = False
+):
+    total, count, gradient = 0.0, 0, [0.0] * len(region)
     for text in texts:
         s, slope = slow_cosine(region, text)
         if threshold is None:
-            value, own = slow_matching(region, text, attract=False)
+            value, own = slow_matching(region, text, attract=False, clamp=clamp)
         elif s > threshold:
             value, own = -math.log(1 - s), [x / (1 - s) for x in slope]
         else:
             continue
-        total += value
+        total, count = total + value, count + 1
         gradient = [a + b for a, b in zip(gradient, own, strict=True)]
-    return total, gradient
+    parts = max(count, 1) if mean else 1
+    return total / parts, [slope / parts for slope in gradient]
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -66,24 +71,42 @@ def test_matching_equals_the_loop(attract) -> None:
     assert flat[0] and not flat.all()
 
 
+@pytest.mark.parametrize("attract", [True, False])
+def test_unclamped_matching_equals_the_loop(attract) -> None:
+    """The camera-ready code: cosines far from the bounds and beyond them alike go into the logarithm as they are."""
+    s = torch.tensor([3e-5, 1e-4, 0.5, 0.9999, 0.99999, *([] if attract else [-0.7, 0.0])], dtype=torch.float64)
+    regions = torch.stack([s, (1 - s * s).sqrt()], dim=1).requires_grad_()
+    texts = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(len(s), 2)
+    found = (object_text_matching if attract else background_text_matching)(regions, texts, clamp=False)
+    (gradient,) = torch.autograd.grad(found.sum(), regions)
+    pairs = zip(regions.tolist(), texts.tolist(), strict=True)
+    slow = [slow_matching(region, text, attract=attract, clamp=False) for region, text in pairs]
+    torch.testing.assert_close(found, torch.tensor([v for v, _ in slow], dtype=torch.float64), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(gradient, torch.tensor([g for _, g in slow], dtype=torch.float64), rtol=1e-8, atol=0)
+    assert gradient[:, 0].ne(0).all(), "a gradient everywhere, as no clamp stands in its way"
+
+
+@pytest.mark.parametrize(("clamp", "mean"), [(True, False), (False, False), (True, True), (False, True)])
 @pytest.mark.parametrize("threshold", [None, 0.26, -1.0])
-def test_suppression_equals_the_loop(threshold) -> None:
+def test_suppression_equals_the_loop(threshold, clamp, mean) -> None:
     regions, texts, is_background = inputs()
-    if threshold is not None:
+    if threshold is not None or not clamp:
         texts[0, 0] = F.normalize(texts[0, 0] + 0.01 * texts[0, 1], dim=0)  # 1 - s must have a logarithm
     regions.requires_grad_()
-    found = background_suppression(regions, texts, is_background, threshold=threshold)
+    found = background_suppression(
+        regions, texts, is_background, threshold=threshold, clamp=clamp, over_texts="mean" if mean else "sum"
+    )
     weights = torch.arange(1.0, PAIRS + 1, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((found * weights).sum(), regions)
     values, gradients = [], []
     for pair, region in enumerate(regions.tolist()):
         own = [texts[pair, answer].tolist() for answer in range(ANSWERS) if is_background[pair, answer]]
-        value, slope = slow_suppression(region, own, threshold)
+        value, slope = slow_suppression(region, own, threshold, clamp=clamp, mean=mean)
         values.append(value)
         gradients.append([weights[pair].item() * x for x in slope])
     torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float64), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, torch.tensor(gradients, dtype=torch.float64), rtol=1e-8, atol=1e-12)
-    assert found[0] > 4 and found[2] == 0
+    assert found[0] > (1 if mean else 4) and found[2] == 0
 
 
 def test_gradcheck_away_from_the_bounds() -> None:

@@ -12,7 +12,7 @@ from qaclims_ray.training.config import OptimConfig
 
 @settings
 class ClimsConfig:
-    """CLIMS (rows C1-C8): the predecessor, with fixed background texts. The defaults are the improved version's on VOC."""
+    """CLIMS (rows C1-C8): the predecessor, with fixed background texts. Defaults: the improved version, on VOC."""
 
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2.5e-4, batch_size=16, epochs=15))
     """Optimiser and schedule (C2)."""

@@ -1,3 +1,5 @@
+import pytest
+
 from qaclims_ray.data.classes import (
     BACKGROUND_VALUE,
     IGNORE_VALUE,
@@ -7,8 +9,10 @@ from qaclims_ray.data.classes import (
     Classes,
     class_id,
     label_value,
+    require_classes,
     voc_palette,
 )
+from qaclims_ray.errors import ConfigError
 
 
 def test_class_ids_and_label_values_are_one_apart_and_miss_background_and_void() -> None:
@@ -45,3 +49,14 @@ def test_the_palette_is_vocs() -> None:
     assert [colours[value] for value in (0, 1, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)
     ]  # fmt: skip
+
+
+def test_names_that_no_class_has_are_refused() -> None:
+    require_classes("text.x", ["cat"], ["cat", "dog"])
+    require_classes("text.x", ["*", "dog"], ["cat", "dog"], or_all="*")
+    with pytest.raises(ConfigError, match=r"text.x names \['cow', 'sow'\]; expected classes: cat, dog$"):
+        require_classes("text.x", ["sow", "cat", "cow"], ["cat", "dog"])
+    with pytest.raises(ConfigError, match=r"text.x names \['cow'\]; expected '\*' or classes: cat, dog$"):
+        require_classes("text.x", ["cow", "*"], ["cat", "dog"], or_all="*")
+    with pytest.raises(ConfigError, match=r"names \[''\]"):
+        require_classes("text.x", [""], ["cat", "dog"])

@@ -1,11 +1,13 @@
 """What the presets say of pseudo masks and final networks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from qaclims_ray.data.classes import has_background
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.presets.table import PRESETS, check_run, preset
 from qaclims_ray.run_config import RunConfig, from_dict, to_dict, with_overrides
 from qaclims_ray.stages.run_folder import PATH_FIELDS, with_absolute_paths
@@ -67,6 +69,37 @@ def test_semples_on_coco_learns_at_the_effective_rates() -> None:
     assert semples.prompt.optim.lr == pytest.approx(0.01 * semples.prompt.optim.batch_size / 512)
     assert (semples.background_weight, semples.prompt.text_weight, semples.refine_weight) == (0.75, 0.01, 0.2)
     assert preset("coco14_weaktr").masks.crf.bilateral_sxy == 50
+
+
+def test_the_camera_ready_clims_departs_from_the_improved_one_as_its_authors_say() -> None:
+    """Rows C2 to C6; texts are in tests/unit/methods/clims/test_texts.py."""
+    run = preset("voc12_clims")
+    first, improved = (system_config(run, name).clims for name in ("clims_camera_ready", "clims"))
+    assert improved == ClimsConfig()
+    assert first == replace(
+        ClimsConfig(),
+        background_weight=25.0,
+        suppression_weight=29.5,
+        area_weight=1.15,
+        optim=replace(improved.optim, epochs=10),
+        class_weights=(("sofa", 3.0), ("dining table", 3.0), ("chair", 3.0)),
+        clamp=False,
+        suppression_threshold=None,
+        text_reduction="mean",
+    )
+    assert (first.pair_reduction, first.matching_weight, first.optim.lr) == ("official", 10.0, 2.5e-4)
+
+
+def test_clims_on_coco_is_the_released_run() -> None:
+    """Rows C2, C8 and E9; a base of another system too."""
+    run = preset("coco14_clims")
+    own, final = system_config(run, "clims").clims, preset("coco14")
+    assert (own.matching_weight, own.background_weight, own.suppression_weight, own.area_weight) == (2, 14, 1.25, 0.2)
+    assert (own.suppression_threshold, own.published_ranks, own.clamp) == (0.285, 2, True)
+    assert (own.optim.lr, own.optim.batch_size, own.optim.epochs, own.optim.momentum) == (5e-4, 32, 8, 1e-4)
+    assert (run.systems, run.evaluation.fixed_threshold) == (("baseline", "clims"), 0.15)
+    assert (run.masks.irn.walk_threshold, preset("voc12_clims").masks.irn.walk_threshold) == (0.25, 0.2)
+    assert run.segmentation == final.segmentation and run.data == final.data
 
 
 @pytest.mark.parametrize("name", ["bcss_wsss", "luad_histoseg"])

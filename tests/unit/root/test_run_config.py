@@ -132,6 +132,13 @@ def test_a_whole_stage_can_be_overridden() -> None:
     assert with_overrides(BASE, {"cams": {"scales": [1.0]}}).cams == CamConfig(scales=(1.0,))
 
 
+def test_ranks_that_a_mean_over_pairs_has_no_use_for_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"published_ranks is 2, which divides the sum .* with mean_pairs set it to 1"
+    ):
+        with_overrides(BASE, {"clims.published_ranks": 2, "clims.pair_reduction": "mean_pairs"})
+
+
 def test_the_threshold_of_clims_may_be_off() -> None:
     assert with_overrides(BASE, {"clims.suppression_threshold": None}).clims.suppression_threshold is None
     assert ClimsConfig(suppression_threshold=-1.0).suppression_threshold == -1.0
@@ -217,6 +224,14 @@ def test_an_unknown_setting_or_a_stage_without_fields_is_refused(path: str) -> N
         ("clims.suppression_threshold", 1.0),
         ("clims.suppression_threshold", -1.1),
         ("clims.pair_reduction", "sum"),
+        ("clims.text_reduction", "max"),
+        ("clims.clamp", None),
+        ("clims.published_ranks", 0),
+        ("clims.published_ranks", 1.5),
+        ("clims.class_weights", [["sofa", -1.0]]),
+        ("clims.class_weights", [["sofa", float("nan")]]),
+        ("clims.class_weights", [["sofa", 3.0], ["sofa", 2.0]]),
+        ("clims.class_weights", [["sofa"]]),
         ("clims.optim.lr", 0.0),
         ("semples.rounds", -1),
         ("semples.background_weight", -1),

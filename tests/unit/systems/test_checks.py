@@ -2,9 +2,11 @@
 
 import pytest
 
+from qaclims_ray.data.classes import COCO_CLASSES, VOC_CLASSES
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import System
-from qaclims_ray.systems.checks import check_systems
+from qaclims_ray.systems.checks import check_class_names, check_systems
 from qaclims_ray.systems.known import SYSTEMS
 from qaclims_ray.systems.table import SUPERVISED
 from tests.unit.systems.runs import FINAL, adjusted_run, run_of
@@ -98,3 +100,55 @@ def test_settings_for_a_system_that_cannot_work_are_refused(entries, message) ->
 def test_given_cams_are_not_given_for_nothing(overrides) -> None:
     with pytest.raises(ConfigError, match="system semples_on_given learns prompts on given CAMs and refines with them"):
         check_systems(run_of("semples_on_given", **{"given.cams": "/cams", **overrides}))
+
+
+# --- settings that name classes, once the data set is read
+
+_OWN = ("cat", "dining table")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_that_is_not_the_miniature_s_fits_voc(name) -> None:
+    if not SYSTEMS[name].miniature_only:
+        check_class_names(run_of(name), VOC_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("system", "overrides", "message"),
+    [
+        ("clims_camera_ready", {}, r"clims_camera_ready: text.class_words names \['potted plant', 'tv monitor'\]"),
+        ("semples", {"text.class_words": [["dog", "hound"]]}, r"system semples: text.class_words names \['dog'\]"),
+        ("clims", {"clims.class_weights": [["dog", 2.0]]}, r"system clims: clims.class_weights names \['dog'\]"),
+        ("semples_on_clims", {"clims.class_weights": [["dog", 2.0]]}, r"system clims: clims.class_weights names"),
+    ],
+)
+def test_names_that_no_class_has_are_refused_with_the_system_and_the_classes(system, overrides, message) -> None:
+    whole = rf"{message}.*; expected classes: cat, dining table\. Name these, or leave the system out"
+    with pytest.raises(ConfigError, match=whole):
+        check_class_names(run_of(system, **overrides), _OWN)
+
+
+def test_a_list_for_a_class_that_is_not_there_is_refused() -> None:
+    own = System(name="x", like="clims", overrides={"text.fixed_background": [["*", ["sky"]], ["boat", ["sea"]]]})
+    with pytest.raises(
+        ConfigError, match=r"system x: text.fixed_background names \['boat'\]; expected '\*' or classes"
+    ):
+        check_class_names(run_of("x", variants=(own,)), _OWN)
+
+
+@pytest.mark.parametrize(
+    ("system", "overrides"),
+    [
+        ("baseline", {"text.class_words": [["dog", "hound"]]}),  # it has no texts
+        ("qa_clims", {"clims.class_weights": [["dog", 2.0]]}),  # these are CLIMS's
+        ("qa_clims", {"text.fixed_background": [["dog", ["grass"]]]}),  # its texts are the corpus's
+        ("clims", {}),
+        ("clims", {"clims.class_weights": [["cat", 2.0]], "text.class_words": [["dining table", "table"]]}),
+    ],
+)
+def test_names_that_a_system_does_not_read_are_no_matter(system, overrides) -> None:
+    check_class_names(run_of(system, **overrides), _OWN)
+
+
+def test_clims_fits_coco() -> None:
+    check_class_names(preset("coco14_clims"), COCO_CLASSES)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qaclims_ray.errors import ArtifactError
-from qaclims_ray.methods.clims.task import clims_regions, clims_step, train_clims
+from qaclims_ray.errors import ArtifactError, ConfigError
+from qaclims_ray.methods.clims.task import class_weights, clims_regions, clims_step, train_clims
 from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.context import LocalContext
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, CLASSES, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import OPTIM, bright_images, clims_config, near_bank, shipped_clip
 from tests.unit.training.test_loop import StoppedError, StoppingContext
 
@@ -100,7 +100,7 @@ def test_the_real_clip_and_its_text_bank_fit(tmp_path, init_dir) -> None:
         _train(tmp_path, init_dir, bank=bank, manifest=manifest, context=LocalContext(str(tmp_path / "other")))
 
 
-def _step(labels, clip=None, **changes):
+def _step(labels, clip=None, bank=None, **changes):
     torch.manual_seed(0)
     network = build_cam_net(CAM_NET, 3).eval()
     network.classifier.weight.data *= 60  # maps with structure
@@ -112,10 +112,11 @@ def _step(labels, clip=None, **changes):
         network,
         batch,
         ids,
-        bank=near_bank(clip, 8),
+        bank=bank or near_bank(clip, 8),
         regions=regions_of(clip, clims_regions(clims_config(**changes))),
         clims=clims_config(**changes),
         images_per_step=len(labels),
+        class_weight=class_weights(CLASSES, clims_config(**changes)),
     )
     result.loss.backward()
     return result, network
@@ -165,9 +166,54 @@ def test_every_switch_changes_the_loss() -> None:
     reference = _step(labels)[0].loss.item()
     for changes in (
         {"suppression_threshold": 0.9},
+        {"text_reduction": "mean"},
         {"pair_reduction": "mean_pairs"},
+        {"published_ranks": 2},
+        {"class_weights": (("red", 3.0),)},
+        {"class_weights": (("blue", 0.0),)},
         {"area_over": "present"},
         {"clip_normalisation": "clip"},
         {"antialias": True},
     ):
         assert _step(labels, **changes)[0].loss.item() != reference, changes
+
+
+@pytest.mark.parametrize(("threshold", "differs"), [(None, True), (-1.0, False)])
+def test_the_clamp_holds_suppression_where_there_is_no_threshold(threshold, differs) -> None:
+    """Texts far from the regions: their cosines are negative, which a clamp takes for 1e-4."""
+    clip = TinyClip()
+    bank = near_bank(clip, 8)
+    bank.background = -bank.background
+    settings = {"suppression_threshold": threshold, "matching_weight": 0.0, "background_weight": 0.0}
+    on, off = (_step([[0, 1, 1]], clip, bank, clamp=clamp, **settings)[0].loss.item() for clamp in (True, False))
+    assert (on != off) == differs
+
+
+def test_class_weights_reach_both_matching_terms_and_no_other() -> None:
+    labels = [[1, 0, 0], [0, 1, 0]]
+    plain, tripled = (_step(labels, class_weights=weights)[0].means for weights in ((), (("red", 3.0), ("green", 3.0))))
+    for name in ("matching", "background"):
+        assert tripled[f"loss/{name}"].item() == pytest.approx(3 * plain[f"loss/{name}"].item(), rel=1e-6)
+    for name in ("suppression", "area"):
+        assert tripled[f"loss/{name}"] == plain[f"loss/{name}"]
+
+
+def test_a_training_weighs_its_classes(tmp_path, init_dir) -> None:
+    one = dataclasses.replace(OPTIM, epochs=1)
+    weights = tuple((name, 3.0) for name in CLASSES)
+    figures = [
+        _train(
+            tmp_path,
+            init_dir,
+            clims=clims_config(optim=one, class_weights=own),
+            context=LocalContext(str(tmp_path / str(len(own)))),
+        )
+        for own in ((), weights)
+    ]
+    assert figures[1]["loss/matching"] > 2 * figures[0]["loss/matching"]
+
+
+def test_weights_of_what_is_no_class_are_refused(tmp_path, init_dir) -> None:
+    clims = clims_config(class_weights=(("sofa", 3.0), ("red", 2.0)))
+    with pytest.raises(ConfigError, match=r"clims.class_weights names \['sofa'\]; expected classes: red, green, blue"):
+        _train(tmp_path, init_dir, clims=clims)
