@@ -67,9 +67,10 @@ def miniature() -> RunConfig:
         goal="segmentation",
         masks=_miniature_masks(),
         variants=(
-            *(_miniature_clims_texts(name) for name in ("clims", "fixed_clims")),
             _miniature_thresholds("baseline", seed=0.6, foreground=0.6, background=0.4, walk=0.58),
             _miniature_thresholds("ritc_class_names", seed=0.4, foreground=0.5, background=0.3, walk=0.4),
+            _miniature_clims_texts("clims"),
+            _miniature_clims_texts("fixed_clims"),
         ),
         segmentation=_miniature_segmentation(),
         cluster=ClusterConfig(num_workers=2),

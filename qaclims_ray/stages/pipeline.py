@@ -33,7 +33,7 @@ from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
-from qaclims_ray.systems.checks import check_class_names
+from qaclims_ray.systems.checks import check_named_classes
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -109,7 +109,7 @@ def run_pipeline(
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until))
         with run.stage("data") as stage:
             manifest = run_data(stage)
-        check_class_names(config, manifest.class_names)
+        check_named_classes(config, manifest.class_names)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = run.stages(manifest)
         tracker.set_tags(_note(config, found))

@@ -36,7 +36,7 @@ def check_systems(config: RunConfig) -> None:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
 
 
-def check_class_names(config: RunConfig, class_names: Sequence[str]) -> None:
+def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:
     """Check, once the data set is read, that settings which name classes name its own.
 
     Raises:

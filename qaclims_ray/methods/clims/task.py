@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qaclims_ray.data.classes import require_classes
+from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.area import activated_area, area_share
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.clims.losses import background_suppression, background_text_matching, object_text_matching
@@ -34,7 +35,7 @@ def train_clims(
 
     Returns:
         Metrics of the last epoch: loss, loss/matching, loss/background, loss/suppression, loss/area (before
-        weighting), pairs (sum over the epoch), lr, images_per_s.
+        weighting, but by `clims.class_weights`), pairs (sum over the epoch), lr, images_per_s.
     """
     network = setup.generator(init_dir)
     check_texts(bank, clip, setup.manifest, setup.context.device)
@@ -67,7 +68,16 @@ def train_clims(
         identity=dataclasses.asdict(clims),
         rate=rate,
     )
-    return setup.fit(task)
+    try:
+        return setup.fit(task)
+    except ConfigError as error:
+        if clims.clamp:
+            raise
+        # On photographs the cosines of OpenAI's CLIP are positive; those of another CLIP need not be.
+        raise ConfigError(
+            f"{error}. Or set clims.clamp to true: without it a region whose cosine with its class text is not "
+            "positive has no finite loss"
+        ) from None
 
 
 def clims_step(

@@ -6,7 +6,7 @@ from qaclims_ray.data.classes import COCO_CLASSES, VOC_CLASSES
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import System
-from qaclims_ray.systems.checks import check_class_names, check_systems
+from qaclims_ray.systems.checks import check_named_classes, check_systems
 from qaclims_ray.systems.known import SYSTEMS
 from qaclims_ray.systems.table import SUPERVISED
 from tests.unit.systems.runs import FINAL, adjusted_run, run_of
@@ -110,7 +110,7 @@ _OWN = ("cat", "dining table")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_that_is_not_the_miniature_s_fits_voc(name) -> None:
     if not SYSTEMS[name].miniature_only:
-        check_class_names(run_of(name), VOC_CLASSES)
+        check_named_classes(run_of(name), VOC_CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_every_system_that_is_not_the_miniature_s_fits_voc(name) -> None:
 def test_names_that_no_class_has_are_refused_with_the_system_and_the_classes(system, overrides, message) -> None:
     whole = rf"{message}.*; expected classes: cat, dining table\. Name these, or leave the system out"
     with pytest.raises(ConfigError, match=whole):
-        check_class_names(run_of(system, **overrides), _OWN)
+        check_named_classes(run_of(system, **overrides), _OWN)
 
 
 def test_a_list_for_a_class_that_is_not_there_is_refused() -> None:
@@ -133,7 +133,7 @@ def test_a_list_for_a_class_that_is_not_there_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"system x: text.fixed_background names \['boat'\]; expected '\*' or classes"
     ):
-        check_class_names(run_of("x", variants=(own,)), _OWN)
+        check_named_classes(run_of("x", variants=(own,)), _OWN)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_a_list_for_a_class_that_is_not_there_is_refused() -> None:
     ],
 )
 def test_names_that_a_system_does_not_read_are_no_matter(system, overrides) -> None:
-    check_class_names(run_of(system, **overrides), _OWN)
+    check_named_classes(run_of(system, **overrides), _OWN)
 
 
 def test_clims_fits_coco() -> None:
-    check_class_names(preset("coco14_clims"), COCO_CLASSES)
+    check_named_classes(preset("coco14_clims"), COCO_CLASSES)

@@ -217,3 +217,11 @@ def test_weights_of_what_is_no_class_are_refused(tmp_path, init_dir) -> None:
     clims = clims_config(class_weights=(("sofa", 3.0), ("red", 2.0)))
     with pytest.raises(ConfigError, match=r"clims.class_weights names \['sofa'\]; expected classes: red, green, blue"):
         _train(tmp_path, init_dir, clims=clims)
+
+
+def test_a_cosine_without_a_logarithm_ends_the_training_with_what_to_do(tmp_path, init_dir) -> None:
+    bank = near_bank(TinyClip(), 12)
+    bank.foreground = -bank.foreground
+    with pytest.raises(ConfigError, match=r"the loss became nan in epoch 1.* Or set clims.clamp to true"):
+        _train(tmp_path, init_dir, bank=bank, clims=clims_config(clamp=False))
+    assert _train(tmp_path, init_dir, bank=bank, context=LocalContext(str(tmp_path / "clamped")))["loss"] > 0
