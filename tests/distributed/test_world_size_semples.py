@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
-from qaclims_ray.methods.clims.task import clims_regions, clims_step, train_clims
+from qaclims_ray.methods.clims.task import class_weights, clims_regions, clims_step, train_clims
 from qaclims_ray.methods.semples.matching import (
     _Joint,
     joint_step,
@@ -25,7 +25,7 @@ from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, s
 from qaclims_ray.training.context import all_reduce_sum, gather_rows
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
 from tests.distributed.test_world_size import GlooContext, _close, _group
-from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
+from tests.ritc_fakes import AUGMENT, CAM_NET, CLASSES, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import (
     OPTIM,
     bright_images,
@@ -44,17 +44,25 @@ ONE_SIDED = LABELS * torch.tensor([1, 0, 1, 0, 1])[:, None]
 IDS = ["1", "2", "3", "3", "5"]
 KINDS = {"labels": LABELS, "one_sided": ONE_SIDED, "nothing": torch.zeros_like(LABELS)}
 SIGMOID = semples_config(mask="sigmoid", area_weight=0.3, refine_weight=0.5)
-CASES = ("clims", "match", "refine", "head", "joint")
+CLIMS = {
+    "clims": clims_config(),
+    # The camera-ready reductions, and a sum that was averaged over two published workers.
+    "clims_first": clims_config(
+        suppression_threshold=None, text_reduction="mean", class_weights=(("red", 3.0),), published_ranks=2
+    ),
+}
+CASES = (*CLIMS, "match", "refine", "head", "joint")
 pytestmark = pytest.mark.timeout(900)  # processes of a busy machine start slowly
 
 
 def _step(case: str, network, batch: dict, ids: list[str]):
     """Return network to wrap, and a step on it."""
-    if case == "clims":
-        clims = clims_config()
+    if case in CLIMS:
+        clims = CLIMS[case]
         regions = regions_of(TinyClip(), clims_regions(clims))
         options = {"bank": near_bank(TinyClip(), 8), "regions": regions, "clims": clims}
-        return network, lambda wrapped: clims_step(wrapped, batch, ids, images_per_step=5, **options)
+        options |= {"images_per_step": 5, "class_weight": class_weights(CLASSES, clims)}
+        return network, lambda wrapped: clims_step(wrapped, batch, ids, **options)
     if case == "joint":
         clip = shipped_clip()
         vectors, template = start_of_prompts(clip, SIGMOID.prompt, 3, seed=0)
