@@ -181,7 +181,9 @@ def _read_torch(path: Path, named: str, *, is_zip: bool) -> Any:
     try:
         with warnings.catch_warnings(), safe_globals(placeholders):
             warnings.simplefilter("ignore")  # of pickle protocols and old storages
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Given a path, torch goes by its ending.
+            with open(path, "rb") as handle:
+                return torch.load(handle, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged pickle sets off
         foreign = [name for name in classes if not name.startswith(("torch.", "collections.", "_codecs."))]
         holds = f" It holds objects of {', '.join(foreign[:4])}." if foreign else ""

@@ -88,8 +88,8 @@ def behind_prefix(weights: Mapping[str, Tensor], names: Collection[str], *, sour
             f"{source} holds several networks of this kind, under the names {_shown([f'{p}*' for p in chosen])}. "
             "Store the one you mean alone, without these prefixes"
         )
-    # None fits whole: say what is wrong of the likeliest. The names as they stand go first among equals.
-    prefix = chosen[0] if chosen else max(["", *counts], key=lambda each: counts[each])
+    # Where none fits whole, messages are about the one that fits for the most part, or the names as they stand.
+    prefix = chosen[0] if chosen else next((each for each, count in counts.items() if 2 * count > len(wanted)), "")
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
