@@ -24,6 +24,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GGUF", "a GGUF file of llama.cpp"),
     (b"\x93NUMPY", "one numpy array (.npy)"),
     (b"MATLAB 5.0", "a Matlab file"),
+    (b"PK", "a zip archive: unpack it first"),
     (b"\x1f\x8b", "compressed by gzip: unpack it first"),
     (b"BZh", "compressed by bzip2: unpack it first"),
     (b"\xfd7zXZ\x00", "compressed by xz: unpack it first"),
@@ -50,17 +51,20 @@ def describe_file(path: Path | str) -> str:
         return _describe_folder(path)
     if not path.is_file():
         return "absent"
-    size = path.stat().st_size
-    if size == 0:
-        return "empty (0 bytes)"
     with open(path, "rb") as handle:
         head = handle.read(_HEAD_BYTES)
-    if head.startswith(b"PK"):
-        return _describe_zip(path)
+    return _describe_zip(path) if head.startswith(b"PK") else describe_head(head, path.name)
+
+
+def describe_head(content: bytes, name: str = "") -> str:
+    """Return in words what a file is that begins so, or is this as a whole."""
+    head = content[:_HEAD_BYTES]
+    if not head:
+        return "empty (0 bytes)"
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
-    return _by_structure(head, path) or _as_text(head, size) or f"of no known kind (it begins with {head[:12]!r})"
+    return _by_structure(head, name) or _as_text(head) or f"of no known kind (it begins with {head[:12]!r})"
 
 
 def zip_names(path: Path | str) -> list[str] | None:
@@ -93,7 +97,7 @@ def _describe_zip(path: Path) -> str:
     return f"a zip archive of other things ({listed or 'empty'}): unpack it first if one of them is meant"
 
 
-def _by_structure(head: bytes, path: Path) -> str | None:
+def _by_structure(head: bytes, name: str) -> str | None:
     """Recognise what has no fixed first bytes."""
     if head[_TAR_MAGIC] == b"ustar":
         return "a tar archive: unpack it first"
@@ -102,16 +106,17 @@ def _by_structure(head: bytes, path: Path) -> str | None:
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return SAFETENSORS
     # A protobuf whose first field is a small version number and whose second is the producer's name.
-    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] == b"\x12" and head[4:8].isalpha()):
+    if name.endswith(".onnx") or (head[:1] == b"\x08" and head[2:3] == b"\x12" and head[4:8].isalpha()):
         return "an ONNX model"
-    if path.suffix == ".pb" or (".ckpt" in path.name and (path.suffix == ".index" or ".data-" in path.name)):
+    if name.endswith((".pb", ".ckpt.index")) or ".ckpt.data-" in name:
         return "a TensorFlow model"
     return None
 
 
-def _as_text(head: bytes, size: int) -> str | None:
+def _as_text(head: bytes) -> str | None:
     try:
-        text = head.decode("utf-8-sig") if size <= _HEAD_BYTES else head.decode("utf-8-sig", "ignore")
+        # The last character may be cut in two.
+        text = head.decode("utf-8-sig") if len(head) < _HEAD_BYTES else head[:-4].decode("utf-8-sig", "ignore")
     except UnicodeDecodeError:
         return None
     if any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):
