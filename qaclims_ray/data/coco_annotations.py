@@ -8,11 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from qaclims_ray.data.file_kinds import describe_head
+from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, shown, text, whole_number
 from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
@@ -20,6 +23,8 @@ from qaclims_ray.errors import DataError
 _CLASS_IDS: Mapping[int, int] = {category: index for index, category in enumerate(COCO_CATEGORY_IDS)}
 _MIN_NUMBERS = 6
 """Of a polygon: x and y of three points."""
+_TINY_PX = 2
+"""Images of this many pixels a side can have whole objects between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,13 @@ def read_annotations(uri: str) -> tuple[list[AnnotatedImage], list[Fault]]:
         uri: ``instances_train2014.json`` or ``instances_val2014.json``, a path or fsspec URI.
     """
     name = uri.rsplit("/", 1)[-1]
+    repeated: list[Fault] = []
     try:
-        content = json.loads(storage.read_bytes(uri))
+        content = _parsed(uri, repeated)
     except DataError as error:
-        return [], [Fault("missing annotation file", name, str(error))]
-    except ValueError as error:
-        detail = f"{uri} is no whole JSON file ({error}); fetch it again"
-        return [], [Fault("unreadable annotation file", name, detail)]
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in parts):
-        detail = f"{uri} must hold one object with the lists {', '.join(parts)}"
-        return [], [Fault("unreadable annotation file", name, detail)]
-    faults = _check_categories(content["categories"], name)
+        there = "missing" if not storage.exists(uri) else "unreadable"
+        return [], [Fault(f"{there} annotation file", name, str(error))]
+    faults = [*repeated, *_check_categories(content["categories"], name)]
     entries, found = _read_images(content["images"])
     regions, broken = _read_regions(content["annotations"], entries)
     images = [
@@ -84,19 +84,49 @@ def read_annotations(uri: str) -> tuple[list[AnnotatedImage], list[Fault]]:
     return images, [*faults, *found, *broken]
 
 
+def _parsed(uri: str, repeated: list[Fault]) -> dict[str, Any]:
+    """Parse the file; objects that have one key twice, with different values, become faults in `repeated`."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            if twice := [key for key, value in pairs if entry[key] != value]:
+                where = f"the object {shown(entry)}"
+                repeated.append(Fault("repeated key", where, f"{shown(twice[0])} stands twice, with different values"))
+        return entry
+
+    content_bytes = storage.read_bytes(uri)
+    try:
+        content = json.loads(content_bytes, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        kind = describe_head(content_bytes)
+        raise DataError(f"{uri} is no whole JSON file ({error}); it is {kind}. Fetch it again") from None
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in parts):
+        found = {part: shown(content.get(part, MISSING)) for part in parts} if isinstance(content, dict) else {}
+        detail = "; ".join(f"{part} is {value}" for part, value in found.items()) or f"it is {shown(content)}"
+        raise DataError(f"{uri} must hold one object with the lists {', '.join(parts)}, but {detail}")
+    return content
+
+
 def _check_categories(entries: Sequence[Any], file: str) -> list[Fault]:
     """Compare the file's categories with COCO's 80; a file of other classes would train the wrong network."""
-    faults, found = [], {}
+    faults: list[Fault] = []
+    found: dict[int, str] = {}
     for entry in entries:
         try:
-            found[int(entry["id"])] = str(entry["name"])
-        except (KeyError, TypeError, ValueError):
-            faults.append(Fault("unreadable entry", file, f"category {entry!r}, expected an object with id and name"))
+            number, name = field(_object(entry), "id", whole_number), field(entry, "name", text)
+        except DataError as error:
+            faults.append(Fault("unreadable entry", file, f"category {shown(entry)}: {error}"))
+            continue
+        if found.setdefault(number, name) != name:
+            detail = f"category {number} is both {found[number]!a} and {name!a}"
+            faults.append(Fault("duplicate id", file, detail))
     expected = dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True))
     for number in sorted({*found, *expected}):
         here, there = found.get(number), expected.get(number)
         if here != there:
-            detail = f"{file} calls it {here!r}, COCO 2014 {there!r} (None: no such category)"
+            detail = f"{file} calls it {here!a}, COCO 2014 {there!r} (None: no such category)"
             faults.append(Fault("category that is not COCO's", str(number), detail))
     return faults
 
@@ -104,36 +134,63 @@ def _check_categories(entries: Sequence[Any], file: str) -> list[Fault]:
 def _read_images(entries: Sequence[Any]) -> tuple[dict[int, tuple[str, int, int]], list[Fault]]:
     """Return COCO's number of each image -> its file, width and height."""
     images: dict[int, tuple[str, int, int]] = {}
-    files: set[str] = set()
+    paths: dict[str, str] = {}
     faults = []
     for entry in entries:
         try:
-            number, file = int(entry["id"]), str(entry["file_name"]).rsplit("/", 1)[-1]
-            width, height = int(entry["width"]), int(entry["height"])
-        except (KeyError, TypeError, ValueError):
-            detail = f"image {str(entry)[:80]}, expected id, file_name, width and height"
-            faults.append(Fault("unreadable entry", "images", detail))
+            number = field(_object(entry), "id", whole_number)
+            path = field(entry, "file_name", text)
+            file = _file_of(path)
+            width, height = field(entry, "width", positive_number), field(entry, "height", positive_number)
+        except DataError as error:
+            faults.append(Fault("unreadable entry", "images", f"image {shown(entry)}: {error}"))
             continue
-        if number in images or file in files:
-            faults.append(Fault("duplicate id", file, f"image {number} stands more than once in the annotation file"))
-            continue
-        images[number] = (file, width, height)
-        files.add(file)
+        if number in images:
+            detail = f"image {number} stands more than once in the annotation file"
+            faults.append(Fault("duplicate id", file, detail))
+        elif file in paths:
+            detail = f"{paths[file]!a} and {path!a} (image {number}) have one name, and all images lie in one folder"
+            faults.append(Fault("duplicate file name", file, detail))
+        else:
+            images[number] = (file, width, height)
+            paths[file] = path
     return images, faults
+
+
+def _object(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise DataError("expected an object")
+    return entry
+
+
+def _file_of(path: str) -> str:
+    """Return the name of an image's file, which may be given by a path of any system, or by an address."""
+    if "://" in path:
+        path = unquote(urlsplit(path).path)
+    name = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    if name in ("", ".", ".."):
+        raise DataError(f"file_name is {shown(path)}, which names no file")
+    return name
 
 
 def _read_regions(
     entries: Sequence[Any], images: Mapping[int, tuple[str, int, int]]
 ) -> tuple[dict[int, list[Region]], list[Fault]]:
     regions: dict[int, list[Region]] = {}
+    known: dict[int, Any] = {}
     faults = []
     for entry in entries:
         try:
-            name, number, category = f"annotation {entry['id']}", int(entry["image_id"]), int(entry["category_id"])
-            shape, is_crowd = entry["segmentation"], bool(entry.get("iscrowd", 0))
-        except (KeyError, TypeError, ValueError):
-            detail = f"annotation {str(entry)[:80]}, expected id, image_id, category_id and segmentation"
-            faults.append(Fault("unreadable entry", "annotations", detail))
+            id_ = field(_object(entry), "id", whole_number)
+            number, category = field(entry, "image_id", whole_number), field(entry, "category_id", whole_number)
+            is_crowd = field(entry, "iscrowd", flag)
+        except DataError as error:
+            faults.append(Fault("unreadable entry", "annotations", f"annotation {shown(entry)}: {error}"))
+            continue
+        name, same = f"annotation {id_}", known.setdefault(id_, entry)
+        if same is not entry:
+            if same != entry:  # the same once more says nothing new
+                faults.append(Fault("duplicate id", name, f"it is both {shown(same)} and {shown(entry)}"))
             continue
         if number not in images:
             faults.append(Fault("annotation of an unknown image", name, f"there is no image {number} in the file"))
@@ -144,56 +201,90 @@ def _read_regions(
             faults.append(Fault("unknown category", image_id_of(file), detail))
             continue
         try:
-            region = _read_region(_CLASS_IDS[category], is_crowd, shape, width, height)
-        except (ValueError, TypeError) as error:
+            region = _read_region(_CLASS_IDS[category], is_crowd, entry.get("segmentation", MISSING), width, height)
+        except DataError as error:
             faults.append(Fault("broken region", image_id_of(file), f"{name}: {error}"))
             continue
         regions.setdefault(number, []).append(region)
-    return regions, faults
+    return regions, [*faults, *_check_unit(regions, images)]
 
 
 def _read_region(class_id: int, is_crowd: bool, shape: Any, width: int, height: int) -> Region:
     """Check one segmentation.
 
     Raises:
-        ValueError: says what is wrong with it.
+        DataError: says what is wrong with it.
     """
     if isinstance(shape, dict):
         return Region(class_id, is_crowd, run_lengths=_read_run_lengths(shape, width, height))
-    if not isinstance(shape, list) or not shape:
-        raise ValueError("there is no polygon and no run length encoding")
-    polygons = []
-    for part in shape:
-        points = np.asarray(part, dtype=np.float64)
-        if points.ndim != 1 or len(points) < _MIN_NUMBERS or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError(f"a polygon of {points.size} numbers, expected x and y of at least three points")
-        polygons.append(points)
-    return Region(class_id, is_crowd, polygons=tuple(polygons))
+    if not isinstance(shape, list):
+        raise DataError(f"segmentation is {shown(shape)}, expected a list of polygons or an object of run lengths")
+    if not shape:
+        raise DataError("there is no polygon and no run length encoding")
+    # One polygon that is not put into a list, which COCO's own tools take too.
+    parts = [shape] if all(not isinstance(part, list | dict) for part in shape) else shape
+    return Region(class_id, is_crowd, polygons=tuple(_read_polygon(part) for part in parts))
+
+
+def _read_polygon(part: Any) -> np.ndarray:
+    try:
+        points = numbers(part)
+    except DataError as error:
+        raise DataError(f"a polygon {error}; expected x, y, x, y, ... in one list") from None
+    if len(points) < _MIN_NUMBERS or len(points) % 2:
+        raise DataError(f"a polygon of {points.size} numbers, expected x and y of at least three points")
+    return points
+
+
+def _check_unit(regions: Mapping[int, Sequence[Region]], images: Mapping[int, tuple[str, int, int]]) -> list[Fault]:
+    """Refuse polygons that are all given as shares of the image: as pixels they would be specks in its corner."""
+    polygons = [(number, points) for number, own in regions.items() for each in own for points in each.polygons]
+    if not polygons or any(points.max() > 1 for _, points in polygons):
+        return []
+    if all(max(images[number][1:]) <= _TINY_PX for number, _ in polygons):
+        return []
+    detail = f"the coordinates of all {len(polygons)} polygons lie below 1: shares of the image, expected pixels"
+    return [Fault("broken region", "annotations", detail)]
 
 
 def _read_run_lengths(shape: Mapping[str, Any], width: int, height: int) -> tuple[int, ...]:
-    if shape.get("size") != [height, width]:
-        raise ValueError(f"run lengths for {shape.get('size')}, the image has (height, width) {[height, width]}")
+    size = shape.get("size")
+    if not isinstance(size, list) or [*map(_whole_or_none, size)] != [height, width]:
+        raise DataError(f"run lengths for {shown(size)}, the image has (height, width) {[height, width]}")
     counts = shape.get("counts")
-    lengths = _from_text(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, list) or any(not isinstance(n, int) or n < 0 for n in lengths):
-        raise ValueError("run lengths must be a list of counts, or its compressed text")
+    if isinstance(counts, str):
+        lengths = _from_text(counts)
+    elif isinstance(counts, list):
+        lengths = [_whole_or_none(count) for count in counts]
+    else:
+        raise DataError(f"counts is {shown(counts)}, expected run lengths: a list of counts, or its compressed text")
+    if wrong := [place for place, length in enumerate(lengths) if length is None or length < 0]:
+        found = shown(counts[wrong[0]]) if isinstance(counts, list) else lengths[wrong[0]]
+        raise DataError(f"run length {wrong[0]} is {found}, expected a whole number that is not negative")
     if sum(lengths) != width * height:
-        raise ValueError(f"run lengths cover {sum(lengths)} pixels, the image has {width * height}")
+        raise DataError(f"run lengths cover {sum(lengths)} pixels, the image has {width * height}")
     return tuple(lengths)
 
 
-def _from_text(text: str) -> list[int]:
+def _whole_or_none(value: Any) -> int | None:
+    try:
+        return whole_number(value)
+    except DataError:
+        return None
+
+
+def _from_text(code: str) -> list[int]:
     """Read COCO's compressed run lengths: digits of 5 bits, the sixth says that more follow, from "0" on.
 
     From the fourth on, a number is the difference to the one two places before.
     """
     lengths: list[int] = []
     value = shift = 0
-    for code in text.encode():
-        digit = code - 48
+    for char in code:
+        digit = ord(char) - 48
         if not 0 <= digit < 64:
-            raise ValueError(f"compressed run lengths hold {chr(code)!r}")
+            hint = ", as Python prints bytes: write counts.decode() into the file" if code[:2] in ("b'", 'b"') else ""
+            raise DataError(f"compressed run lengths hold {char!a}{hint}")
         value |= (digit & 31) << shift
         shift += 5
         if digit & 32:
@@ -202,5 +293,5 @@ def _from_text(text: str) -> list[int]:
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("compressed run lengths end in the middle of a number")
+        raise DataError("compressed run lengths end in the middle of a number")
     return lengths

@@ -34,6 +34,7 @@ from qaclims_ray.miniature.regions import RegionSettings, random_regions, random
 from qaclims_ray.miniature.scenes import CLIP_SET, Scene, scenes
 from qaclims_ray.miniature.vocabulary import NUM_CLASSES, NUM_STUFF
 from qaclims_ray.models.clip.mask_tokens import encode_masked_image, patches_on
+from qaclims_ray.models.weight_files import read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def _start(settings: ClipPretrainingSettings, seed: int, state_path: Path) -> _C
     assert isinstance(model.visual, VisionTransformer)
     run = _ClipTraining(model=model, visual=model.visual, mask_embedding=mask_embedding, optimizer=optimizer)
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        state = read_stored(state_path)
         if state["settings"] != asdict(settings) or state["seed"] != seed:
             logger.warning("%s is of another run and is ignored", state_path)
             return run

@@ -37,6 +37,7 @@ from qaclims_ray.miniature.tokenizer import PAD, UNKNOWN
 from qaclims_ray.miniature.vocabulary import CLASSES, world_words
 from qaclims_ray.miniature.vqa_card import VqaReport, measure_vqa, write_vqa_card
 from qaclims_ray.models.vqa.blip import load_vqa
+from qaclims_ray.models.weight_files import read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -361,7 +362,7 @@ def _resume(path, settings, seed, model, optimizer, generator) -> tuple[int, flo
     """Restore a checkpoint, if there is one; return the step to go on from and the seconds spent before it."""
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
+    state = read_stored(path)
     if state["settings"] != asdict(settings) or state["seed"] != seed:
         raise ModelError(
             f"{path} is a checkpoint of another training (seed {state['seed']}, settings {state['settings']}). "

@@ -1,17 +1,15 @@
 """timm backbones by name, and pretrained weights from local files; nothing is loaded unless every key fits."""
 
-import pickle
 from typing import Any, Protocol, runtime_checkable
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import nn
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.errors import ConfigError, DataError, ModelError
+from qaclims_ray.models.weight_files import cause_of, read_weights
+from qaclims_ray.models.weight_fit import behind_prefix, put_weights
 
 
 @runtime_checkable
@@ -27,9 +25,6 @@ class BackboneChoice(Protocol):
     def weights(self) -> str:
         """The word timm for the model's own pretrained weights; anything else is not loaded here."""
         ...
-
-
-_WRAPPERS = ("state_dict", "model")
 
 
 def create_backbone(config: BackboneChoice, *, chosen: str, expected: str, **options: Any) -> nn.Module:
@@ -60,7 +55,7 @@ def create_backbone(config: BackboneChoice, *, chosen: str, expected: str, **opt
         ) from None
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"timm's weights for {config.backbone} cannot be had: {error}. Give a local file as its weights"
+            f"timm's weights for {config.backbone} cannot be had: {cause_of(error)}. Give a local file as its weights"
         ) from None
 
 
@@ -77,39 +72,18 @@ def load_backbone_weights(backbone: nn.Module, uri: str, *, setting: str = "cam_
     Raises:
         ModelError: when the file cannot be read, or names or shapes differ.
     """
+    source = f"{setting} {uri}"
     try:
         with storage.local_copy(uri) as path:
-            weights = _read_weights(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{setting} {uri} cannot be read as weights: {error}") from None
+            weights = read_weights(path, named=source)
+    except DataError as error:
+        raise ModelError(f"{source} cannot be read as weights: {error}") from None
     if isinstance(backbone, VisionTransformer):
-        weights = dict(checkpoint_filter_fn(weights, backbone))
-    own = backbone.state_dict()
+        weights = behind_prefix(weights, list(backbone.state_dict()), source=source)
+        try:
+            weights = dict(checkpoint_filter_fn(weights, backbone))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
+            raise ModelError(f"{source} cannot be fitted to the ViT's image size: {cause_of(error)}") from None
     heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()
     head = {"fc", "classifier", "head"} | set([heads] if isinstance(heads, str) else heads)
-    # Old files lack batch norm's counter, which is read only where its momentum is None.
-    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in weights if name not in own and name.rsplit(".", 1)[0] not in head]
-    misshapen = [
-        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-        for name, value in weights.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    if missing or surplus or misshapen:
-        raise ModelError(
-            f"{setting} {uri} do not fit the backbone: {len(missing)} missing {missing[:3]}, {len(surplus)} "
-            f"unknown {surplus[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
-        )
-    fitting = {name: value.to(own[name].dtype) for name, value in weights.items() if name in own}
-    backbone.load_state_dict(own | fitting)
-
-
-def _read_weights(path: str) -> dict[str, Tensor]:
-    if path.endswith(".safetensors"):
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in _WRAPPERS:
-        content = content.get(wrapper, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"expected names and tensors, found {type(content).__name__}")
-    return content
+    put_weights(backbone, weights, source=source, left_out=head)

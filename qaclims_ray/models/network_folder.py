@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ArtifactError
+from qaclims_ray.errors import ArtifactError, DataError, ModelError
+from qaclims_ray.models.weight_files import read_weights
+from qaclims_ray.models.weight_fit import put_weights
 
 CONFIG_NAME = "network.json"
 WEIGHTS_NAME = "network.safetensors"
@@ -62,8 +63,8 @@ def load_network(
         net = build(dataclasses.replace(config, weights=""), description)  # type: ignore[type-var]
         net.config = config  # type: ignore[assignment]
         with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
-            net.load_state_dict(load_file(path))
-    except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, SafetensorError) as error:
+            put_weights(net, read_weights(path, named=WEIGHTS_NAME), source=WEIGHTS_NAME)
+    except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, DataError, ModelError) as error:
         raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None
     return net.to(device).eval()
 
@@ -75,6 +76,7 @@ def load_weights(network: nn.Module, folder: str) -> None:
         ArtifactError: when they are absent, broken or of another network.
     """
     try:
-        network.load_state_dict(load_file(Path(folder, WEIGHTS_NAME)))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(f"the checkpoint at {folder} does not fit the network: {error}") from None
+        weights = read_weights(Path(folder, WEIGHTS_NAME), named=WEIGHTS_NAME)
+        put_weights(network, weights, source=WEIGHTS_NAME, advice="Use this network's own.")
+    except ModelError as error:
+        raise ArtifactError(f"the checkpoint at {folder} does not serve: {error}") from None

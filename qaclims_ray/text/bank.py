@@ -17,13 +17,14 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.errors import ArtifactError, DataError, ModelError
+from qaclims_ray.models.weight_files import read_stored
+from qaclims_ray.models.weight_fit import require_finite
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.text.encode import Encode, Tokenize, encode_distinct, texts_at_limit
 from qaclims_ray.text.prompts import PairPrompts, foreground_weights, pair_prompts
@@ -315,7 +316,9 @@ def read_bank(uri: str) -> TextBank:
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())
-        features = safetensors.torch.load(storage.read_bytes(storage.join(uri, _FEATURES)))["features"]
+        with storage.local_copy(storage.join(uri, _FEATURES)) as path:
+            features = read_stored(path, named=_FEATURES)["features"].clone()
+        require_finite({"features": features}, source=_FEATURES)
         metadata = pairs.schema.metadata or {}
         bank = _bank(
             texts,
@@ -325,7 +328,7 @@ def read_bank(uri: str) -> TextBank:
             renormalise_foreground=bool(json.loads(metadata[b"renormalise_foreground"])),
             origin=", ".join(f"{name} {fingerprint}" for name, fingerprint in sorted(meta.inputs.items())),
         )
-    except (pa.ArrowException, SafetensorError, KeyError, ValueError, DataError) as error:
+    except (pa.ArrowException, KeyError, ValueError, DataError, ModelError) as error:
         raise ArtifactError(f"the text bank at {uri} cannot be read ({error}); {_AGAIN}") from None
     highest = max(int(bank.foreground.max()), int(bank.background.max()))
     if features.ndim != 2 or len(features) != len(texts) or highest >= len(texts):

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ArtifactError, DataError, ResourceError
+from qaclims_ray.errors import ArtifactError, DataError, ModelError, ResourceError
+from qaclims_ray.models.weight_files import read_stored
+from qaclims_ray.models.weight_fit import require_finite
 
 PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -93,8 +95,9 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
         numbers = content.pop("optimizer")
         content.pop("files", None)
         progress = Progress(**content)
-        tensors = load_file(Path(folder, OPTIMIZER_NAME))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        tensors = read_stored(Path(folder, OPTIMIZER_NAME), named=OPTIMIZER_NAME)
+        require_finite(tensors, source=OPTIMIZER_NAME)
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise ArtifactError(f"the checkpoint at {folder} is broken ({error}); remove it to start afresh") from None
     if (progress.seed, progress.settings) != (fresh.seed, fresh.settings):
         raise ArtifactError(

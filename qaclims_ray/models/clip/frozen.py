@@ -23,14 +23,10 @@ from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.clip.checkpoint import (
-    MASK_TOKENS_FILE,
-    MASK_TOKENS_KEY,
-    put_weights,
-    read_checkpoint,
-    read_tensors,
-)
+from qaclims_ray.models.clip.checkpoint import MASK_TOKENS_FILE, MASK_TOKENS_KEY, read_checkpoint
 from qaclims_ray.models.clip.mask_tokens import check_mask_adaptable, encode_masked_image
+from qaclims_ray.models.weight_files import cause_of, read_weights
+from qaclims_ray.models.weight_fit import put_weights, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +245,7 @@ def _load_folder(folder: Path, weights: str | None) -> tuple[nn.Module, Tensor |
         )
     config = _read_folder_config(folder)
     _check_folder_tokenizer(folder, config)
-    checkpoint = read_tensors(folder / _WEIGHTS_FILE)
+    checkpoint = read_weights(folder / _WEIGHTS_FILE)
     try:
         network = _build(f"{_LOCAL_DIR}{folder}", load_weights=False)
     except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
@@ -258,7 +254,8 @@ def _load_folder(folder: Path, weights: str | None) -> tuple[nn.Module, Tensor |
     tokens_path = folder / MASK_TOKENS_FILE
     if not tokens_path.exists():
         return network, None, str(folder)
-    tokens = read_tensors(tokens_path)
+    tokens = read_weights(tokens_path)
+    require_finite(tokens, source=str(tokens_path))
     if MASK_TOKENS_KEY not in tokens:
         raise ModelError(f"{tokens_path} holds {sorted(tokens)}, expected the key {MASK_TOKENS_KEY!r}.")
     return network, tokens[MASK_TOKENS_KEY], str(folder)
@@ -320,6 +317,8 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         checkpoint = read_checkpoint(path)
         if checkpoint.is_openai or checkpoint.mask_embedding is not None:
             _require_quick_gelu(model, config, str(path))
+        if checkpoint.mask_embedding is not None:
+            require_finite({MASK_TOKENS_KEY: checkpoint.mask_embedding}, source=str(path))
         # A file of weights says nothing about pixels: open_clip then assumes OpenAI's mean and deviation.
         network = _build(model)
         put_weights(network, checkpoint.weights, source=str(path))
@@ -336,8 +335,9 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         network = open_clip.create_model(model, pretrained=weights)
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"open_clip could not fetch {model} {weights}: {error}. Without a network give a local file."
-        ) from error
+            f"open_clip could not fetch {model} {weights}: {cause_of(error)}. Without a network give a local file."
+        ) from None
+    require_finite(dict(network.named_parameters()), source=f"{model} {weights}")
     return network, None, f"{model} {weights}"
 
 

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
 from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.weight_files import read_stored
+from qaclims_ray.models.weight_fit import require_finite
 
 PROMPTS_NAME = "prompts.json"
 VECTORS_NAME = "prompts.safetensors"
@@ -235,9 +236,10 @@ def load_prompts(
         class_names = TypeAdapter(tuple[str, ...]).validate_python(content["class_names"])
         learned_with = TypeAdapter(str).validate_python(content["clip_fingerprint"])
         with storage.local_copy(storage.join(folder, VECTORS_NAME)) as path:
-            vectors = load_file(path)[_VECTORS_KEY]
+            vectors = read_stored(path, named=VECTORS_NAME)[_VECTORS_KEY]
+        require_finite({_VECTORS_KEY: vectors}, source=VECTORS_NAME)
         _check_shape(vectors, template, class_names)
-    except (ValueError, KeyError, TypeError, ValidationError, SafetensorError, DataError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, DataError, ModelError) as error:
         raise ArtifactError(f"the prompts at {folder} are broken ({error}); learn them again") from None
     if clip_fingerprint is not None and learned_with != clip_fingerprint:
         raise ArtifactError(

@@ -10,11 +10,9 @@ other tokens attend to them: the 80 classes' maps are those of the original.
 
 import argparse
 import math
-import pickle
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +20,8 @@ from qaclims_ray.data.classes import COCO_GAPS
 from qaclims_ray.errors import ModelError, QaclimsError
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.weaktr import WeakTr, build_weaktr, save_weaktr
+from qaclims_ray.models.weight_files import read_weights
+from qaclims_ray.models.weight_fit import behind_prefix, put_weights
 
 Dataset = Literal["voc12", "coco14"]
 
@@ -34,6 +34,7 @@ _FUSION_KEYS = {
 }
 _TOKEN_KEYS = ("cls_token", "pos_embed")
 _REDUCING_KEY = f"{_FUSION}.attn_head_ffn.0.weight"
+_NEEDED_KEYS = (*_TOKEN_KEYS, "patch_embed.proj.weight", "head.weight", _REDUCING_KEY)
 _UNUSED_KEYS = ("norm.weight", "norm.bias")
 """The backbone's final norm, which WeakTr's forward never uses."""
 _SHOWN_KEYS = 6
@@ -72,23 +73,10 @@ def read_weaktr_checkpoint(path: Path | str) -> dict[str, Tensor]:
     """Read the state dict of a WeakTr checkpoint, without running anything that the file says.
 
     Raises:
-        ModelError: when the file is absent, broken, or holds more than tensors and numbers.
+        ModelError: when the file is absent, broken or holds no weights.
     """
-    if not Path(path).is_file():
-        raise ModelError(f"there is no file {path}; give WeakTr's checkpoint, e.g. checkpoint_best_mIoU.pth")
-    try:
-        # WeakTr stores its mIoU as a numpy number beside the weights; such a number is data and nothing else.
-        with torch.serialization.safe_globals(_numpy_number_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{path} cannot be read as tensors alone: {_reason(error)}. If it is whole and you trust it, convert it "
-            "once: torch.save({'model': torch.load(path, map_location='cpu', weights_only=False)['model']}, new_path)"
-        ) from None
-    weights = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ModelError(f"{path} holds no state dict of tensors (itself or under 'model'); is it a WeakTr checkpoint?")
-    return {name.removeprefix("module."): value for name, value in weights.items()}
+    named = f"WeakTr's checkpoint {path}"
+    return behind_prefix(read_weights(path, named=named), _NEEDED_KEYS, source=named)
 
 
 def convert_weights(
@@ -104,7 +92,12 @@ def convert_weights(
     config, num_classes = _settings(weights, dataset, backbone, fusion_pool)
     with torch.random.fork_rng(devices=[]):
         network = build_weaktr(config, num_classes)
-    _fill(network, _renamed(weights, _class_order(dataset), num_classes))
+    put_weights(
+        network,
+        _renamed(weights, _class_order(dataset), num_classes),
+        source=f"the checkpoint for {backbone}",
+        advice="Is it this backbone (--backbone), and WeakTr's?",
+    )
     save_weaktr(network, folder)
     return network.eval()
 
@@ -131,20 +124,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"wrote {chosen.folder}: {network.num_classes} classes, {network.config}")
 
 
-def _reason(error: Exception) -> str:
-    """Leave out torch's advice to load the file anyway."""
-    whole = str(error)
-    line = (whole.partition("WeightsUnpickler error:")[2] or whole).strip().splitlines()
-    return line[0].partition(". Please")[0][:200] if line else type(error).__name__
-
-
-def _numpy_number_globals() -> list:
-    scalar = np.float64(0).__reduce__()[0]
-    # numpy 2 renamed the module; there are checkpoints with either name.
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [*((scalar, name) for name in names), np.dtype, type(np.dtype("float64")), type(np.dtype("float32"))]
-
-
 def _class_order(dataset: Dataset) -> list[int]:
     """Return which of the network's outputs each class is, and then which ones are no class."""
     outputs = range(_NUM_OUTPUTS[dataset])
@@ -158,11 +137,11 @@ def _require_keys(weights: dict[str, Tensor]) -> None:
             "this is a checkpoint of WeakTr's first release, whose attention fusion pools attention maps instead of "
             "features; take one of the later release (keys adaptive_attention_fusion.attn_feat_ffn...)"
         )
-    needed = [*_TOKEN_KEYS, "patch_embed.proj.weight", "head.weight", _REDUCING_KEY]
-    missing = [name for name in needed if name not in weights]
+    missing = [name for name in _NEEDED_KEYS if name not in weights]
     if missing:
         raise ModelError(
-            f"this is no WeakTr checkpoint: {missing} not among its {len(weights)} keys ({_shown(list(weights))}). "
+            f"this is no WeakTr checkpoint: {missing} not among its {len(weights)} keys "
+            f"({', '.join(list(weights)[:_SHOWN_KEYS])}, ...). "
             "Give the CAM network's checkpoint, not DeiT's and not the segmenter's"
         )
 
@@ -215,29 +194,7 @@ def _renamed(weights: dict[str, Tensor], order: list[int], num_classes: int) -> 
         else:
             module, _, index = stem.rpartition(".")
             renamed[f"{_FUSION_KEYS[module]}.{index}.{kind}" if module in _FUSION_KEYS else name] = value
-    return {name: value.float() for name, value in renamed.items()}
-
-
-def _fill(network: WeakTr, weights: dict[str, Tensor]) -> None:
-    own = network.state_dict()
-    missing, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    misshapen = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    if missing or surplus or misshapen:
-        raise ModelError(
-            f"the checkpoint does not fit {network.config.backbone}. Missing: {_shown(missing)}. Unknown: "
-            f"{_shown(surplus)}. Other shape: {_shown(misshapen)}. Is it this backbone (--backbone), and WeakTr's?"
-        )
-    network.load_state_dict(weights)
-
-
-def _shown(names: list[str]) -> str:
-    if not names:
-        return "none"
-    return ", ".join(names[:_SHOWN_KEYS]) + (f", ... ({len(names)} in all)" if len(names) > _SHOWN_KEYS else "")
+    return renamed
 
 
 if __name__ == "__main__":

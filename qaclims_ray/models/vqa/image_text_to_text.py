@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.pretrained import read_pretrained, shortened
+from qaclims_ray.models.pretrained import read_pretrained
+from qaclims_ray.models.weight_files import cause_of
 
 _EXPECTED = "a model that AutoModelForImageTextToText knows, with its processor"
 
@@ -140,7 +141,7 @@ def load_image_text_to_text(
     except Exception as error:  # whatever a foreign model and its template do with this prompt
         raise ModelError(
             f"{model} ({type(weights).__name__}) cannot answer {prompt!r} about a blank image: "
-            f"{type(error).__name__}: {shortened(error)}. A model without a chat template may need its image token "
+            f"{type(error).__name__}: {cause_of(error)}. A model without a chat template may need its image token "
             'in corpus.prompt, such as "USER: <image>\\n{} ASSISTANT:"; see its model card.'
         ) from error
     return loaded

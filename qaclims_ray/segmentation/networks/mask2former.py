@@ -12,9 +12,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int64, UInt8
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 from transformers.models.mask2former.modeling_mask2former import dice_loss, sample_point
@@ -23,7 +21,10 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.generators.cam_net import MINIATURE
-from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.models.pretrained import READ_ERRORS, other_files
+from qaclims_ray.models.weight_files import cause_of
+from qaclims_ray.models.weight_fit import require_finite
+from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
 
 _DROP_PATH = 0.3
 """Stochastic depth of the published networks' Swin."""
@@ -58,16 +59,6 @@ _UNUSED_NORM = "swin.layernorm."
 """Norm that the hub's Mask2Formers lack, and that nothing here looks at."""
 _COMPUTED = "relative_position_index"
 """Buffer that the hub's older files hold."""
-_READ_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 
 class Mask2Former(nn.Module):
@@ -320,12 +311,12 @@ def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerFo
                 f"segmentation.net.weights {weights} is a {found.model_type!r}; expected a Mask2Former or a Swin of "
                 "transformers. Give the hub name or folder of one"
             )
-    except _READ_ERRORS as error:
-        reason = " ".join(str(error).split())[:300].rstrip(" .")
+    except READ_ERRORS as error:
         raise ModelError(
-            f"segmentation.net.weights {weights} cannot be read as a Mask2Former or Swin of transformers: {reason}. "
-            "Give a hub name or a folder with config.json and model.safetensors"
+            f"{WEIGHTS_SETTING} {weights} cannot be read as a Mask2Former or Swin of transformers: {cause_of(error)}."
+            f"{other_files(weights)} Give a hub name or a folder with config.json and model.safetensors"
         ) from None
+    require_finite(dict(net.named_parameters()), source=f"{WEIGHTS_SETTING} {weights}")
     return net
 
 

@@ -170,7 +170,10 @@ def _change_config(folder: Path, change: object) -> None:
     [
         (lambda config: config.update(embed_dim=12), r"Other shape: .*\(16, 8\) instead of \(16, 12\)"),
         (lambda config: config["text_cfg"].update(layers=2), "Missing in the file: transformer.resblocks.1"),
-        (lambda config: config["vision_cfg"].update(layers=1), "Unknown to the model: visual.transformer.resblocks.1"),
+        (
+            lambda config: config["vision_cfg"].update(layers=1),
+            "Unknown to the network: visual.transformer.resblocks.1",
+        ),
         (lambda config: config["vision_cfg"].update(wheels=4), "cannot build"),
         (lambda config: config.pop("text_cfg"), "lacks 'text_cfg'"),
     ],
@@ -247,7 +250,7 @@ def test_unmatched_checkpoint_keys_are_listed_both_ways(tmp_path: Path) -> None:
     weights = _state()
     weights["visual.extra"] = weights.pop("visual.proj")
     torch.save(weights, tmp_path / "odd.pt")
-    with pytest.raises(ModelError, match=r"Missing in the file: visual\.proj\. Unknown to the model: visual\.extra"):
+    with pytest.raises(ModelError, match=r"Missing in the file: visual\.proj\. Unknown to the network: visual\.extra"):
         load_clip(ARCHITECTURE, str(tmp_path / "odd.pt"), device="cpu", mask_adapted=False)
 
 

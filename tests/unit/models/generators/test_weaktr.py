@@ -93,7 +93,7 @@ def test_the_miniature_vit_starts_from_a_clips_image_tower(tmp_path: Path) -> No
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)
-    with pytest.raises(ModelError, match=r"do not fit|cannot be read"):
+    with pytest.raises(ModelError, match=r"does not fit|cannot be read"):
         build_weaktr(changed(DEIT, weights=str(path)), 4)
 
 
@@ -311,8 +311,8 @@ def test_the_coco_networks_80_classes_respond_as_in_the_90_way_network(tmp_path:
         (lambda w: w.update(surprise=torch.zeros(1)), "surprise"),
         (lambda w: w.update({"blocks.12.norm1.weight": torch.zeros(DIM)}), r"blocks\.12"),
         (lambda w: w.update({"adaptive_attention_fusion.new.0.bias": torch.zeros(1)}), "new"),
-        (lambda w: w.pop("blocks.3.attn.qkv.bias"), r"Missing: backbone\.blocks\.3"),
-        (lambda w: w.pop("head.bias"), r"Missing: classifier\.bias"),
+        (lambda w: w.pop("blocks.3.attn.qkv.bias"), r"Missing in the file: backbone\.blocks\.3"),
+        (lambda w: w.pop("head.bias"), r"Missing in the file: classifier\.bias"),
         (lambda w: w.pop("cls_token"), "no WeakTr checkpoint"),
         (lambda w: w.update({"blocks.3.norm1.bias": torch.zeros(5)}), "instead of"),
         (lambda w: w.update({"adaptive_attention_fusion.fc.0.weight": torch.zeros(1)}), "first release"),
@@ -337,25 +337,16 @@ def test_official_files_hold_a_numpy_number_beside_the_weights(tmp_path: Path) -
     assert network.num_classes == 20
 
 
-class Code:
-    """Something that a pickle could run."""
-
-
-def test_files_that_are_more_than_tensors_are_refused(tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
-    torch.save({"model": official(20), "arguments": Code()}, path)
-    with pytest.raises(ModelError, match=r"tensors alone.*Code.*weights_only=False"):
-        read_weaktr_checkpoint(path)
     path.write_bytes(b"PK\x03\x04 no")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="truncated or damaged zip archive"):
         read_weaktr_checkpoint(path)
-    torch.save({"model": {}}, path)
-    with pytest.raises(ModelError, match="no state dict"):
-        read_weaktr_checkpoint(path)
-    torch.save([1, 2], path)
-    with pytest.raises(ModelError, match="no state dict"):
-        read_weaktr_checkpoint(path)
-    with pytest.raises(ModelError, match="there is no file"):
+    for content in ({"model": {}}, [1, 2]):
+        torch.save(content, path)
+        with pytest.raises(ModelError, match="expected a state dict of tensors"):
+            read_weaktr_checkpoint(path)
+    with pytest.raises(ModelError, match="does not exist"):
         read_weaktr_checkpoint(tmp_path / "absent.pth")
 
 

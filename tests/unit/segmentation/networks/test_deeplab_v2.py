@@ -118,7 +118,7 @@ def test_other_weights_and_normalisations_are_refused_for_caffes_network(tmp_pat
     with pytest.raises(ConfigError, match=r"expect pixels of 0-255.*0\.003922"):
         build_deeplab_v2(settings(backbone="resnet101_caffe", weights=caffe_file(tmp_path)), 4)
     path = caffe_file(tmp_path, **{"layer6.weight": torch.zeros(1)})
-    with pytest.raises(ModelError, match=r"unknown \['layer6.weight'\]"):
+    with pytest.raises(ModelError, match=r"Unknown to the network: layer6\.weight\."):
         build_deeplab_v2(settings(backbone="resnet101_caffe", weights=path, **CAFFE_NORMALISATION), 4)
 
 

@@ -95,7 +95,7 @@ def test_bad_settings_are_refused(changes, message) -> None:
 def test_weights_of_another_network_are_refused(tmp_path) -> None:
     path = str(tmp_path / "weights.safetensors")
     save_file(timm.create_model("resnet18").state_dict(), path)
-    with pytest.raises(ModelError, match=r"segmentation\.net\.weights .* do not fit"):
+    with pytest.raises(ModelError, match=r"segmentation\.net\.weights .* does not fit"):
         build_encoder_segmenter(settings(backbone="mobilenetv2_050", weights=path), 3)
 
 

@@ -174,5 +174,5 @@ def test_backbones_that_do_not_do_are_refused(changes: dict, message: str) -> No
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)
-    with pytest.raises(ModelError, match=r"segmentation.net.weights .*(do not fit|cannot be read)"):
+    with pytest.raises(ModelError, match=r"segmentation.net.weights .*(does not fit|cannot be read)"):
         build_segmenter(changed(VIT, weights=str(path)), 4)
