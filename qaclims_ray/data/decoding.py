@@ -1,6 +1,5 @@
 """Opening picture files with PIL, and saying in words what is wrong with one that cannot be opened."""
 
-import functools
 import io
 import re
 import struct
@@ -95,10 +94,13 @@ def complaining(uri: str, content: bytes) -> Iterator[None]:
         raise DataError(f"{uri} {_complaint(error, content)}") from None
 
 
-@functools.cache
 def _accept_large_pictures() -> None:
     """Silence PIL from 89 megapixels on, where it warns of an attack; from 179 it refuses, which is reported."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Once: a new filter makes Python forget which warnings it has shown.
+    if not any(
+        action == "ignore" and sort is Image.DecompressionBombWarning for action, _, sort, *_ in warnings.filters
+    ):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def _complaint(error: BaseException, content: bytes) -> str:

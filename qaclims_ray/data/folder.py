@@ -12,7 +12,7 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LabelTable, find_label_file, image_id_of, read_label_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks, likely_masks
+from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks, likely_masks, masks_among
 from qaclims_ray.data.picture_files import (
     contents,
     endings,
@@ -64,6 +64,7 @@ def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) ->
     faults += [*found, *masks.faults]
     if any(fault.sort == "missing image" for fault in faults):
         faults += _unread_pictures(folder)
+    faults += masks_among(files, {fault.subject for fault in faults if fault.sort == "missing labels"})
     records, found, seen = inspect_images(
         raw_images, len(class_names), decode=config.check_images, on_progress=on_progress
     )

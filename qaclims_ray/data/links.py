@@ -5,6 +5,7 @@ One that leads nowhere counts as a file, so that opening it says what is the mat
 
 import errno
 import os
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def kind_of(filesystem: fsspec.AbstractFileSystem, entry: Mapping[str, Any]) -> 
         if not (target := entry.get("destination")):
             break
         target = target.decode() if isinstance(target, bytes) else str(target)
-        name = target if target.startswith("/") else f"{name.rpartition('/')[0]}/{target}"
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
         try:
             entry = filesystem.info(name)
         except FileNotFoundError:
@@ -56,7 +57,7 @@ def refuse_lost_link(path: str) -> None:
         DataError: names the link and where it points.
     """
     for place in (Path(path), *Path(path).parents):
-        if place.is_symlink() and not os.path.exists(place):
+        if os.path.islink(place) and not os.path.exists(place):
             subject = path if str(place) == path else f"{path} cannot be reached: {place}"
             raise DataError(f"{subject} is a symbolic link to {os.readlink(place)}, {_remedy(place)}")
 

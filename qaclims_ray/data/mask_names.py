@@ -23,9 +23,12 @@ _WORDS = (
     r"|ground[_-]?truth|truth|anno(?:t|tation)?s?|targets?)"
 )
 _MASK_MARKS = (
+    # One separator, then several: ids may end or begin with one themselves.
+    re.compile(rf"^(?P<core>.+?)[_\-. ]{_WORDS}$", re.IGNORECASE),
+    re.compile(rf"^{_WORDS}[_\-. ](?P<core>.+)$", re.IGNORECASE),
     re.compile(rf"^(?P<core>.+?)[_\-. ]+{_WORDS}$", re.IGNORECASE),
-    re.compile(rf"^{_WORDS}[_\-. ]+(?P<core>.+)$", re.IGNORECASE),
-    re.compile(r"^(?P<core>.*[^_\-. ])masks?$", re.IGNORECASE),
+    re.compile(rf"^{_WORDS}[_\-. ]+(?P<core>[^_\-. ].*)$", re.IGNORECASE),
+    re.compile(r"^(?P<core>.+)masks?$", re.IGNORECASE),
 )
 """What stands after or before an image's id in the name of its mask."""
 _IMAGE_MARKS = (
@@ -113,6 +116,21 @@ def likely_masks(root: str, taken: Collection[str], image_ids: Collection[str]) 
                 f"({file_name(found[0])}); to use them, call the folder as the layout has it"
             )
     return notes
+
+
+def masks_among(files: Sequence[str], unlabelled: Collection[str]) -> list[Fault]:
+    """Return a fault where images without labels are called as masks of other images: ``a_mask.png`` beside ``a.jpg``.
+
+    Args:
+        files: URIs of the images.
+        unlabelled: ids of images that the label file does not name.
+    """
+    others = {image_id_of(uri) for uri in files} - set(unlabelled)
+    found = [uris[0] for uris in _match([uri for uri in files if image_id_of(uri) in unlabelled], others)[0].values()]
+    if not found:
+        return []
+    detail = f"{len(found)} files are called as masks of other images ({_listed(found)}); move them to a folder masks"
+    return [Fault("masks among the images", found[0].rpartition("/")[0], detail)]
 
 
 def _nothing_to_read(folder: str, files: Sequence[str]) -> list[Fault]:

@@ -121,6 +121,9 @@ def size(uri: str) -> int:
         except FileNotFoundError:
             _refuse_lost_link(uri)
             raise DataError(f"there is no file {uri}") from None
+        except OSError:
+            _refuse_lost_link(uri)  # a link that leads back to itself
+            raise
 
 
 def list_folders(uri: str) -> list[str]:

@@ -79,7 +79,7 @@ def raw(folder: Path, image_id: str, **changes: object) -> RawImage:
 
 def test_sound_images_become_records_and_broken_ones_faults(tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(image_bytes())
-    records, faults = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
+    records, faults, _ = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
     assert [(r.image_id, r.width, r.height, r.labels) for r in records] == [("good", 24, 16, (0,))]
     assert [(fault.sort, fault.subject) for fault in faults] == [("unreadable image", "gone")]
 
