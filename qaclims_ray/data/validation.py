@@ -19,6 +19,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id
 from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.data.photographs import PhotoHeader, inspect_photograph
+from qaclims_ray.data.turned_photographs import size_complaint, turned_note
 from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
@@ -145,18 +146,7 @@ def inspect_images(
                     turned.append(record.image_id)
             if on_progress is not None:
                 on_progress(done, len(images))
-    return tuple(records), faults, _turned_note(turned)
-
-
-def _turned_note(image_ids: Sequence[str]) -> list[str]:
-    """Return a note of turned photographs with masks; after half a turn, or on a square, sizes agree in any case."""
-    if not image_ids:
-        return []
-    shown = ", ".join(image_ids[:3]) + (", ..." if len(image_ids) > 3 else "")
-    return [
-        f"{len(image_ids)} photographs with masks are turned upright by their EXIF orientation ({shown}); look whether "
-        "their masks are drawn on the upright picture"
-    ]
+    return tuple(records), faults, turned_note(turned)
 
 
 def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: str) -> list[Fault]:
@@ -217,18 +207,8 @@ def _inspect_mask(image: RawImage, uri: str, what: str, header: PhotoHeader | No
         return set(), [Fault(f"unreadable {what}", image.image_id, str(error))]
     values = set(torch.unique(mask).tolist())
     height, width = mask.shape
-    if header is not None and (width, height) != (header.width, header.height):
-        return values, [_size_fault(image.image_id, what, width, height, header)]
+    complaint = None if header is None else size_complaint(what, (width, height), header)
+    if complaint is not None:
+        sort, detail = complaint
+        return values, [Fault(sort, image.image_id, detail)]
     return values, []
-
-
-def _size_fault(image_id: str, what: str, width: int, height: int, header: PhotoHeader) -> Fault:
-    if header.is_turned_sideways and (width, height) == (header.height, header.width):
-        detail = (
-            f"{what} is {width} x {height}, drawn on the pixels as they are stored; EXIF orientation "
-            f"{header.orientation} turns the photograph to {header.width} x {header.height}: turn the {what} as well, "
-            "or remove the tag from the photograph"
-        )
-        return Fault(f"{what} of a photograph that is turned", image_id, detail)
-    detail = f"{what} is {width} x {height}, the image is {header.width} x {header.height}"
-    return Fault("size mismatch", image_id, detail)
