@@ -145,7 +145,8 @@ def _check_sizes(records: Sequence[ImageRecord], images: Mapping[str, AnnotatedI
         told = images[record.image_id]
         if (record.width, record.height) != (told.width, told.height):
             detail = f"the file is {record.width} x {record.height}, its annotation says {told.width} x {told.height}"
-            if inspect_photograph(record.image_uri, decode=False).is_turned_sideways:
+            is_swapped = (record.height, record.width) == (told.width, told.height)
+            if is_swapped and inspect_photograph(record.image_uri, decode=False).is_turned_sideways:
                 detail += "; EXIF orientation turns the photograph, and the annotation is not turned: remove the tag"
             faults.append(Fault("size mismatch", record.image_id, detail))
     return faults
