@@ -26,6 +26,7 @@ from PIL import Image
 from pydensecrf.densecrf import DenseCRF2D
 from torch import Tensor
 
+from qaclims_ray.data.images import image_size, load_image
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
 
@@ -37,11 +38,11 @@ Result = TypeVar("Result")
 def read_photographs(folder: Path, count: int) -> dict[str, Tensor]:
     """Return photographs of the folder's most frequent size by name, evenly picked."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    sizes = {path: Image.open(path).size for path in paths}
+    sizes = {path: image_size(str(path)) for path in paths}
     size = Counter(sizes.values()).most_common(1)[0][0]
     same = [path for path in paths if sizes[path] == size]
     chosen = same[:: max(len(same) // count, 1)][:count]
-    return {path.stem: torch.from_numpy(np.array(Image.open(path).convert("RGB"))).movedim(-1, 0) for path in chosen}
+    return {path.stem: load_image(str(path)) for path in chosen}
 
 
 def make_pictures(count: int, height: int, width: int) -> dict[str, Tensor]:

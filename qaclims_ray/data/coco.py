@@ -16,6 +16,7 @@ from qaclims_ray.data.coco_annotations import AnnotatedImage, read_annotations
 from qaclims_ray.data.coco_masks import region_decoder
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.photographs import inspect_photograph
 from qaclims_ray.data.validation import Fault, OnProgress, RawImage, check_splits, fail_on, inspect_images
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -69,7 +70,9 @@ def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | N
         images |= {image.image_id: image for image in labelled[: config.limit]}
         notes.append(_count_note(split, len(annotated), len(labelled)))
     faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
-    records, found = inspect_images(raw_images, len(COCO_CLASSES), decode=config.check_images, on_progress=on_progress)
+    records, found, _ = inspect_images(
+        raw_images, len(COCO_CLASSES), decode=config.check_images, on_progress=on_progress
+    )
     faults += [*found, *_check_sizes(records, images)]
     fail_on(faults, root)
     records = tuple(_with_mask(record, masks_uri) for record in records)
@@ -142,6 +145,9 @@ def _check_sizes(records: Sequence[ImageRecord], images: Mapping[str, AnnotatedI
         told = images[record.image_id]
         if (record.width, record.height) != (told.width, told.height):
             detail = f"the file is {record.width} x {record.height}, its annotation says {told.width} x {told.height}"
+            is_swapped = (record.height, record.width) == (told.width, told.height)
+            if is_swapped and inspect_photograph(record.image_uri, decode=False).is_turned_sideways:
+                detail += "; EXIF orientation turns the photograph, and the annotation is not turned: remove the tag"
             faults.append(Fault("size mismatch", record.image_id, detail))
     return faults
 

@@ -24,7 +24,8 @@ class DataConfig:
     test_split: str = "val"
     """Split on which final networks are scored; read where the data set has it."""
     labels: Literal["auto", "annotations", "file", "masks"] = "auto"
-    """Where image-level labels come from: VOC XML, a label file, or the masks; auto takes the first that is there."""
+    """Where image-level labels come from: VOC XML, a label file, or the masks; auto takes the first of the former two
+    that is there, and never the masks: these are pixel labels."""
     label_file: str = ""
     """CSV or JSON of image-level labels, for `labels = file` and for the folder layout."""
     class_names: tuple[str, ...] = ()

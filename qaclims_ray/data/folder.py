@@ -1,7 +1,7 @@
 """Reader for a plain folder of images with a file of image-level labels -> `Manifest`.
 
-Images lie in the folder itself or in its ``images`` folder; label maps, where there are any, in ``masks`` under
-the image's name with the ending .png. `label_files` knows the forms of the label file.
+Images lie in the folder itself or in its ``images`` folder; label maps, where there are any, in ``masks``.
+`mask_names` knows how they may be called, `label_files` the forms of the label file.
 """
 
 from collections import defaultdict
@@ -10,8 +10,18 @@ from collections.abc import Mapping, Sequence
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
-from qaclims_ray.data.label_files import LabelTable, find_label_file, image_id_of, read_label_file
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.label_files import DEFAULT_NAMES, LabelTable, find_label_file, image_id_of, read_label_file
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks, likely_masks, masks_among
+from qaclims_ray.data.picture_files import (
+    contents,
+    endings,
+    find_folder,
+    pictures,
+    unread_note,
+    unread_pictures,
+    visible_files,
+)
 from qaclims_ray.data.validation import (
     Fault,
     OnProgress,
@@ -23,6 +33,9 @@ from qaclims_ray.data.validation import (
     unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
+
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages")
+"""Folders of images inside the data set's, in any case."""
 
 
 def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) -> Manifest:
@@ -46,17 +59,23 @@ def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) ->
     table = None if label_file is None else read_label_file(label_file, config.class_names)
     class_names, faults = _class_names(config, table)
     check_class_names(class_names)
-    raw_images, found = _raw_images(root, files, table, class_names, config)
-    faults += found
-    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
+    masks = _mask_files(root, folder, files)
+    raw_images, found = _raw_images(files, masks.by_image, table, class_names, config)
+    faults += [*found, *masks.faults]
+    if any(fault.sort == "missing image" for fault in faults):
+        faults += _unread_pictures(folder)
+    faults += masks_among(files, {fault.subject for fault in faults if fault.sort == "missing labels"})
+    records, found, seen = inspect_images(
+        raw_images, len(class_names), decode=config.check_images, on_progress=on_progress
+    )
     faults += found
     faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
     fail_on(faults, root)
     notes = _notes(folder, label_file, config, table, class_names)
+    notes += [*masks.notes, *_passed_over(root, folder), *seen]
     if left_out := len(files) - len(raw_images):
         notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
-    if not any(record.mask_uri for record in records if config.eval_split in record.splits):
-        notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
+    notes += _mask_notes(records, config.eval_split)
     return Manifest(tuple(class_names), records, tuple(notes))
 
 
@@ -72,21 +91,64 @@ def _choose_label_file(root: str, config: DataConfig) -> str | None:
     label_file = find_label_file(root, config.label_file)
     if label_file is None and config.labels == "file":
         raise DataError(f"there is no label file in {root}: expected labels.csv or labels.json, or data.label_file")
-    if label_file is None and not storage.list_files(storage.join(root, "masks"), ".png"):
-        raise DataError(f"{root} has no image-level labels: expected labels.csv, labels.json or masks/*.png")
+    if label_file is None:
+        masks = find_folder(root, MASK_FOLDERS)
+        if masks is not None and visible_files(masks):
+            # Pixel labels are another supervision than image labels: nobody should train on them unawares.
+            raise DataError(
+                f"{root} has no label file (looked for {', '.join(DEFAULT_NAMES)}), only pixel labels in {masks}; set "
+                "data.labels to masks to bring these down to image level, or name a label file in data.label_file"
+            )
+        raise DataError(
+            f"{root} has no image-level labels: expected {', '.join(DEFAULT_NAMES)}, or another file named in "
+            "data.label_file"
+        )
     return label_file
 
 
 def _image_files(root: str) -> tuple[str, list[str]]:
     """Return the folder that holds the images, and their URIs."""
-    for folder in (storage.join(root, "images"), root):
-        files = [uri for uri in storage.list_files(folder) if uri.lower().endswith(IMAGE_SUFFIXES)]
-        if files:
+    named = find_folder(root, _IMAGE_FOLDERS)
+    places = [root] if named is None else [named, root]
+    for folder in places:
+        if files := pictures(folder):
             return folder, files
+    found = ", ".join(f"{folder} has {contents(folder)}" for folder in places)
     raise DataError(
-        f"there is no image in {root} or {root}/images; expected files ending in {', '.join(IMAGE_SUFFIXES)} "
-        "directly inside (data.root, --data-root)"
+        f"there is no image in {' or '.join(places)}; expected files ending in {', '.join(IMAGE_SUFFIXES)} directly "
+        f"inside (data.root, --data-root), but {found}"
     )
+
+
+def _mask_files(root: str, image_folder: str, files: Sequence[str]) -> MaskFiles:
+    image_ids = {image_id_of(uri) for uri in files}
+    folder = find_folder(root, MASK_FOLDERS)
+    found = MaskFiles({}, [], []) if folder is None else find_masks(folder, image_ids)
+    taken = [uri for uri in (folder, image_folder) if uri is not None]
+    return MaskFiles(found.by_image, found.faults, [*found.notes, *likely_masks(root, taken, image_ids)])
+
+
+def _unread_pictures(folder: str) -> list[Fault]:
+    if not (unread := unread_pictures(folder)):
+        return []
+    detail = f"{len(unread)} files are pictures that are not read ({endings(unread)}): convert them to JPEG or PNG"
+    return [Fault("unread pictures", folder, detail)]
+
+
+def _passed_over(root: str, folder: str) -> list[str]:
+    """Return notes of images that lie there and are not read."""
+    notes = unread_note(folder)
+    if folder != root and (beside := pictures(root)):
+        notes.append(f"{len(beside)} images directly in {root} are not read: images are taken from {folder}")
+    return notes
+
+
+def _mask_notes(records: Sequence[ImageRecord], scored: str) -> list[str]:
+    masked = sum(record.mask_uri is not None for record in records)
+    notes = [f"masks: {masked} of {len(records)} images have one"] if masked else []
+    if not any(record.mask_uri for record in records if scored in record.splits):
+        notes.append(f"no image of split {scored} has a mask: nothing can be scored")
+    return notes
 
 
 def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence[str], list[Fault]]:
@@ -109,13 +171,16 @@ def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence
 
 
 def _raw_images(
-    root: str, files: Sequence[str], table: LabelTable | None, class_names: Sequence[str], config: DataConfig
+    files: Sequence[str],
+    masks: Mapping[str, str],
+    table: LabelTable | None,
+    class_names: Sequence[str],
+    config: DataConfig,
 ) -> tuple[list[RawImage], list[Fault]]:
     """Bring images, labels, masks and splits together."""
     by_id: dict[str, list[str]] = defaultdict(list)
     for uri in files:
         by_id[image_id_of(uri)].append(uri)
-    masks = {image_id_of(uri): uri for uri in storage.list_files(storage.join(root, "masks"), ".png")}
     class_ids = {name: index for index, name in enumerate(class_names)}
     faults = [] if table is None else list(table.faults)
     if table is not None:

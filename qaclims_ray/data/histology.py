@@ -16,9 +16,11 @@ import torch
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, IGNORE_VALUE, LUAD_CLASSES, has_background, label_value
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.images import IMAGE_SUFFIXES, load_mask, save_label_map
+from qaclims_ray.data.images import load_mask, save_label_map
 from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.mask_names import MASK_SUFFIXES
+from qaclims_ray.data.picture_files import file_name, pictures, visible_files
 from qaclims_ray.data.validation import (
     Fault,
     OnProgress,
@@ -75,11 +77,11 @@ def read_histology(config: DataConfig, masks_uri: str, *, on_progress: OnProgres
             images, found = _masked_images(root, split, layout, config, storage.join(masks_uri, split))
             raw_images, faults = raw_images + images, faults + found
     faults += _twice(raw_images)
-    records, found = inspect_images(
+    records, found, seen = inspect_images(
         raw_images, len(layout.class_names), decode=config.check_images, on_progress=on_progress
     )
     fail_on(faults + found, root)
-    notes = _notes(root, layout, records)
+    notes = [*_notes(root, layout, records), *seen]
     return Manifest(layout.class_names, records, tuple(notes), has_background(config.dataset))
 
 
@@ -146,7 +148,7 @@ def _find_root(root: str, layout: _Layout) -> str:
 def _images_at(*folders: str) -> list[str]:
     """Return the images in the first of some folders that has any."""
     for folder in folders:
-        if found := [uri for uri in storage.list_files(folder) if uri.lower().endswith(IMAGE_SUFFIXES)]:
+        if found := pictures(folder):
             return found
     return []
 
@@ -186,7 +188,12 @@ def _masked_images(
     """Bring images and masks of a split together; its labels are those of the masks."""
     folders = [storage.join(root, name) for name in _FOLDERS[split]]
     all_images = _images_at(*(storage.join(folder, "img") for folder in folders))
-    all_masks = [uri for folder in folders for uri in storage.list_files(storage.join(folder, "mask"), ".png")]
+    all_masks = [
+        uri
+        for folder in folders
+        for uri in visible_files(storage.join(folder, "mask"))
+        if uri.lower().endswith(MASK_SUFFIXES)
+    ]
     is_needed = split in (config.train_split, config.eval_split)
     if not all_images and not all_masks and not is_needed:
         return [], []
@@ -196,12 +203,14 @@ def _masked_images(
         return [], [Fault("absent folder", split, f"there is no file in {places}")]
     masks, known = {image_id_of(uri): uri for uri in all_masks}, {image_id_of(uri) for uri in all_images}
     faults = [
-        Fault("missing image", name, f"{split}/mask has {name}.png, but {split}/img has no such image")
+        Fault("missing image", name, f"{split}/mask has {file_name(masks[name])}, but {split}/img has no such image")
         for name in masks
         if name not in known
     ]
     named = {image_id_of(uri): uri for uri in all_images[: config.limit]}
-    faults += [Fault("missing mask", name, f"{split}/mask has no {name}.png") for name in named if name not in masks]
+    faults += [Fault("missing mask", name, f"{split}/mask has none") for name in named if name not in masks]
+    counts = Counter(map(image_id_of, all_masks))
+    faults += [Fault("two masks", name, f"{split}/mask has {counts[name]}") for name in named if counts[name] > 1]
     complete = [name for name in named if name in masks]
     targets = [storage.join(masks_uri, f"{name}.png") for name in complete]
     tasks = [

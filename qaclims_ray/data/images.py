@@ -1,62 +1,49 @@
 """Pictures and label maps as tensors: decoding, resizing, and the training crop (rows R18, S10).
 
 Everything is read through ``data/storage`` and decoded with PIL, because the published figures were made with
-PIL's bicubic filter (which antialiases). EXIF orientation is not applied: VOC's masks are drawn on the stored
-pixels.
+PIL's bicubic filter (which antialiases). Photographs are turned upright as their EXIF says (`photographs`); label
+maps are taken as they are stored.
 """
 
-import io
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.data.config import AugmentConfig
+from qaclims_ray.data.decoding import decode as _decode
+from qaclims_ray.data.photographs import inspect_photograph, read_photograph
 from qaclims_ray.errors import DataError
 
 Rgb = tuple[float, float, float]
 """One number for each of red, green and blue."""
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm",
+)  # fmt: skip
 """Endings, in lower case, by which an image file is known."""
 
 _LABEL_MODES = ("P", "L", "1")
 _LOSSY_FORMATS = ("JPEG", "WEBP")
-# What PIL's decoders raise on broken input; a bomb is an image of more than about 179 million pixels.
-_DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error, zlib.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
-    """Decode an image to RGB.
-
-    Grey, palette and CMYK images become RGB; 16-bit grey loses its low byte; alpha is dropped.
+    """Decode a photograph to upright RGB of 8 bits; `photographs.read_photograph` says how.
 
     Args:
         uri: path or fsspec URI.
 
     Raises:
-        DataError: when the file is missing, empty, truncated, broken or holds 32-bit pixels.
+        DataError: when the file is missing, empty, truncated, too large, no image, or of more than 16 bits.
     """
-    picture = _decode(uri)
-    if picture.mode in ("I", "F"):
-        raise DataError(f"{uri} holds 32-bit pixels (mode {picture.mode}); expected 8- or 16-bit: convert it")
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode == "P" and "transparency" in picture.info:
-        # Straight to RGB, PIL warns of a palette whose transparency is given as bytes.
-        picture = picture.convert("RGBA")
-    return _to_tensor(picture.convert("RGB"))
+    return _to_tensor(read_photograph(uri))
 
 
 def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
@@ -91,17 +78,13 @@ def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:
 
 
 def image_size(uri: str) -> tuple[int, int]:
-    """Return an image's width and height in pixels, from its header alone.
+    """Return an image's width and height in pixels, upright, from its header alone.
 
     Raises:
-        DataError: when the file is missing, empty or no image.
+        DataError: when the file is missing, empty, too large or no image.
     """
-    with storage.open_input(uri) as handle:
-        try:
-            with Image.open(handle) as picture:
-                return picture.size
-        except _DECODE_ERRORS as error:
-            raise DataError(f"{uri} {_complaint(error, is_empty=handle.seek(0, io.SEEK_END) == 0)}") from None
+    header = inspect_photograph(uri, decode=False)
+    return header.width, header.height
 
 
 def resize_square(image: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
@@ -230,21 +213,3 @@ def resize(image: UInt8[Tensor, "3 _ _"], *, width: int, height: int) -> UInt8[T
 
 def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, height, width)
-
-
-def _decode(uri: str) -> Image.Image:
-    content = storage.read_bytes(uri)
-    try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except _DECODE_ERRORS as error:
-        raise DataError(f"{uri} {_complaint(error, is_empty=not content)}") from None
-    return picture
-
-
-def _complaint(error: BaseException, *, is_empty: bool) -> str:
-    if is_empty:
-        return "is empty (0 bytes)"
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image that can be decoded"
-    return f"is truncated or broken: {error}"

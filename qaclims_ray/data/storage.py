@@ -1,7 +1,8 @@
 """Files by path or fsspec URI: the one place that opens, lists, writes and publishes.
 
 Every stage reads and writes through these functions, so a local folder and ``s3://bucket/run`` are the same to
-it. A file appears under its final name only when it is whole.
+it. A file appears under its final name only when it is whole. Symbolic links count as what they point to, as DVC,
+git-annex and ``ln -s`` leave them; one that leads nowhere is listed as a file, and opening it says so.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import pyarrow.fs
 from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 
+from qaclims_ray.data import links
 from qaclims_ray.errors import DataError, ResourceError
 
 
@@ -78,13 +80,30 @@ def exists(uri: str) -> bool:
     """Whether a file or folder is there.
 
     Raises:
+        DataError: when it is a link that leads nowhere: it is neither there nor absent.
         ResourceError: when the store refuses or does not answer.
     """
     filesystem, path = resolve(uri)
     # fsspec remembers listings, and another process may have written since.
     filesystem.invalidate_cache()
     with _reaching(uri):
-        return bool(filesystem.exists(path))
+        if filesystem.exists(path):
+            return True
+    _refuse_lost_link(uri)
+    return False
+
+
+def is_folder(uri: str) -> bool:
+    """Whether a folder, or a link to one, is there."""
+    filesystem, path = resolve(uri)
+    filesystem.invalidate_cache()
+    with _reaching(uri):
+        return bool(filesystem.isdir(path))
+
+
+def _refuse_lost_link(uri: str) -> None:
+    if not is_remote(uri):
+        links.refuse_lost_link(resolve(uri)[1])
 
 
 def size(uri: str) -> int:
@@ -100,25 +119,37 @@ def size(uri: str) -> int:
         try:
             return int(filesystem.size(path))  # type: ignore[arg-type]
         except FileNotFoundError:
+            _refuse_lost_link(uri)
             raise DataError(f"there is no file {uri}") from None
+        except OSError:
+            _refuse_lost_link(uri)  # a link that leads back to itself
+            raise
 
 
 def list_folders(uri: str) -> list[str]:
-    """Return the URIs of the folders directly inside a folder, sorted; an absent one holds none.
+    """Return the URIs of the folders directly inside a folder, and of links to folders, sorted.
+
+    An absent folder holds none.
 
     Raises:
+        DataError: when the folder is a link that leads nowhere.
         ResourceError: when the store refuses or does not answer.
     """
     return _list(uri, "directory")
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
-    """Return the URIs of the files directly inside a folder, sorted; an absent folder is empty.
+    """Return the URIs of the files directly inside a folder, and of links to files, sorted; an absent folder is empty.
+
+    Args:
+        uri: folder.
+        suffix: ending of the names, in any case.
 
     Raises:
+        DataError: when the folder is a link that leads nowhere.
         ResourceError: when the store refuses or does not answer.
     """
-    return [found for found in _list(uri, "file") if found.endswith(suffix)]
+    return [found for found in _list(uri, "file") if found.lower().endswith(suffix.lower())]
 
 
 def _list(uri: str, kind: str) -> list[str]:
@@ -127,31 +158,54 @@ def _list(uri: str, kind: str) -> list[str]:
     try:
         with _reaching(uri):
             entries = filesystem.ls(path, detail=True)
+            # A file lists itself, and S3 lists a folder's own marker.
+            entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
+            kinds = [links.kind_of(filesystem, entry) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_lost_link(uri)
         return []
-    # A file lists itself, and S3 lists a folder's own marker.
-    entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
-    names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == kind]
+    except OSError as error:
+        _refuse_lost_link(uri)
+        raise DataError(f"{uri} cannot be listed: {error}") from None
+    names = [
+        entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry, own in zip(entries, kinds, strict=True) if own == kind
+    ]
     return [join(uri, name) for name in sorted(names)]
 
 
 def listing_fingerprint(uri: str) -> str:
     """Return a hash over names, sizes and times of all files below a folder: it changes when any of them does.
 
+    Links are followed, to files and to folders. A folder that is met again, such as one that holds a link to itself,
+    counts once.
+
     Raises:
-        DataError: when the folder is not there.
+        DataError: when the folder is not there, or is a link that leads nowhere.
     """
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
-    found: Any = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    found = links.local_marks(path) if not is_remote(uri) else _remote_marks(filesystem, path)
     if not found:
+        _refuse_lost_link(uri)
         raise DataError(f"there is no file below {uri}; give the folder of the data set")
     digest = hashlib.sha256()
-    for name, info in sorted(found.items()):
-        # Each file system has its own mark of a change.
-        time = info.get("mtime") or info.get("ETag") or info.get("LastModified") or info.get("updated")
-        digest.update(f"{name} {info.get('size')} {time}\n".encode())
+    for name, mark in sorted(found.items()):
+        digest.update(f"{name} {mark}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _remote_marks(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, str]:
+    found: Any = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    for name, info in list(found.items()):
+        if info.get("type") not in ("file", "directory") and links.kind_of(filesystem, info) == "directory":
+            inside: Any = filesystem.find(f"{name}/", detail=True)
+            found |= inside
+    # Each file system has its own mark of a change.
+    times = ("mtime", "ETag", "LastModified", "updated")
+    return {
+        name: f"{info.get('size')} {next((info[time] for time in times if info.get(time)), None)}"
+        for name, info in found.items()
+    }
 
 
 @contextlib.contextmanager
@@ -167,9 +221,13 @@ def open_input(uri: str) -> Iterator[BinaryIO]:
         try:
             handle: Any = filesystem.open(path, "rb")
         except FileNotFoundError:
+            _refuse_lost_link(uri)
             raise DataError(f"there is no file {uri}") from None
         except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
             raise DataError(f"{uri} cannot be read: {error}") from None
+        except OSError:
+            _refuse_lost_link(uri)  # a link that leads back to itself
+            raise
         with handle:
             yield handle
 

@@ -16,8 +16,10 @@ import torch
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id
-from qaclims_ray.data.images import image_size, load_image, load_mask
+from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.photographs import PhotoHeader, inspect_photograph
+from qaclims_ray.data.turned_photographs import size_complaint, turned_note
 from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
@@ -124,8 +126,8 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
 
 def inspect_images(
     images: Sequence[RawImage], num_classes: int, *, decode: bool, on_progress: OnProgress | None = None
-) -> tuple[tuple[ImageRecord, ...], list[Fault]]:
-    """Open every image and mask; return the records of sound images, and all faults.
+) -> tuple[tuple[ImageRecord, ...], list[Fault], list[str]]:
+    """Open every image and mask; return the records of sound images, all faults, and notes.
 
     Args:
         images: what to open.
@@ -133,16 +135,18 @@ def inspect_images(
         decode: decode all pixels; otherwise only image headers are read, and masks where labels come from them.
         on_progress: told after each image.
     """
-    records, faults = [], []
+    records, faults, turned = [], [], []
     inspect = functools.partial(_inspect, num_classes=num_classes, decode=decode)
     with ThreadPool(NUM_THREADS) as pool:
-        for done, (record, found) in enumerate(pool.imap(inspect, images), start=1):
+        for done, (record, found, header) in enumerate(pool.imap(inspect, images), start=1):
             faults += found
             if record is not None:
                 records.append(record)
+                if header is not None and header.orientation != 1 and record.mask_uri is not None:
+                    turned.append(record.image_id)
             if on_progress is not None:
                 on_progress(done, len(images))
-    return tuple(records), faults
+    return tuple(records), faults, turned_note(turned)
 
 
 def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: str) -> list[Fault]:
@@ -158,16 +162,18 @@ def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: s
     return faults
 
 
-def _inspect(image: RawImage, *, num_classes: int, decode: bool) -> tuple[ImageRecord | None, list[Fault]]:
+def _inspect(
+    image: RawImage, *, num_classes: int, decode: bool
+) -> tuple[ImageRecord | None, list[Fault], PhotoHeader | None]:
     faults: list[Fault] = []
     labels = image.labels
-    size = None
+    header = None
     try:
-        size = _decoded_size(image.image_uri) if decode else image_size(image.image_uri)
+        header = inspect_photograph(image.image_uri, decode=decode)
     except DataError as error:
         faults.append(Fault("unreadable image", image.image_id, str(error)))
     if image.mask_uri is not None and (decode or labels is None):
-        values, found = _inspect_mask(image, image.mask_uri, "mask", size)
+        values, found = _inspect_mask(image, image.mask_uri, "mask", header)
         faults += found
         present = values - {BACKGROUND_VALUE, IGNORE_VALUE}
         if beyond := sorted(value for value in present if class_id(value) >= num_classes):
@@ -175,30 +181,25 @@ def _inspect(image: RawImage, *, num_classes: int, decode: bool) -> tuple[ImageR
             faults.append(Fault("mask values beyond the classes", image.image_id, detail))
         labels = tuple(sorted(map(class_id, present))) if labels is None else labels
     if image.context_uri is not None and decode:
-        faults += _inspect_mask(image, image.context_uri, "context map", size)[1]
+        faults += _inspect_mask(image, image.context_uri, "context map", header)[1]
     if labels is None:
         faults.append(Fault("missing labels", image.image_id, "no label and no mask to take them from"))
-    if faults or size is None or labels is None:
-        return None, faults
+    if faults or header is None or labels is None:
+        return None, faults, header
     record = ImageRecord(
         image_id=image.image_id,
         image_uri=storage.absolute(image.image_uri),
-        width=size[0],
-        height=size[1],
+        width=header.width,
+        height=header.height,
         labels=labels,
         mask_uri=None if image.mask_uri is None else storage.absolute(image.mask_uri),
         context_uri=None if image.context_uri is None else storage.absolute(image.context_uri),
         splits=image.splits,
     )
-    return record, faults
+    return record, faults, header
 
 
-def _decoded_size(uri: str) -> tuple[int, int]:
-    height, width = load_image(uri).shape[1:]
-    return width, height
-
-
-def _inspect_mask(image: RawImage, uri: str, what: str, size: tuple[int, int] | None) -> tuple[set[int], list[Fault]]:
+def _inspect_mask(image: RawImage, uri: str, what: str, header: PhotoHeader | None) -> tuple[set[int], list[Fault]]:
     """Return the values in a label map, and its faults."""
     try:
         mask = load_mask(uri)
@@ -206,7 +207,8 @@ def _inspect_mask(image: RawImage, uri: str, what: str, size: tuple[int, int] | 
         return set(), [Fault(f"unreadable {what}", image.image_id, str(error))]
     values = set(torch.unique(mask).tolist())
     height, width = mask.shape
-    if size is not None and (width, height) != size:
-        detail = f"{what} is {width} x {height}, the image is {size[0]} x {size[1]}"
-        return values, [Fault("size mismatch", image.image_id, detail)]
+    complaint = None if header is None else size_complaint(what, (width, height), header)
+    if complaint is not None:
+        sort, detail = complaint
+        return values, [Fault(sort, image.image_id, detail)]
     return values, []

@@ -7,16 +7,22 @@ supervised bound; the un-augmented one is preferred where both are there (row E4
 
 import dataclasses
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.images import IMAGE_SUFFIXES
-from qaclims_ray.data.label_files import find_label_file, image_id_of, read_label_file, read_text
+from qaclims_ray.data.label_files import DEFAULT_NAMES, find_label_file, image_id_of, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.picture_files import (
+    endings,
+    file_name,
+    find_folder,
+    pictures,
+    unread_note,
+    visible_files,
+)
 from qaclims_ray.data.validation import (
     Fault,
     OnProgress,
@@ -28,6 +34,7 @@ from qaclims_ray.data.validation import (
     inspect_images,
     unknown_label,
 )
+from qaclims_ray.data.voc_masks import MASK_FOLDERS, VocMasks, find_voc_masks
 from qaclims_ray.errors import ConfigError, DataError
 
 VOC_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
@@ -35,7 +42,6 @@ VOC_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "
 
 _ROOTS = ("", "VOC2012", "VOCdevkit/VOC2012")
 _LISTS = "ImageSets/Segmentation"
-_MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 _CONTEXT_FOLDER = "SegmentationContext"
 
 
@@ -45,7 +51,7 @@ class _ImageLabels:
 
     names: Mapping[str, tuple[str, ...]] | None
     faults: Sequence[Fault]
-    note: str
+    notes: Sequence[str]
 
 
 def read_voc(
@@ -59,7 +65,7 @@ def read_voc(
 
     Args:
         config: the data set. ``root`` may hold JPEGImages itself, or VOC2012, or VOCdevkit/VOC2012. With labels =
-            auto, a named label file counts first, then Annotations, then a label file in the folder, then masks.
+            auto, a named label file counts first, then Annotations, then a label file in the folder; never masks.
         class_names: natural names in label order; they become the manifest's.
         file_names: the same classes as the data set's files spell them; both spellings are understood.
         on_progress: told after each inspected image.
@@ -75,11 +81,22 @@ def read_voc(
     image_ids = list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
     labels = _find_labels(root, config, image_ids)
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
-    raw_images, raw_faults = _raw_images(root, splits, labels.names, ids)
-    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
-    faults += [*labels.faults, *raw_faults, *found, *check_splits(splits, raw_images, scored=config.eval_split)]
+    image_files = pictures(storage.join(root, "JPEGImages"))
+    masks = find_voc_masks(root, _by_id(image_files), image_ids)
+    raw_images, raw_faults = _raw_images(root, splits, image_files, masks, labels.names, ids)
+    records, found, seen = inspect_images(
+        raw_images, len(class_names), decode=config.check_images, on_progress=on_progress
+    )
+    faults += [
+        *labels.faults,
+        *masks.faults,
+        *raw_faults,
+        *found,
+        *check_splits(splits, raw_images, scored=config.eval_split),
+    ]
     fail_on(faults, root)
-    notes = [f"read {root}", labels.note, *_count_notes(splits, class_names)]
+    notes = [f"read {root}", *labels.notes, *_count_notes(splits, class_names), *masks.notes, *seen]
+    notes += unread_note(storage.join(root, "JPEGImages"))
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):
         notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
     return Manifest(tuple(class_names), records, tuple(notes))
@@ -110,7 +127,7 @@ def _find_root(root: str) -> str:
 def _read_splits(root: str, config: DataConfig) -> tuple[dict[str, list[str]], list[Fault]]:
     """Return the ids of the training, the scored and the test split; the test split may be absent if it is val."""
     folder = storage.join(root, _LISTS)
-    known = {uri.rsplit("/", 1)[-1].removesuffix(".txt"): uri for uri in storage.list_files(folder, ".txt")}
+    known = {file_name(uri)[: -len(".txt")]: uri for uri in storage.list_files(folder, ".txt")}
     tested = [config.test_split] if config.test_split in known or config.test_split != "val" else []
     wanted = list(dict.fromkeys([config.train_split, config.eval_split, *tested]))
     if absent := [split for split in wanted if split not in known]:
@@ -145,25 +162,39 @@ def _read_list(split: str, text: str) -> tuple[list[str], list[Fault]]:
 
 
 def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _ImageLabels:
-    source: Literal["annotations", "file", "masks"] | None = None if config.labels == "auto" else config.labels
-    annotations = {}
-    if source == "annotations" or (source is None and not config.label_file):
-        annotations = _by_stem(storage.list_files(storage.join(root, "Annotations"), ".xml"))
-        if source == "annotations" and not annotations:
-            raise DataError(f"data.labels is annotations, but there is no XML file in {root}/Annotations")
-    if annotations:
-        return _labels_from_annotations(annotations, image_ids)
-    if source != "masks" and (label_file := find_label_file(root, config.label_file)):
+    if config.labels == "masks":
+        if not any(visible_files(folder) for name in MASK_FOLDERS if (folder := find_folder(root, [name]))):
+            raise DataError(f"data.labels is masks, but there is no file in {root}/{f' or {root}/'.join(MASK_FOLDERS)}")
+        return _ImageLabels(None, (), ["labels from the masks: these are pixel labels, brought down to image level"])
+    passed_over: list[str] = []
+    if config.labels == "annotations" or (config.labels == "auto" and not config.label_file):
+        folder = find_folder(root, ["Annotations"])
+        files = [] if folder is None else visible_files(folder)
+        xml = [uri for uri in files if uri.lower().endswith(".xml")]
+        if annotations := {image_id_of(file_name(uri)[: -len(".xml")]): uri for uri in xml}:
+            return _labels_from_annotations(annotations, image_ids)
+        if config.labels == "annotations":
+            raise DataError(
+                f"data.labels is annotations, but there is no XML file in {root}/Annotations{_found(files)}"
+            )
+        if folder is not None:
+            passed_over.append(f"{folder} is there, but holds no XML file{_found(files)}: it gives no labels")
+    if label_file := find_label_file(root, config.label_file):
         table = read_label_file(label_file)
-        return _ImageLabels(table.labels, table.faults, f"labels from the file {label_file}")
-    if source == "file":
+        return _ImageLabels(table.labels, table.faults, [*passed_over, f"labels from the file {label_file}"])
+    if config.labels == "file":
         raise DataError(f"data.labels is file, but there is no label file in {root}; name one in data.label_file")
-    if not any(storage.list_files(storage.join(root, folder)) for folder in _MASK_FOLDERS):
-        raise DataError(
-            f"{root} has no image-level labels: expected Annotations/*.xml, image_labels.json or .csv, or masks in "
-            "SegmentationClass; a label file elsewhere is named in data.label_file"
-        )
-    return _ImageLabels(None, (), "labels from the masks: these are pixel labels, brought down to image level")
+    # Pixel labels are another supervision than image labels: nobody should train on them unawares.
+    raise DataError(
+        f"{root} has no image-level labels: expected Annotations/*.xml, or {', '.join(DEFAULT_NAMES)}, or a label file "
+        "elsewhere that data.label_file names"
+        + "".join(f"; {note}" for note in passed_over)
+        + "; to take image labels from the masks, which are pixel labels, set data.labels to masks"
+    )
+
+
+def _found(files: Sequence[str]) -> str:
+    return f" (it has {endings(files)})" if files else ""
 
 
 def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence[str]) -> _ImageLabels:
@@ -174,7 +205,7 @@ def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence
             faults.append(dataclasses.replace(result, subject=image_id))
             result = ()  # the fault is reported already, as what it is
         names[image_id] = result
-    return _ImageLabels(names, faults, "labels from Annotations, objects marked difficult included")
+    return _ImageLabels(names, faults, ["labels from Annotations, objects marked difficult included"])
 
 
 def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
@@ -190,19 +221,14 @@ def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
 def _raw_images(
     root: str,
     splits: Mapping[str, Sequence[str]],
+    image_files: Sequence[str],
+    masks: VocMasks,
     names: Mapping[str, tuple[str, ...]] | None,
     class_ids: Mapping[str, int],
 ) -> tuple[list[RawImage], list[Fault]]:
     """Bring lists, files and labels together."""
-    image_files = [
-        uri for uri in storage.list_files(storage.join(root, "JPEGImages")) if uri.lower().endswith(IMAGE_SUFFIXES)
-    ]
-    images = _by_stem(image_files)
-    clean, augmented, context = (
-        _by_stem(storage.list_files(storage.join(root, folder), ".png")) for folder in (*_MASK_FOLDERS, _CONTEXT_FOLDER)
-    )
-    # The un-augmented mask where both are there (E4).
-    masks = {**augmented, **clean}
+    images = _by_id(image_files)
+    context = _by_id(storage.list_files(storage.join(root, _CONTEXT_FOLDER), ".png"))
     members: dict[str, list[str]] = {}
     for split, ids in splits.items():
         for image_id in ids:
@@ -215,7 +241,7 @@ def _raw_images(
             continue
         labels, found = _labels_of(image_id, names, class_ids)
         faults += found
-        mask, stuff = masks.get(image_id), context.get(image_id)
+        mask, stuff = masks.by_image.get(image_id), context.get(image_id)
         raw_images.append(RawImage(image_id, images[image_id], labels, mask, stuff, tuple(image_splits)))
     return raw_images, faults
 
@@ -234,15 +260,15 @@ def _labels_of(
     return tuple(sorted({class_ids[name] for name in names[image_id]})), []
 
 
-def _by_stem(uris: Sequence[str]) -> dict[str, str]:
-    return {uri.rsplit("/", 1)[-1].rpartition(".")[0]: uri for uri in uris}
+def _by_id(uris: Iterable[str]) -> dict[str, str]:
+    return {image_id_of(uri): uri for uri in uris}
 
 
 def _twice(image_files: Sequence[str], wanted: Mapping[str, object]) -> list[Fault]:
     """Fault the wanted ids that more than one image file answers to."""
     by_id: dict[str, list[str]] = {}
     for uri in image_files:
-        by_id.setdefault(uri.rsplit("/", 1)[-1].rpartition(".")[0], []).append(uri.rsplit("/", 1)[-1])
+        by_id.setdefault(image_id_of(uri), []).append(file_name(uri))
     return [
         Fault("duplicate id", image_id, f"there are {', '.join(files)}")
         for image_id, files in by_id.items()

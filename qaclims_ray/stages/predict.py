@@ -19,6 +19,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, cl
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
 from qaclims_ray.data.label_files import image_id_of, read_label_file
 from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
@@ -289,11 +290,21 @@ def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_T
 
 
 def _images_at(uri: str) -> list[str]:
-    if uri.lower().endswith(IMAGE_SUFFIXES):
-        if not storage.exists(uri):
-            raise DataError(f"there is no image {uri}")
+    """Return a named file, whatever its ending, or the pictures of a folder, also those of a sort that is not read.
+
+    Raises:
+        DataError: when nothing is there, or no picture.
+    """
+    if not storage.exists(uri):
+        raise DataError(f"there is no image or folder {uri}")
+    if not storage.is_folder(uri):
         return [uri]
-    return [found for found in storage.list_files(uri) if found.lower().endswith(IMAGE_SUFFIXES)]
+    # A HEIC photograph becomes a row with an error; left out, nobody would miss it.
+    if found := sorted([*pictures(uri), *unread_pictures(uri)]):
+        return found
+    raise DataError(
+        f"there is no image directly in {uri} (it has {contents(uri)}); known endings: {', '.join(IMAGE_SUFFIXES)}"
+    )
 
 
 def _decode(shard: list[_Target]) -> list[tuple[_Target, Any]]:

@@ -82,8 +82,8 @@ def files_by_image(files: Sequence[str]) -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for uri in files:
-        is_shard = uri.endswith(_SHARD_SUFFIX)
-        ids = read_image_ids(uri) if is_shard else [uri.rsplit("/", 1)[-1].removesuffix(_IMAGE_SUFFIX)]
+        is_shard = uri.lower().endswith(_SHARD_SUFFIX)
+        ids = read_image_ids(uri) if is_shard else [uri.rsplit("/", 1)[-1][: -len(_IMAGE_SUFFIX)]]
         named |= dict.fromkeys(ids, uri)
     return named
 
@@ -131,7 +131,7 @@ def _read(records: Sequence[ImageRecord], files: Mapping[str, str], faults: list
     given: dict[str, _Given] = {}
     for uri, image_ids in by_file.items():
         try:
-            if uri.endswith(_SHARD_SUFFIX):
+            if uri.lower().endswith(_SHARD_SUFFIX):
                 given |= _read_shard(uri, set(image_ids))
             else:
                 given[image_ids[0]] = _read_npz(uri)

@@ -141,6 +141,15 @@ def test_val_may_be_absent_as_a_whole_but_not_in_part(tmp_path: Path) -> None:
     assert "missing annotation file" in faults(root, eval_split="val")
 
 
+def test_a_photograph_that_exif_turns_is_told_from_a_wrong_size(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (SIDE, 10)).save(root / "train2014" / f"{name_of(10)}.jpg", exif=exif)
+    edit_annotations(root, lambda content: content["images"][1].update(width=SIDE, height=10))
+    assert f"{name_of(10)}: the file is 10 x 24, its annotation says 24 x 10; EXIF orientation turns" in faults(root)
+
+
 def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco")
 

@@ -86,10 +86,11 @@ def test_masks_are_found_and_checked(make_folder: MakeFolder) -> None:
 
 def test_labels_may_come_from_masks(make_folder: MakeFolder) -> None:
     root = make_folder(None, masks=EXPECTED)
-    manifest = read_folder(folder_config(root, class_names=CLASSES))
+    assert "set data.labels to masks" in report_of(root, class_names=CLASSES)
+    manifest = read_folder(folder_config(root, class_names=CLASSES, labels="masks"))
     assert labels_of(manifest) == EXPECTED
     with pytest.raises(ConfigError, match=r"data\.class_names is empty"):
-        read_folder(folder_config(root))
+        read_folder(folder_config(root, labels="masks"))
 
 
 def test_a_split_column_decides(make_folder: MakeFolder) -> None:

@@ -53,12 +53,6 @@ def test_load_image_accepts_a_transparent_palette(tmp_path: Path, pixels: np.nda
     assert load_image(save(tmp_path / "a.png", pixels, "P", transparency=b"\0\1\2")).shape == (3, 6, 9)
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path, pixels: np.ndarray) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert load_image(save(tmp_path / "a.jpg", pixels, exif=exif)).shape == (3, 6, 9)
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
 def test_a_truncated_image_is_refused_with_its_path(tmp_path: Path, suffix: str, kept: float) -> None:
@@ -91,7 +85,7 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
 def test_an_image_of_absurd_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.png", np.zeros((40, 40), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match="decompression bomb"):
+    with pytest.raises(DataError, match="megapixels, and at most 0 can be read: shrink it"):
         load_image(path)
 
 

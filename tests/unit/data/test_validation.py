@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from qaclims_ray.data.validation import (
     MAX_LISTED_FAULTS,
@@ -79,7 +80,7 @@ def raw(folder: Path, image_id: str, **changes: object) -> RawImage:
 
 def test_sound_images_become_records_and_broken_ones_faults(tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(image_bytes())
-    records, faults = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
+    records, faults, _ = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
     assert [(r.image_id, r.width, r.height, r.labels) for r in records] == [("good", 24, 16, (0,))]
     assert [(fault.sort, fault.subject) for fault in faults] == [("unreadable image", "gone")]
 
@@ -110,6 +111,44 @@ def test_labels_from_a_mask_leave_out_background_and_void(tmp_path: Path) -> Non
     for decode in (True, False):
         images = [raw(tmp_path, "a", labels=None, mask_uri=f"{tmp_path}/a.png")]
         assert inspect_images(images, 5, decode=decode)[0][0].labels == (1, 4)
+
+
+def turned(folder: Path, orientation: int, mask_size: tuple[int, int], size: tuple[int, int] = (24, 16)) -> RawImage:
+    """Write a photograph, stored at a size with an EXIF orientation, and a mask."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(folder / "a.jpg", exif=exif)
+    (folder / "a.png").write_bytes(mask_bytes([0], size=mask_size))
+    return raw(folder, "a", mask_uri=f"{folder}/a.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_mask_of_the_upright_photograph_fits_and_turned_ones_are_noted(
+    tmp_path: Path, orientation: int, decode: bool
+) -> None:
+    upright = (16, 24) if orientation >= 5 else (24, 16)
+    (record,), faults, notes = inspect_images([turned(tmp_path, orientation, upright)], 1, decode=decode)
+    assert (record.width, record.height) == upright and not faults
+    assert bool(notes) == (orientation != 1)
+    if notes:
+        assert notes[0].startswith("1 photographs with masks are turned upright by their EXIF orientation (a); look")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_of_the_stored_pixels_is_called_so(tmp_path: Path, orientation: int) -> None:
+    stored = (24, 16)
+    faults = inspect_images([turned(tmp_path, orientation, stored)], 1, decode=True)[1]
+    assert bool(faults) == (orientation >= 5)
+    if faults:
+        assert faults[0].sort == "mask of a photograph that is turned"
+        assert f"EXIF orientation {orientation} turns the photograph to 16 x 24: turn the mask" in faults[0].detail
+
+
+def test_a_mask_of_another_size_is_a_plain_mismatch(tmp_path: Path) -> None:
+    for orientation in (1, 6):
+        (fault,) = inspect_images([turned(tmp_path, orientation, (20, 20))], 1, decode=True)[1]
+        assert fault.sort == "size mismatch" and "mask is 20 x 20, the image is" in fault.detail
 
 
 def test_splits_need_images_and_scored_ones_masks() -> None:

@@ -97,7 +97,7 @@ def test_png_images_other_classes_and_context_maps(make_voc: MakeVoc) -> None:
     (root / "SegmentationContext").mkdir()
     (root / "SegmentationContext/a.png").write_bytes(mask_bytes([40]))
     names = ("boat", "train")
-    manifest = read_voc(voc_config(root), class_names=names, file_names=names)
+    manifest = read_voc(voc_config(root, labels="masks"), class_names=names, file_names=names)
     assert labels_of(manifest) == {"a": (0,), "b": (1,), "c": ()}
     assert manifest.records[0].image_uri.endswith("a.png")
     assert manifest.records[0].context_uri == f"{root}/SegmentationContext/a.png"
@@ -169,8 +169,11 @@ def test_labels_may_come_from_a_file_in_either_spelling(make_voc: MakeVoc) -> No
         assert labels_of(read_voc(config)) == natural
 
 
-def test_labels_may_come_from_masks_alone(make_voc: MakeVoc) -> None:
-    manifest = read_voc(voc_config(make_voc(annotations=False)))
+def test_labels_come_from_masks_where_that_is_said(make_voc: MakeVoc) -> None:
+    root = make_voc(annotations=False)
+    report = report_of(root)
+    assert "has no image-level labels" in report and "set data.labels to masks" in report
+    manifest = read_voc(voc_config(root, labels="masks"))
     assert labels_of(manifest) == IMAGES
     assert any("pixel labels" in note for note in manifest.notes)
 
@@ -287,7 +290,7 @@ def test_no_label_source_at_all(make_voc: MakeVoc) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [("annotations", "there is no XML file"), ("file", "there is no label file"), ("masks", "no image-level labels")],
+    [("annotations", "there is no XML file"), ("file", "there is no label file"), ("masks", "there is no file in")],
 )
 def test_the_named_label_source_is_absent(make_voc: MakeVoc, labels: str, expected: str) -> None:
     assert expected in report_of(make_voc(annotations=False, masks=False), labels=labels)
@@ -309,7 +312,7 @@ def test_an_empty_annotation_file_is_a_fault_and_one_without_object_is_not(make_
 def test_labels_from_masks_need_every_mask(make_voc: MakeVoc) -> None:
     root = make_voc(annotations=False)
     (root / "SegmentationClass/2007_01.png").unlink()
-    assert "missing labels (1):\n  2007_01: no label and no mask" in report_of(root, eval_split="val")
+    assert "missing labels (1):\n  2007_01: no label and no mask" in report_of(root, eval_split="val", labels="masks")
 
 
 def test_a_data_set_without_masks_can_be_trained_on_but_not_scored(make_voc: MakeVoc) -> None:
