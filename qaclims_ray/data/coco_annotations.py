@@ -13,7 +13,7 @@ import numpy as np
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES
-from qaclims_ray.data.label_files import image_id_of
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 

@@ -7,17 +7,18 @@ supervised bound; the un-augmented one is preferred where both are there (row E4
 
 import dataclasses
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import IMAGE_SUFFIXES
-from qaclims_ray.data.label_files import find_label_file, image_id_of, read_label_file, read_text
+from qaclims_ray.data.label_files import find_label_file, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.validation import (
+    CheckLabels,
     Fault,
     OnProgress,
     RawImage,
@@ -46,6 +47,7 @@ class _ImageLabels:
     names: Mapping[str, tuple[str, ...]] | None
     faults: Sequence[Fault]
     note: str
+    details: tuple[str, ...] = ()
 
 
 def read_voc(
@@ -54,6 +56,7 @@ def read_voc(
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
     on_progress: OnProgress | None = None,
+    check_labels: CheckLabels | None = None,
 ) -> Manifest:
     """Read and check a data set in VOC's layout.
 
@@ -63,6 +66,7 @@ def read_voc(
         class_names: natural names in label order; they become the manifest's.
         file_names: the same classes as the data set's files spell them; both spellings are understood.
         on_progress: told after each inspected image.
+        check_labels: see `validation.CheckLabels`.
 
     Raises:
         DataError: all faults of the data set in one report.
@@ -73,13 +77,15 @@ def read_voc(
     root = _find_root(config.root)
     splits, faults = _read_splits(root, config)
     image_ids = list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
-    labels = _find_labels(root, config, image_ids)
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
+    labels = _find_labels(root, config, image_ids, ids)
     raw_images, raw_faults = _raw_images(root, splits, labels.names, ids)
+    if check_labels is not None and not (faults or labels.faults or raw_faults):
+        check_labels(class_names, raw_images)
     records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
     faults += [*labels.faults, *raw_faults, *found, *check_splits(splits, raw_images, scored=config.eval_split)]
     fail_on(faults, root)
-    notes = [f"read {root}", labels.note, *_count_notes(splits, class_names)]
+    notes = [f"read {root}", labels.note, *labels.details, *_count_notes(splits, class_names)]
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):
         notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
     return Manifest(tuple(class_names), records, tuple(notes))
@@ -92,6 +98,8 @@ def _check_settings(config: DataConfig, class_names: Sequence[str], file_names: 
         raise ConfigError(f"{len(class_names)} class names but {len(file_names)} file names")
     if config.dataset == "voc12" and config.class_names:
         raise ConfigError("data.class_names is for the folder layout; VOC's classes are fixed: leave it empty")
+    if config.labels == "folders":
+        raise ConfigError("data.labels = folders is for the folder layout; VOC has annotations, file or masks")
     if config.label_file and config.labels in ("annotations", "masks"):
         raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
 
@@ -144,8 +152,8 @@ def _read_list(split: str, text: str) -> tuple[list[str], list[Fault]]:
     return list(ids), faults
 
 
-def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _ImageLabels:
-    source: Literal["annotations", "file", "masks"] | None = None if config.labels == "auto" else config.labels
+def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str], known: Collection[str]) -> _ImageLabels:
+    source = None if config.labels == "auto" else config.labels
     annotations = {}
     if source == "annotations" or (source is None and not config.label_file):
         annotations = _by_stem(storage.list_files(storage.join(root, "Annotations"), ".xml"))
@@ -154,8 +162,8 @@ def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _Im
     if annotations:
         return _labels_from_annotations(annotations, image_ids)
     if source != "masks" and (label_file := find_label_file(root, config.label_file)):
-        table = read_label_file(label_file)
-        return _ImageLabels(table.labels, table.faults, f"labels from the file {label_file}")
+        table = read_label_file(label_file, known, image_ids=image_ids, separator=config.label_separator)
+        return _ImageLabels(table.labels, table.faults, f"labels from the file {label_file}", table.notes)
     if source == "file":
         raise DataError(f"data.labels is file, but there is no label file in {root}; name one in data.label_file")
     if not any(storage.list_files(storage.join(root, folder)) for folder in _MASK_FOLDERS):
