@@ -17,7 +17,7 @@ from qaclims_ray.data.coco_masks import region_decoder
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.photographs import inspect_photograph
-from qaclims_ray.data.validation import Fault, OnProgress, RawImage, check_splits, fail_on, inspect_images
+from qaclims_ray.data.validation import CheckLabels, Fault, OnProgress, RawImage, check_splits, fail_on, inspect_images
 from qaclims_ray.errors import ConfigError, DataError
 
 COCO_COUNTS: Mapping[str, tuple[int, int]] = {"train": (82783, 82081), "val": (40504, 40137)}
@@ -37,7 +37,13 @@ class CocoData:
     """Image id -> what its mask is drawn from."""
 
 
-def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | None = None) -> CocoData:
+def read_coco(
+    config: DataConfig,
+    masks_uri: str,
+    *,
+    on_progress: OnProgress | None = None,
+    check_labels: CheckLabels | None = None,
+) -> CocoData:
     """Read and check COCO 2014; the masks are still to be drawn.
 
     Args:
@@ -45,6 +51,7 @@ def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | N
             train and val; val may be absent as a whole where only the test split asks for it.
         masks_uri: folder, local or remote, where the masks will be: ``train/ID.png``, ``val/ID.png``.
         on_progress: told after each inspected image.
+        check_labels: see `validation.CheckLabels`.
 
     Raises:
         DataError: all faults of the data set in one report.
@@ -70,6 +77,8 @@ def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | N
         images |= {image.image_id: image for image in labelled[: config.limit]}
         notes.append(_count_note(split, len(annotated), len(labelled)))
     faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
+    if check_labels is not None and not faults:
+        check_labels(COCO_CLASSES, raw_images)
     records, found, _ = inspect_images(
         raw_images, len(COCO_CLASSES), decode=config.check_images, on_progress=on_progress
     )

@@ -15,8 +15,8 @@ import numpy as np
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from qaclims_ray.data.file_kinds import describe_head
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, shown, text, whole_number
-from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 

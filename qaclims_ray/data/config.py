@@ -23,11 +23,14 @@ class DataConfig:
     """Split whose CAMs are scored; the papers score the training images (E4)."""
     test_split: str = "val"
     """Split on which final networks are scored; read where the data set has it."""
-    labels: Literal["auto", "annotations", "file", "masks"] = "auto"
-    """Where image-level labels come from: VOC XML, a label file, or the masks; auto takes the first of the former two
-    that is there, and never the masks: these are pixel labels."""
+    labels: Literal["auto", "annotations", "file", "folders", "masks"] = "auto"
+    """Where image-level labels come from: VOC XML, a label file, one sub-folder per class (folder layout), or the
+    masks; auto takes the first of the others that is there, and never the masks: these are pixel labels."""
     label_file: str = ""
-    """CSV or JSON of image-level labels, for `labels = file` and for the folder layout."""
+    """CSV, TSV, JSON or JSON lines of image-level labels, for `labels = file` and for the folder layout."""
+    label_separator: str = ""
+    """What parts several names in one cell of a label file: a mark, "space" or "tab"; "none" makes every cell one name;
+    empty finds it from all cells."""
     class_names: tuple[str, ...] = ()
     """Classes in label order, for the folder layout; empty takes them from the label file, sorted."""
     num_images: int = 600

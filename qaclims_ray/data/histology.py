@@ -16,12 +16,13 @@ import torch
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, IGNORE_VALUE, LUAD_CLASSES, has_background, label_value
 from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import load_mask, save_label_map
-from qaclims_ray.data.label_files import image_id_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_names import MASK_SUFFIXES
 from qaclims_ray.data.picture_files import file_name, pictures, visible_files
 from qaclims_ray.data.validation import (
+    CheckLabels,
     Fault,
     OnProgress,
     RawImage,
@@ -56,13 +57,20 @@ _LABELS = re.compile(r"\[([^\[\]]*)\]$")
 _DIGITS = re.compile(r"[01](?:[\s,]*[01])*")
 
 
-def read_histology(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | None = None) -> Manifest:
+def read_histology(
+    config: DataConfig,
+    masks_uri: str,
+    *,
+    on_progress: OnProgress | None = None,
+    check_labels: CheckLabels | None = None,
+) -> Manifest:
     """Read and check a data set in the layout of `config.dataset`; translate its masks.
 
     Args:
         config: the data set. ``root`` may hold the splits' folders itself, or the published folder.
         masks_uri: folder, local or remote, for the translated masks: ``val/ID.png``, ``test/ID.png``.
         on_progress: told after each inspected image.
+        check_labels: see `validation.CheckLabels`.
 
     Raises:
         DataError: all faults of the data set in one report.
@@ -77,6 +85,8 @@ def read_histology(config: DataConfig, masks_uri: str, *, on_progress: OnProgres
             images, found = _masked_images(root, split, layout, config, storage.join(masks_uri, split))
             raw_images, faults = raw_images + images, faults + found
     faults += _twice(raw_images)
+    if check_labels is not None and not faults:
+        check_labels(layout.class_names, raw_images)
     records, found, seen = inspect_images(
         raw_images, len(layout.class_names), decode=config.check_images, on_progress=on_progress
     )

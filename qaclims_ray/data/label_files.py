@@ -1,27 +1,27 @@
-"""Files of image-level labels: CSV and JSON, as people write them.
+"""Files of image-level labels, as people write and export them.
 
-Known forms: JSON ``{image: [label, ...]}``; CSV with the columns ``image, labels`` (names separated by ``;``, or
-by commas, or by spaces); CSV with ``image`` and one 0/1 column per class. A CSV may have a ``split`` column.
+Known forms: CSV or TSV with a column of images and one of class names (one name, or several with any mark between
+them), or with a 0/1 column per class; JSON ``{image: [class, ...]}`` or a list of records; JSON lines. A table may have
+a ``split`` column. `label_rows` and `label_json` make rows of them, `label_columns` finds what each column means,
+`label_cells` and `label_separators` what a cell names, `label_marks` what 0/1 columns say.
 """
 
-import csv
-import io
-import json
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.image_ids import image_id_of
+from qaclims_ray.data.label_columns import ColumnReading, read_columns
+from qaclims_ray.data.label_json import read_json, read_json_lines
+from qaclims_ray.data.label_rows import read_delimited
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
-DEFAULT_NAMES: tuple[str, ...] = ("image_labels.json", "image_labels.csv", "labels.json", "labels.csv")
+LABEL_SUFFIXES: tuple[str, ...] = (".json", ".csv", ".tsv", ".jsonl")
+"""Endings of label files."""
+DEFAULT_NAMES: tuple[str, ...] = tuple(f"{stem}{end}" for stem in ("image_labels", "labels") for end in LABEL_SUFFIXES)
 """Label files that are looked for in a data set's folder, in this order."""
-
-_IMAGE_COLUMNS = ("image", "image_id", "filename")
-_LABEL_COLUMNS = ("labels", "label")
-_SPLIT_COLUMN = "split"
-_TRUTH = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,8 @@ class LabelTable:
     """Classes that have a column of their own; empty in the other forms."""
     faults: tuple[Fault, ...]
     """What is wrong with single entries."""
-
-
-def image_id_of(name: str) -> str:
-    """Return the image id of a file name: its last part, without an image suffix."""
-    last = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
-    stem, dot, suffix = last.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else last
+    notes: tuple[str, ...] = ()
+    """How the file was understood, where it allowed a choice."""
 
 
 def find_label_file(root: str, label_file: str) -> str | None:
@@ -67,24 +62,36 @@ def find_label_file(root: str, label_file: str) -> str | None:
     raise DataError(f"there is no label file {' or '.join(candidates)} (data.label_file)")
 
 
-def read_label_file(uri: str, known_names: Collection[str] = ()) -> LabelTable:
+def read_label_file(
+    uri: str, known_names: Collection[str] = (), *, image_ids: Collection[str] = (), separator: str = ""
+) -> LabelTable:
     """Read a label file.
 
     Args:
-        uri: path or fsspec URI, ending in .csv or .json.
-        known_names: class names; one that holds spaces is recognised in a space separated list of its own.
+        uri: path or fsspec URI, ending in one of `LABEL_SUFFIXES`.
+        known_names: class names; where there are any, they decide how cells are parted.
+        image_ids: images of the data set, where they are known: they tell which column names images.
+        separator: `data.label_separator`; empty finds it.
 
     Raises:
         DataError: when the file as a whole cannot be understood; single bad entries become faults.
     """
+    suffix = next((suffix for suffix in LABEL_SUFFIXES if uri.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise DataError(f"label file {uri} is of an unknown sort: expected {', '.join(LABEL_SUFFIXES)}")
     text = read_text(uri)
     if not text.strip():
         raise DataError(f"label file {uri} is empty")
-    if uri.lower().endswith(".json"):
-        return _read_json(uri, text)
-    if uri.lower().endswith(".csv"):
-        return _read_csv(uri, text, known_names)
-    raise DataError(f"label file {uri} is of an unknown sort: expected .csv or .json")
+    image_ids = frozenset(image_ids)
+    match suffix:
+        case ".json":
+            rows = read_json(uri, text, image_ids)
+        case ".jsonl":
+            rows = read_json_lines(uri, text)
+        case _:
+            rows = read_delimited(uri, text, image_ids)
+    read = read_columns(uri, rows, image_ids=image_ids, known=known_names, separator=separator)
+    return _by_image(read)
 
 
 def read_text(uri: str) -> str:
@@ -93,100 +100,66 @@ def read_text(uri: str) -> str:
     Raises:
         DataError: when it is missing or not UTF-8.
     """
+    content = storage.read_bytes(uri)
     try:
-        return storage.read_bytes(uri).decode("utf-8-sig")
+        if b"\0" in content[:1000]:
+            raise DataError(f"{uri} is not UTF-8 text (UTF-16, or no text at all): save it as UTF-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{uri} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from None
-
-
-def _read_json(uri: str, text: str) -> LabelTable:
-    try:
-        # Pairs rather than a dict: a dict would silently keep the last of two entries for an image.
-        pairs = json.loads(text, object_pairs_hook=list)
-    except ValueError as error:
-        raise DataError(f"label file {uri} is not JSON: {error}") from None
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise DataError(f"label file {uri} must hold one object {{image: [label, ...]}}")
-    entries, faults = [], []
-    for name, labels in pairs:
-        if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
-            entries.append((name, tuple(labels)))
-        else:
-            faults.append(Fault("unreadable label entry", name, f"found {labels!r}, expected a list of class names"))
-    labels, repeated = _by_id(entries)
-    return LabelTable(labels, None, (), (*faults, *repeated))
-
-
-def _read_csv(uri: str, text: str, known_names: Collection[str]) -> LabelTable:
-    try:
-        lines = [row for row in csv.reader(io.StringIO(text), strict=True) if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise DataError(f"label file {uri} is not CSV: {error}") from None
-    header, rows = (lines[0], lines[1:]) if lines else ([], [])
-    columns = [name.strip() for name in header]
-    image_column = next((columns.index(name) for name in _IMAGE_COLUMNS if name in columns), None)
-    if image_column is None or len(set(columns)) < len(columns) or len(columns) < 2:
         raise DataError(
-            f"label file {uri} has the columns {columns}: expected {' or '.join(_IMAGE_COLUMNS)}, then "
-            f"{' or '.join(_LABEL_COLUMNS)} or one column per class, each once"
-        )
-    sound = [[cell.strip() for cell in row] for row in rows if len(row) == len(columns)]
-    faults = [
-        Fault("unreadable label entry", row[0], f"{len(row)} cells, the header has {len(columns)}")
-        for row in rows
-        if len(row) != len(columns)
-    ]
-    label_column = next((columns.index(name) for name in _LABEL_COLUMNS if name in columns), None)
-    split_column = columns.index(_SPLIT_COLUMN) if _SPLIT_COLUMN in columns else None
-    used = (image_column, split_column)
-    classes = [name for column, name in enumerate(columns) if column not in used] if label_column is None else []
-    if label_column is not None:
-        names = _split_cells([row[label_column] for row in sound], known_names)
-    else:
-        names, bad = _read_indicators(
-            classes, [dict(zip(columns, row, strict=True)) for row in sound], columns[image_column]
-        )
-        faults += bad
-    labels, repeated = _by_id([(row[image_column], cell) for row, cell in zip(sound, names, strict=True)])
-    splits = None
-    if split_column is not None:
-        splits = {image_id_of(row[image_column]): _words(row[split_column]) for row in sound}
-    return LabelTable(labels, splits, tuple(classes), (*faults, *repeated))
+            f"{uri} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8 (Excel calls it "
+            '"CSV UTF-8"; other programs of Windows write cp1252)'
+        ) from None
 
 
-def _split_cells(cells: list[str], known_names: Collection[str]) -> list[tuple[str, ...]]:
-    """One separator for the whole file: the first of ; and , that occurs, else white space."""
-    separator = next((mark for mark in ";," if any(mark in cell for cell in cells)), None)
-    if separator is None:
-        return [(cell,) if cell in known_names else tuple(cell.split()) for cell in cells]
-    return [tuple(part.strip() for part in cell.split(separator) if part.strip()) for cell in cells]
+def _by_image(read: ColumnReading) -> LabelTable:
+    """Bring the rows of each image together."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    faults, notes = list(read.faults), list(read.notes)
+    for row, name in enumerate(read.images):
+        if image_id := image_id_of(name):
+            rows_of[image_id].append(row)
+        else:
+            faults.append(Fault("unreadable label entry", repr(name), "the image has no name"))
+    # One class in each row: the file may spread an image's classes over rows, as lists of boxes do.
+    is_long = not read.classes and all(len(names) <= 1 for names in read.names)
+    labels, repeated, merged = {}, [], []
+    for image_id, rows in rows_of.items():
+        found = list(dict.fromkeys(name for row in rows for name in read.names[row]))
+        labels[image_id] = tuple(found)
+        if len(rows) == 1:
+            continue
+        if len({_path(read.images[row]) for row in rows}) > 1:
+            spelled = ", ".join(dict.fromkeys(read.images[row] for row in rows))
+            faults.append(Fault("duplicate id", image_id, f"has more than one entry in the label file: {spelled}"))
+        elif all(set(read.names[row]) == set(found) for row in rows):
+            repeated.append(image_id)
+        elif is_long:
+            merged.append(image_id)
+        else:
+            said = "; ".join(", ".join(read.names[row]) or "nothing" for row in rows)
+            faults.append(
+                Fault("duplicate id", image_id, f"has more than one entry in the label file, which disagree: {said}")
+            )
+    notes += _said(repeated, "several rows say the same of an image")
+    notes += _said(merged, "rows with one class each are put together")
+    return LabelTable(labels, _splits(read, rows_of), read.classes, tuple(faults), tuple(notes))
 
 
-def _read_indicators(
-    classes: list[str], rows: list[dict[str, str]], image_column: str
-) -> tuple[list[tuple[str, ...]], list[Fault]]:
-    """Read one 0/1 column per class."""
-    names, faults = [], []
-    for row in rows:
-        if bad := {name: row[name] for name in classes if row[name].lower() not in _TRUTH}:
-            faults.append(Fault("unreadable label entry", row[image_column], f"found {bad}, expected 0 or 1"))
-        names.append(tuple(name for name in classes if _TRUTH.get(row[name].lower(), False)))
-    return names, faults
+def _path(name: str) -> str:
+    return name.strip().replace("\\", "/").removeprefix("./")
+
+
+def _said(image_ids: Sequence[str], what: str) -> list[str]:
+    return [f"{what}: {len(image_ids)} times, e.g. of {image_ids[0]}"] if image_ids else []
+
+
+def _splits(read: ColumnReading, rows_of: dict[str, list[int]]) -> dict[str, tuple[str, ...]] | None:
+    if read.splits is None:
+        return None
+    cells = {image_id: [read.splits[row] for row in rows] for image_id, rows in rows_of.items()}
+    return {image_id: _words(" ".join(found)) for image_id, found in cells.items()}
 
 
 def _words(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.replace(";", " ").replace(",", " ").split()))
-
-
-def _by_id(entries: list[tuple[str, tuple[str, ...]]]) -> tuple[dict[str, tuple[str, ...]], list[Fault]]:
-    labels: dict[str, tuple[str, ...]] = {}
-    faults = []
-    for name, names in entries:
-        image_id = image_id_of(name)
-        if not image_id:
-            faults.append(Fault("unreadable label entry", repr(name), "the image has no name"))
-        elif image_id in labels:
-            faults.append(Fault("duplicate id", image_id, "has more than one entry in the label file"))
-        else:
-            labels[image_id] = names
-    return labels, faults

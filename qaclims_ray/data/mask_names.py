@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.label_files import image_id_of
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.picture_files import ending_of, endings, file_name, visible_files
 from qaclims_ray.data.validation import Fault
 

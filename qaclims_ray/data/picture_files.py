@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.image_ids import is_image_name
 
 _UNREAD = (
     ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".psd", ".svg", ".dcm",
@@ -26,14 +26,9 @@ def visible_files(folder: str) -> list[str]:
     return [uri for uri in storage.list_files(folder) if not file_name(uri).startswith(".")]
 
 
-def is_picture(uri: str) -> bool:
-    """Whether a file has the ending of an image that is read, in any case."""
-    return uri.lower().endswith(IMAGE_SUFFIXES)
-
-
 def pictures(folder: str) -> list[str]:
     """Return the images directly inside a folder, sorted."""
-    return [uri for uri in visible_files(folder) if is_picture(uri)]
+    return [uri for uri in visible_files(folder) if is_image_name(uri)]
 
 
 def unread_pictures(folder: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -31,6 +31,24 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 OnProgress = Callable[[int, int], None]
 """Called with the number of images done and the number in all."""
+
+
+class Labelled(Protocol):
+    """An image with labels, opened or not."""
+
+    @property
+    def labels(self) -> tuple[int, ...] | None:
+        """Class ids; None where only its mask will tell."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that it belongs to."""
+        ...
+
+
+CheckLabels = Callable[[Sequence[str], Sequence[Labelled]], None]
+"""Called by readers with class names and images before any pixel is decoded; raises where nothing can be learned."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ supervised bound; the un-augmented one is preferred where both are there (row E4
 
 import dataclasses
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.label_files import DEFAULT_NAMES, find_label_file, image_id_of, read_label_file, read_text
+from qaclims_ray.data.image_ids import image_id_of
+from qaclims_ray.data.label_files import DEFAULT_NAMES, find_label_file, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.picture_files import (
     endings,
@@ -24,6 +25,7 @@ from qaclims_ray.data.picture_files import (
     visible_files,
 )
 from qaclims_ray.data.validation import (
+    CheckLabels,
     Fault,
     OnProgress,
     RawImage,
@@ -60,6 +62,7 @@ def read_voc(
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
     on_progress: OnProgress | None = None,
+    check_labels: CheckLabels | None = None,
 ) -> Manifest:
     """Read and check a data set in VOC's layout.
 
@@ -69,6 +72,7 @@ def read_voc(
         class_names: natural names in label order; they become the manifest's.
         file_names: the same classes as the data set's files spell them; both spellings are understood.
         on_progress: told after each inspected image.
+        check_labels: see `validation.CheckLabels`.
 
     Raises:
         DataError: all faults of the data set in one report.
@@ -79,21 +83,18 @@ def read_voc(
     root = _find_root(config.root)
     splits, faults = _read_splits(root, config)
     image_ids = list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
-    labels = _find_labels(root, config, image_ids)
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
+    labels = _find_labels(root, config, image_ids, ids)
     image_files = pictures(storage.join(root, "JPEGImages"))
     masks = find_voc_masks(root, _by_id(image_files), image_ids)
     raw_images, raw_faults = _raw_images(root, splits, image_files, masks, labels.names, ids)
+    faults += [*labels.faults, *masks.faults, *raw_faults]
+    if check_labels is not None and not faults:
+        check_labels(class_names, raw_images)
     records, found, seen = inspect_images(
         raw_images, len(class_names), decode=config.check_images, on_progress=on_progress
     )
-    faults += [
-        *labels.faults,
-        *masks.faults,
-        *raw_faults,
-        *found,
-        *check_splits(splits, raw_images, scored=config.eval_split),
-    ]
+    faults += [*found, *check_splits(splits, raw_images, scored=config.eval_split)]
     fail_on(faults, root)
     notes = [f"read {root}", *labels.notes, *_count_notes(splits, class_names), *masks.notes, *seen]
     notes += unread_note(storage.join(root, "JPEGImages"))
@@ -109,6 +110,8 @@ def _check_settings(config: DataConfig, class_names: Sequence[str], file_names: 
         raise ConfigError(f"{len(class_names)} class names but {len(file_names)} file names")
     if config.dataset == "voc12" and config.class_names:
         raise ConfigError("data.class_names is for the folder layout; VOC's classes are fixed: leave it empty")
+    if config.labels == "folders":
+        raise ConfigError("data.labels = folders is for the folder layout; VOC has annotations, file or masks")
     if config.label_file and config.labels in ("annotations", "masks"):
         raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
 
@@ -161,7 +164,7 @@ def _read_list(split: str, text: str) -> tuple[list[str], list[Fault]]:
     return list(ids), faults
 
 
-def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _ImageLabels:
+def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str], known: Collection[str]) -> _ImageLabels:
     if config.labels == "masks":
         if not any(visible_files(folder) for name in MASK_FOLDERS if (folder := find_folder(root, [name]))):
             raise DataError(f"data.labels is masks, but there is no file in {root}/{f' or {root}/'.join(MASK_FOLDERS)}")
@@ -180,8 +183,9 @@ def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str]) -> _Im
         if folder is not None:
             passed_over.append(f"{folder} is there, but holds no XML file{_found(files)}: it gives no labels")
     if label_file := find_label_file(root, config.label_file):
-        table = read_label_file(label_file)
-        return _ImageLabels(table.labels, table.faults, [*passed_over, f"labels from the file {label_file}"])
+        table = read_label_file(label_file, known, image_ids=image_ids, separator=config.label_separator)
+        notes = [*passed_over, f"labels from the file {label_file}", *table.notes]
+        return _ImageLabels(table.labels, table.faults, notes)
     if config.labels == "file":
         raise DataError(f"data.labels is file, but there is no label file in {root}; name one in data.label_file")
     # Pixel labels are another supervision than image labels: nobody should train on them unawares.

@@ -70,7 +70,8 @@ def run_page(data: ReportData) -> str:
         charts=_charts(data),
         timings=data.timings,
         longest=max(*data.timings.values(), 1e-9) if data.timings else 0.0,
-        dataset=_flat(data.dataset),
+        dataset=_flat({name: value for name, value in data.dataset.items() if name != "notes"}),
+        notes=data.dataset.get("notes", ()),
         environment=_flat(data.environment),
         config=json.dumps(data.config, indent=2, default=str),
     )

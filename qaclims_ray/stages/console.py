@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from qaclims_ray.stages.stage import StageProgress
 
@@ -31,7 +32,7 @@ class ConsoleProgress(StageProgress):
         self._close()
         if self.console.is_terminal:
             self._bars = Bars(
-                TextColumn("[bold]{task.description:<28}"),
+                TextColumn("{task.description:<28}", style="bold", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -56,6 +57,10 @@ class ConsoleProgress(StageProgress):
         """See `StageProgress.remake`."""
         self.console.print(message, highlight=False, soft_wrap=True, markup=False)
 
+    def note(self, message: str) -> None:
+        """See `StageProgress.note`."""
+        self.console.print(f"  {message}", highlight=False, soft_wrap=True, markup=False)
+
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """See `StageProgress.finish`."""
         self._close()
@@ -63,7 +68,9 @@ class ConsoleProgress(StageProgress):
         if is_new or self._name not in self.seconds:
             self.seconds[self._name] = seconds
         self.console.print(
-            f"[bold]{self._name:<28}[/bold] {seconds:6.1f} s  {message}", highlight=False, soft_wrap=True
+            Text.assemble((f"{self._name:<28}", "bold"), f" {seconds:6.1f} s  {message}"),
+            highlight=False,
+            soft_wrap=True,
         )
 
     def abort(self) -> None:

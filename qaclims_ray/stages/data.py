@@ -1,12 +1,14 @@
 """A raw data set becomes a manifest (and the miniature world is drawn first)."""
 
 import dataclasses
+import functools
 import tempfile
 from collections import Counter
 from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import plain
+from qaclims_ray.data.class_counts import class_lines
 from qaclims_ray.data.coco import read_coco
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.folder import read_folder
@@ -15,15 +17,16 @@ from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
+from qaclims_ray.stages.learnable import check_labels, check_masks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.true_masks import draw_true_masks
 
 
 def run_data(stage: Stage) -> Manifest:
-    """Return the run's manifest, made if it is not there for these settings.
+    """Return the run's manifest, made if it is not there for these settings; its notes and classes are told.
 
     Raises:
-        DataError: one report of all faults of the data set.
+        DataError: one report of all faults of the data set, or that the run would have nothing to learn from it.
     """
     config, uri = stage.config, stage.layout.manifest
     is_drawn = config.data.dataset == "miniature"
@@ -41,11 +44,22 @@ def run_data(stage: Stage) -> Manifest:
         manifest = _read(stage, config.data)
         write_manifest(manifest, artifact)
         stage.progress.finish(f"{_describe(manifest)} -> {uri}")
+    for line in (*manifest.notes, *class_lines(manifest, used_splits(config.data))):
+        stage.progress.note(line)
+    # Once more for a manifest that is there already: another goal or system may need more of it.
+    check_labels(config, manifest.class_names, manifest.records)
+    check_masks(config, manifest)
     stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
     return manifest
 
 
+def used_splits(data: DataConfig) -> tuple[str, ...]:
+    """Return the splits of a run, the training split first."""
+    return (data.train_split, data.eval_split, data.test_split)
+
+
 def _read(stage: Stage, data: DataConfig) -> Manifest:
+    check, on_progress = functools.partial(check_labels, stage.config), stage.progress.advance
     match data.dataset:
         case "miniature":
             root = stage.layout.data
@@ -58,16 +72,17 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
             generated = _with_root(data, root)
             return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         case "voc12":
-            return read_voc(data)
+            return read_voc(data, on_progress=on_progress, check_labels=check)
         case "coco14":
             masks_uri = storage.join(stage.layout.data, "masks")
-            coco = read_coco(data, masks_uri, on_progress=stage.progress.advance)
+            coco = read_coco(data, masks_uri, on_progress=on_progress, check_labels=check)
             draw_true_masks(stage, coco, masks_uri)
             return coco.manifest
         case "folder":
-            return read_folder(data)
+            return read_folder(data, on_progress=on_progress, check_labels=check)
         case "bcss_wsss" | "luad_histoseg":
-            return read_histology(data, storage.join(stage.layout.data, "masks"))
+            masks_uri = storage.join(stage.layout.data, "masks")
+            return read_histology(data, masks_uri, on_progress=on_progress, check_labels=check)
 
 
 def _with_root(data: DataConfig, root: str) -> DataConfig:

@@ -16,8 +16,9 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, class_id, has_background
+from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
-from qaclims_ray.data.label_files import image_id_of, read_label_file
+from qaclims_ray.data.label_files import read_label_file
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
 from qaclims_ray.data.validation import fail_on

@@ -19,6 +19,7 @@ from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.class_counts import class_remarks
 from qaclims_ray.data.images import load_image, load_mask
 from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.data.shards import place_in_shards, shard_name
@@ -60,7 +61,12 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         config=to_dict(config),
         environment={**environment(), "supervision": supervision(config)},
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
-        dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
+        dataset={
+            "name": config.data.dataset,
+            "fingerprint": manifest.fingerprint(),
+            **summarise(manifest),
+            "notes": [*manifest.notes, *class_remarks(manifest, config.data.train_split)],
+        },
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
         splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
         contact_sheets={_sheet_title(manifest): _png(sheet)},

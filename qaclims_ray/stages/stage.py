@@ -25,6 +25,9 @@ class StageProgress:
     def remake(self, message: str) -> None:
         """What is there does not serve, and why."""
 
+    def note(self, message: str) -> None:
+        """Something a person should know before the work goes on."""
+
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """The stage ended; one line says what it did, or that there was nothing to do."""
 

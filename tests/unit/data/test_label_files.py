@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.data.label_files import find_label_file, image_id_of, read_label_file
+from qaclims_ray.data.image_ids import image_id_of
+from qaclims_ray.data.label_files import find_label_file, read_label_file
 from qaclims_ray.errors import DataError
 
 

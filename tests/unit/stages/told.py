@@ -28,6 +28,10 @@ class Told(StageProgress):
         """See `StageProgress.remake`."""
         self.lines.append(("remake", message))
 
+    def note(self, message: str) -> None:
+        """See `StageProgress.note`."""
+        self.lines.append(("note", message))
+
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """See `StageProgress.finish`."""
         self.lines.append(("finish" if is_new else "there", message))

@@ -1,0 +1,18 @@
+"""Names of images: what identifies one in lists, label files and folders."""
+
+import unicodedata
+
+from qaclims_ray.data.images import IMAGE_SUFFIXES
+
+
+def image_id_of(name: str) -> str:
+    """Return the image id of a file name: its last part, without an image suffix."""
+    # One form for letters with accents: some systems write "e" and the accent apart in names of files.
+    last = unicodedata.normalize("NFC", name.strip()).replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = last.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else last
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as an image file does."""
+    return name.strip().lower().endswith(IMAGE_SUFFIXES)

@@ -1,0 +1,91 @@
+"""Columns of yes and no, one per class: 0/1, true/false, x or nothing, 1/-1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qaclims_ray.data.label_cells import Cell
+from qaclims_ray.data.label_words import FALSE, NOTHING, TRUE, quoted
+from qaclims_ray.data.validation import Fault
+
+_MINUS = ("-1", "-1.0")
+_MOSTLY = 0.9
+"""Share of the cells that make a column one of yes and no; the others are faults of their rows."""
+
+
+@dataclass(frozen=True)
+class ColumnMarks:
+    """What columns of yes and no say."""
+
+    names: tuple[tuple[str, ...], ...]
+    """Classes that each row marks."""
+    classes: tuple[str, ...]
+    """Columns that are read."""
+    faults: tuple[Fault, ...]
+    """Columns that hold something else, and single cells."""
+    notes: tuple[str, ...]
+    """What was decided, for the user."""
+
+
+def is_yes_or_no(cells: Sequence[Cell]) -> bool:
+    """Whether all cells that are not empty say yes or no."""
+    words = [_word(cell) for cell in cells]
+    return any(words) and all(word in (*TRUE, *FALSE, "") for word in words)
+
+
+def read_marks(columns: Mapping[str, Sequence[Cell]], images: Sequence[str]) -> ColumnMarks:
+    """Read columns of yes and no.
+
+    An empty cell is a "no" only where no column writes "no" in any other way.
+
+    Args:
+        columns: class -> its cells.
+        images: name of each row's image, for faults.
+    """
+    words = {name: [_word(cell) for cell in cells] for name, cells in columns.items()}
+    classes, faults = [], []
+    for name, found in words.items():
+        fits = sum(word in (*TRUE, *FALSE, "") for word in found)
+        if found and any(found) and fits >= _MOSTLY * len(found):
+            classes.append(name)
+        else:
+            faults.append(_no_class(name, columns[name]))
+    seen = {word for name in classes for word in words[name]}
+    if seen & set(_MINUS) and seen & (set(FALSE) - set(_MINUS)):
+        nothing = tuple(() for _ in images)
+        return ColumnMarks(nothing, tuple(classes), (*faults, _three_values(classes)), ())
+    blanks_are_no = not seen & set(FALSE)
+    allowed = {*TRUE, *FALSE, *([""] if blanks_are_no else [])}
+    names = []
+    for row, image in enumerate(images):
+        bad = {name: str(columns[name][row]) for name in classes if words[name][row] not in allowed}
+        if bad:
+            faults.append(Fault("unreadable label entry", image or f"row {row + 1}", f"found {bad}, expected 0 or 1"))
+        names.append(tuple(name for name in classes if words[name][row] in TRUE))
+    notes = []
+    if blanks_are_no and "" in seen:
+        notes.append("empty cells of the class columns mean that the class is not seen")
+    if seen & set(_MINUS):
+        notes.append("-1 in the class columns means that the class is not seen")
+    return ColumnMarks(tuple(names), tuple(classes), tuple(faults), tuple(notes))
+
+
+def _word(cell: Cell) -> str:
+    word = str(cell).strip().casefold()
+    return "" if word in NOTHING else word
+
+
+def _no_class(name: str, cells: Sequence[Cell]) -> Fault:
+    shown = quoted(list(dict.fromkeys(map(str, cells))))
+    return Fault(
+        "column that is no class",
+        name,
+        f"holds {shown}, expected 0 or 1; remove the column, or name the columns that are classes in data.class_names",
+    )
+
+
+def _three_values(classes: Sequence[str]) -> Fault:
+    return Fault(
+        "column that is no class",
+        quoted(classes),
+        "hold 1, 0 and -1: -1 stands for no in some lists and for unsure in others; write 0 and 1",
+    )
