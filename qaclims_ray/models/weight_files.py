@@ -177,7 +177,7 @@ def _read_torch(path: Path, named: str, *, is_zip: bool) -> Any:
             "not read. Take the file from its source again"
         )
     known = {f"{each.__module__}.{each.__qualname__}" for each in get_safe_globals() if not isinstance(each, tuple)}
-    placeholders = [(_placeholder(name), name) for name in classes if name not in known]
+    placeholders: list[Any] = [(_placeholder(name), name) for name in classes if name not in known]
     try:
         with warnings.catch_warnings(), safe_globals(placeholders):
             warnings.simplefilter("ignore")  # of pickle protocols and old storages
