@@ -249,28 +249,30 @@ def _check_unit(regions: Mapping[int, Sequence[Region]], images: Mapping[int, tu
 
 def _read_run_lengths(shape: Mapping[str, Any], width: int, height: int) -> tuple[int, ...]:
     size = shape.get("size")
-    if not isinstance(size, list) or [*map(_whole_or_none, size)] != [height, width]:
+    try:
+        sides = [whole_number(side) for side in size] if isinstance(size, list) else None
+    except DataError:
+        sides = None
+    if sides != [height, width]:
         raise DataError(f"run lengths for {shown(size)}, the image has (height, width) {[height, width]}")
     counts = shape.get("counts")
-    if isinstance(counts, str):
-        lengths = _from_text(counts)
-    elif isinstance(counts, list):
-        lengths = [_whole_or_none(count) for count in counts]
-    else:
+    counts = _from_text(counts) if isinstance(counts, str) else counts
+    if not isinstance(counts, list):
         raise DataError(f"counts is {shown(counts)}, expected run lengths: a list of counts, or its compressed text")
-    if wrong := [place for place, length in enumerate(lengths) if length is None or length < 0]:
-        found = shown(counts[wrong[0]]) if isinstance(counts, list) else lengths[wrong[0]]
-        raise DataError(f"run length {wrong[0]} is {found}, expected a whole number that is not negative")
+    lengths = tuple(_run_length(place, count) for place, count in enumerate(counts))
     if sum(lengths) != width * height:
         raise DataError(f"run lengths cover {sum(lengths)} pixels, the image has {width * height}")
-    return tuple(lengths)
+    return lengths
 
 
-def _whole_or_none(value: Any) -> int | None:
+def _run_length(place: int, count: Any) -> int:
     try:
-        return whole_number(value)
-    except DataError:
-        return None
+        length = whole_number(count)
+    except DataError as error:
+        raise DataError(f"run length {place} {error}") from None
+    if length < 0:
+        raise DataError(f"run length {place} is {length}, expected none below 0")
+    return length
 
 
 def _from_text(code: str) -> list[int]:

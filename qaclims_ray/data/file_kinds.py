@@ -24,7 +24,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GGUF", "a GGUF file of llama.cpp"),
     (b"\x93NUMPY", "one numpy array (.npy)"),
     (b"MATLAB 5.0", "a Matlab file"),
-    (b"PK", "a zip archive: unpack it first"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"PK\x05\x06", "an empty zip archive"),
     (b"\x1f\x8b", "compressed by gzip: unpack it first"),
     (b"BZh", "compressed by bzip2: unpack it first"),
     (b"\xfd7zXZ\x00", "compressed by xz: unpack it first"),
@@ -53,7 +54,7 @@ def describe_file(path: Path | str) -> str:
         return "absent"
     with open(path, "rb") as handle:
         head = handle.read(_HEAD_BYTES)
-    return _describe_zip(path) if head.startswith(b"PK") else describe_head(head, path.name)
+    return _describe_zip(path) if head.startswith(b"PK\x03\x04") else describe_head(head, path.name)
 
 
 def describe_head(content: bytes, name: str = "") -> str:
@@ -61,6 +62,9 @@ def describe_head(content: bytes, name: str = "") -> str:
     head = content[:_HEAD_BYTES]
     if not head:
         return "empty (0 bytes)"
+    # First of all: the length of the header, with which safetensors begins, may look like any other two bytes.
+    if head[4:9] == b"\0\0\0\0{":
+        return SAFETENSORS
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -103,8 +107,6 @@ def _by_structure(head: bytes, name: str) -> str | None:
         return "a tar archive: unpack it first"
     if head[_TFLITE_MAGIC] == b"TFL3":
         return "a TensorFlow Lite model"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return SAFETENSORS
     # A protobuf whose first field is a small version number and whose second is the producer's name.
     if name.endswith(".onnx") or (head[:1] == b"\x08" and head[2:3] == b"\x12" and head[4:8].isalpha()):
         return "an ONNX model"

@@ -16,7 +16,7 @@ from qaclims_ray.models.weight_fit import require_finite
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 READ_ERRORS = (
-    OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError, UnpicklingError,
+    OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, EOFError, SafetensorError, UnpicklingError,
     StrictDataclassError,
 )  # fmt: skip
 """What transformers' loaders raise about files that are absent, broken or of another kind."""

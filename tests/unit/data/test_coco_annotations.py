@@ -62,7 +62,8 @@ def right(file: Path) -> Any:
 def _runs() -> dict[str, Any]:
     inside = np.zeros((SIDE, SIDE), np.uint8)
     inside[4:14, 2:20] = 1
-    return {"size": [SIDE, SIDE], "counts": official.encode(np.asfortranarray(inside))["counts"].decode()}
+    code: Any = official.encode(np.asfortranarray(inside))
+    return {"size": [SIDE, SIDE], "counts": code["counts"].decode()}
 
 
 NUMBER_FORMS = [lambda n: n, float, str, lambda n: f"{n}.0"]
@@ -172,8 +173,7 @@ def test_what_has_no_meaning_is_a_fault_of_its_entry(file: Path, name: str) -> N
     _, faults = read(file, data)
     assert any(subject in fault.subject and _matches(told, fault.detail) for fault in faults), faults
     for fault in faults:
-        fault.detail.encode(), fault.subject.encode()
-        assert len(fault.detail) < 500
+        assert f"{fault.subject}: {fault.detail}".encode() and len(fault.detail) < 500
 
 
 def _matches(pattern: str, detail: str) -> bool:
@@ -247,7 +247,7 @@ def test_any_value_in_any_field_is_itself_or_a_fault(
     data[part][which][name] = value
     images, faults = read(file, data)
     for fault in faults:
-        f"{fault.subject}: {fault.detail}".encode()
+        assert f"{fault.subject}: {fault.detail}".encode()
     if not faults:
         data[part][which][name] = plain(name, value)
         assert meaning(images) == meaning(read(file, data)[0])

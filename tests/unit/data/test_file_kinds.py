@@ -57,7 +57,7 @@ KINDS = {
     "gzip": (gzip.compress(b"weights"), "compressed by gzip: unpack"),
     "tar": (_tar(), "tar archive: unpack"),
     "zip": (_zip("weights/a.pth", "README"), r"zip archive of other things \(weights/a.pth, README\)"),
-    "empty zip": (_zip(), "zip archive of other things"),
+    "empty zip": (_zip(), "an empty zip archive"),
     "cut zip": (_zip("a/data.pkl")[:-30], "truncated or damaged zip archive"),
     "torchscript": (_zip("a/constants.pkl", "a/code/__torch__.py", "a/data.pkl"), "TorchScript archive"),
     "pickle": (b"\x80\x04\x95\x10", "pickle that torch.save did not write"),
@@ -83,6 +83,13 @@ def test_weight_files_are_known_under_any_name(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "c.onnx", _use_new_zipfile_serialization=False)
     kinds = [describe_file(tmp_path / name) for name in ("a.pt", "b.safetensors", "c.onnx")]
     assert kinds == ["a safetensors file", "a torch file", "a torch file of before version 1.6"]
+
+
+@pytest.mark.parametrize("length", [0x4B50, 0x8B1F, 0x80, 0x5A42, 0x3C, 0x7B, 0xD8FF])
+def test_a_safetensors_header_of_any_length_is_one(tmp_path: Path, length: int) -> None:
+    """The length comes first, and these are the first bytes of zip, gzip, pickle, bzip2, XML, JSON and JPEG."""
+    (tmp_path / "a").write_bytes(struct.pack("<Q", length) + b"{" + b" " * length)
+    assert describe_file(tmp_path / "a") == "a safetensors file"
 
 
 def test_folders_say_what_is_in_them(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from qaclims_ray.models.weight_fit import put_weights
 
 PACKAGE = Path(weight_files.__file__).parents[1]
 MANY = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -255,6 +256,14 @@ def test_reading_refuses_a_broken_bank(tmp_path, name, damage):
     if damage == "cut":
         path.write_bytes(content[:20])
     with pytest.raises(ArtifactError, match=r"cannot be read.*qaclims text"):
+        read_bank(uri)
+
+
+def test_reading_refuses_broken_numbers(tmp_path):
+    uri = written(tmp_path, example_bank())
+    path = tmp_path / "bank" / "features.safetensors"
+    save_file({"features": load_file(path)["features"] * torch.nan}, path)
+    with pytest.raises(ArtifactError, match=r"cannot be read .*NaN or infinite numbers in features.*qaclims text"):
         read_bank(uri)
 
 

@@ -234,6 +234,15 @@ def test_ovseg_checkpoints_load_into_the_quickgelu_form(tmp_path: Path) -> None:
     assert not plain.is_mask_adapted
 
 
+def test_the_clip_inside_a_whole_network_is_found_with_its_mask_tokens(tmp_path: Path) -> None:
+    weights = _state() | {"visual.mask_embedding": torch.randn(2, 4, 16)}
+    inside = {f"clip_adapter.clip_model.{key}": value for key, value in weights.items()}
+    torch.save({"model": inside | {"backbone.conv.weight": torch.zeros(1)}, "iteration": 7}, tmp_path / "ovseg.pth")
+    clip = load_clip(f"{ARCHITECTURE}-quickgelu", str(tmp_path / "ovseg.pth"), device="cpu", mask_adapted=True)
+    assert torch.equal(clip.mask_embedding, weights["visual.mask_embedding"])
+    assert torch.equal(clip.model.visual.proj, weights["visual.proj"])
+
+
 def test_quickgelu_weights_are_refused_by_the_plain_form(tmp_path: Path) -> None:
     path = _ovseg(tmp_path / "ovseg.pth")
     with pytest.raises(ModelError, match=f"Use {ARCHITECTURE}-quickgelu"):

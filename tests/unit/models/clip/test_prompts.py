@@ -297,6 +297,9 @@ def test_absent_foreign_and_broken_prompts_are_refused(tmp_path: Path, shipped: 
     save_file({"other": torch.zeros(1)}, folder / "prompts.safetensors")
     with pytest.raises(ArtifactError, match="broken"):
         load_prompts(str(folder))
+    save_file({"vectors": torch.full((2, 3, 64), torch.nan)}, folder / "prompts.safetensors")
+    with pytest.raises(ArtifactError, match=r"broken .*NaN or infinite numbers in vectors"):
+        load_prompts(str(folder))
     (folder / "prompts.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ArtifactError, match="broken"):
         load_prompts(str(folder))

@@ -20,6 +20,7 @@ from qaclims_ray.models.generators.weaktr_checkpoint import (
     main,
     read_weaktr_checkpoint,
 )
+from tests.unit.models.wild_files import assert_close, write_wild
 
 TINY = CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=32, fusion_reduction=4)
 DEIT = CamNetConfig(generator="weaktr", backbone="vit_tiny_patch16_224", image_size=64)
@@ -335,6 +336,18 @@ def test_official_files_hold_a_numpy_number_beside_the_weights(tmp_path: Path) -
     assert set(read_weaktr_checkpoint(path)) == set(official(20))
     network = convert_checkpoint(path, str(tmp_path / "out"), dataset="voc12", backbone=DEIT.backbone)
     assert network.num_classes == 20
+
+
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "model.", "teacher."])
+def test_checkpoints_of_other_trainings_convert(tmp_path: Path, prefix: str) -> None:
+    weights = official(20)
+    path = write_wild(tmp_path / "last.pth", weights, prefix=prefix)
+    network = convert_checkpoint(path, str(tmp_path / "out"), dataset="voc12", backbone=DEIT.backbone)
+    assert_close({"x": network.classifier.weight}, {"x": weights["head.weight"]})
+    assert load_file(tmp_path / "out/network.safetensors")["classifier.weight"].dtype == torch.float32
+    weights["blocks.3.norm1.bias"][1] = torch.nan
+    with pytest.raises(ModelError, match=r"NaN or infinite numbers in backbone\.blocks\.3\.norm1\.bias"):
+        convert_weights(weights, str(tmp_path / "bad"), dataset="voc12", backbone=DEIT.backbone)
 
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
