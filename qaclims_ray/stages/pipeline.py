@@ -33,6 +33,7 @@ from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
+from qaclims_ray.systems.checks import threshold_remarks
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -96,6 +97,8 @@ def run_pipeline(
     layout = RunLayout(out, trial)
     preflight(config, out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch)
+    for remark in threshold_remarks(config):
+        progress.console.print(f"remark: {remark}", highlight=False, soft_wrap=True, markup=False)
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)

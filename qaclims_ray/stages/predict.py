@@ -108,7 +108,7 @@ class PredictActor:
         )
         threshold = self.arguments.threshold
         if threshold is None:
-            threshold = self.classes.border(self.config.evaluation.fixed_threshold)
+            threshold = self.classes.border(self.config.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
             _save(image, mask, target, self.arguments.out)

@@ -27,7 +27,7 @@ def scores(miou: float, *, threshold: float = 0.15) -> SeedScores:
         iou={"bird": miou}, threshold_label_free=threshold, miou_label_free=miou + 0.01, threshold_best=threshold,
         miou_best=miou + 0.02, false_positive_rate_best=0.13, false_negative_rate_best=0.14,
         iou_best={"bird": miou + 0.02},
-        curve=SweepCurve(
+        num_images=20, curve=SweepCurve(
             thresholds=(threshold,), miou=(miou,), false_positive_rate=(0.31,), false_negative_rate=(0.22,)
         ),
     )  # fmt: skip

@@ -92,7 +92,7 @@ def test_a_bad_parameter_names_itself(values, message):
 
 def test_nothing_to_search_in_a_classifier():
     with pytest.raises(ConfigError, match="learns nothing from CLIP"):
-        default_space("baseline")
+        default_space(miniature(), "baseline")
 
 
 def test_a_preset_file_is_a_preset(tmp_path):
