@@ -44,18 +44,20 @@ class ScoredLabels:
         )
 
 
-def left_out_text(left_out: tuple[str, ...], in_no_mask: tuple[str, ...] = ()) -> str:
+def left_out_text(
+    left_out: tuple[str, ...], in_no_mask: tuple[str, ...] = (), *, whose: str = "the scored images"
+) -> str:
     """Return the remarks that stand under a table of means; empty where they are over the whole class list.
 
     Args:
         left_out: see `ScoredLabels`.
         in_no_mask: see `ScoredLabels`.
+        whose: images that do not hold what is left out.
     """
     lines = []
     if left_out:
         lines.append(
-            f"left out of every mean, because no mask and no image label of the scored images holds it: "
-            f"{', '.join(left_out)}"
+            f"left out of every mean, because no mask and no image label of {whose} holds it: {', '.join(left_out)}"
         )
     if in_no_mask:
         lines.append(f"labelled, but in no mask, so IoU 0 in every mean: {', '.join(in_no_mask)}")

@@ -27,7 +27,7 @@ from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import needs_of
-from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
+from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures, note_remarks, splits_of
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
@@ -60,6 +60,8 @@ class RunOutcome:
     """What its systems scored."""
     labels: dict[str, str] = field(default_factory=dict)
     """Short names of the systems, for tables."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """Which split each part is scored on (`ReportData.splits`)."""
     report_uri: str = ""
     """The HTML report, when it was written."""
     tracking: str = ""
@@ -123,6 +125,7 @@ def run_pipeline(
         layout=layout,
         results=found,
         labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
+        splits=splits_of(config),
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
     )
@@ -131,9 +134,9 @@ def run_pipeline(
 def _note(config: RunConfig, found: Results) -> dict[str, str]:
     """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
     changed = changed_settings(config, default) if (default := started_from(config)) is not None else {}
-    rows = {system_of(config, name).label: note_figures(found, name) for name in found.names(config)}
+    rows = {system_of(config, name).label: note_figures(found, name, splits_of(config)) for name in found.names(config)}
     listed = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return {"mlflow.note.content": run_note(rows, changed), "changed": listed[:_TAG_LENGTH] or "nothing"}
+    return {"mlflow.note.content": run_note(rows, changed, note_remarks(found, config)), "changed": listed[:_TAG_LENGTH] or "nothing"}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
-from qaclims_ray.stages.results import Results
+from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.needs import needs_clip, systems_with_cams, uses_given
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of
@@ -62,7 +62,7 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
         dataset={"name": config.data.dataset, "fingerprint": manifest.fingerprint(), **summarise(manifest)},
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
-        splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
+        splits=splits_of(config),
         contact_sheets={_sheet_title(manifest): _png(sheet)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

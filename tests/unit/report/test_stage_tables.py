@@ -114,7 +114,7 @@ def test_the_best_seed_is_marked_as_chosen_with_pixel_labels(page: str):
 def test_splits_and_initial_weights_stand_beside_the_figures(page: str):
     section = section_of(page, "From seeds to the final network")
     caption = section[section.index("<p>") :].split("</p>")[0]
-    assert "seeds on train, pseudo masks on train, final networks on val" in caption
+    assert "seeds on train (20 images), pseudo masks on train (20 images), final networks on val (20 images)" in caption
     assert "timm &lt;r50&gt;, but random for <b>full masks</b>" in caption
     assert "full masks learns from the true masks" in caption and "255" in caption
 
@@ -190,7 +190,9 @@ def test_colours_are_those_of_the_other_charts_wherever_the_bound_stands():
     lines = {line.get_gid(): line.get_color() for line in axes.lines if line.get_gid()}
     assert lines == {
         "system-0": expected["baseline CAM"],
+        "system-0-other-images": expected["baseline CAM"],
         "system-1": expected["QA-CLIMS"],
+        "system-1-other-images": expected["QA-CLIMS"],
         "bound": INK,
         "bound-crf": INK,
     }
