@@ -25,8 +25,8 @@ MEANING = (
     "The bootstrap says nothing about training variance: both networks stay as they were trained once. Another seed "
     "can move the difference by more than the interval is wide; `qaclims ablate` repeats over seeds.",
     "Thresholds stay those that were chosen on all images, also where pixel labels chose them.",
-    "Means are over the classes (and the background) that the true masks or the image labels of both runs' scored images "
-    "hold, the same for both and in every resample. A resample without a class counts it as 0 on both sides.",
+    "Means are over the classes (and the background) that true masks or image labels of both runs' scored images hold, "
+    "the same for both and in every resample. A resample without a class counts it as 0 on both sides.",
     "With many classes, about one in twenty intervals misses 0 where nothing differs: read those of single classes as "
     "a pattern, not as tests.",
 )

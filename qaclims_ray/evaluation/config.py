@@ -11,8 +11,8 @@ class EvaluationConfig:
     """Scoring of seeds (row E3)."""
 
     fixed_threshold: float | None = None
-    """Background score of the fixed-threshold figure, of the pictures, and of CAMs in `predict`; None takes the one that
-    cuts seeds into pseudo masks, `masks.seed_threshold`, so that the figure is about the masks that are used."""
+    """Background score of the fixed-threshold figure, of the pictures, and of CAMs in `predict`; None takes the one
+    that cuts seeds into pseudo masks, `masks.seed_threshold`, so that the figure is about the masks that are used."""
     sweep_min: float = 0.01
     """First threshold of the sweep."""
     sweep_max: float = 0.99

@@ -36,7 +36,7 @@ class ScoredLabels:
 
     @property
     def in_no_mask(self) -> tuple[str, ...]:
-        """Labels that images are labelled with though no true mask holds them: their IoU is 0, whatever is predicted."""
+        """Labels that images are labelled with though no true mask holds them: IoU 0, whatever is predicted."""
         return tuple(
             name
             for name, in_truth, in_labels in zip(self.names, self.in_truth, self.in_labels, strict=True)

@@ -109,7 +109,7 @@ class SeedScores:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Labels that no mean is over, at no threshold: neither truth nor image labels of the scored images hold them."""
+        """Labels that no mean is over, at no threshold: neither truth nor labels of the scored images hold them."""
         return tuple(name for name, iou in self.iou.items() if math.isnan(iou))
 
     @property

@@ -27,7 +27,15 @@ from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import needs_of
-from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures, note_remarks, splits_of
+from qaclims_ray.stages.results import (
+    Results,
+    log_masks,
+    log_scores,
+    log_segmentation,
+    note_figures,
+    note_remarks,
+    splits_of,
+)
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
@@ -136,7 +144,10 @@ def _note(config: RunConfig, found: Results) -> dict[str, str]:
     changed = changed_settings(config, default) if (default := started_from(config)) is not None else {}
     rows = {system_of(config, name).label: note_figures(found, name, splits_of(config)) for name in found.names(config)}
     listed = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return {"mlflow.note.content": run_note(rows, changed, note_remarks(found, config)), "changed": listed[:_TAG_LENGTH] or "nothing"}
+    return {
+        "mlflow.note.content": run_note(rows, changed, note_remarks(found, config)),
+        "changed": listed[:_TAG_LENGTH] or "nothing",
+    }
 
 
 @dataclass(frozen=True)

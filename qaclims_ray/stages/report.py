@@ -171,9 +171,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     chosen = {manifest.records[position].image_id for position in positions}
     names = systems_with_cams(stage.config)
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {
-        name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names
-    }
+    thresholds = {name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
     bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
     rows = []

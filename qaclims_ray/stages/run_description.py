@@ -51,14 +51,13 @@ def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 
-def run_note(
-    scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any], remarks: Sequence[str] = ()
-) -> str:
+def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
     """Return the description that the UI shows above a run, as Markdown: what it scored, what is special about it.
 
     Args:
         scores: system -> column -> figure, fractions. Columns are those of all systems together, in the order they
-            first appear, e.g. "pseudo mask mIoU, train", "segmentation mIoU, val"; a system without a figure (the fully supervised bound has no seeds) gets a dash.
+            first appear, e.g. "pseudo mask mIoU, train", "segmentation mIoU, val"; a system without a figure (the
+            fully supervised bound has no seeds) gets a dash.
         changed: settings that are not the preset's.
         remarks: lines about the figures.
     """

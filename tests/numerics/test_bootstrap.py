@@ -113,9 +113,7 @@ def test_pairing_makes_intervals_of_runs_that_err_alike_narrow():
     other = first.copy()
     other[..., 0] = np.minimum(other[..., 0] + 1, np.minimum(other[..., 1], other[..., 2]))
     found = paired_bootstrap(first, other, every_label(first), num_resamples=300, seed=0).miou
-    shuffled = paired_bootstrap(
-        first, np.roll(other, 7, axis=0), every_label(first), num_resamples=300, seed=0
-    ).miou
+    shuffled = paired_bootstrap(first, np.roll(other, 7, axis=0), every_label(first), num_resamples=300, seed=0).miou
     assert found is not None and shuffled is not None
     assert 0 < found.low and (found.high - found.low) < (shuffled.high - shuffled.low) / 3
 

@@ -118,7 +118,11 @@ def test_a_class_that_one_side_alone_holds_is_no_class_of_either_mean():
     found = stage_of(scored(0), dataclasses.replace(other, image_ids=tuple(f"o{i}" for i in range(30))))
     assert found.unpaired and found.left_out == ("boat <b>",)
     assert found.other == pytest.approx(sum(row.other or 0 for row in found.classes[:2]) / 2)
-    assert found.classes[2].first is None and found.classes[2].other == pytest.approx(2 / 3) and found.classes[2].difference is None
+    assert (
+        found.classes[2].first is None
+        and found.classes[2].other == pytest.approx(2 / 3)
+        and found.classes[2].difference is None
+    )
 
 
 def test_every_resample_is_over_the_same_classes():

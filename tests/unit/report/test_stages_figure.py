@@ -82,7 +82,9 @@ def test_the_legend_names_the_split_where_all_are_on_one():
 def test_no_line_joins_figures_on_different_images(count: int):
     stages = {**FULL, "segmentation_crf": 0.47, "segmentation_on_seeds": 0.51, "segmentation_crf_on_seeds": 0.55}
     systems = {f"system {i}": {name: value + 0.01 * i for name, value in stages.items()} for i in range(count)}
-    figure = stages_figure(systems, bound=("full", 0.78), splits={"seed": "train", "mask": "train", "segmentation": "val"})
+    figure = stages_figure(
+        systems, bound=("full", 0.78), splits={"seed": "train", "mask": "train", "segmentation": "val"}
+    )
     found = series(figure)
     assert found["system-0"] == [0.21, 0.40, 0.51, 0.55] and found["system-0-other-images"] == [0.44, 0.47]
     figure_pixels(figure, dpi=50)
@@ -97,7 +99,10 @@ def test_no_line_joins_figures_on_different_images(count: int):
     borders = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
     for position, border in enumerate(borders):
         assert spans[f"system-{position}"][1] < border < spans[f"system-{position}-other-images"][0]
-        assert position - 0.5 < spans[f"system-{position}"][0] and spans[f"system-{position}-other-images"][1] < position + 0.5
+        assert (
+            position - 0.5 < spans[f"system-{position}"][0]
+            and spans[f"system-{position}-other-images"][1] < position + 0.5
+        )
     assert len(borders) == count
 
 

@@ -99,7 +99,9 @@ def test_empty_masks_are_counted_and_named_with_the_reason() -> None:
 
 
 def test_one_empty_mask_reads_as_one_and_none_is_not_spoken_of() -> None:
-    assert summary_line(ROWS[:5], "CAMs", "out").startswith("5 masks by CAMs, 1 image shows none of the classes, 0 images")
+    assert summary_line(ROWS[:5], "CAMs", "out").startswith(
+        "5 masks by CAMs, 1 image shows none of the classes, 0 images"
+    )
     assert "none of the classes" not in summary_line(ROWS[:4], "CAMs", "out") and list(listed(ROWS[:4])) == []
 
 

@@ -30,9 +30,7 @@ META = ArtifactMeta(
 SPLITS = {"seed": "train", "mask": "train", "segmentation": "val"}
 
 
-def scores(
-    miou: float, *, threshold: float = 0.15, num_images: int = 20, is_absent: bool = False
-) -> SeedScores:
+def scores(miou: float, *, threshold: float = 0.15, num_images: int = 20, is_absent: bool = False) -> SeedScores:
     iou = {"bird": miou, **({"boat": math.nan} if is_absent else {})}
     return SeedScores(
         threshold_fixed=threshold, miou_fixed=miou, false_positive_rate=0.31, false_negative_rate=0.22,
