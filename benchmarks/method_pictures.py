@@ -84,7 +84,7 @@ def method_picture(
 
 
 def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
-    fixed = system_config(config, name).evaluation.fixed_threshold
+    fixed = system_config(config, name).fixed_threshold
     return manifest.classes.border(fixed)
 
 

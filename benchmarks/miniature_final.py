@@ -102,12 +102,12 @@ def _conditions(config: RunConfig, rows: dict[str, Any]) -> str:
 
 def _stages(config: RunConfig, rows: dict[str, Any], systems: list[str]) -> str:
     heads = {
-        "seed_best": "seed, best threshold (pixel labels)",
-        "mask": "pseudo mask",
-        "segmentation_on_seeds": "network, same images",
-        "segmentation_crf_on_seeds": "+ CRF, same images",
-        "segmentation": "network, val",
-        "segmentation_crf": "+ CRF, val",
+        "seed_best": f"seed, best threshold (pixel labels), {config.data.eval_split}",
+        "mask": f"pseudo mask, {config.data.eval_split}",
+        "segmentation_on_seeds": f"network, {config.data.eval_split}",
+        "segmentation_crf_on_seeds": f"+ CRF, {config.data.eval_split}",
+        "segmentation": f"network, {config.data.test_split}",
+        "segmentation_crf": f"+ CRF, {config.data.test_split}",
     }
     lines = ["### From seeds to final networks", "", f"| system | {' | '.join(heads.values())} |", "|---" * 7 + "|"]
     for system in systems:

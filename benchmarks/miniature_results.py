@@ -237,7 +237,7 @@ def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
 
 def _score(config: RunConfig, manifest: Manifest, network: str) -> dict[str, Any]:
     net = load_mask_generator(network, torch.device("cpu")).eval()
-    thresholds = sweep_thresholds(config.evaluation, manifest.classes)
+    thresholds = sweep_thresholds(config.scoring, manifest.classes)
     sweep = ThresholdSweep(thresholds, len(manifest.class_names))
     sums = CooccurrenceSums(thresholds, range(len(manifest.class_names)))
     for start in range(0, len(manifest.records), 64):
@@ -254,9 +254,9 @@ def _score(config: RunConfig, manifest: Manifest, network: str) -> dict[str, Any
         for record, cam in zip(records, cams, strict=True):
             assert record.mask_uri and record.context_uri
             mask = load_mask(record.mask_uri)
-            sweep.update(cam, mask)
+            sweep.update(cam, mask, record.labels)
             sums.update(cam, mask, load_mask(record.context_uri))
-    scores = seed_scores(sweep, config.evaluation.fixed_threshold, manifest.classes)
+    scores = seed_scores(sweep, config.fixed_threshold, manifest.classes)
     places = cooccurrence_scores(sums, scores.threshold_best, manifest.class_names)
     row = {k: v for k, v in dataclasses.asdict(scores).items() if k != "curve"}
     row["miou_by_threshold"] = dict(zip(scores.curve.thresholds[::5], scores.curve.miou[::5], strict=True))

@@ -123,7 +123,7 @@ def show(work: Path, found: dict[str, float], scores: list[dict[str, dict[str, f
     if (work / "search/killed").is_file():
         print((work / "search/killed").read_text().strip())
     start = with_overrides(preset("miniature"), {})
-    print(f"\nfound: {found}\nbad start: {BAD}\nhand-set thresholds: {start.evaluation.fixed_threshold}\n")
+    print(f"\nfound: {found}\nbad start: {BAD}\nhand-set thresholds: {start.fixed_threshold}\n")
     print("| settings | fixed threshold | by seed | best threshold (pixel labels) |\n|---|---|---|---|")
     for name in ROWS:
         fixed, best = ([score[name][kind] for score in scores] for kind in ("fixed", "best"))

@@ -136,10 +136,29 @@ class RunConfig(MethodSettings):
         names = [variant.name for variant in self.variants]
         require(len(set(names)) == len(names), "variants holds one name twice")
 
+    @property
+    def fixed_threshold(self) -> float:
+        """Background score at which seeds are scored, shown and predicted: the one that cuts them into pseudo masks.
+
+        Settings may pin another (`evaluation.fixed_threshold`); then the run says that the two differ.
+        """
+        pinned = self.evaluation.fixed_threshold
+        return self.masks.seed_threshold if pinned is None else pinned
+
+    @property
+    def scoring(self) -> EvaluationConfig:
+        """Settings of scoring with the fixed threshold as it counts: what artefacts hold, and stages work by."""
+        return dataclasses.replace(self.evaluation, fixed_threshold=self.fixed_threshold)
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config dataclass as plain JSON types."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def in_effect(config: RunConfig) -> dict[str, Any]:
+    """Return every setting by dotted name as it counts, one that follows another with that one's value."""
+    return dotted(to_dict(dataclasses.replace(config, evaluation=config.scoring)))
 
 
 def flat(config: RunConfig) -> dict[str, Any]:

@@ -15,7 +15,8 @@ def scored(seed: int, *, num_images: int = 30) -> ScoredImages:
     counts = np.zeros((num_images, 3, 3), dtype=np.int64)
     counts[:, 1] = np.stack([found, found, np.full(num_images, 100)], -1)
     counts[:, 0] = np.stack([np.full(num_images, 900), 1000 - found, np.full(num_images, 900)], -1)
-    return ScoredImages(0.3, LABELS, tuple(f"image_{i:02d}" for i in range(num_images)), counts)
+    labelled = np.tile([False, True, False], (num_images, 1))
+    return ScoredImages(0.3, LABELS, tuple(f"image_{i:02d}" for i in range(num_images)), counts, labelled)
 
 
 def stage_of(first: ScoredImages, other: ScoredImages, stage: str = "seed_fixed") -> StageDifference:

@@ -60,7 +60,7 @@ def _space(arguments: TuneArguments) -> tuple[Parameter, ...]:
         raise ConfigError("--vary picks from the default space and --space-file brings another: give one of them")
     if arguments.space_file:
         return read_space(arguments.space_file)
-    space = arguments.tune.space or default_space(arguments.tune.system)
+    space = arguments.tune.space or default_space(arguments.config, arguments.tune.system)
     if unknown := set(arguments.vary) - {parameter.name for parameter in space}:
         raise ConfigError(
             f"--vary {', '.join(sorted(unknown))} is not in the space of {arguments.tune.system}; it has "

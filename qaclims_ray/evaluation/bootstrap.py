@@ -2,13 +2,16 @@
 
 A resample draws as many images as there are, with replacement, the same ones for both runs, adds up their counts and
 computes the figures anew, as scoring does. Nothing is averaged over images, because mIoU is no mean over images.
+Means are over the same labels in every resample. A resample may hold no pixel of one of them: it counts as 0 on both
+sides there, so it adds nothing to the difference, and the mean stays one over as many labels. The label's own interval
+is over the resamples whose truth holds it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 LEVEL = 0.95
 """Share of the resamples inside an interval."""
@@ -33,7 +36,7 @@ class BootstrapDifference:
     miou: Interval | None
     """Of the mean IoU."""
     labels: tuple[Interval | None, ...]
-    """Of each label's IoU."""
+    """Of each label's IoU, over the resamples whose truth holds it."""
 
 
 def iou_of(counts: Int64[np.ndarray, "*_ 3"] | Float64[np.ndarray, "*_ 3"]) -> Float64[np.ndarray, "*_"]:
@@ -42,16 +45,21 @@ def iou_of(counts: Int64[np.ndarray, "*_ 3"] | Float64[np.ndarray, "*_ 3"]) -> F
     return np.divide(counts[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
-def mean_of(iou: Float64[np.ndarray, "*_ label"]) -> Float64[np.ndarray, "*_"]:
-    """Return the mean over labels, without those that have no IoU; NaN where none has."""
-    is_there = np.isfinite(iou)
-    count = is_there.sum(-1)
-    return np.divide(np.where(is_there, iou, 0.0).sum(-1), count, out=np.full(count.shape, np.nan), where=count > 0)
+def mean_of(iou: Float64[np.ndarray, "*_ label"], averaged: Bool[np.ndarray, " label"]) -> Float64[np.ndarray, "*_"]:
+    """Return the mean over labels; NaN where it is over none.
+
+    Args:
+        iou: of each label; one that has none (NaN) counts as 0.
+        averaged: which labels the mean is over.
+    """
+    total = np.asarray(np.where(averaged & np.isfinite(iou), iou, 0.0).sum(-1))
+    return np.divide(total, averaged.sum(), out=np.full_like(total, np.nan), where=averaged.any())
 
 
 def paired_bootstrap(
     first: Int64[np.ndarray, "image label 3"],
     other: Int64[np.ndarray, "image label 3"],
+    averaged: Bool[np.ndarray, " label"],
     *,
     num_resamples: int,
     seed: int,
@@ -60,7 +68,8 @@ def paired_bootstrap(
 
     Args:
         first: counts of one run (see `ScoredImages`).
-        other: counts of another on the same images in the same order.
+        other: counts of another on the same images in the same order, with the same truth.
+        averaged: which labels means are over, in every resample.
         num_resamples: how often images are drawn.
         seed: of the draws; equal seeds draw equal images for any two runs on as many images.
     """
@@ -68,9 +77,11 @@ def paired_bootstrap(
     flat = [counts.reshape(len(counts), -1).astype(np.float64) for counts in (first, other)]
     means, labels = [], []
     for weights in _draws(len(first), num_resamples, np.random.default_rng(seed)):
-        one, two = (iou_of((weights @ counts).reshape(len(weights), *first.shape[1:])) for counts in flat)
-        means.append(mean_of(two) - mean_of(one))
-        labels.append(two - one)
+        sums = [(weights @ counts).reshape(len(weights), *first.shape[1:]) for counts in flat]
+        one, two = (iou_of(counts) for counts in sums)
+        means.append(mean_of(two, averaged) - mean_of(one, averaged))
+        # Where the truth has no pixel of a label, whether it has an IoU would hang on what is predicted.
+        labels.append(np.where((sums[0][..., 2] > 0) & (sums[1][..., 2] > 0), two - one, np.nan))
     return BootstrapDifference(
         miou=_interval(np.concatenate(means)),
         labels=tuple(_interval(values) for values in np.concatenate(labels).T),

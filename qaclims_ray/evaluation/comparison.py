@@ -16,6 +16,7 @@ from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.bootstrap import BootstrapDifference, Interval, iou_of, mean_of, paired_bootstrap
 from qaclims_ray.evaluation.image_counts import ScoredImages
 from qaclims_ray.evaluation.scored_figures import FIGURES
+from qaclims_ray.evaluation.scored_labels import ScoredLabels
 
 MEANING = (
     "Intervals are 95 % percentile intervals of a paired bootstrap over images: as many images as there are, drawn "
@@ -24,6 +25,8 @@ MEANING = (
     "The bootstrap says nothing about training variance: both networks stay as they were trained once. Another seed "
     "can move the difference by more than the interval is wide; `qaclims ablate` repeats over seeds.",
     "Thresholds stay those that were chosen on all images, also where pixel labels chose them.",
+    "Means are over the classes (and the background) that true masks or image labels of both runs' scored images hold, "
+    "the same for both and in every resample. A resample without a class counts it as 0 on both sides.",
     "With many classes, about one in twenty intervals misses 0 where nothing differs: read those of single classes as "
     "a pattern, not as tests.",
 )
@@ -65,13 +68,13 @@ class ClassDifference:
     num_images: int
     """Images that show it, on the first side."""
     first: float | None
-    """IoU on the first side; None where the class does not occur."""
+    """IoU on the first side; None where neither masks nor labels of its images hold the class."""
     other: float | None
     """IoU on the other."""
     difference: float | None
     """Other minus first."""
     interval: Interval | None
-    """Of the difference, over the resamples in which both sides have an IoU; None where they are no pairs."""
+    """Of the difference, over the resamples whose truth holds the class; None without any, or without pairs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class StageDifference:
     num_images: tuple[int, int]
     """Scored images of both."""
     first: float
-    """Mean IoU over the classes, and the background where there is one."""
+    """Mean IoU over the classes, and the background where there is one, but for those left out."""
     other: float
     """Of the other."""
     difference: float
@@ -104,6 +107,10 @@ class StageDifference:
     """Why they are no pairs; empty where they are."""
     classes: tuple[ClassDifference, ...]
     """The background, where there is one, and the classes."""
+    left_out: tuple[str, ...] = ()
+    """Labels that no mean is over, because masks and labels of one side's images do not hold them."""
+    in_no_mask: tuple[str, ...] = ()
+    """Labels of the means that no mask of the first side holds: they count as 0."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +197,13 @@ def compare_stage(
             f"{', '.join(beyond) or 'none'}); only runs over the same class list can be compared"
         )
     unpaired = why_unpaired(first, other)
-    drawn = None if unpaired else paired_bootstrap(first.counts, other.counts, num_resamples=num_resamples, seed=seed)
-    one, two = (iou_of(side.counts.sum(0)) for side in (first, other))
-    means = float(mean_of(one)), float(mean_of(two))
+    held = first.scored_labels(), other.scored_labels()
+    averaged = held[0].averaged & held[1].averaged
+    drawn = None
+    if not unpaired:
+        drawn = paired_bootstrap(first.counts, other.counts, averaged, num_resamples=num_resamples, seed=seed)
+    one, two = (_iou(side, own) for side, own in zip((first, other), held, strict=True))
+    means = float(mean_of(one, averaged)), float(mean_of(two, averaged))
     return StageDifference(
         group=group,
         stage=stage,
@@ -207,7 +218,14 @@ def compare_stage(
         interval=drawn.miou if drawn else None,
         unpaired=unpaired,
         classes=_classes(first, one, two, drawn),
+        left_out=tuple(name for name, counts in zip(first.labels, averaged, strict=True) if not counts),
+        in_no_mask=tuple(name for name in held[0].in_no_mask if averaged[first.labels.index(name)]),
     )
+
+
+def _iou(side: ScoredImages, held: ScoredLabels) -> Float64[np.ndarray, " label"]:
+    """Return a side's IoU of each label as its own scores have it: NaN for those that its means leave out."""
+    return np.where(held.averaged, np.nan_to_num(iou_of(side.counts.sum(0)), nan=0.0), np.nan)
 
 
 def _classes(

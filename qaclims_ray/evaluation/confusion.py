@@ -1,11 +1,12 @@
 """The confusion matrix and the figures read from it (method part 4).
 
 Sums of pixels merge over images, shards and machines; averages do not, so figures are computed once, from the sum.
-Functions take counts with any leading axes, so a whole sweep of thresholds is one call.
+Functions take counts with any leading axes, so a whole sweep of thresholds is one call. Which labels a mean is over is
+given, not read off the counts: it must not depend on what is predicted (`scored_labels.py`).
 """
 
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value
@@ -84,9 +85,17 @@ def iou_per_label(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float
     return true_positive / (true_positive + false_positive + false_negative)
 
 
-def mean_iou(iou: Float64[Tensor, "*threshold label"]) -> Float64[Tensor, "*threshold"]:
-    """Mean over labels; those without an IoU (NaN) are left out."""
-    return iou.nanmean(-1)
+def mean_iou(
+    iou: Float64[Tensor, "*threshold label"], averaged: Bool[Tensor, " label"]
+) -> Float64[Tensor, "*threshold"]:
+    """Mean over the same labels at every threshold; one of them without an IoU (NaN) counts as 0.
+
+    Args:
+        iou: of each label.
+        averaged: which labels the mean is over (`scored_labels.ScoredLabels`).
+    """
+    # A sum with zeros in place of what is left out: bit for bit what a mean without NaN gives.
+    return torch.where(averaged, iou.nan_to_num(nan=0.0), 0.0).sum(-1) / averaged.sum()
 
 
 def dice_of(iou: float) -> float:
@@ -97,16 +106,38 @@ def dice_of(iou: float) -> float:
     return 2 * iou / (1 + iou)
 
 
-def false_positive_rate(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float64[Tensor, "*threshold"]:
+def false_positive_rate(
+    counts: Int64[Tensor, "*threshold truth prediction"], averaged: Bool[Tensor, " label"]
+) -> Float64[Tensor, "*threshold"]:
     """Over-activation: mean over the foreground classes of FP / (TP + FP + FN), in [0, 1].
 
     IRN's definition: IoU, over- and under-activation of a class add up to 1, so they say where the IoU is lost.
+
+    Args:
+        counts: pixels.
+        averaged: which label values means are over, the background's first, which is not read.
     """
     true_positive, false_positive, false_negative = _parts(counts)
-    return (false_positive / (true_positive + false_positive + false_negative))[..., 1:].nanmean(-1)
+    return _class_mean(false_positive / (true_positive + false_positive + false_negative), averaged, missing=0.0)
 
 
-def false_negative_rate(counts: Int64[Tensor, "*threshold truth prediction"]) -> Float64[Tensor, "*threshold"]:
-    """Under-activation: mean over the foreground classes of FN / (TP + FP + FN), in [0, 1] (IRN's definition)."""
+def false_negative_rate(
+    counts: Int64[Tensor, "*threshold truth prediction"], averaged: Bool[Tensor, " label"]
+) -> Float64[Tensor, "*threshold"]:
+    """Under-activation: mean over the foreground classes of FN / (TP + FP + FN), in [0, 1] (IRN's definition).
+
+    A class that images are labelled with, but neither truth nor prediction holds, is missed: 1, as its IoU is 0.
+
+    Args:
+        counts: pixels.
+        averaged: as for `false_positive_rate`.
+    """
     true_positive, false_positive, false_negative = _parts(counts)
-    return (false_negative / (true_positive + false_positive + false_negative))[..., 1:].nanmean(-1)
+    return _class_mean(false_negative / (true_positive + false_positive + false_negative), averaged, missing=1.0)
+
+
+def _class_mean(
+    rate: Float64[Tensor, "*threshold label"], averaged: Bool[Tensor, " label"], *, missing: float
+) -> Float64[Tensor, "*threshold"]:
+    """Mean over the averaged foreground classes, `missing` in place of NaN."""
+    return mean_iou(rate[..., 1:].nan_to_num(nan=missing), averaged[1:])

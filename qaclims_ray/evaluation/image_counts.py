@@ -2,7 +2,7 @@
 
 Scores are read off sums over images; comparing two runs by resampling images needs the summands. IoU needs three
 numbers of each label: pixels that are both predicted and true, predicted, and true. Only labels that an image shows or
-that are predicted there have a row.
+is labelled with, or that are predicted there, have a row.
 """
 
 import json
@@ -14,19 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, label_value
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.evaluation.scored_labels import ScoredLabels
 
 IMAGE_COUNTS_FILE = "image_counts.parquet"
-FORMAT = 1
-"""Goes into the fingerprint of every artefact that holds the table: those made before it are made again."""
+FORM = {"image_counts": 2, "means_over": "labels held by truth or images"}
+"""Goes into the settings of every artefact that holds scores and the table: those made before it are made again, and
+the console says that this is why."""
 
-LabelCounts = tuple[int, int, int, int]
-"""Label value, pixels both predicted and true, pixels predicted, pixels true."""
+LabelCounts = tuple[int, int, int, int, int]
+"""Label value, pixels both predicted and true, pixels predicted, pixels true, whether the image is labelled with it."""
 
 _SCHEMA = pa.schema(
     [
@@ -38,13 +40,14 @@ _SCHEMA = pa.schema(
         pa.field("intersection", pa.int64(), nullable=False),
         pa.field("predicted", pa.int64(), nullable=False),
         pa.field("truth", pa.int64(), nullable=False),
+        pa.field("labelled", pa.bool_(), nullable=False),
     ]
 )
 
 
 @dataclass(frozen=True)
 class ImageSweep:
-    """One image's counts at every threshold, for the labels that it shows or that are predicted at any of them."""
+    """One image's counts at every threshold, for its labels, what it shows, and what is predicted at any of them."""
 
     image_id: str
     """The manifest's image identifier."""
@@ -56,20 +59,28 @@ class ImageSweep:
     """Predicted pixels, int32 (label, threshold)."""
     intersection: np.ndarray
     """Pixels both predicted and true, int32 (label, threshold)."""
+    labelled: tuple[int, ...]
+    """1 for each label that the image is labelled with, else 0."""
 
     def at(self, index: int) -> list[LabelCounts]:
-        """Return the counts at one threshold, of the labels that are true or predicted there."""
-        columns = self.intersection[:, index].tolist(), self.predicted[:, index].tolist(), self.truth
-        return [row for row in zip(self.label_values, *columns, strict=True) if row[2] or row[3]]
+        """Return the counts at one threshold, of the image's labels and what is true or predicted there."""
+        columns = self.intersection[:, index].tolist(), self.predicted[:, index].tolist(), self.truth, self.labelled
+        return [row for row in zip(self.label_values, *columns, strict=True) if any(row[2:])]
 
 
-def image_sweep(image_id: str, histogram: Int64[Tensor, "truth map bin"], class_ids: tuple[int, ...]) -> ImageSweep:
+def image_sweep(
+    image_id: str,
+    histogram: Int64[Tensor, "truth map bin"],
+    class_ids: tuple[int, ...],
+    labels: Sequence[int] | None = None,
+) -> ImageSweep:
     """Read one image's counts off its histogram (`ThresholdSweep.update`).
 
     Args:
         image_id: the manifest's image identifier.
         histogram: pixels by true label value, position of the foremost map, and score bin.
         class_ids: class of each map; without any the histogram has one map, which is background throughout.
+        labels: classes that the image is labelled with; None takes those that have a map.
     """
     above = histogram.flip(2).cumsum(2).flip(2)[:, :, 1:]  # (truth, map, threshold): score > threshold
     num_labels, num_thresholds = len(histogram), above.shape[2]
@@ -81,13 +92,16 @@ def image_sweep(image_id: str, histogram: Int64[Tensor, "truth map bin"], class_
     for position, class_id in enumerate(class_ids):
         value = label_value(class_id)
         predicted[value], both[value] = above[:, position].sum(0), above[value, position]
-    is_there = (truth > 0) | (predicted > 0).any(1)
+    labelled = torch.zeros(num_labels, dtype=torch.int64)
+    labelled[[label_value(class_id) for class_id in (class_ids if labels is None else labels)]] = 1
+    is_there = (truth > 0) | (predicted > 0).any(1) | (labelled > 0)
     return ImageSweep(
         image_id=image_id,
         label_values=tuple(is_there.nonzero().flatten().tolist()),
         truth=tuple(truth[is_there].tolist()),
         predicted=predicted[is_there].int().numpy(),
         intersection=both[is_there].int().numpy(),
+        labelled=tuple(labelled[is_there].tolist()),
     )
 
 
@@ -113,8 +127,9 @@ def write_image_counts(uri: str, figures: Iterable[CountedFigure], class_names: 
     columns: dict[str, list[object]] = {name: [] for name in _SCHEMA.names}
     for figure in figures:
         for image_id, labels in sorted(figure.images, key=lambda image: image[0]):
-            for value, intersection, predicted, truth in labels:
-                row = (image_id, figure.name, figure.threshold, value, names[value], intersection, predicted, truth)
+            for value, intersection, predicted, truth, labelled in labels:
+                counts = (intersection, predicted, truth, bool(labelled))
+                row = (image_id, figure.name, figure.threshold, value, names[value], *counts)
                 for column, cell in zip(columns.values(), row, strict=True):
                     column.append(cell)
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"class_names": json.dumps(list(class_names))})
@@ -134,10 +149,17 @@ class ScoredImages:
     """Rising."""
     counts: Int64[np.ndarray, "image label 3"]
     """Pixels both predicted and true, predicted, true."""
+    labelled: Bool[np.ndarray, "image label"]
+    """Whether an image is labelled with a class; never with the background."""
 
     def without_background(self) -> "ScoredImages":
         """Return the counts of the classes alone, where the data set has no background."""
-        return replace(self, labels=self.labels[1:], counts=self.counts[:, 1:])
+        return replace(self, labels=self.labels[1:], counts=self.counts[:, 1:], labelled=self.labelled[:, 1:])
+
+    def scored_labels(self) -> ScoredLabels:
+        """Return what the images hold of each label: it decides which ones means are over, as in a sweep."""
+        in_truth, in_labels = (self.counts[..., 2] > 0).sum(0) > 0, self.labelled.sum(0) > 0
+        return ScoredLabels(self.labels, tuple(in_truth.tolist()), tuple(in_labels.tolist()))
 
 
 def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
@@ -148,7 +170,7 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
         remedy: what makes the table, for messages.
 
     Raises:
-        ArtifactError: when it is absent (made by an earlier version) or broken.
+        ArtifactError: when it is absent or without labels (made by an earlier version), or broken.
     """
     path = storage.join(uri, IMAGE_COUNTS_FILE)
     if not storage.exists(path):
@@ -159,6 +181,11 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
         labels = ("background", *json.loads((table.schema.metadata or {})[b"class_names"]))
+        if "labelled" not in table.schema.names:
+            raise ArtifactError(
+                f"{path} was made by an earlier version, which did not keep what images are labelled with; means are "
+                f"now over the labels that truth or images hold. Make it again: {remedy}"
+            )
         table = table.select(_SCHEMA.names).cast(_SCHEMA)
         names = table["figure"].unique().to_pylist()
         return {name: _scored(table.filter(pc.equal(table["figure"], name)), labels) for name in names}  # pyright: ignore[reportAttributeAccessIssue]
@@ -172,4 +199,6 @@ def _scored(rows: pa.Table, labels: tuple[str, ...]) -> ScoredImages:
     counts = np.zeros((len(image_ids), len(labels), 3), dtype=np.int64)
     for column, name in enumerate(("intersection", "predicted", "truth")):
         counts[positions, values, column] = rows[name].to_numpy()
-    return ScoredImages(rows["threshold"][0].as_py(), labels, tuple(image_ids.tolist()), counts)
+    labelled = np.zeros(counts.shape[:2], dtype=bool)
+    labelled[positions, values] = rows["labelled"].to_numpy(zero_copy_only=False)
+    return ScoredImages(rows["threshold"][0].as_py(), labels, tuple(image_ids.tolist()), counts, labelled)

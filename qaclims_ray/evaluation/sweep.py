@@ -3,10 +3,13 @@
 A pixel's foremost class and that class's score decide its label at every threshold: background while the threshold
 is at least the score, the class below. So one histogram over (true label, foremost class, score bin) holds the
 confusion matrices of the whole sweep, and cumulative sums read them off. No map is visited twice, none is kept.
+Beside it images are counted by label: what they are labelled with and what the truth holds says over which labels the
+means are (`scored_labels.py`), for all thresholds the same.
 Without a background the sweep has one threshold, `NO_BACKGROUND`, and figures are over the classes alone.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
+from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes, label_value
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.confusion import (
@@ -26,6 +29,7 @@ from qaclims_ray.evaluation.confusion import (
     iou_per_label,
     mean_iou,
 )
+from qaclims_ray.evaluation.scored_labels import ScoredLabels
 from qaclims_ray.evaluation.threshold import otsu_index
 
 
@@ -56,7 +60,7 @@ class SweepCurve:
     thresholds: tuple[float, ...]
     """Background scores, rising."""
     miou: tuple[float, ...]
-    """Mean IoU over background and classes, fractions."""
+    """Mean IoU over background and classes, fractions; over the same labels at every threshold."""
     false_positive_rate: tuple[float, ...]
     """Over-activation."""
     false_negative_rate: tuple[float, ...]
@@ -76,7 +80,7 @@ class SeedScores:
     false_negative_rate: float
     """Under-activation at the fixed threshold: mean over classes of FN / (TP + FP + FN)."""
     iou: dict[str, float]
-    """IoU of the background and each class at the fixed threshold; NaN where a class never occurs."""
+    """IoU of the background and each class at the fixed threshold; NaN for those that are left out of means."""
     threshold_label_free: float
     """Background score chosen from the scores alone (Otsu), without pixel labels."""
     miou_label_free: float
@@ -93,11 +97,20 @@ class SeedScores:
     """(*) IoU of the background and each class at the best threshold."""
     curve: SweepCurve
     """The whole sweep."""
+    num_images: int
+    """Scored images."""
+    in_no_mask: tuple[str, ...] = ()
+    """Labels that images are labelled with though no mask holds them: they count as 0."""
 
     @property
     def has_background(self) -> bool:
         """Whether the background was a label."""
         return self.threshold_fixed != NO_BACKGROUND
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Labels that no mean is over, at no threshold: neither truth nor labels of the scored images hold them."""
+        return tuple(name for name, iou in self.iou.items() if math.isnan(iou))
 
     @property
     def dice(self) -> dict[str, float]:
@@ -111,22 +124,31 @@ class SeedScores:
 
     @property
     def mdice_fixed(self) -> float:
-        """Mean of `dice`, a fraction; labels that never occur (NaN) are left out."""
-        return float(np.nanmean([*self.dice.values()]))
+        """Mean of `dice` over the labels that `miou_fixed` is over, a fraction."""
+        return self._mean(self.dice)
 
     @property
     def mdice_best(self) -> float:
         """(*) Mean of `dice_best`."""
-        return float(np.nanmean([*self.dice_best.values()]))
+        return self._mean(self.dice_best)
+
+    def _mean(self, figures: Mapping[str, float]) -> float:
+        return float(np.mean([value for name, value in figures.items() if name not in self.left_out]))
 
 
 def sweep_thresholds(config: EvaluationConfig, classes: Classes) -> tuple[float, ...]:
-    """Return the thresholds of the sweep, rising, with the fixed one among them; `NO_BACKGROUND` alone without one."""
+    """Return the thresholds of the sweep, rising, the fixed one among them where it is set.
+
+    Args:
+        config: of a run's `scoring`, where the fixed threshold is set.
+        classes: without a background `NO_BACKGROUND` is the only threshold.
+    """
     if not classes.has_background:
         return (NO_BACKGROUND,)
     num_steps = round((config.sweep_max - config.sweep_min) / config.sweep_step)
     steps = [round(config.sweep_min + step * config.sweep_step, 6) for step in range(num_steps + 1)]
-    return tuple(sorted({*(t for t in steps if t <= config.sweep_max), round(config.fixed_threshold, 6)}))
+    fixed = [] if config.fixed_threshold is None else [round(config.fixed_threshold, 6)]
+    return tuple(sorted({*(t for t in steps if t <= config.sweep_max), *fixed}))
 
 
 def foremost_class(
@@ -154,11 +176,19 @@ class ThresholdSweep:
         """Scored pixels by true label value, foremost class and score bin."""
         self.score_counts = torch.zeros(num_bins, dtype=torch.int64)
         """All pixels of images with a present class, by score bin: known without any mask."""
+        self.images = torch.zeros(1 + num_classes, dtype=torch.int64)
+        """Scored images: all of them, then those labelled with each class."""
 
     def update(
-        self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None
+        self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None, labels: Sequence[int] | None = None
     ) -> Int64[Tensor, "truth map bin"] | None:
         """Add one image; without a mask (None) it only adds to the label-free score histogram.
+
+        Args:
+            cam: its maps.
+            label_map: true label values, 255 where nothing is scored.
+            labels: classes that the image is labelled with; None takes those that have a map, as seeds have one for
+                each label. Final networks have maps of all classes: without its labels every class would count.
 
         Returns:
             The image's own counts, by true label value, position of the foremost map (one position for an image
@@ -184,6 +214,8 @@ class ThresholdSweep:
         cells = (label_map[is_scored].long() * side + foremost[is_scored]) * num_bins + bins[is_scored]
         counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins).view(-1, side, num_bins)
         self.counts.index_add_(1, torch.tensor(cam.class_ids or (0,)), counts)
+        labelled = cam.class_ids if labels is None else labels
+        self.images[[0, *sorted({label_value(class_id) for class_id in labelled})]] += 1
         return counts
 
     def merge(self, other: "ThresholdSweep") -> "ThresholdSweep":
@@ -196,11 +228,12 @@ class ThresholdSweep:
             raise ArtifactError("cannot merge sweeps over different thresholds or classes; score all shards again")
         self.counts += other.counts
         self.score_counts += other.score_counts
+        self.images += other.images
         return self
 
     def to_array(self) -> Int64[np.ndarray, " count"]:
         """Return all counts as one flat array, to send or to store."""
-        return torch.cat([self.counts.flatten(), self.score_counts]).numpy()
+        return torch.cat([self.counts.flatten(), self.score_counts, self.images]).numpy()
 
     @classmethod
     def from_array(
@@ -212,14 +245,14 @@ class ThresholdSweep:
             ArtifactError: when the array does not fit the thresholds and classes.
         """
         sweep = cls(thresholds, num_classes)
-        expected = sweep.counts.numel() + sweep.score_counts.numel()
+        sizes = [sweep.counts.numel(), sweep.score_counts.numel(), sweep.images.numel()]
+        expected = sum(sizes)
         if array.size != expected:
             raise ArtifactError(
                 f"a stored sweep holds {array.size} counts, expected {expected}; score all shards again"
             )
-        values = torch.from_numpy(array.copy())
-        sweep.counts = values[: sweep.counts.numel()].view_as(sweep.counts)
-        sweep.score_counts = values[sweep.counts.numel() :]
+        counts, sweep.score_counts, sweep.images = torch.from_numpy(array.copy()).split(sizes)
+        sweep.counts = counts.view_as(sweep.counts)
         return sweep
 
     def confusion(self) -> Int64[Tensor, "threshold truth prediction"]:
@@ -228,11 +261,23 @@ class ThresholdSweep:
         background = self.counts.sum((1, 2))[:, None] - above.sum(1)  # (truth, threshold)
         return torch.cat([background[:, None], above], 1).permute(2, 0, 1)
 
+    def labels(self, classes: Classes) -> ScoredLabels:
+        """Return what the scored images hold of each label: it decides which ones means are over.
+
+        Args:
+            classes: those of the sweep.
+        """
+        in_truth = (self.counts.sum((1, 2)) > 0).tolist()
+        in_labels = [False, *(self.images[1:] > 0).tolist()]
+        first = len(in_truth) - classes.num_labels
+        return ScoredLabels(classes.label_names, tuple(in_truth[first:]), tuple(in_labels[first:]))
+
 
 def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes) -> SeedScores:
     """Read all figures off a finished sweep.
 
     Without a background nothing is truly it: a pixel that shows no class is a miss of its class, and no further label.
+    Means are over the labels that truth or image labels hold, at every threshold the same (`ThresholdSweep.labels`).
 
     Args:
         sweep: merged over all images.
@@ -251,10 +296,13 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
     fixed = int(np.abs(np.array(sweep.thresholds) - border).argmin())
     if abs(sweep.thresholds[fixed] - border) > 1e-6:
         raise ConfigError(f"the fixed threshold {border} is not among the thresholds of the sweep")
-    confusion = sweep.confusion()
-    over, under = false_positive_rate(confusion), false_negative_rate(confusion)
-    iou, names = iou_per_label(confusion)[:, -classes.num_labels :], classes.label_names
-    miou = mean_iou(iou)
+    confusion, labels = sweep.confusion(), sweep.labels(classes)
+    names, averaged = classes.label_names, torch.from_numpy(labels.averaged)
+    # Rows and columns of the matrices are label values: where there is no background, its place is never averaged.
+    values = torch.cat([torch.zeros(len(sweep.images) - len(averaged), dtype=torch.bool), averaged])
+    over, under = false_positive_rate(confusion, values), false_negative_rate(confusion, values)
+    own = iou_per_label(confusion)[:, -classes.num_labels :]
+    miou, iou = mean_iou(own, averaged), torch.where(averaged, own.nan_to_num(nan=0.0), math.nan)
     best = int(miou.argmax())
     label_free = otsu_index(sweep.score_counts, sweep.thresholds) if classes.has_background else 0
     return SeedScores(
@@ -276,6 +324,8 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
             false_positive_rate=tuple(over.tolist()),
             false_negative_rate=tuple(under.tolist()),
         ),
+        num_images=int(sweep.images[0]),
+        in_no_mask=labels.in_no_mask,
     )
 
 

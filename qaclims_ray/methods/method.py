@@ -53,7 +53,7 @@ class Recipe:
     cams: CamConfig
     """CAM inference, which one way of choosing the epoch computes."""
     evaluation: EvaluationConfig
-    """Thresholds of scored masks, for the same."""
+    """Thresholds of scored masks, for the same: a run's `scoring`, in which the fixed one is set."""
     seed: int
     """Seed of initial weights, order and crops."""
     precision: str
@@ -76,7 +76,7 @@ class Recipe:
         # An empty split is left out: networks from before the setting existed keep their fingerprints.
         found = {name: value for name, value in plain(self.selection).items() if (name, value) != ("split", "")}
         if self.selection.criterion == "separation":
-            found |= plain({"cams": self.cams, "threshold": self.evaluation.fixed_threshold})
+            found |= plain({"cams": self.cams, "threshold": self.evaluation.threshold})
         return found
 
 

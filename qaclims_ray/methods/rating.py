@@ -173,10 +173,11 @@ def oracle_score(
     sweep = ThresholdSweep(thresholds, len(classes))
     for record in _spread(with_mask, num_images)[context.rank :: context.world_size]:
         assert record.mask_uri is not None
-        sweep.update(cam_source(network, load_image(record.image_uri), record), load_mask(record.mask_uri))
+        cam = cam_source(network, load_image(record.image_uri), record)
+        sweep.update(cam, load_mask(record.mask_uri), record.labels)
     counts = all_reduce_sum(torch.as_tensor(sweep.to_array()).to(context.device)).cpu().numpy()
     merged = ThresholdSweep.from_array(counts, thresholds, len(classes))
-    return seed_scores(merged, evaluation.fixed_threshold, classes).miou_best
+    return seed_scores(merged, thresholds[0], classes).miou_best  # the fixed threshold is not asked for
 
 
 def _spread(items: Sequence[_Item], number: int) -> list[_Item]:

@@ -105,7 +105,7 @@ class Workbench:
                     separation_score,
                     manifest=setup.manifest,
                     cam_source=cam_source,
-                    threshold=recipe.evaluation.fixed_threshold,
+                    threshold=recipe.evaluation.threshold,
                     num_images=selection.num_images,
                     clip=self.clip,
                     class_texts=self.class_texts,

@@ -94,7 +94,6 @@ def weaktr(config: RunConfig) -> RunConfig:
             "cam_net.backbone": "deit_small_patch16_224",
             "cams.scales": [1.0, 1.2],
             "cams.normalisation": "minmax",
-            "evaluation.fixed_threshold": 0.4,
         },
     )
     return replace(

@@ -59,7 +59,8 @@ class MaskConfig:
     steps: tuple[MaskStep, ...] = ("irn",)
     """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); irn first; empty takes the seeds."""
     seed_threshold: float = 0.15
-    """Background score of the seeds, for every step that starts from a label map, and where there is no step."""
+    """Background score of the seeds, for every step that starts from a label map, and where there is no step; and the
+    one at which seeds are scored (`evaluation.fixed_threshold`)."""
     uncertain: tuple[float, float] | None = None
     """Pixels whose foreground score after the last step lies between these become 255, ignored by the final network;
     None labels every pixel. After crf and sam the score is the share of the foreground, one half being the border."""
@@ -78,6 +79,11 @@ class MaskConfig:
     """Refinement actors."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
+
+    @property
+    def cuts_seeds(self) -> bool:
+        """Whether masks depend on `seed_threshold`: irn starts from scores and brings thresholds of its own."""
+        return "irn" not in self.steps
 
     def __post_init__(self) -> None:
         require(len(set(self.steps)) == len(self.steps), "masks.steps holds a step twice")

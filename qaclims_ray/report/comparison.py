@@ -6,6 +6,7 @@ from rich.console import Console
 
 from qaclims_ray.evaluation.comparison import MEANING, Comparison, StageDifference
 from qaclims_ray.evaluation.scored_figures import FIGURES
+from qaclims_ray.evaluation.scored_labels import left_out_text
 from qaclims_ray.report.comparison_figure import comparison_figure
 from qaclims_ray.report.comparison_tables import classes_table, differences_table, results_table, runs_table
 from qaclims_ray.report.page import chart, render
@@ -23,7 +24,7 @@ def comparison_page(comparison: Comparison) -> str:
             "name": name,
             "has_background": stages[0].classes[0].name == "background",
             "results": results_table(stages),
-            "notes": _unpaired(stages),
+            "notes": [*_unpaired(stages), *_left_out(stages)],
             "chart": chart(comparison_figure(stages, colours=colours), f"classes-{number}"),
             "classes": [classes_table([stage], _title(stage)) for stage in stages],
         }
@@ -50,11 +51,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print("Nothing differs but the results.")
     for group, stages in _groups(comparison).items():
         console.print(rich_table(results_table(stages), f"{group}: mIoU, %"))
-        for line in _unpaired(stages):
+        for line in (*_unpaired(stages), *_left_out(stages)):
             _say(console, line)
         last = [stage for stage in stages if stage.stage == stages[-1].stage]
         if any(row.difference for stage in last for row in stage.classes):
-            title = f"{group}: IoU by class, {FIGURES[last[0].stage].words}, %"
+            title = f"{group}: IoU by class, {FIGURES[last[0].stage].words} ({last[0].split}), %"
             console.print(rich_table(classes_table(last, "class"), title))
     _say(console, "* threshold chosen with pixel labels. ! interval excludes 0")
     for line in (*MEANING[:2], *comparison.notes):
@@ -69,6 +70,16 @@ def _groups(comparison: Comparison) -> dict[str, list[StageDifference]]:
 def _unpaired(stages: Sequence[StageDifference]) -> list[str]:
     """Say why figures have no intervals."""
     return [f"{FIGURES[s.stage].words}, {s.other_letter}: {s.unpaired}" for s in stages if s.unpaired]
+
+
+def _left_out(stages: Sequence[StageDifference]) -> list[str]:
+    """Name the classes that means leave out, once where that is the same for several figures."""
+    figures: dict[str, list[str]] = {}
+    for stage in stages:
+        if text := left_out_text(stage.left_out, stage.in_no_mask, whose="one side's images"):
+            words = figures.setdefault(text, [])
+            words += [f"{FIGURES[stage.stage].words} ({stage.split})"]
+    return [f"{', '.join(dict.fromkeys(words))}: {text}" for text, words in figures.items()]
 
 
 def _title(stage: StageDifference) -> str:

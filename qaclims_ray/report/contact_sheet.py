@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value, voc_palette
 from qaclims_ray.errors import DataError
-from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label
+from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label, mean_iou
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK, system_colours
 
 _GAP_PX = 6
@@ -120,12 +120,24 @@ def mask_picture(
 
 
 def present_iou(
-    labels: UInt8[Tensor, "height width"], truth: UInt8[Tensor, "height width"], num_classes: int
+    labels: UInt8[Tensor, "height width"],
+    truth: UInt8[Tensor, "height width"],
+    class_ids: Sequence[int],
+    num_classes: int,
 ) -> float | None:
-    """Return the mean IoU of one image's true or predicted classes, background left out; None where none is."""
+    """Return the mean IoU of one image's classes, background left out; None where it has none.
+
+    Args:
+        labels: predicted label values.
+        truth: true ones.
+        class_ids: classes that the image is labelled with: they count besides those of the truth, for every system.
+        num_classes: classes of the data set.
+    """
     matrix = ConfusionMatrix(num_classes)
     matrix.update(labels, truth)
-    iou = float(iou_per_label(matrix.counts)[1:].nanmean())
+    averaged = matrix.counts.sum(1)[1:] > 0
+    averaged[list(class_ids)] = True
+    iou = float(mean_iou(iou_per_label(matrix.counts)[1:], averaged))
     return None if np.isnan(iou) else iou
 
 
@@ -175,7 +187,7 @@ def _tiles(row: SheetRow, groups: Mapping[str, Sequence[str]], num_classes: int,
 def _label_tile(row: SheetRow, labels: Tensor | None, num_classes: int) -> _Tile | None:
     if labels is None:
         return None
-    iou = None if row.truth is None else present_iou(labels, row.truth, num_classes)
+    iou = None if row.truth is None else present_iou(labels, row.truth, row.class_ids, num_classes)
     return mask_picture(row.image, labels), "" if iou is None else f"{100 * iou:.0f}"
 
 

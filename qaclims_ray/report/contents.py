@@ -101,7 +101,8 @@ class ReportData:
     systems: Mapping[str, SystemReport]
     """Name -> system; the first is what the others are compared with."""
     splits: Mapping[str, str] = field(default_factory=dict)
-    """ScoredStage -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation": "val"}."""
+    """Seed, mask, segmentation -> split it is scored on, e.g. {"seed": "train", "mask": "train", "segmentation":
+    "val"}; with CRF it is the same one, and what a final network makes of the seeds' images is on theirs."""
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"

@@ -19,7 +19,8 @@ from qaclims_ray.report.run_page import run_page
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
-_DICE = ("mdice_fixed", "mdice_best", "dice", "dice_best")
+_READ_OFF = ("mdice_fixed", "mdice_best", "dice", "dice_best", "left_out")
+"""What scores hold besides their fields."""
 
 
 def write_report(uri: str, data: ReportData) -> str:
@@ -72,7 +73,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
 def _scores(scores: SeedScores | None) -> dict[str, Any] | None:
     if scores is None:
         return None
-    return {**dataclasses.asdict(scores), **{name: getattr(scores, name) for name in _DICE}}
+    return {**dataclasses.asdict(scores), **{name: getattr(scores, name) for name in _READ_OFF}}
 
 
 def _plain(value: Any) -> Any:

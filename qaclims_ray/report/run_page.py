@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.report import figures
 from qaclims_ray.report.contents import (
     ReportData,
@@ -19,6 +20,7 @@ from qaclims_ray.report.contents import (
 )
 from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.prompt_table import prompts_table
+from qaclims_ray.report.scored_on import left_out_notes, scored_on, split_of
 from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_tables import class_heat, mask_table, stages_chart, stages_table
 from qaclims_ray.report.wording import duration, gain, percent
@@ -55,7 +57,10 @@ def run_page(data: ReportData) -> str:
         tiles=_tiles(data),
         has_background=has_threshold,
         goes_on=has_later_stages(data),
-        splits=data.splits,
+        places=_places(data),
+        on_seeds=f" on {place}" if (place := scored_on(data, "seed")) else "",
+        left_out_of_seeds=left_out_notes(data, ["seed"]),
+        left_out=left_out_notes(data, STAGES),
         seeds=seeds_table(data),
         pictures=pictures,
         stages=stages_table(data),
@@ -77,6 +82,12 @@ def run_page(data: ReportData) -> str:
     )
 
 
+def _places(data: ReportData) -> list[str]:
+    """Say on which images each part of a run is scored."""
+    words: dict[ScoredStage, str] = {"seed": "seeds", "mask": "pseudo masks", "segmentation": "final networks"}
+    return [f"{name} on {scored_on(data, stage)}" for stage, name in words.items() if split_of(data, stage)]
+
+
 def _tiles(data: ReportData) -> list[Tile]:
     best, tiles = winner(data), []
     if best is not None:
@@ -92,8 +103,8 @@ def _seed_tiles(data: ReportData, system: SystemReport) -> list[Tile]:
     """Say what the best system's seeds score, and how they compare with the first's."""
     assert system.seed is not None
     first, is_chosen = next(iter(data.systems.values())), data.rank_by == "miou_best"
-    value = getattr(system.seed, data.rank_by)
-    tiles = [Tile(f"{percent(value)} %", f"seed mIoU of {system.label}, {_CHOICES[data.rank_by]}", is_chosen)]
+    value, on = getattr(system.seed, data.rank_by), _on(data, "seed")
+    tiles = [Tile(f"{percent(value)} %", f"seed mIoU of {system.label}{on}, {_CHOICES[data.rank_by]}", is_chosen)]
     if system is not first and first.seed:
         over = system.seed.false_positive_rate_best - first.seed.false_positive_rate_best
         tiles.append(Tile(gain(value - getattr(first.seed, data.rank_by)), f"points over {first.label}", is_chosen))
@@ -106,8 +117,8 @@ def _plain_tiles(data: ReportData, system: SystemReport) -> list[Tile]:
     assert system.seed is not None
     first = next(iter(data.systems.values()))
     tiles = [
-        Tile(f"{percent(system.seed.miou_fixed)} %", f"seed mIoU of {system.label}"),
-        Tile(f"{percent(system.seed.mdice_fixed)} %", f"seed Dice of {system.label}"),
+        Tile(f"{percent(system.seed.miou_fixed)} %", f"seed mIoU of {system.label}{_on(data, 'seed')}"),
+        Tile(f"{percent(system.seed.mdice_fixed)} %", f"seed Dice of {system.label}{_on(data, 'seed')}"),
     ]
     if system is not first and first.seed:
         tiles.append(Tile(gain(system.seed.miou_fixed - first.seed.miou_fixed), f"points of mIoU over {first.label}"))
@@ -117,14 +128,17 @@ def _plain_tiles(data: ReportData, system: SystemReport) -> list[Tile]:
 def _final_tiles(data: ReportData, system: SystemReport) -> list[Tile]:
     if system.segmentation is None:
         return []
-    on = f" on {data.splits['segmentation']}" if "segmentation" in data.splits else ""
-    text = f"segmentation mIoU of {system.label}{on}"
+    text = f"segmentation mIoU of {system.label}{_on(data, 'segmentation')}"
     if not scores_background(data):
         text += f", Dice {percent(system.segmentation.mdice_fixed)} %"
     limit = bound(data)
     if limit is not None and limit.segmentation is not None:
         text += f"; {limit.label} {percent(limit.segmentation.miou_fixed)} %"
     return [Tile(f"{percent(system.segmentation.miou_fixed)} %", text)]
+
+
+def _on(data: ReportData, stage: ScoredStage) -> str:
+    return f" on {split}" if (split := split_of(data, stage)) else ""
 
 
 def _charts(data: ReportData) -> dict[str, Markup]:

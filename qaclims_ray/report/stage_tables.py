@@ -1,4 +1,7 @@
-"""Tables of what follows the seeds: pseudo masks, final networks and the fully supervised bound."""
+"""Tables of what follows the seeds: pseudo masks, final networks and the fully supervised bound.
+
+Columns are grouped by the images that they are scored on, and each says which: figures of two groups do not compare.
+"""
 
 import math
 from collections.abc import Mapping
@@ -12,13 +15,14 @@ from matplotlib.figure import Figure
 from qaclims_ray.evaluation.scored_figures import ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, scores_background
-from qaclims_ray.report.stages_figure import STAGE_WORDS, stages_figure
+from qaclims_ray.report.scored_on import num_images, same_images, short_scored_on, split_of
+from qaclims_ray.report.stages_figure import ON_SEEDS, STAGE_WORDS, stages_figure
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
 from qaclims_ray.report.wording import gain, percent
 
 _ON_SEEDS: dict[ScoredStage, str] = {
-    "segmentation_on_seeds": "segmentation,\nsame images",
-    "segmentation_crf_on_seeds": "segmentation\n+ CRF,\nsame images",
+    "segmentation_on_seeds": "segmentation",
+    "segmentation_crf_on_seeds": "segmentation\n+ CRF",
 }
 """What the final network makes of the images whose pseudo masks are scored."""
 _SHOWN: tuple[ScoredStage, ...] = ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
@@ -36,7 +40,8 @@ def stages_chart(data: ReportData) -> Figure:
     limit, has_threshold = bound(data), scores_background(data)
     values, best = {}, {}
     for system in data.systems.values():
-        scored = {stage: getattr(system, stage) for stage in STAGE_WORDS}
+        on_seeds = () if same_images(data, "seed", "segmentation") else ON_SEEDS.values()
+        scored = {stage: system.scores(stage) for stage in (*STAGE_WORDS, *on_seeds)}
         figures = {stage: scores.miou_fixed for stage, scores in scored.items() if scores is not None}
         if figures and system is not limit:
             values[system.label] = figures
@@ -61,14 +66,14 @@ def stages_table(data: ReportData) -> Table:
     tops = {
         stage: max((s.miou_fixed for system in others if (s := system.scores(stage))), default=None) for stage in _SHOWN
     }
-    shows_seeds = not _same_split(data, "seed", "segmentation") and any(s.segmentation_on_seeds for s in others)
+    shows_seeds = not same_images(data, "seed", "segmentation") and any(s.segmentation_on_seeds for s in others)
     on_seeds = tuple(_ON_SEEDS) if shows_seeds else ()
     rows = []
     for system in data.systems.values():
         before: dict[ScoredStage, SeedScores | None] = {
-            "mask": system.seed if _same_split(data, "seed", "mask") else None,
+            "mask": system.seed if same_images(data, "seed", "mask") else None,
             **dict.fromkeys(on_seeds, system.mask),
-            "segmentation": system.mask if _same_split(data, "mask", "segmentation") else None,
+            "segmentation": system.mask if same_images(data, "mask", "segmentation") else None,
             "segmentation_crf": system.segmentation,
         }
         cells = [
@@ -83,19 +88,31 @@ def stages_table(data: ReportData) -> Table:
 
 
 def _columns(data: ReportData, on_seeds: tuple[ScoredStage, ...]) -> tuple[Column, ...]:
-    seed, mask, net = (data.splits.get(stage, "") for stage in ("seed", "mask", "segmentation"))
     has_threshold = scores_background(data)
-    best = Column(head="seed\nbest threshold", note=seed, is_chosen=True, page_only=True)
+
+    def column(stage: ScoredStage, head: str, plain: str = "", **more: Any) -> Column:
+        # Where there is only text, columns have no head in common: each names its images itself.
+        texts = [plain or head.replace("\n", " "), short_scored_on(data, stage)]
+        return Column(head=head, plain="\n".join(filter(None, texts)), group=_group(data, stage), **more)
+
     return (
         Column(head="system"),
-        Column(head="seed\nfixed threshold" if has_threshold else "seed", plain="seed", note=seed),
-        *([best] if has_threshold else []),
-        Column(head="pseudo mask", plain="mask", note=mask),
-        *(Column(head=_ON_SEEDS[stage], note=seed, page_only=True) for stage in on_seeds),
-        Column(head="segmentation", note=net),
-        Column(head="segmentation\n+ CRF", plain="with CRF", note=net),
-        Column(head="gap to full\nsupervision", page_only=True),
+        column("seed", "seed\nfixed threshold" if has_threshold else "seed", "seed"),
+        *([column("seed", "seed\nbest threshold", is_chosen=True, page_only=True)] if has_threshold else []),
+        column("mask", "pseudo mask", "mask"),
+        *(column(stage, _ON_SEEDS[stage]) for stage in on_seeds),
+        column("segmentation", "segmentation"),
+        column("segmentation_crf", "segmentation\n+ CRF"),
+        column("segmentation", "gap to full\nsupervision", page_only=True),
     )
+
+
+def _group(data: ReportData, stage: ScoredStage) -> str:
+    """Return the head over all columns of the same images; empty where no split is named."""
+    split = split_of(data, stage)
+    counts = dict.fromkeys(num_images(data, one) for one in _SHOWN if split_of(data, one) == split)
+    images = " / ".join(filter(None, counts))
+    return f"on {split}" + (f" ({images} images)" if images else "") if split else ""
 
 
 def _cell(scores: SeedScores | None, before: SeedScores | None, top: float | None) -> Cell:
@@ -125,11 +142,6 @@ def _gap_cell(system: SystemReport, limit: SystemReport | None) -> Cell:
     reached, most = system.segmentation.miou_fixed, limit.segmentation.miou_fixed
     share = (Note(text=f"{100 * reached / most:.0f} % of it"),) if most > 0 else ()
     return Cell(text=gain(reached - most), notes=share)
-
-
-def _same_split(data: ReportData, one: str, other: str) -> bool:
-    """Figures on different images have no difference; where no split is named, they are not known to be the same."""
-    return one in data.splits and data.splits.get(other) == data.splits[one]
 
 
 def mask_table(data: ReportData) -> Table | None:
@@ -207,7 +219,11 @@ def class_heat(data: ReportData, figure: str) -> Heat:
     """
     colours, groups, columns = data_colours(data), [], []
     for system in data.systems.values():
-        scored = {words: scores for stage, words in _CLASS_STAGES.items() if (scores := system.scores(stage))}
+        scored = {
+            f"{words}, {split}" if (split := split_of(data, stage)) else words: scores
+            for stage, words in _CLASS_STAGES.items()
+            if (scores := system.scores(stage))
+        }
         if scored:
             groups.append(HeatGroup(system.label, colours[system.label], tuple(scored)))
         columns += [(getattr(scores, figure), position == 0) for position, scores in enumerate(scored.values())]

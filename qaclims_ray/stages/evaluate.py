@@ -20,8 +20,9 @@ from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
-from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, ImageSweep, image_sweep, write_image_counts
+from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, ImageSweep, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
 
 SCORES_NAME = "scores.json"
@@ -43,9 +44,9 @@ class SweepActor:
         for cam in read_cam_shard(storage.join(self.cams_uri, shard_name(index))):
             if cam.image_id not in masks:
                 continue  # its CAM is for the final network's training alone
-            mask, context = masks[cam.image_id]
-            if (counts := sweep.update(cam, mask)) is not None:
-                images.append(image_sweep(cam.image_id, counts, cam.class_ids))
+            mask, context, labels = masks[cam.image_id]
+            if (counts := sweep.update(cam, mask, labels)) is not None:
+                images.append(image_sweep(cam.image_id, counts, cam.class_ids, labels))
             if mask is not None and context is not None:
                 places.update(cam, mask, context)
         return {"counts": sweep.to_array(), "places": places, "images": images}
@@ -84,14 +85,14 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     artifact = Artifact(
         uri=uri,
         kind="evaluation",
-        settings=scoring_settings(config.evaluation),
+        settings=scoring_settings(config.scoring),
         inputs={"cams": cams.fingerprint, "manifest": scored_images(manifest, config.data).fingerprint()},
         verb="evaluate",
     )
 
     def work() -> dict[str, Any]:
         summaries = _count(stage, system, manifest)
-        evaluation = _merged(summaries, manifest, config.evaluation)
+        evaluation = _merged(summaries, manifest, config)
         figures = _counted(evaluation.seed, [image for s in summaries for image in s["images"]])
         write_image_counts(uri, figures, manifest.class_names)
         storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
@@ -109,8 +110,8 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
         decode=_decode_masks,
         actor=SweepActor,
         actor_kwargs={
-            "thresholds": sweep_thresholds(config.evaluation, manifest.classes),
-            "fixed_threshold": config.evaluation.fixed_threshold,
+            "thresholds": sweep_thresholds(config.scoring, manifest.classes),
+            "fixed_threshold": config.fixed_threshold,
             "num_classes": len(manifest.class_names),
             "cams_uri": stage.layout.cams(system),
         },
@@ -118,10 +119,10 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
     )
 
 
-def _merged(summaries: list[dict[str, Any]], manifest: Manifest, config: EvaluationConfig) -> Evaluation:
+def _merged(summaries: list[dict[str, Any]], manifest: Manifest, config: RunConfig) -> Evaluation:
     """Add up the shards' counts and read the scores off them."""
     classes = manifest.classes
-    thresholds = sweep_thresholds(config, classes)
+    thresholds = sweep_thresholds(config.scoring, classes)
     counts = (ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(classes)) for s in summaries)
     scores = seed_scores(functools.reduce(ThresholdSweep.merge, counts), config.fixed_threshold, classes)
     if not any(record.context_uri for record in manifest.records):
@@ -150,13 +151,17 @@ def read_evaluation(uri: str) -> Evaluation:
 def scores_from(values: dict[str, Any]) -> SeedScores:
     """Return scores from what ``dataclasses.asdict`` made of them."""
     curve = SweepCurve(**{name: tuple(points) for name, points in values["curve"].items()})
-    return SeedScores(**{**values, "curve": curve})
+    return SeedScores(**{**values, "in_no_mask": tuple(values["in_no_mask"]), "curve": curve})
 
 
 def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:
-    """Return the settings that shape the scores and their tables (not the pictures)."""
+    """Return the settings that shape the scores and their tables (not the pictures).
+
+    Args:
+        config: a run's `scoring`.
+    """
     shown = {k: v for k, v in artifacts.plain(config).items() if k != "contact_sheet_images"}
-    return {**shown, "image_counts": FORMAT}
+    return {**shown, **FORM}
 
 
 def check_stores_full(config: CamConfig) -> None:
@@ -168,7 +173,10 @@ def check_stores_full(config: CamConfig) -> None:
 def _decode_masks(shard: tuple[int, list[ImageRecord]]) -> tuple[int, dict[str, Any]]:
     index, records = shard
     return index, {
-        record.image_id: tuple(load_mask(uri) if uri else None for uri in (record.mask_uri, record.context_uri))
+        record.image_id: (
+            *(load_mask(uri) if uri else None for uri in (record.mask_uri, record.context_uri)),
+            record.labels,
+        )
         for record in records
     }
 

@@ -27,13 +27,21 @@ from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import needs_of
-from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
+from qaclims_ray.stages.results import (
+    Results,
+    log_masks,
+    log_scores,
+    log_segmentation,
+    note_figures,
+    note_remarks,
+    splits_of,
+)
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
-from qaclims_ray.systems.checks import check_named_classes
+from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -60,6 +68,8 @@ class RunOutcome:
     """What its systems scored."""
     labels: dict[str, str] = field(default_factory=dict)
     """Short names of the systems, for tables."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """Which split each part is scored on (`ReportData.splits`)."""
     report_uri: str = ""
     """The HTML report, when it was written."""
     tracking: str = ""
@@ -97,6 +107,8 @@ def run_pipeline(
     layout = RunLayout(out, trial)
     preflight(config, out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch)
+    for remark in threshold_remarks(config):
+        progress.console.print(f"remark: {remark}", highlight=False, soft_wrap=True, markup=False)
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
@@ -122,6 +134,7 @@ def run_pipeline(
         layout=layout,
         results=found,
         labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
+        splits=splits_of(config),
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
     )
@@ -130,9 +143,12 @@ def run_pipeline(
 def _note(config: RunConfig, found: Results) -> dict[str, str]:
     """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
     changed = changed_settings(config, default) if (default := started_from(config)) is not None else {}
-    rows = {system_of(config, name).label: note_figures(found, name) for name in found.names(config)}
+    rows = {system_of(config, name).label: note_figures(found, name, splits_of(config)) for name in found.names(config)}
     listed = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return {"mlflow.note.content": run_note(rows, changed), "changed": listed[:_TAG_LENGTH] or "nothing"}
+    return {
+        "mlflow.note.content": run_note(rows, changed, note_remarks(found, config)),
+        "changed": listed[:_TAG_LENGTH] or "nothing",
+    }
 
 
 @dataclass(frozen=True)

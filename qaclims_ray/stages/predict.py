@@ -15,7 +15,7 @@ from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, class_id, has_background
+from qaclims_ray.data.classes import Classes, has_background
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
 from qaclims_ray.data.label_files import read_label_file
@@ -31,6 +31,7 @@ from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
+from qaclims_ray.stages.predictions import doubled, empty_masks, listed, shown_classes, summary_line
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
@@ -110,7 +111,7 @@ class PredictActor:
         )
         threshold = self.arguments.threshold
         if threshold is None:
-            threshold = self.classes.border(self.config.evaluation.fixed_threshold)
+            threshold = self.classes.border(self.config.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
             _save(image, mask, target, self.arguments.out)
@@ -120,6 +121,7 @@ class PredictActor:
                     "labels": list(cam.class_ids),
                     "probabilities": {i: round(probability[i], 4) for i in cam.class_ids},
                     "labels_from": "classifier" if target.labels is None else "file",
+                    "is_empty": not shown_classes(mask),
                 }
             )
         return {"rows": rows}
@@ -155,10 +157,9 @@ class FinalPredictActor:
         rows = _error_rows(shard)
         for (target, image), mask in zip(good, masks, strict=True):
             _save(image, mask, target, self.arguments.out)
-            shown = set(mask.unique().tolist()) - {BACKGROUND_VALUE, IGNORE_VALUE}
-            found = [class_id(value) for value in sorted(shown)]
+            found = shown_classes(mask)
             source = "final network" if target.labels is None else "final network, among those in the file"
-            rows.append({"image": target.uri, "labels": found, "labels_from": source})
+            rows.append({"image": target.uri, "labels": found, "labels_from": source, "is_empty": not found})
         return {"rows": rows}
 
 
@@ -200,12 +201,19 @@ def run_predict(arguments: PredictArguments) -> None:
             row["probabilities"] = {classes.names[i]: p for i, p in row["probabilities"].items()}
         if "labels" in row:
             row["labels"] = [classes.names[i] for i in row["labels"]]
-    content = {"run": run, "system": system, "by": _says(actor), "classes": classes.names, "images": rows}
+    content = {
+        "run": run,
+        "system": system,
+        "by": _says(actor),
+        "classes": classes.names,
+        "empty_masks": empty_masks(rows),
+        "images": rows,
+    }
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
     errors = [row for row in rows if "error" in row]
-    for row in errors[:10]:
-        progress.console.print(f"[yellow]skipped[/yellow] {row['error']}", highlight=False, soft_wrap=True)
-    progress.finish(f"{len(rows) - len(errors)} masks by {_says(actor)}, {len(errors)} images skipped -> {out}")
+    for line in listed(rows):
+        progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+    progress.finish(summary_line(rows, _says(actor), out))
     if len(errors) == len(rows):
         raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
     if submission:
@@ -266,8 +274,7 @@ def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_T
             f"there is no image at {', '.join(arguments.images)}; known suffixes: {', '.join(IMAGE_SUFFIXES)}"
         )
     names = [image_id_of(uri) for uri in uris]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
+    if doubles := doubled(names):
         raise ConfigError(
             f"two images are called {doubles[0]}: their masks would overwrite each other; predict them apart"
         )

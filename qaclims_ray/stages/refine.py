@@ -14,7 +14,7 @@ from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
-from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
+from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
@@ -70,9 +70,10 @@ class RefineActor:
             save_label_map(labels, storage.join(self.uri, row.mask))
             rows.append(dataclasses.asdict(row))
             if image.truth is not None:
-                counts = sweep.update(without_uncertain(cam, self.config.uncertain), image.truth)
+                labels = image.record.labels
+                counts = sweep.update(without_uncertain(cam, self.config.uncertain), image.truth, labels)
                 assert counts is not None
-                rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids).at(index)
+                rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids, labels).at(index)
         write_part(self.uri, shard.index, rows, {"sweep": sweep.to_array()})
         return {}
 
@@ -120,7 +121,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
     artifact = Artifact(
         uri=uri,
         kind="masks",
-        settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, "image_counts": FORMAT}),
+        settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, **FORM}),
         inputs={
             "cams": cams.fingerprint,
             "manifest": images.fingerprint(),
@@ -159,7 +160,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
 def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> dict[str, Any]:
     """Write index, counts by image and scores out of the parts; return the summary."""
     counted = [(row["image_id"], row.pop("counts")) for row in whole.rows if "counts" in row]
-    write_image_counts(uri, [CountedFigure("fixed", scoring.fixed_threshold, counted)], classes.names)
+    write_image_counts(uri, [CountedFigure("fixed", scoring.threshold, counted)], classes.names)
     rows = [mask_row_of(row) for row in whole.rows]
     write_mask_index(uri, rows, classes.names)
     scores = stage_scores(whole.counts["sweep"], scoring, classes)
@@ -174,7 +175,7 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
     used = {step: values[step] for step in config.steps}
     if "irn" in used:
         used["irn"] = {name: used["irn"][name] for name in WALK_FIELDS}
-    else:  # which starts from the CAMs' scores and brings a threshold of its own
+    if config.cuts_seeds:
         used["seed_threshold"] = config.seed_threshold
     if config.white_above is not None:
         used["white_above"] = config.white_above
@@ -204,7 +205,7 @@ def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, classes: Classes
     sweep = ThresholdSweep.from_array(counts, sweep_thresholds(scoring, classes), len(classes))
     if int(sweep.counts.sum()) == 0:
         return None
-    return seed_scores(sweep, scoring.fixed_threshold, classes)
+    return seed_scores(sweep, scoring.threshold, classes)
 
 
 def _describe(found: PseudoMasks) -> str:

@@ -35,7 +35,7 @@ from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
-from qaclims_ray.stages.results import Results
+from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.needs import needs_clip, systems_with_cams, uses_given
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of
@@ -68,7 +68,7 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
             "notes": [*manifest.notes, *class_remarks(manifest, config.data.train_split)],
         },
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
-        splits={"seed": config.data.eval_split, "mask": config.data.eval_split, "segmentation": config.data.test_split},
+        splits=splits_of(config),
         contact_sheets={_sheet_title(manifest): _png(sheet)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -177,9 +177,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     chosen = {manifest.records[position].image_id for position in positions}
     names = systems_with_cams(stage.config)
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {
-        name: manifest.classes.border(system_config(stage.config, name).evaluation.fixed_threshold) for name in names
-    }
+    thresholds = {name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
     bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
     rows = []

@@ -1,9 +1,12 @@
 """What the systems of a run scored, from seeds to final networks, and the same figures in MLflow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qaclims_ray.evaluation.scored_figures import ScoredStage, fixed_figure
 from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.report.contents import ReportData, SystemReport
+from qaclims_ray.report.scored_on import left_out_notes, num_images, scored_on
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.refine import PseudoMasks
@@ -44,6 +47,12 @@ class Results:
         return {stage: scores for stage, scores in found.items() if scores is not None}
 
 
+def splits_of(config: RunConfig) -> dict[str, str]:
+    """Return the split on which each part of a run is scored (`ReportData.splits`)."""
+    data = config.data
+    return {"seed": data.eval_split, "mask": data.eval_split, "segmentation": data.test_split}
+
+
 def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:
     """Log a system's seed scores into its own run, and as its headline into the pipeline's."""
     _log(stage, parent, system, "seed", evaluation.seed)
@@ -81,23 +90,45 @@ def _log_table(stage: Tracker, scores: SeedScores, name: str) -> None:
         "iou_best": [*scores.iou_best.values()],
         "dice_fixed": list(scores.dice.values()),
         "dice_best": list(scores.dice_best.values()),
+        "in_means": [_in_means(scores, name) for name in scores.iou],
     }
     stage.log_table(columns, name)
 
 
-def note_figures(found: Results, system: str) -> dict[str, float]:
-    """Return a system's figures by the words that a note says them with."""
+def _in_means(scores: SeedScores, name: str) -> str:
+    """Say whether means are over a label, and why not."""
+    if name in scores.left_out:
+        return "left out: in no mask and no image label"
+    return "as 0: labelled, but in no mask" if name in scores.in_no_mask else "yes"
+
+
+def note_figures(found: Results, system: str, splits: Mapping[str, str]) -> dict[str, float]:
+    """Return a system's figures by the words that a note says them with, the split among them.
+
+    Args:
+        found: of the whole run.
+        system: one of its systems.
+        splits: see `splits_of`.
+    """
     figures = {}
     scored = found.of(system)
     for stage, words in _NOTE_WORDS.items():
         if stage not in scored:
             continue
-        scores = scored[stage]
+        scores, on = scored[stage], f", {splits[stage]}"
         if stage == "seed" and scores.has_background:
-            figures["mIoU, fixed threshold"] = scores.miou_fixed
-            figures["mIoU, best threshold (chosen with pixel labels)"] = scores.miou_best
+            figures[f"seed mIoU{on}, fixed threshold"] = scores.miou_fixed
+            figures[f"seed mIoU{on}, best threshold (chosen with pixel labels)"] = scores.miou_best
             continue
-        figures[f"{words} mIoU"] = fixed_figure(stage).of(scores)
+        figures[f"{words} mIoU{on}"] = fixed_figure(stage).of(scores)
         if not scores.has_background:  # as papers on tissue do
-            figures[f"{words} Dice"] = scores.mdice_fixed
+            figures[f"{words} Dice{on}"] = scores.mdice_fixed
     return figures
+
+
+def note_remarks(found: Results, config: RunConfig) -> list[str]:
+    """Say on how many images a run is scored, and name the labels that means leave out."""
+    systems = {name: SystemReport(label=name, **found.of(name)) for name in found.names(config)}
+    data = ReportData(title="", systems=systems, splits=splits_of(config))
+    places = dict.fromkeys(scored_on(data, stage) for stage in _NOTE_WORDS if num_images(data, stage))
+    return [*([f"Scored on {' and '.join(places)}"] if places else []), *left_out_notes(data, _NOTE_WORDS)]

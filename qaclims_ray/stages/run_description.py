@@ -4,7 +4,7 @@ import getpass
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,15 @@ def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 
-def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any]) -> str:
+def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
     """Return the description that the UI shows above a run, as Markdown: what it scored, what is special about it.
 
     Args:
         scores: system -> column -> figure, fractions. Columns are those of all systems together, in the order they
-            first appear, e.g. "mIoU, fixed threshold", "pseudo mask mIoU", "segmentation mIoU"; a system without
-            a figure (the fully supervised bound has no seeds) gets a dash.
+            first appear, e.g. "pseudo mask mIoU, train", "segmentation mIoU, val"; a system without a figure (the
+            fully supervised bound has no seeds) gets a dash.
         changed: settings that are not the preset's.
+        remarks: lines about the figures.
     """
     lines = []
     if scores:
@@ -68,7 +69,7 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
             f"| {label} | {' | '.join(f'{100 * row[column]:.1f}' if column in row else '-' for column in columns)} |"
             for label, row in scores.items()
         ]
-        lines.append("")
+        lines += ["", *(f"{remark}.\n" for remark in remarks)]
     settings = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in changed.items())
     lines.append(f"Changed from the preset: {settings or 'nothing'}")
     return "\n".join(lines)

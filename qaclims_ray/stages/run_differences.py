@@ -7,7 +7,7 @@ from typing import Any
 from qaclims_ray.data import storage
 from qaclims_ray.evaluation.comparison import Difference, Side
 from qaclims_ray.report.files import JSON_NAME
-from qaclims_ray.run_config import to_dict
+from qaclims_ray.run_config import in_effect
 from qaclims_ray.settings import dotted
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_figures import SystemFigures
@@ -60,7 +60,7 @@ def what_differs(
 
 
 def _facts(member: SystemFigures) -> Facts:
-    settings = {n: v for n, v in dotted(to_dict(member.config)).items() if n not in _IN_EFFECT}
+    settings = {n: v for n, v in in_effect(member.config).items() if n not in _IN_EFFECT}
     facts: Facts = {("settings", "system"): member.system}
     facts |= {("settings", name): value for name, value in settings.items()}
     if manifest := member.metas.get("manifest"):

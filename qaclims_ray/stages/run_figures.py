@@ -11,7 +11,7 @@ from qaclims_ray.data.classes import has_background
 from qaclims_ray.evaluation.image_counts import ScoredImages, read_image_counts
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.methods.table import method_of
-from qaclims_ray.run_config import RunConfig, to_dict
+from qaclims_ray.run_config import RunConfig, in_effect
 from qaclims_ray.settings import dotted
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
@@ -101,8 +101,8 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
     compared under the names of the new ones.
     """
     # The classifier is the run's, whatever a system sets for itself.
-    settings = dotted(to_dict(resolved))
-    of_network = dotted(to_dict(config)) if method_of(system_of(config, system).method).is_classifier else settings
+    settings = in_effect(resolved)
+    of_network = in_effect(config) if method_of(system_of(config, system).method).is_classifier else settings
     stale: dict[str, str] = {}
     for name, before in {
         "network": "",

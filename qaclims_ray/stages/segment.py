@@ -18,7 +18,7 @@ from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.data.splits import scored_images, segmented_images, training_images
 from qaclims_ray.evaluation.config import EvaluationConfig
-from qaclims_ray.evaluation.image_counts import FORMAT, CountedFigure, image_sweep, write_image_counts
+from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.cam_net import backbone_file
@@ -100,9 +100,10 @@ class SegmentActor:
             for prefix, split in self.splits.items():
                 if split in image.record.splits:
                     for figure, scored in ((f"{prefix}plain", maps), (f"{prefix}crf", refined)):
-                        counts = sweeps[figure].update(scored, image.truth)
+                        labels = image.record.labels
+                        counts = sweeps[figure].update(scored, image.truth, labels)
                         assert counts is not None
-                        found[figure] = image_sweep(name, counts, scored.class_ids).at(index)
+                        found[figure] = image_sweep(name, counts, scored.class_ids, labels).at(index)
             rows.append({"image_id": name, "counts": found})
         write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
         return {}
@@ -217,7 +218,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain({"test": config.segmentation.test, "sweep": thresholds, "image_counts": FORMAT}),
+        settings=plain({"test": config.segmentation.test, "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
             "manifest": tested.fingerprint(),

@@ -6,7 +6,7 @@ from qaclims_ray.data.classes import has_background, require_classes
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.needs import source_of_cams
+from qaclims_ray.systems.needs import source_of_cams, systems_with_cams
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import adjustments, known_system, system_config, system_of, training_order
 from qaclims_ray.text.config import SHARED_KEY
@@ -55,6 +55,23 @@ def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:
                 require_classes(setting, named, class_names)
         except ConfigError as error:
             raise ConfigError(f"system {name}: {error}. Name these, or leave the system out") from None
+
+
+def threshold_remarks(config: RunConfig) -> list[str]:
+    """Say of which systems seeds are scored at another threshold than the one that cuts their pseudo masks."""
+    if config.goal == "seed" or not has_background(config.data.dataset):
+        return []
+    by_pair: dict[tuple[float, float], list[str]] = {}
+    for name in systems_with_cams(config):
+        resolved = system_config(config, name)
+        pair = resolved.fixed_threshold, resolved.masks.seed_threshold
+        if pair[0] != pair[1] and resolved.masks.cuts_seeds:
+            by_pair.setdefault(pair, []).append(name)
+    return [
+        f"seeds of {', '.join(names)} are scored at {scored:g} (evaluation.fixed_threshold), but cut into masks at "
+        f"{cut:g} (masks.seed_threshold); with evaluation.fixed_threshold None the one follows the other"
+        for (scored, cut), names in by_pair.items()
+    ]
 
 
 def _check_method(config: RunConfig, name: str, resolved: RunConfig) -> None:

@@ -23,7 +23,7 @@ def recipe_of(config: RunConfig, method: Method) -> Recipe:
         text=config.text,
         selection=config.selection,
         cams=config.cams,
-        evaluation=config.evaluation,
+        evaluation=config.scoring,
         seed=config.seed,
         precision=config.cluster.precision,
     )

@@ -73,8 +73,23 @@ class SearchConfig:
         require(len(set(names)) == len(names), "space names one setting twice")
 
 
-def default_space(system: str) -> tuple[Parameter, ...]:
+def threshold_setting(config: RunConfig, system: str) -> str:
+    """Return the setting that cuts a system's CAMs where they are rated and scored: one moves the other along.
+
+    Args:
+        config: the preset with the user's settings.
+        system: one of its systems.
+    """
+    is_pinned = system_config(config, system).evaluation.fixed_threshold is not None
+    return "evaluation.fixed_threshold" if is_pinned else "masks.seed_threshold"
+
+
+def default_space(config: RunConfig, system: str) -> tuple[Parameter, ...]:
     """Return the space of a system: what its method says, and the CAM threshold.
+
+    Args:
+        config: the preset with the user's settings.
+        system: one of its systems.
 
     Raises:
         ConfigError: for systems without settings to search.
@@ -82,7 +97,7 @@ def default_space(system: str) -> tuple[Parameter, ...]:
     method = method_of(known_system(system).method)
     if not method.search_space:
         raise ConfigError(f"system {system} ({method.name}) learns nothing from CLIP that could be searched")
-    return (*method.search_space, Parameter(name="evaluation.fixed_threshold", low=0.02, high=0.7))
+    return (*method.search_space, Parameter(name=threshold_setting(config, system), low=0.02, high=0.7))
 
 
 def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
@@ -93,7 +108,7 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
     """
     if uses_given(config, search.system):
         raise ConfigError(f"system {search.system} starts from CAMs made elsewhere, which searches do not import")
-    space = search.space or default_space(search.system)
+    space = search.space or default_space(config, search.system)
     reported = {config.data.eval_split, *([config.data.test_split] if config.goal == "segmentation" else [])}
     if search.objective == "masks" and search.split in reported:
         raise ConfigError(
@@ -101,8 +116,10 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
             "on it would report on what it was fitted to. Name another split, or use the label-free objective"
         )
     start = start_values(config, search.system, space)
+    seen = threshold_setting(config, search.system)  # also where it is a setting of the masks
     for parameter in space:
-        if parameter.name.split(".")[0] in SHARED_SETTINGS or parameter.name.endswith("epochs"):
+        is_shared = parameter.name.split(".")[0] in SHARED_SETTINGS and parameter.name != seen
+        if is_shared or parameter.name.endswith("epochs"):
             raise ConfigError(
                 f"{parameter.name} cannot be searched: trials share it, the criterion does not see it, or trials of "
                 "different length would be compared"
@@ -124,7 +141,8 @@ def start_values(config: RunConfig, system: str, space: tuple[Parameter, ...]) -
         ConfigError: for a setting that does not exist.
     """
     own = system_config(config, system)
-    return {parameter.name: at(own, parameter.name) for parameter in space}
+    in_effect = replace(own, evaluation=own.scoring)
+    return {parameter.name: at(in_effect, parameter.name) for parameter in space}
 
 
 def trial_config(config: RunConfig, search: SearchConfig, name: str, sampled: Mapping[str, Any]) -> RunConfig:

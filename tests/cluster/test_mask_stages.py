@@ -18,6 +18,7 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import load_mask
+from qaclims_ray.data.label_files import read_label_file
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.config import EvaluationConfig
@@ -62,7 +63,7 @@ def _config(root: Path, **further: Any) -> RunConfig:
 
 
 def _evaluation(root: Path) -> EvaluationConfig:
-    return system_config(_config(root), "baseline").evaluation
+    return system_config(_config(root), "baseline").scoring
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,9 +106,11 @@ def _names(out: Path, split: str) -> list[str]:
 def _scores_of(cams: list[ImageCam], root: Path, evaluation: EvaluationConfig) -> SeedScores:
     """Score maps against the true masks, without Ray."""
     sweep = ThresholdSweep(sweep_thresholds(evaluation, Classes(CLASSES)), len(CLASSES))
+    labels = read_label_file(str(root / "labels.csv")).labels
     for cam in cams:
-        sweep.update(cam, load_mask(str(root / "masks" / f"{cam.image_id}.png")))
-    return seed_scores(sweep, evaluation.fixed_threshold, Classes(CLASSES))
+        mask = load_mask(str(root / "masks" / f"{cam.image_id}.png"))
+        sweep.update(cam, mask, [list(CLASSES).index(name) for name in labels[cam.image_id]])
+    return seed_scores(sweep, evaluation.threshold, Classes(CLASSES))
 
 
 def _text(scores: Any) -> str:

@@ -25,6 +25,10 @@ def random_counts(seed: int, num_images: int, num_labels: int = 4) -> np.ndarray
     return np.stack([both, predicted, truth], -1).astype(np.int64)
 
 
+def every_label(counts: np.ndarray) -> np.ndarray:
+    return np.ones(counts.shape[1], dtype=bool)
+
+
 def slow_iou(counts: np.ndarray, drawn: list[int]) -> list[float]:
     ious = []
     for label in range(counts.shape[1]):
@@ -39,8 +43,8 @@ def slow_iou(counts: np.ndarray, drawn: list[int]) -> list[float]:
 
 
 def slow_mean(ious: list[float]) -> float:
-    there = [iou for iou in ious if not math.isnan(iou)]
-    return sum(there) / len(there)
+    """Over all labels: one without any pixel counts as 0."""
+    return sum(0.0 if math.isnan(iou) else iou for iou in ious) / len(ious)
 
 
 def slow_interval(values: list[float]) -> tuple[float, float]:
@@ -59,14 +63,15 @@ def slow_interval(values: list[float]) -> tuple[float, float]:
 def test_bootstrap_equals_the_loop_however_many_resamples_are_held_at_once(at_once, monkeypatch):
     monkeypatch.setattr(bootstrap, "_CELLS_AT_ONCE", at_once)
     first, other = random_counts(0, 7), random_counts(1, 7)
-    found = paired_bootstrap(first, other, num_resamples=120, seed=5)
+    found = paired_bootstrap(first, other, every_label(first), num_resamples=120, seed=5)
     generator = np.random.default_rng(5)
     means, labels = [], []
     for _ in range(120):
         drawn = generator.integers(7, size=7).tolist()
         one, two = slow_iou(first, drawn), slow_iou(other, drawn)
         means.append(slow_mean(two) - slow_mean(one))
-        labels.append([b - a for a, b in zip(one, two, strict=True)])
+        held = [all(counts[drawn, label, 2].sum() for counts in (first, other)) for label in range(4)]
+        labels.append([b - a if is_held else math.nan for a, b, is_held in zip(one, two, held, strict=True)])
     assert found.miou is not None
     assert (found.miou.low, found.miou.high) == pytest.approx(slow_interval(means), abs=1e-12)
     assert any(math.isnan(row[-1]) for row in labels), "the rare label is missing from some resamples"
@@ -79,7 +84,7 @@ def test_bootstrap_equals_the_loop_however_many_resamples_are_held_at_once(at_on
 def test_equal_runs_differ_by_nothing_and_a_label_without_pixels_has_no_interval():
     counts = random_counts(3, 9)
     counts[:, -1] = 0
-    found = paired_bootstrap(counts, counts, num_resamples=100, seed=0)
+    found = paired_bootstrap(counts, counts, every_label(counts), num_resamples=100, seed=0)
     assert found.miou is not None and (found.miou.low, found.miou.high) == (0.0, 0.0)
     assert found.labels[-1] is None and all(found.labels[:-1])
 
@@ -89,12 +94,13 @@ def test_intervals_cover_the_difference_of_the_population():
     first, other = (random_counts(seed, 20_000)[1:, :-1] for seed in (10, 11))
     other[..., 2] = first[..., 2]
     other[..., 0] = np.minimum(np.minimum(other[..., 1], other[..., 2]), other[..., 0])
-    truth = float(mean_of(iou_of(other.sum(0))) - mean_of(iou_of(first.sum(0))))
+    truth = float(mean_of(iou_of(other.sum(0)), every_label(first)) - mean_of(iou_of(first.sum(0)), every_label(first)))
     generator = np.random.default_rng(0)
     hits, width = 0, []
     for trial in range(200):
         chosen = generator.integers(len(first), size=60)
-        found = paired_bootstrap(first[chosen], other[chosen], num_resamples=200, seed=trial).miou
+        pair = first[chosen], other[chosen]
+        found = paired_bootstrap(*pair, every_label(first), num_resamples=200, seed=trial).miou
         assert found is not None
         hits += found.low <= truth <= found.high
         width.append(found.high - found.low)
@@ -106,8 +112,8 @@ def test_pairing_makes_intervals_of_runs_that_err_alike_narrow():
     first = random_counts(20, 200, 3)
     other = first.copy()
     other[..., 0] = np.minimum(other[..., 0] + 1, np.minimum(other[..., 1], other[..., 2]))
-    found = paired_bootstrap(first, other, num_resamples=300, seed=0).miou
-    shuffled = paired_bootstrap(first, np.roll(other, 7, axis=0), num_resamples=300, seed=0).miou
+    found = paired_bootstrap(first, other, every_label(first), num_resamples=300, seed=0).miou
+    shuffled = paired_bootstrap(first, np.roll(other, 7, axis=0), every_label(first), num_resamples=300, seed=0).miou
     assert found is not None and shuffled is not None
     assert 0 < found.low and (found.high - found.low) < (shuffled.high - shuffled.low) / 3
 
@@ -133,4 +139,7 @@ def test_counts_of_an_image_equal_the_pixel_loop_at_every_threshold(seed):
                         pixels + (predicted == value),
                         shown + (true == value),
                     )
-            assert {row[0]: row[1:] for row in found.at(index)} == expected, (cam.image_id, threshold)
+            for class_id in cam.class_ids:
+                expected.setdefault(class_id + 1, (0, 0, 0))
+            assert {row[0]: row[1:4] for row in found.at(index)} == expected, (cam.image_id, threshold)
+            assert {row[0] - 1 for row in found.at(index) if row[4]} == set(cam.class_ids)

@@ -15,6 +15,8 @@ from qaclims_ray.evaluation.confusion import (
 )
 
 NUM_CLASSES = 3
+ALL = torch.ones(NUM_CLASSES + 1, dtype=torch.bool)
+SHOWN = torch.tensor([True, True, True, False])
 pixels = st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, NUM_CLASSES)), min_size=1, max_size=30)
 
 
@@ -31,9 +33,16 @@ def test_counts_by_hand():
     assert matrix.counts.tolist() == [[1, 1, 0, 0], [0, 2, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     iou = iou_per_label(matrix.counts)
     assert iou[:3].tolist() == [1 / 3, 2 / 4, 0.0] and math.isnan(iou[3])
-    assert float(mean_iou(iou_per_label(matrix.counts))) == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
-    assert float(false_positive_rate(matrix.counts)) == pytest.approx((1 / 4 + 1 / 2) / 2)
-    assert float(false_negative_rate(matrix.counts)) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert float(mean_iou(iou, SHOWN)) == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
+    assert float(false_positive_rate(matrix.counts, SHOWN)) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert float(false_negative_rate(matrix.counts, SHOWN)) == pytest.approx((1 / 4 + 1 / 2) / 2)
+
+
+def test_a_label_of_the_mean_without_a_pixel_counts_as_zero_and_as_missed():
+    matrix = matrix_of([(0, 0), (0, 1), (1, 1), (1, 1), (2, 0), (255, 3), (1, 2)])
+    assert float(mean_iou(iou_per_label(matrix.counts), ALL)) == pytest.approx((1 / 3 + 1 / 2 + 0 + 0) / 4)
+    assert float(false_positive_rate(matrix.counts, ALL)) == pytest.approx((1 / 4 + 1 / 2 + 0) / 3)
+    assert float(false_negative_rate(matrix.counts, ALL)) == pytest.approx((1 / 4 + 1 / 2 + 1) / 3)
 
 
 def test_a_predicted_ignore_value_is_background():
@@ -64,9 +73,9 @@ def test_merging_is_a_commutative_monoid(one, two, three):
 @given(pixels)
 def test_iou_and_both_errors_add_up_to_one(image):
     counts = matrix_of(image).counts
-    foreground_iou = iou_per_label(counts)[1:].nanmean()
-    total = foreground_iou + false_positive_rate(counts) + false_negative_rate(counts)
-    assert math.isnan(total) or float(total) == pytest.approx(1.0)
+    foreground_iou = mean_iou(iou_per_label(counts)[1:], ALL[1:])
+    total = foreground_iou + false_positive_rate(counts, ALL) + false_negative_rate(counts, ALL)
+    assert float(total) == pytest.approx(1.0)
 
 
 def test_merging_other_class_lists_is_refused():

@@ -1,9 +1,12 @@
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
 from qaclims_ray.evaluation.confusion import iou_per_label, mean_iou
@@ -41,7 +44,10 @@ def test_table_holds_what_was_counted_in_any_order_of_the_images(tmp_path):
     assert (tmp_path / "a" / IMAGE_COUNTS_FILE).read_bytes() == (tmp_path / "b" / IMAGE_COUNTS_FILE).read_bytes()
     matrix = sweep.confusion()[1]
     assert np.allclose(iou_of(found.counts.sum(0)), iou_per_label(matrix).numpy())
-    assert float(mean_of(iou_of(found.counts.sum(0)))) == pytest.approx(float(mean_iou(iou_per_label(matrix))))
+    averaged = found.scored_labels().averaged
+    assert found.scored_labels() == sweep.labels(Classes(NAMES)) and averaged.all()
+    mean = float(mean_iou(iou_per_label(matrix), torch.from_numpy(averaged)))
+    assert float(mean_of(iou_of(found.counts.sum(0)), averaged)) == pytest.approx(mean)
 
 
 def test_table_reads_as_any_parquet_file_and_leaves_out_what_is_not_there(tmp_path):
@@ -54,6 +60,22 @@ def test_table_reads_as_any_parquet_file_and_leaves_out_what_is_not_there(tmp_pa
     frame = pd.read_parquet(tmp_path / IMAGE_COUNTS_FILE)
     assert frame["class_name"].tolist() == ["background", "boat"] and frame["label_value"].tolist() == [0, 2]
     assert set(frame["figure"]) == {"best"} and frame["truth"].sum() == frame["predicted"].sum() == 64
+    assert frame["labelled"].tolist() == [False, True]
+
+
+def test_what_an_image_is_labelled_with_has_a_row_though_nothing_shows_it_or_is_predicted(tmp_path):
+    cam, truth = random_image(4, (0, 1))
+    truth[truth > 0] = 0
+    cam.full.mul_(0.05)
+    sweep = ThresholdSweep(THRESHOLDS, 2)
+    histogram = sweep.update(cam, truth, (1,))
+    rows = image_sweep(cam.image_id, histogram, cam.class_ids, (1,)).at(0)
+    assert rows == [(0, 64, 64, 64, 0), (2, 0, 0, 0, 1)]
+    write_image_counts(str(tmp_path), [CountedFigure("fixed", 0.1, [("4", rows)])], NAMES)
+    found = read_image_counts(str(tmp_path), remedy=REMEDY)["fixed"]
+    assert found.scored_labels() == sweep.labels(Classes(NAMES))
+    assert found.scored_labels().left_out == ("bird",) and found.scored_labels().in_no_mask == ("boat",)
+    assert found.without_background().scored_labels().names == NAMES
 
 
 @settings(max_examples=25, deadline=None)
@@ -74,6 +96,14 @@ def test_counts_of_any_parts_add_up_to_the_merged_sweep(tmp_path_factory, seeds,
 
 def test_an_artefact_of_an_earlier_version_says_which_verb_makes_the_table(tmp_path):
     with pytest.raises(ArtifactError, match=r"earlier version.*Make it again: `qaclims evaluate --out RUN`"):
+        read_image_counts(str(tmp_path), remedy=REMEDY)
+
+
+def test_a_table_without_the_images_labels_says_why_it_does_not_serve(tmp_path):
+    _written(str(tmp_path), [1])
+    path = tmp_path / IMAGE_COUNTS_FILE
+    pq.write_table(pq.read_table(path).drop_columns(["labelled"]), path)
+    with pytest.raises(ArtifactError, match=r"did not keep what images are labelled with.*Make it again: `qaclims"):
         read_image_counts(str(tmp_path), remedy=REMEDY)
 
 

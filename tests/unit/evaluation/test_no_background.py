@@ -94,7 +94,7 @@ def test_dice_by_hand() -> None:
     iou = iou_per_label(matrix.counts)[1:].tolist()
     assert iou == pytest.approx([2 / 5, 3 / 6])
     assert [dice_of(value) for value in iou] == pytest.approx([4 / 7, 6 / 9])
-    assert float(mean_iou(iou_per_label(matrix.counts)[1:])) == pytest.approx(0.45)
+    assert float(mean_iou(iou_per_label(matrix.counts)[1:], torch.ones(2, dtype=torch.bool))) == pytest.approx(0.45)
     assert math.isnan(dice_of(math.nan)) and dice_of(0.0) == 0 and dice_of(1.0) == 1
 
 

@@ -78,7 +78,7 @@ def test_array_round_trip_and_its_refusal():
     assert torch.equal(copy.score_counts, sweep.score_counts)
     copy.update(*random_image(3))
     assert torch.equal(sweep.confusion(), sweep_of(1, 2).confusion())  # no memory is shared
-    with pytest.raises(ArtifactError, match="expected 35"):
+    with pytest.raises(ArtifactError, match="expected 38"):
         ThresholdSweep.from_array(sweep.to_array()[:-1], THRESHOLDS, 2)
     with pytest.raises(ArtifactError, match="different thresholds"):
         sweep.merge(ThresholdSweep(THRESHOLDS, 3))

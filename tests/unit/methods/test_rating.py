@@ -114,7 +114,7 @@ def test_separation_prefers_maps_on_the_objects_and_reads_no_mask(tmp_path):
             Colours(least).train(),
             manifest=manifest,
             cam_source=CAM_SOURCE,
-            threshold=MINIATURE.evaluation.fixed_threshold,
+            threshold=MINIATURE.fixed_threshold,
             num_images=30,
             clip=_AgreeingClip(),
             class_texts=texts,

@@ -39,7 +39,7 @@ def test_presets_of_the_papers_take_the_papers_masks_and_networks() -> None:
     assert preset("voc12_deeplab_v1").segmentation.net.architecture == "deeplab_v1"
     weaktr = preset("voc12_weaktr")
     assert weaktr.masks.steps == ("crf",) and weaktr.masks.crf.bilateral_sxy == 83
-    assert weaktr.masks.seed_threshold == weaktr.evaluation.fixed_threshold
+    assert weaktr.masks.seed_threshold == weaktr.fixed_threshold == 0.4
     assert weaktr.segmentation.net.architecture == "segmenter"
     sam = preset("voc12_mask2former")
     assert sam.masks.steps == ("sam",) and sam.segmentation.net.architecture == "mask2former"

@@ -116,5 +116,11 @@ def test_masks_are_coloured_and_ignored_pixels_are_grey():
 
 def test_present_iou_leaves_the_background_out():
     truth = torch.tensor([[1, 1, 0, 0]], dtype=torch.uint8)
-    assert present_iou(torch.tensor([[1, 0, 0, 0]], dtype=torch.uint8), truth, 2) == 0.5
-    assert present_iou(torch.zeros_like(truth), torch.zeros_like(truth), 2) is None
+    assert present_iou(torch.tensor([[1, 0, 0, 0]], dtype=torch.uint8), truth, (0,), 2) == 0.5
+    assert present_iou(torch.zeros_like(truth), torch.zeros_like(truth), (), 2) is None
+
+
+def test_present_iou_is_over_the_same_classes_whatever_is_predicted():
+    truth = torch.tensor([[1, 1, 0, 0]], dtype=torch.uint8)
+    for predicted, expected in (([1, 1, 0, 0], 0.5), ([1, 1, 2, 0], 0.5), ([1, 1, 3, 0], 0.5), ([0, 0, 0, 0], 0.0)):
+        assert present_iou(torch.tensor([predicted], dtype=torch.uint8), truth, (0, 1), 3) == expected

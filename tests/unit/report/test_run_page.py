@@ -23,7 +23,7 @@ def seed(best: float, fixed: float) -> SeedScores:
         threshold_fixed=0.2, miou_fixed=fixed, false_positive_rate=0.3, false_negative_rate=0.2, iou=iou,
         threshold_label_free=0.4, miou_label_free=fixed, threshold_best=0.4, miou_best=best,
         false_positive_rate_best=0.1, false_negative_rate_best=0.3, iou_best=iou,
-        curve=SweepCurve(
+        num_images=20, curve=SweepCurve(
             thresholds=(0.2, 0.4), miou=(fixed, best), false_positive_rate=(0.3, 0.1), false_negative_rate=(0.2, 0.3)
         ),
     )  # fmt: skip

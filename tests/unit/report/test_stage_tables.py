@@ -24,7 +24,7 @@ def scores(fixed: float, best: float | None = None) -> SeedScores:
         threshold_fixed=0.2, miou_fixed=fixed, false_positive_rate=0.3, false_negative_rate=0.2, iou=iou,
         threshold_label_free=0.4, miou_label_free=fixed, threshold_best=0.4, miou_best=best,
         false_positive_rate_best=0.1, false_negative_rate_best=0.3, iou_best=iou,
-        curve=SweepCurve(
+        num_images=20, curve=SweepCurve(
             thresholds=(0.2, 0.4), miou=(fixed, best), false_positive_rate=(0.3, 0.1), false_negative_rate=(0.2, 0.3)
         ),
     )  # fmt: skip
@@ -114,7 +114,7 @@ def test_the_best_seed_is_marked_as_chosen_with_pixel_labels(page: str):
 def test_splits_and_initial_weights_stand_beside_the_figures(page: str):
     section = section_of(page, "From seeds to the final network")
     caption = section[section.index("<p>") :].split("</p>")[0]
-    assert "seeds on train, pseudo masks on train, final networks on val" in caption
+    assert "seeds on train (20 images), pseudo masks on train (20 images), final networks on val (20 images)" in caption
     assert "timm &lt;r50&gt;, but random for <b>full masks</b>" in caption
     assert "full masks learns from the true masks" in caption and "255" in caption
 
@@ -190,7 +190,9 @@ def test_colours_are_those_of_the_other_charts_wherever_the_bound_stands():
     lines = {line.get_gid(): line.get_color() for line in axes.lines if line.get_gid()}
     assert lines == {
         "system-0": expected["baseline CAM"],
+        "system-0-other-images": expected["baseline CAM"],
         "system-1": expected["QA-CLIMS"],
+        "system-1-other-images": expected["QA-CLIMS"],
         "bound": INK,
         "bound-crf": INK,
     }

@@ -71,10 +71,47 @@ def test_the_best_seed_is_a_star_and_says_that_pixel_labels_chose_it():
     assert "seed, best threshold (chosen with pixel labels)" in markup and "a $5" in markup
 
 
-def test_the_legend_names_the_splits():
-    figure = stages_figure({"a": FULL}, splits={"seed": "train", "mask": "train", "segmentation": "val"})
+def test_the_legend_names_the_split_where_all_are_on_one():
+    figure = stages_figure({"a": FULL}, splits=dict.fromkeys(("seed", "mask", "segmentation"), "val"))
     _, legend = figure.axes[0].get_legend_handles_labels()
-    assert legend == ["seed, fixed threshold (train)", "pseudo mask (train)", "final network (val)"]
+    assert legend == ["seed, fixed threshold (val)", "pseudo mask (val)", "final network (val)"]
+    assert series(figure) == {"system-0": [0.21, 0.40, 0.44]}, "one line: all figures compare"
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_no_line_joins_figures_on_different_images(count: int):
+    stages = {**FULL, "segmentation_crf": 0.47, "segmentation_on_seeds": 0.51, "segmentation_crf_on_seeds": 0.55}
+    systems = {f"system {i}": {name: value + 0.01 * i for name, value in stages.items()} for i in range(count)}
+    figure = stages_figure(
+        systems, bound=("full", 0.78), splits={"seed": "train", "mask": "train", "segmentation": "val"}
+    )
+    found = series(figure)
+    assert found["system-0"] == [0.21, 0.40, 0.51, 0.55] and found["system-0-other-images"] == [0.44, 0.47]
+    figure_pixels(figure, dpi=50)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels(minor=True)] == ["train", "val"] * count
+    assert "full, val: 78.0" in words(figure), "the bound is on the final networks' images"
+    spans = {
+        line.get_gid(): (min(line.get_xdata()), max(line.get_xdata()))
+        for line in axes.lines
+        if str(line.get_gid()).startswith("system")
+    }
+    borders = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    for position, border in enumerate(borders):
+        assert spans[f"system-{position}"][1] < border < spans[f"system-{position}-other-images"][0]
+        assert (
+            position - 0.5 < spans[f"system-{position}"][0]
+            and spans[f"system-{position}-other-images"][1] < position + 0.5
+        )
+    assert len(borders) == count
+
+
+def test_a_network_that_is_scored_on_other_images_alone_has_a_part_of_its_own():
+    figure = stages_figure({"a": FULL}, splits={"seed": "train", "mask": "train", "segmentation": "val"})
+    assert series(figure) == {"system-0": [0.21, 0.40], "system-0-other-images": [0.44]}
+    only_final = stages_figure({"a": {"segmentation": 0.4}}, splits={"seed": "train", "segmentation": "val"})
+    assert series(only_final) == {"system-0-other-images": [0.4]} and figure_pixels(only_final, dpi=40).size
+    assert not only_final.axes[0].get_xticklabels(minor=True)
 
 
 def test_small_steps_do_not_look_like_leaps():

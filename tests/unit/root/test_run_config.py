@@ -19,7 +19,8 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
-from qaclims_ray.run_config import RunConfig, System, at, flat, from_dict, to_dict, with_overrides
+from qaclims_ray.presets.table import preset
+from qaclims_ray.run_config import RunConfig, System, at, flat, from_dict, in_effect, to_dict, with_overrides
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.config import OptimConfig
 
@@ -392,3 +393,13 @@ def test_every_setting_says_what_it_is(path: Path) -> None:
 
 def test_a_config_error_is_a_mistake_of_the_user() -> None:
     assert issubclass(ConfigError, QaclimsError)
+
+
+def test_the_threshold_of_scoring_follows_the_masks_until_it_is_pinned():
+    config = with_overrides(preset("voc12"), {"masks.seed_threshold": 0.4})
+    assert config.evaluation.fixed_threshold is None and config.fixed_threshold == 0.4
+    assert config.scoring.threshold == 0.4 and in_effect(config)["evaluation.fixed_threshold"] == 0.4
+    moved = with_overrides(config, {"masks.seed_threshold": 0.3})
+    assert moved.fixed_threshold == 0.3, "nothing has kept the number of before"
+    pinned = with_overrides(moved, {"evaluation.fixed_threshold": 0.2})
+    assert (pinned.fixed_threshold, pinned.masks.seed_threshold) == (0.2, 0.3)

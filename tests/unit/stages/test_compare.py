@@ -44,10 +44,10 @@ def make_run(
         else:
             network = complete(layout.classifier, "classifier", {"seed": config.seed}).fingerprint
         cams = complete(layout.cams(system), "cams", {}, {"network": network})
-        images = [(f"i{i}", [(0, 900, 1000 - found, 900), (1, found - i, found, 100)]) for i in range(5 - number)]
+        images = [(f"i{i}", [(0, 900, 1000 - found, 900, 0), (1, found - i, found, 100, 1)]) for i in range(5 - number)]
         figures = [CountedFigure(name, 0.1, images) for name in ("fixed", "label_free", "best")]
         write_image_counts(layout.evaluation(system), figures, NAMES)
-        scored = scoring_settings(resolved.evaluation)
+        scored = scoring_settings(resolved.scoring)
         complete(layout.evaluation(system), "evaluation", scored, {"cams": cams.fingerprint})
     return str(out)
 
@@ -86,7 +86,7 @@ def test_two_systems_of_one_run_and_a_third_side(tmp_path):
 
 def test_the_seed_alone_is_said_and_so_is_what_only_one_run_has(tmp_path):
     runs = [make_run(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
-    figures = [CountedFigure("fixed", 0.5, [("i0", [(0, 5, 5, 5)])])]
+    figures = [CountedFigure("fixed", 0.5, [("i0", [(0, 5, 5, 5, 0)])])]
     layout = RunLayout(runs[1])
     write_image_counts(layout.masks("qa_clims"), figures, NAMES)
     found = compare(*runs, resamples=200)

@@ -1,6 +1,8 @@
 """What systems scored: by stage, in a run's note, on the console."""
 
 import io
+import math
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -8,25 +10,33 @@ from rich.console import Console
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
+from qaclims_ray.presets.table import preset
+from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import RunOutcome
 from qaclims_ray.stages.refine import PseudoMasks
-from qaclims_ray.stages.results import Results, note_figures
+from qaclims_ray.stages.results import Results, log_scores, note_figures, note_remarks
 from qaclims_ray.stages.results_console import print_results
+from qaclims_ray.stages.run_description import run_note
 from qaclims_ray.stages.segment import Segmentation
+from qaclims_ray.tracking.tracker import NullTracker
 
 META = ArtifactMeta(
     kind="masks", fingerprint="81ab", settings={}, inputs={}, summary={}, package_version="", source_hash="", created=""
 )
 
 
-def scores(miou: float, *, threshold: float = 0.15) -> SeedScores:
+SPLITS = {"seed": "train", "mask": "train", "segmentation": "val"}
+
+
+def scores(miou: float, *, threshold: float = 0.15, num_images: int = 20, is_absent: bool = False) -> SeedScores:
+    iou = {"bird": miou, **({"boat": math.nan} if is_absent else {})}
     return SeedScores(
         threshold_fixed=threshold, miou_fixed=miou, false_positive_rate=0.31, false_negative_rate=0.22,
-        iou={"bird": miou}, threshold_label_free=threshold, miou_label_free=miou + 0.01, threshold_best=threshold,
+        iou=iou, threshold_label_free=threshold, miou_label_free=miou + 0.01, threshold_best=threshold,
         miou_best=miou + 0.02, false_positive_rate_best=0.13, false_negative_rate_best=0.14,
-        iou_best={"bird": miou + 0.02},
+        iou_best={**iou, "bird": miou + 0.02}, num_images=num_images, in_no_mask=("bird",) if is_absent else (),
         curve=SweepCurve(
             thresholds=(threshold,), miou=(miou,), false_positive_rate=(0.31,), false_negative_rate=(0.22,)
         ),
@@ -42,11 +52,14 @@ def results(threshold: float = 0.15) -> Results:
     )
 
 
-def printed(found: Results) -> str:
+def printed(found: Results, splits: dict[str, str] | None = None) -> str:
     labels = {"baseline": "CAM [bold]x", "other": "other", "fully_supervised": "full masks"}
     console = Console(file=io.StringIO(), width=120)
     print_results(
-        RunOutcome(layout=RunLayout("run"), results=found, labels=labels, report_uri="[a]/report.html"), console
+        RunOutcome(
+            layout=RunLayout("run"), results=found, labels=labels, splits=splits or {}, report_uri="[a]/report.html"
+        ),
+        console,
     )
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -66,18 +79,69 @@ def test_scores_stand_under_their_stages_in_order() -> None:
 
 
 def test_the_note_has_thresholds_with_a_background_and_dice_without_one() -> None:
-    assert note_figures(results(), "baseline") == {
-        "mIoU, fixed threshold": 0.4,
-        "mIoU, best threshold (chosen with pixel labels)": pytest.approx(0.42),
-        "pseudo mask mIoU": 0.5,
-        "segmentation mIoU": 0.6,
+    assert note_figures(results(), "baseline", SPLITS) == {
+        "seed mIoU, train, fixed threshold": 0.4,
+        "seed mIoU, train, best threshold (chosen with pixel labels)": pytest.approx(0.42),
+        "pseudo mask mIoU, train": 0.5,
+        "segmentation mIoU, val": 0.6,
     }
-    found = note_figures(results(NO_BACKGROUND), "baseline")
+    found = note_figures(results(NO_BACKGROUND), "baseline", SPLITS)
     assert list(found) == [
-        f"{stage} {figure}" for stage in ("seed", "pseudo mask", "segmentation") for figure in ("mIoU", "Dice")
+        f"{stage} {figure}, {split}"
+        for stage, split in (("seed", "train"), ("pseudo mask", "train"), ("segmentation", "val"))
+        for figure in ("mIoU", "Dice")
     ]
-    assert found["seed Dice"] == pytest.approx(0.8 / 1.4)
-    assert note_figures(results(), "nobody") == {}
+    assert found["seed Dice, train"] == pytest.approx(0.8 / 1.4)
+    assert note_figures(results(), "nobody", SPLITS) == {}
+
+
+def with_absent() -> Results:
+    """Seeds on 20 images whose masks do not hold bird, though labels do, and which nothing labels or shows a boat."""
+    on_seeds, net = scores(0.45, is_absent=True), scores(0.3, num_images=50)
+    return Results(
+        scores={"baseline": Evaluation(scores(0.4, is_absent=True), None)},
+        masks={"baseline": PseudoMasks(meta=META, scores=scores(0.5, is_absent=True), summary={})},
+        segmentations={"baseline": Segmentation(net, net, on_seeds, on_seeds)},
+    )
+
+
+def test_every_column_names_its_split_and_images_and_what_means_leave_out_is_named() -> None:
+    text = printed(with_absent(), SPLITS)
+    assert "Seed mIoU, %, by choice of threshold on train (20 images)" in text
+    heads = [line for line in text.splitlines() if "train (20)" in line]
+    assert [cell.strip() for cell in heads[0].strip("\u2503").split("\u2503")] == [
+        "system", "train (20)", "train (20)", "train (20)", "train (20)", "val (50)", "val (50)",
+    ]  # fmt: skip
+    assert row(text, "CAM [bold]x", last=True) == ["CAM [bold]x", "40.0", "50.0", "45.0", "45.0", "30.0", "30.0"]
+    assert "do not compare" in text
+    assert text.count("train (20 images): left out of every mean") == 1 and "holds it: boat" in text
+    assert "labelled, but in no mask, so IoU 0 in every mean: bird" in text and "val (50 images): left" not in text
+    same = printed(with_absent(), dict.fromkeys(SPLITS, "val"))
+    assert "do not compare" not in same
+
+
+def test_the_note_names_images_and_what_means_leave_out() -> None:
+    config = with_overrides(preset("miniature"), {"systems": ["baseline"]})
+    remarks = note_remarks(with_absent(), config)
+    assert remarks[0] == "Scored on train (20 images) and val (50 images)"
+    assert remarks[1].startswith("train (20 images): left out of every mean") and len(remarks) == 2
+    note = run_note({"CAM": note_figures(with_absent(), "baseline", SPLITS)}, {}, remarks)
+    assert "| segmentation mIoU, val |" in note and "holds it: boat" in note
+    assert note_remarks(Results(), config) == []
+
+
+def test_the_table_of_classes_says_which_are_in_no_mean() -> None:
+    kept: dict[str, Any] = {}
+
+    class Kept(NullTracker):
+        def log_table(self, columns: Any, name: str) -> None:
+            kept[name] = columns
+
+    log_scores(Kept(), NullTracker(), "baseline", with_absent().scores["baseline"])
+    assert kept["iou_per_class"]["class"] == ["bird", "boat"]
+    assert kept["iou_per_class"]["in_means"] == [
+        "as 0: labelled, but in no mask", "left out: in no mask and no image label",
+    ]  # fmt: skip
 
 
 def test_the_console_has_seeds_and_final_networks_and_reads_no_markup() -> None:

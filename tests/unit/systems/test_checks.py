@@ -4,11 +4,12 @@ import pytest
 
 from qaclims_ray.data.classes import COCO_CLASSES, VOC_CLASSES
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.presets.table import preset
-from qaclims_ray.run_config import System
-from qaclims_ray.systems.checks import check_named_classes, check_systems
+from qaclims_ray.presets.table import PRESETS, preset
+from qaclims_ray.run_config import System, with_overrides
+from qaclims_ray.systems.checks import check_named_classes, check_systems, threshold_remarks
 from qaclims_ray.systems.known import SYSTEMS
-from qaclims_ray.systems.table import SUPERVISED
+from qaclims_ray.systems.needs import systems_with_cams
+from qaclims_ray.systems.table import SUPERVISED, system_config
 from tests.unit.systems.runs import FINAL, adjusted_run, run_of
 
 _TISSUE = {**FINAL, "data.dataset": "bcss_wsss"}
@@ -152,3 +153,33 @@ def test_names_that_a_system_does_not_read_are_no_matter(system, overrides) -> N
 
 def test_clims_fits_coco() -> None:
     check_named_classes(preset("coco14_clims"), COCO_CLASSES)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "miniature"])
+def test_the_headline_threshold_of_a_preset_is_the_one_that_cuts_its_masks(name):
+    """The miniature alone pins another, which every run of it says."""
+    config = with_overrides(preset(name), {"goal": "mask"})
+    for system in systems_with_cams(config):
+        own = system_config(config, system)
+        assert own.fixed_threshold == own.masks.seed_threshold == own.scoring.fixed_threshold
+    assert threshold_remarks(config) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({}, ["qa_clims are scored at 0.1"]),
+        ({"evaluation.fixed_threshold": None}, []),
+        ({"goal": "seed"}, []),
+        ({"masks.steps": ["irn", "crf"]}, []),  # which starts from scores: no seed is cut
+        ({"masks.steps": []}, ["qa_clims are scored at 0.1"]),
+        ({"masks.seed_threshold": 0.1}, []),
+    ],
+)
+def test_seeds_that_are_scored_elsewhere_than_masks_are_cut_are_remarked(overrides, named):
+    remarks = threshold_remarks(with_overrides(preset("miniature"), overrides))
+    assert len(remarks) == len(named)
+    for remark, words in zip(remarks, named, strict=True):
+        assert (
+            words in remark and "cut into masks at 0.02 (masks.seed_threshold)" in remark and "baseline" not in remark
+        )

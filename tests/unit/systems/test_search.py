@@ -92,7 +92,7 @@ def test_a_bad_parameter_names_itself(values, message):
 
 def test_nothing_to_search_in_a_classifier():
     with pytest.raises(ConfigError, match="learns nothing from CLIP"):
-        default_space("baseline")
+        default_space(miniature(), "baseline")
 
 
 def test_a_preset_file_is_a_preset(tmp_path):
@@ -108,3 +108,21 @@ def test_a_preset_file_is_a_preset(tmp_path):
         preset(str(path))
     with pytest.raises(ConfigError, match="no preset file"):
         preset(str(tmp_path / "absent.json"))
+
+
+def test_the_threshold_that_is_searched_is_the_one_that_scoring_and_masks_share():
+    config = preset("voc12")
+    search = checked_search(config, SearchConfig())
+    assert search.space[-1].name == "masks.seed_threshold"
+    assert start_values(config, "qa_clims", search.space)["masks.seed_threshold"] == 0.15
+    own = system_config(best_config(config, search, {"masks.seed_threshold": 0.3}), "qa_clims")
+    assert own.fixed_threshold == own.masks.seed_threshold == 0.3
+    assert default_space(miniature(), "qa_clims")[-1].name == "evaluation.fixed_threshold", "where a preset pins it"
+    with pytest.raises(ConfigError, match=r"masks\.seed_threshold cannot be searched"):
+        checked_search(miniature(), SearchConfig(space=(Parameter(name="masks.seed_threshold", high=0.7),)))
+
+
+def test_a_space_that_names_the_threshold_of_scoring_starts_where_it_counts():
+    space = (Parameter(name="evaluation.fixed_threshold", low=0.02, high=0.7),)
+    assert start_values(preset("voc12"), "qa_clims", space) == {"evaluation.fixed_threshold": 0.15}
+    assert checked_search(preset("voc12"), SearchConfig(space=space)).space == space

@@ -12,7 +12,7 @@ SCORES = SeedScores(
     threshold_fixed=0.15, miou_fixed=0.4, false_positive_rate=0.1, false_negative_rate=0.2, iou=IOU,
     threshold_label_free=0.3, miou_label_free=0.45, threshold_best=0.21, miou_best=0.5,
     false_positive_rate_best=0.05, false_negative_rate_best=0.25, iou_best={**IOU, "cat/dog": 0.5},
-    curve=SweepCurve(thresholds=(), miou=(), false_positive_rate=(), false_negative_rate=()),
+    num_images=20, curve=SweepCurve(thresholds=(), miou=(), false_positive_rate=(), false_negative_rate=()),
 )  # fmt: skip
 DICE, DICE_BEST = SCORES.mdice_fixed, SCORES.mdice_best
 
