@@ -12,7 +12,7 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LabelTable, find_label_file, image_id_of, read_label_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks, likely_masks, masks_among
+from qaclims_ray.data.mask_folders import MASK_FOLDERS, MaskFiles, find_masks, likely_masks, masks_among
 from qaclims_ray.data.picture_files import (
     contents,
     endings,

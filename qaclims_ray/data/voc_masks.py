@@ -7,7 +7,7 @@ un-augmented one counts (row E4), and how many come from where is told.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from qaclims_ray.data.mask_names import MaskFiles, find_masks, likely_masks
+from qaclims_ray.data.mask_folders import MaskFiles, find_masks, likely_masks
 from qaclims_ray.data.picture_files import find_folder
 from qaclims_ray.data.validation import Fault
 
