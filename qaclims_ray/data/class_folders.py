@@ -12,7 +12,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import is_nothing, quoted, tidy
-from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks
+from qaclims_ray.data.mask_folders import MASK_FOLDERS, MaskFiles, find_masks
 from qaclims_ray.data.picture_files import file_name, find_folder, pictures, visible_files
 from qaclims_ray.data.validation import Fault, in_threads
 from qaclims_ray.errors import DataError

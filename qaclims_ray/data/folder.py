@@ -13,7 +13,7 @@ from qaclims_ray.data.folder_files import FolderFiles, find_folder_files
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import folded
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.mask_names import masks_among
+from qaclims_ray.data.mask_folders import masks_among
 from qaclims_ray.data.picture_files import endings, unread_pictures
 from qaclims_ray.data.validation import (
     CheckLabels,

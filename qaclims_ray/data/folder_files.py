@@ -11,7 +11,7 @@ from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LABEL_SUFFIXES, LabelTable, find_label_file, read_label_file
 from qaclims_ray.data.label_words import quoted
-from qaclims_ray.data.mask_names import MASK_FOLDERS, MaskFiles, find_masks, likely_masks
+from qaclims_ray.data.mask_folders import MASK_FOLDERS, MaskFiles, find_masks, likely_masks
 from qaclims_ray.data.picture_files import contents, file_name, find_folder, pictures, unread_note, visible_files
 from qaclims_ray.errors import ConfigError, DataError
 

@@ -19,7 +19,7 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import load_mask, save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.mask_names import MASK_SUFFIXES
+from qaclims_ray.data.mask_folders import MASK_SUFFIXES
 from qaclims_ray.data.picture_files import file_name, pictures, visible_files
 from qaclims_ray.data.validation import (
     CheckLabels,

@@ -1,23 +1,16 @@
-"""Which mask belongs to which image, by their names.
+"""What the name of a mask says of the image it belongs to.
 
 People call the mask of ``i1.jpg`` ``i1.png``, ``i1_mask.png``, ``i1.jpg.png``, ``mask_i1.tif``, ``I1_GT.PNG`` and more.
-All these are understood; two masks of one image, and masks of which none belongs to any image, are faults.
 """
 
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 
-from qaclims_ray.data import storage
 from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.picture_files import ending_of, endings, file_name, visible_files
-from qaclims_ray.data.validation import Fault
+from qaclims_ray.data.picture_files import ending_of, file_name
 
-MASK_SUFFIXES: tuple[str, ...] = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm")
-"""Endings, in lower case, of label maps: formats that can keep every value."""
-_LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".avif", ".jp2")
 _WORDS = (
     r"(?:masks?|seg(?:m|mask|mentations?)?|labels?|label[_-]?(?:maps?|ids|trainids)|lbl|gts?|gtfine|gtcoarse"
     r"|ground[_-]?truth|truth|anno(?:t|tation)?s?|targets?)"
@@ -36,138 +29,26 @@ _IMAGE_MARKS = (
     re.compile(r"^(?:images?|imgs?|photos?|rgb|sat|input)[_\-. ]+(?P<core>.+)$", re.IGNORECASE),
 )
 """What an image's name has where that of its mask has a mark: ``img_1.jpg`` and ``mask_1.png``."""
-_LIKELY_FOLDERS = (
-    "mask", "masks", "label", "labels", "labelmaps", "label_maps", "annotation", "annotations", "seg", "segmentation",
-    "segmentations", "gt", "gts", "groundtruth", "ground_truth", "truth", "target", "targets", "segmentationclass",
-    "segmentationclassaug", "segmentationclasspng",
-)  # fmt: skip
-"""Names, in lower case, under which people keep masks."""
-_MAX_SHOWN = 3
-
-MASK_FOLDERS: tuple[str, ...] = ("masks", "mask")
-"""Folders of masks beside images, in any case."""
+_NO_MASKS = re.compile(
+    r"colou?r|vis|overlay|blend|instance|object|depth|edge|contour|boundar|image|photo|rgb|feature", re.IGNORECASE
+)
+"""What the names of other pictures hold, that are made of masks or lie beside them."""
 
 
-@dataclass(frozen=True)
-class MaskFiles:
-    """The masks of a folder."""
-
-    by_image: Mapping[str, str]
-    """Image id -> URI of its mask."""
-    faults: Sequence[Fault]
-    notes: Sequence[str]
-    """What was passed over, and how the masks are called where that is not by the image's id."""
-
-
-def find_masks(folder: str, image_ids: Collection[str]) -> MaskFiles:
-    """Return the masks in a folder by the images they belong to.
+def match_masks(
+    files: Sequence[str], image_ids: Collection[str], *, any_mark: bool = False
+) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Return image id -> its masks, and how many masks are called by which pattern.
 
     A name may have several readings: ``a_mask.png`` is the mask of ``a_mask``, or of ``a``. The reading that fits most
-    files of the folder counts, and of equals the plainer one.
+    files counts, and of equals the plainer one.
 
     Args:
-        folder: path or URI.
-        image_ids: of all images that lie there, in use or not.
-    """
-    files = visible_files(folder)
-    sound = [uri for uri in files if uri.lower().endswith(MASK_SUFFIXES)]
-    lossy = [uri for uri in files if uri.lower().endswith(_LOSSY_SUFFIXES)]
-    if not sound and not lossy:
-        return MaskFiles({}, _nothing_to_read(folder, files), [])
-    matched, patterns = _match(sound, image_ids)
-    lost = {name: found for name, found in _match(lossy, image_ids)[0].items() if name not in matched}
-    faults = [
-        Fault("two masks", name, f"{folder} has {_listed(found)}: keep the one that belongs to the image")
-        for name, found in matched.items()
-        if len(found) > 1
-    ]
-    faults += [
-        Fault(
-            "masks compressed with loss",
-            name,
-            f"{folder} has {file_name(found[0])}, but {ending_of(found[0]).lower()[1:]} changes label values; expected "
-            "a PNG: make it again from the source, a converted copy keeps the damage",
-        )
-        for name, found in lost.items()
-    ]
-    if not matched and not lost:
-        return MaskFiles({}, [_no_image(folder, [*sound, *lossy], image_ids)], [])
-    by_image = {name: found[0] for name, found in matched.items()}
-    used = {uri for found in (*matched.values(), *lost.values()) for uri in found}
-    return MaskFiles(by_image, faults, _notes(folder, files, used, patterns))
-
-
-def likely_masks(root: str, taken: Collection[str], image_ids: Collection[str]) -> list[str]:
-    """Return notes of folders that hold masks of these images under another name, and are not read.
-
-    Args:
-        root: folder whose folders are looked at.
-        taken: URIs of folders that are read.
+        files: URIs of the masks of a folder.
         image_ids: of the images.
+        any_mark: where no known reading fits any file, take whatever all of them have beside an image's id for the
+            mark of a mask, such as ``_P`` or ``_manual1``.
     """
-    notes = []
-    for folder in storage.list_folders(root):
-        if folder in taken or file_name(folder).lower() not in _LIKELY_FOLDERS:
-            continue
-        files = [uri for uri in visible_files(folder) if uri.lower().endswith(MASK_SUFFIXES)]
-        if found := [uris[0] for uris in _match(files, image_ids)[0].values()]:
-            notes.append(
-                f"{folder} is not read, though it holds what looks like masks of {len(found)} images "
-                f"({file_name(found[0])}); to use them, call the folder as the layout has it"
-            )
-    return notes
-
-
-def masks_among(files: Sequence[str], unlabelled: Collection[str]) -> list[Fault]:
-    """Return a fault where images without labels are called as masks of other images: ``a_mask.png`` beside ``a.jpg``.
-
-    Args:
-        files: URIs of the images.
-        unlabelled: ids of images that the label file does not name.
-    """
-    others = {image_id_of(uri) for uri in files} - set(unlabelled)
-    found = [uris[0] for uris in _match([uri for uri in files if image_id_of(uri) in unlabelled], others)[0].values()]
-    if not found:
-        return []
-    detail = f"{len(found)} files are called as masks of other images ({_listed(found)}); move them to a folder masks"
-    return [Fault("masks among the images", found[0].rpartition("/")[0], detail)]
-
-
-def _nothing_to_read(folder: str, files: Sequence[str]) -> list[Fault]:
-    """Fault a folder that holds something, but no mask; an empty one is as good as none."""
-    if files:
-        detail = f"there are {len(files)} files ({endings(files)}), but no mask; expected {', '.join(MASK_SUFFIXES)}"
-        return [Fault("no mask found", folder, detail)]
-    if inside := storage.list_folders(folder):
-        detail = f"it holds folders alone ({_listed(inside)}); put the masks directly inside"
-        return [Fault("no mask found", folder, detail)]
-    return []
-
-
-def _no_image(folder: str, files: Sequence[str], image_ids: Collection[str]) -> Fault:
-    detail = (
-        f"none of the {len(files)} masks ({_listed(files)}) belongs to one of the {len(image_ids)} images "
-        f"({_listed(sorted(image_ids))}); expected IMAGE.png, or IMAGE_mask.png and the like"
-    )
-    return Fault("masks of no image", folder, detail)
-
-
-def _notes(folder: str, files: Sequence[str], used: Collection[str], patterns: Mapping[str, int]) -> list[str]:
-    notes = [
-        f"{count} masks in {folder} are called {pattern}" for pattern, count in patterns.items() if pattern != "IMAGE"
-    ]
-    if unused := [uri for uri in files if uri not in used]:
-        notes.append(f"{len(unused)} files in {folder} belong to no image, and are not used: {_listed(unused)}")
-    return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(file_name, names[:_MAX_SHOWN]))
-    return shown + (", ..." if len(names) > _MAX_SHOWN else "")
-
-
-def _match(files: Sequence[str], image_ids: Collection[str]) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Return image id -> its masks, and how many masks are called by which pattern."""
     known = _Known(image_ids)
     readings = {}
     for uri in files:
@@ -182,7 +63,28 @@ def _match(files: Sequence[str], image_ids: Collection[str]) -> tuple[dict[str, 
             pattern = max(found, key=lambda pattern: fits[pattern])
             matched[found[pattern]].append(uri)
             patterns[pattern] += 1
+    if any_mark and not matched:
+        return _match_by_common_mark(files, known)
     return dict(matched), patterns
+
+
+def _match_by_common_mark(files: Sequence[str], known: "_Known") -> tuple[dict[str, list[str]], Counter[str]]:
+    """Match by the one thing that stands beside the id in the names of all files."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for uri in files:
+        stem = file_name(uri)[: -len(ending_of(uri))]
+        for separator in re.finditer(r"[_\-. ]", stem):
+            before, after = stem[: separator.start()], stem[separator.end() :]
+            for core, pattern in ((before, f"IMAGE{separator[0]}{after}"), (after, f"{before}{separator[0]}IMAGE")):
+                if (name := known.exact.get(core)) is not None and not _NO_MASKS.search(pattern.replace("IMAGE", "")):
+                    found[pattern][uri] = name
+    complete = [
+        (pattern, names) for pattern, names in found.items() if len(set(names.values())) == len(names) == len(files)
+    ]
+    if len(complete) != 1:
+        return {}, Counter()
+    ((pattern, names),) = complete
+    return {name: [uri] for uri, name in names.items()}, Counter({pattern: len(names)})
 
 
 def _readings(name: str) -> Iterator[tuple[str, str]]:

@@ -123,7 +123,7 @@ def _in_rgb(picture: Image.Image, uri: str, content: bytes) -> Image.Image:
             f"{uri} holds 32-bit fractions, whose black and white the file does not say: save it with 8 or 16 bits"
         )
     if picture.mode == "I" or picture.mode.startswith("I;16"):
-        values = np.asarray(picture).astype(np.int64)
+        values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(
                 f"{uri} holds values from {values.min()} to {values.max()}; expected at most 16 bits, 0 to 65535: "
@@ -148,7 +148,8 @@ def _in_8_bits(values: np.ndarray, bits: int | None) -> np.ndarray:
     largest = int(values.max())
     if bits is None or largest >= 2**bits:
         bits = next(depth for depth in _DEPTHS if largest < 2**depth)
-    return np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
+    scaled = np.round(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
+    return scaled[values]
 
 
 def _declared_bits(picture: Image.Image) -> int | None:
@@ -160,7 +161,7 @@ def _declared_bits(picture: Image.Image) -> int | None:
 
 def _deep_png(content: bytes) -> Image.Image:
     """Decode a PNG of 16-bit colours, of which PIL keeps the high byte alone: that of 12-bit pixels is black."""
-    values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8)).numpy().astype(np.int64)
+    values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8)).numpy()
     colours = values[:3] if len(values) >= 3 else values[:1].repeat(3, axis=0)
     return Image.fromarray(np.ascontiguousarray(np.moveaxis(_in_8_bits(colours, None), 0, -1)))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.image_ids import is_image_name
+from qaclims_ray.errors import DataError
 
 _UNREAD = (
     ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".psd", ".svg", ".dcm",
@@ -22,8 +23,26 @@ def file_name(uri: str) -> str:
 
 
 def visible_files(folder: str) -> list[str]:
-    """Return the files directly inside a folder, without hidden ones such as ``.DS_Store`` and ``._a.jpg``."""
-    return [uri for uri in storage.list_files(folder) if not file_name(uri).startswith(".")]
+    """Return the files directly inside a folder, without hidden ones such as ``.DS_Store`` and ``._a.jpg``.
+
+    Raises:
+        DataError: when a name is no text, as old archives leave them: no table can hold it.
+    """
+    files = [uri for uri in storage.list_files(folder) if not file_name(uri).startswith(".")]
+    if broken := [uri for uri in files if not _is_text(uri)]:
+        raise DataError(
+            f"{folder} has {len(broken)} files whose names are not UTF-8 (the first: {file_name(broken[0])!a}); "
+            "rename them, for example by convmv"
+        )
+    return files
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def pictures(folder: str) -> list[str]:

@@ -48,8 +48,11 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         ResourceError: when the protocol is unknown or its client library is not installed.
     """
+    if not is_remote(uri):
+        # A local path is no URL: a name may hold "::", which chains URLs.
+        return fsspec.filesystem("file"), absolute(uri)
     try:
-        return url_to_fs(absolute(uri))
+        return url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise ResourceError(
             f"cannot open {uri}: {error}. Local paths, s3:// and gs:// (extra: gcs) are known"
@@ -190,7 +193,7 @@ def listing_fingerprint(uri: str) -> str:
         raise DataError(f"there is no file below {uri}; give the folder of the data set")
     digest = hashlib.sha256()
     for name, mark in sorted(found.items()):
-        digest.update(f"{name} {mark}\n".encode())
+        digest.update(f"{name} {mark}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

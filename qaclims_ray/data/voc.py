@@ -36,7 +36,7 @@ from qaclims_ray.data.validation import (
     inspect_images,
     unknown_label,
 )
-from qaclims_ray.data.voc_masks import MASK_FOLDERS, VocMasks, find_voc_masks
+from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
 from qaclims_ray.errors import ConfigError, DataError
 
 VOC_COUNTS: Mapping[str, int] = {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582}
@@ -166,8 +166,10 @@ def _read_list(split: str, text: str) -> tuple[list[str], list[Fault]]:
 
 def _find_labels(root: str, config: DataConfig, image_ids: Sequence[str], known: Collection[str]) -> _ImageLabels:
     if config.labels == "masks":
-        if not any(visible_files(folder) for name in MASK_FOLDERS if (folder := find_folder(root, [name]))):
-            raise DataError(f"data.labels is masks, but there is no file in {root}/{f' or {root}/'.join(MASK_FOLDERS)}")
+        if not any(visible_files(folder) for name in VOC_MASK_FOLDERS if (folder := find_folder(root, [name]))):
+            raise DataError(
+                f"data.labels is masks, but there is no file in {root}/{f' or {root}/'.join(VOC_MASK_FOLDERS)}"
+            )
         return _ImageLabels(None, (), ["labels from the masks: these are pixel labels, brought down to image level"])
     passed_over: list[str] = []
     if config.labels == "annotations" or (config.labels == "auto" and not config.label_file):

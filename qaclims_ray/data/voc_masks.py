@@ -7,11 +7,11 @@ un-augmented one counts (row E4), and how many come from where is told.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from qaclims_ray.data.mask_names import MaskFiles, find_masks, likely_masks
+from qaclims_ray.data.mask_folders import MaskFiles, find_masks, likely_masks
 from qaclims_ray.data.picture_files import find_folder
 from qaclims_ray.data.validation import Fault
 
-MASK_FOLDERS: tuple[str, str] = ("SegmentationClass", "SegmentationClassAug")
+VOC_MASK_FOLDERS: tuple[str, str] = ("SegmentationClass", "SegmentationClassAug")
 """The clean masks, and the augmented ones."""
 
 
@@ -34,7 +34,7 @@ def find_voc_masks(root: str, image_ids: Collection[str], used: Collection[str])
         image_ids: of all images that lie there.
         used: ids of the images in use; faults of others are left out.
     """
-    folders = [find_folder(root, [name]) for name in MASK_FOLDERS]
+    folders = [find_folder(root, [name]) for name in VOC_MASK_FOLDERS]
     clean, augmented = (
         MaskFiles({}, [], []) if folder is None else find_masks(folder, image_ids) for folder in folders
     )
@@ -47,7 +47,7 @@ def find_voc_masks(root: str, image_ids: Collection[str], used: Collection[str])
     ]
     if folders[0] is not None and augmented.by_image and not clean.by_image and not clean.faults:
         detail = (
-            f"it is there, but empty, and {MASK_FOLDERS[1]} holds other masks of {len(augmented.by_image)} images; "
+            f"it is there, but empty, and {VOC_MASK_FOLDERS[1]} holds other masks of {len(augmented.by_image)} images; "
             "fill it, or remove it to be scored on those"
         )
         faults.append(Fault("no mask found", folders[0], detail))
@@ -59,13 +59,13 @@ def find_voc_masks(root: str, image_ids: Collection[str], used: Collection[str])
 
 def _source_notes(clean: MaskFiles, augmented: MaskFiles, used: Collection[str]) -> list[str]:
     counts = {
-        MASK_FOLDERS[0]: sum(name in clean.by_image for name in used),
-        MASK_FOLDERS[1]: sum(name in augmented.by_image and name not in clean.by_image for name in used),
+        VOC_MASK_FOLDERS[0]: sum(name in clean.by_image for name in used),
+        VOC_MASK_FOLDERS[1]: sum(name in augmented.by_image and name not in clean.by_image for name in used),
     }
     parts = [f"{count} from {name}" for name, count in counts.items() if count]
     if not parts:
         return []
     lacking = len(used) - sum(counts.values())
     parts += [f"{lacking} images have none"] * bool(lacking)
-    told = "; the augmented masks are another annotation (row E4)" * bool(counts[MASK_FOLDERS[1]])
+    told = "; the augmented masks are another annotation (row E4)" * bool(counts[VOC_MASK_FOLDERS[1]])
     return [f"masks: {', '.join(parts)}{told}"]

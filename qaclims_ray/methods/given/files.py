@@ -22,6 +22,7 @@ from qaclims_ray.cams.inference import ImageCam, grid_size
 from qaclims_ray.cams.store import read_cam_shard, read_image_ids
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.picture_files import contents
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import ArtifactError, DataError
 
@@ -52,9 +53,10 @@ def given_files(uri: str) -> list[str]:
     files = {suffix: storage.list_files(uri, suffix) for suffix in (_SHARD_SUFFIX, _IMAGE_SUFFIX)}
     found = [suffix for suffix, uris in files.items() if uris]
     if len(found) != 1:
+        holds = "both layouts" if found else f"no CAMs (it has {contents(uri)})"
         raise DataError(
-            f"given.cams: {uri} holds {'both layouts' if found else 'no CAMs'}; expected either part-*.parquet, the "
-            "folder cams/SYSTEM of another run, or one IMAGE_ID.npz per image with the arrays keys and maps"
+            f"given.cams: {uri} holds {holds}; expected either part-*.parquet, the folder cams/SYSTEM of another run, "
+            "or one IMAGE_ID.npz per image with the arrays keys and maps"
         )
     return files[found[0]]
 

@@ -171,7 +171,7 @@ def test_faults_in_shards_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_holds_one_layout(tmp_path: Path) -> None:
     for uri in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"given.cams: .* holds no CAMs; expected either part"):
+        with pytest.raises(DataError, match=r"given.cams: .* holds no CAMs \(it has nothing\); expected either part"):
             given_files(str(uri))
     _save(tmp_path, "one", [0], _maps(1))
     assert given_files(str(tmp_path)) == [str(tmp_path / "one.npz")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.data.mask_names import MASK_SUFFIXES, find_masks
+from qaclims_ray.data.mask_folders import MASK_SUFFIXES, find_masks
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.errors import DataError
 from tests.unit.data.tiny_data_sets import folder_config, image_bytes, mask_bytes, voc_config
@@ -124,6 +124,30 @@ def test_ids_that_look_like_masks_are_kept_apart(
     assert {name: Path(uri).name for name, uri in found.by_image.items()} == expected and not found.faults
 
 
+@pytest.mark.parametrize("mark", ["IMAGE_P", "IMAGE_manual1", "ann-IMAGE", "IMAGE.part.1"])
+def test_a_mark_that_all_masks_share_is_understood_and_told(make_folder: MakeFolder, mark: str) -> None:
+    root = make_folder(masks={"a": (0, 1), "b": (2,), "c": ()})
+    rename(root / "masks", mark.replace("IMAGE", "{id}"), ".png")
+    read = read_folder(folder_config(root))
+    assert masks_of(read) == {name: f"{mark.replace('IMAGE', name)}.png" for name in IDS}
+    assert any(note.endswith(f"are called {mark}") for note in read.notes)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a_P.png", "b_Q.png", "c_P.png"),  # no one mark
+        ("a_0.png", "a_1.png", "b_0.png"),  # two of one image
+        ("a_color.png", "b_color.png", "c_color.png"),  # pictures made of masks
+        ("aP.png", "bP.png", "cP.png"),
+    ],
+)
+def test_a_mark_is_not_guessed(make_folder: MakeFolder, names: Sequence[str]) -> None:
+    root = make_folder()
+    put(root / "masks", *names)
+    assert "masks of no image (1):" in report_of(lambda: read_folder(folder_config(root)))
+
+
 @pytest.mark.parametrize("name", ["masks", "Masks", "MASKS", "mask", "Mask"])
 def test_the_folder_may_be_spelled_in_any_case(make_folder: MakeFolder, name: str) -> None:
     root = make_folder(masks={"a": (0, 1), "b": (2,), "c": ()})
@@ -219,6 +243,13 @@ def test_masks_among_the_images(make_folder: MakeFolder) -> None:
     put(root, "a_mask.png", "b_mask.png", content=image_bytes(suffix=".png"))
     report = report_of(lambda: read_folder(folder_config(root)))
     assert "2 files are called as masks of other images (a_mask.png, b_mask.png); move them to a folder masks" in report
+
+
+def test_an_image_without_labels_is_not_called_a_mask(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    put(root, "a_2.png", content=image_bytes(suffix=".png"))
+    report = report_of(lambda: read_folder(folder_config(root)))
+    assert "missing labels (1):" in report and "masks among the images" not in report
 
 
 def test_photographs_that_are_not_read_are_told(make_folder: MakeFolder) -> None:
