@@ -277,7 +277,8 @@ def _notes(
         taken = "label file" if label_file else "folders"
         notes.append(f"classes taken from the {taken}, sorted; label values in masks must be: {numbered}")
     if table is None or table.splits is None:
-        notes.append(f"no split column: every image is in {config.train_split} and {config.eval_split}")
+        both = " and ".join(dict.fromkeys((config.train_split, config.eval_split)))
+        notes.append(f"no split is named: every image is in {both}")
     return notes
 
 

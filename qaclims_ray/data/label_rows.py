@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
-from qaclims_ray.data.label_cells import Cell
+from qaclims_ray.data.label_cells import LabelCell
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
@@ -44,12 +44,14 @@ class LabelRows:
 
     columns: tuple[str, ...]
     """Names of the columns."""
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[LabelCell, ...], ...]
     """Cells, as many as columns."""
     faults: tuple[Fault, ...] = ()
     """Rows that are left out, and why."""
     notes: tuple[str, ...] = ()
     """What was decided, for the user."""
+    may_repeat: bool = True
+    """Whether the form lets an image have several rows."""
 
 
 def squeezed(column: str) -> str:
