@@ -18,6 +18,7 @@ _NUMBERED_LABEL = re.compile(r"(label|class|tag|category)_?\s?\d+", re.IGNORECAS
 _ABOUT_FILES = (
     *("width", "height", "w", "h", "size", "filesize", "imagewidth", "imageheight", "channels", "depth", "url"),
     *("imageurl", "folder", "dirname", "date", "time", "timestamp", "md5", "sha256", "checksum", "license", "source"),
+    *("mask", "maskpath", "maskfile", "maskname"),
 )
 """Columns that describe a file and no class, unless they hold 0 and 1 alone."""
 
@@ -185,7 +186,11 @@ def _read_class_columns(
 ) -> ColumnReading:
     """Read one 0/1 column per class; columns that are plainly none are left out with a note, others are refused."""
     unused = [name for name in columns if _INDEX.fullmatch(squeezed(name)) or squeezed(name) in IMAGE_COLUMNS]
-    unused += [name for name, cells in columns.items() if squeezed(name) in _ABOUT_FILES and not is_yes_or_no(cells)]
+    unused += [
+        name
+        for name, cells in columns.items()
+        if (squeezed(name) in _ABOUT_FILES and not is_yes_or_no(cells)) or all(is_image_name(_text(c)) for c in cells)
+    ]
     if named := [name for name in columns if name in known]:
         unused = [name for name in columns if name not in named]
     background = [name for name in columns if is_nothing(name, known) and name not in unused and name]

@@ -72,6 +72,8 @@ def _from_object(uri: str, pairs: _Pairs, image_ids: Collection[str]) -> LabelRo
         )
     if names & set(IMAGE_COLUMNS) and len(pairs) > 1 and (records := _transposed(pairs)):
         return _from_records(uri, records)
+    if records := _records_in(pairs):
+        return _from_records(uri, records)
     if len(pairs) > 1 and _is_by_class(pairs, image_ids):
         shown: dict[str, list[str]] = {}
         for name, images in pairs:
@@ -88,6 +90,21 @@ def _from_object(uri: str, pairs: _Pairs, image_ids: Collection[str]) -> LabelRo
         else:
             rows.append((name, cell))
     return LabelRows(("image", "labels"), tuple(rows), tuple(faults), may_repeat=False)
+
+
+def _records_in(pairs: _Pairs) -> list[_Pairs]:
+    """Return the records of {"images": [{...}, ...]} and of {image: {"labels": [...], ...}}; none in other forms."""
+
+    def has(record: Any, columns: Collection[str]) -> bool:
+        return isinstance(record, _Pairs) and any(squeezed(name) in columns for name, _ in record)
+
+    if len(pairs) == 1 and isinstance(pairs[0][1], list) and pairs[0][1]:
+        found = pairs[0][1]
+        return found if all(has(record, IMAGE_COLUMNS) for record in found) else []
+    if not all(has(value, LABEL_COLUMNS) for _, value in pairs):
+        return []
+    is_mark = [isinstance(cell, bool | int | float) for _, value in pairs for _, cell in value]
+    return [] if all(is_mark) else [_Pairs([("image", name), *value]) for name, value in pairs]
 
 
 def _is_by_class(pairs: _Pairs, image_ids: Collection[str]) -> bool:

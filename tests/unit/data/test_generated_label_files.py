@@ -165,7 +165,8 @@ def test_forms_of_json(seed: int) -> None:
     columns = {"image": list(labels), "labels": list(labels.values())}
     by_index = {key: {str(n): value for n, value in enumerate(values)} for key, values in columns.items()}
     tables = {image: {name: int(name in found) for name in names} for image, found in labels.items()}
-    for value in (labels, records, columns, by_index, tables):
+    keyed = {image: {"size": 3, "labels": found} for image, found in labels.items()}
+    for value in (labels, records, columns, by_index, tables, keyed, {"annotations": records}):
         assert_same(read(json.dumps(value), "a.json"), expected)
     assert_same(read("\n".join(json.dumps(record) for record in records), "a.jsonl"), expected)
     if not any("," in name for name in names):

@@ -98,6 +98,16 @@ def test_the_separator_is_one_for_the_whole_file(tmp_path: Path) -> None:
     assert table.labels == {"a": ("saw, small",), "b": ("saw, small", "dog")}
 
 
+def test_empty_cells_at_the_right_are_no_columns(tmp_path: Path) -> None:
+    assert labels_in(tmp_path, "image,labels,,\na,cat,,\nb,dog\n") == {"a": ("cat",), "b": ("dog",)}
+    assert labels_in(tmp_path, "image,labels\na,cat,\nb,dog\n") == {"a": ("cat",), "b": ("dog",)}
+
+
+def test_files_of_masks_are_no_class(tmp_path: Path) -> None:
+    text = "image,annotated,mask,cat,dog\na.jpg,m/a.png,m/a.png,1,0\nb.jpg,m/b.png,m/b.png,0,1\n"
+    assert labels_in(tmp_path, text) == {"a": ("cat",), "b": ("dog",)}
+
+
 def test_splits_are_read_in_either_form(tmp_path: Path) -> None:
     table = read_label_file(write(tmp_path, "a.csv", 'image,split,cat\na,train;val,1\nb,"train, test",0\nc,,0\n'))
     assert table.splits == {"a": ("train", "val"), "b": ("train", "test"), "c": ()}
