@@ -201,5 +201,6 @@ def _notes(files: FolderFiles, config: DataConfig, class_names: Sequence[str]) -
         numbered = ", ".join(f"{value} {name}" for value, name in enumerate(class_names, start=1))
         notes.append(f"classes taken from the labels, sorted; label values in masks must be: {numbered}")
     if table is None or table.splits is None:
-        notes.append(f"no split column: every image is in {config.train_split} and {config.eval_split}")
+        both = " and ".join(dict.fromkeys((config.train_split, config.eval_split)))
+        notes.append(f"no split is named: every image is in {both}")
     return notes

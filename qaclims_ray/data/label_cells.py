@@ -13,7 +13,7 @@ from qaclims_ray.data.label_separators import choose_separator, split_cell
 from qaclims_ray.data.label_words import FALSE, TRUE, is_nothing, quoted, tidy
 from qaclims_ray.errors import DataError
 
-Cell = str | tuple[str, ...]
+LabelCell = str | tuple[str, ...]
 """What stands in a cell: text, or names that the file's own form parts (a JSON list)."""
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
@@ -31,7 +31,7 @@ class CellNames:
     """What was decided, for the user."""
 
 
-def read_cells(cells: Sequence[Cell], *, known: Collection[str] = (), separator: str = "") -> CellNames:
+def read_cells(cells: Sequence[LabelCell], *, known: Collection[str] = (), separator: str = "") -> CellNames:
     """Read a label column.
 
     Args:
@@ -42,7 +42,7 @@ def read_cells(cells: Sequence[Cell], *, known: Collection[str] = (), separator:
     Raises:
         DataError: when the column as a whole has no one meaning.
     """
-    lists = {cell: found for cell in set(cells) if (found := listed(cell)) is not None}
+    lists = {cell: found for cell in set(cells) if (found := names_in_brackets(cell)) is not None}
     texts = Counter(cell for cell in cells if isinstance(cell, str) and cell not in lists)
     plain = Counter({cell: count for cell, count in texts.items() if not is_nothing(tidy(cell), known)})
     _refuse_scores(plain)
@@ -59,13 +59,14 @@ def read_cells(cells: Sequence[Cell], *, known: Collection[str] = (), separator:
         parts = lists[cell] if cell in lists else decided.split(str(cell))
         names[cell] = tuple(dict.fromkeys(part for part in map(tidy, parts) if not is_nothing(part, known)))
     for cell in cells:
-        nothing.update({tidy(part) for part in lists.get(cell, (cell,)) if is_nothing(tidy(str(part)), known)})
-    if words := [f'{count} times "{word}"' for word, count in nothing.items() if word]:
-        notes.append(f"read as no label: {', '.join(words)}")
+        words = map(tidy, lists[cell] if cell in lists else (str(cell),))
+        nothing.update({word for word in words if is_nothing(word, known)})
+    if counted := [f'{count} times "{word}"' for word, count in nothing.items() if word]:
+        notes.append(f"read as no label: {', '.join(counted)}")
     return CellNames(tuple(names[cell] for cell in cells), tuple(notes))
 
 
-def listed(cell: Cell) -> tuple[str, ...] | None:
+def names_in_brackets(cell: LabelCell) -> tuple[str, ...] | None:
     """Return the names of a JSON list, a Python list, set or tuple, a NumPy array, or a table of 0 and 1; else None.
 
     Raises:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
-from qaclims_ray.data.label_cells import Cell, listed, read_cells
+from qaclims_ray.data.label_cells import LabelCell, names_in_brackets, read_cells
 from qaclims_ray.data.label_marks import ColumnMarks, is_yes_or_no, read_marks
 from qaclims_ray.data.label_rows import IMAGE_COLUMNS, LABEL_COLUMNS, LabelRows, squeezed
 from qaclims_ray.data.label_words import FALSE, TRUE, is_nothing, quoted
@@ -18,6 +18,7 @@ _NUMBERED_LABEL = re.compile(r"(label|class|tag|category)_?\s?\d+", re.IGNORECAS
 _ABOUT_FILES = (
     *("width", "height", "w", "h", "size", "filesize", "imagewidth", "imageheight", "channels", "depth", "url"),
     *("imageurl", "folder", "dirname", "date", "time", "timestamp", "md5", "sha256", "checksum", "license", "source"),
+    *("mask", "maskpath", "maskfile", "maskname"),
 )
 """Columns that describe a file and no class, unless they hold 0 and 1 alone."""
 
@@ -31,9 +32,11 @@ class ColumnReading:
     names: tuple[tuple[str, ...], ...]
     """Names of each row's classes."""
     splits: tuple[str, ...] | None
-    """Cell of the split column; None where there is none."""
+    """LabelCell of the split column; None where there is none."""
     classes: tuple[str, ...] = ()
     """Classes that have a column of their own; empty in the other forms."""
+    may_repeat: bool = True
+    """Whether the file may spread an image's classes over several rows."""
     faults: list[Fault] = field(default_factory=list)
     """What is wrong with single entries or columns."""
     notes: list[str] = field(default_factory=list)
@@ -73,16 +76,17 @@ def read_columns(
         splits=None if split is None else tuple(map(_text, columns[split])),
         names=found.names,
         classes=found.classes,
+        may_repeat=rows.may_repeat and not found.classes,
         faults=[*rows.faults, *found.faults],
         notes=[*rows.notes, *found.notes],
     )
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: LabelCell) -> str:
     return cell if isinstance(cell, str) else " ".join(cell)
 
 
-def _image_column(uri: str, columns: Mapping[str, Sequence[Cell]], image_ids: Collection[str]) -> str:
+def _image_column(uri: str, columns: Mapping[str, Sequence[LabelCell]], image_ids: Collection[str]) -> str:
     """Return the column that names images: by what it holds where the images are known, else by its name."""
     named = sorted(
         (name for name in columns if squeezed(name) in IMAGE_COLUMNS),
@@ -102,7 +106,7 @@ def _image_column(uri: str, columns: Mapping[str, Sequence[Cell]], image_ids: Co
 
 
 def _read_names(
-    uri: str, columns: Mapping[str, Sequence[Cell]], known: Collection[str], separator: str
+    uri: str, columns: Mapping[str, Sequence[LabelCell]], known: Collection[str], separator: str
 ) -> ColumnReading | None:
     """Read the column of class names; None where there is none."""
     if any(name in known and is_yes_or_no(cells) for name, cells in columns.items()):
@@ -110,7 +114,7 @@ def _read_names(
     named = [name for name in columns if squeezed(name) in LABEL_COLUMNS]
     numbered = [name for name in columns if _NUMBERED_LABEL.fullmatch(name)]
     if len(numbered) > 1 and not named and any(not is_yes_or_no(columns[name]) for name in numbered):
-        cells: list[Cell] = [
+        cells: list[LabelCell] = [
             tuple(_text(cell) for cell in row) for row in zip(*(columns[name] for name in numbered), strict=True)
         ]
         return _names_of(cells, numbered, columns, known, separator)
@@ -132,16 +136,21 @@ def _read_names(
     return _names_of(columns[named[0]], named, columns, known, separator)
 
 
-def _recurring_words(cells: Sequence[Cell]) -> bool:
+def _recurring_words(cells: Sequence[LabelCell]) -> bool:
     """Whether cells are words, most of them seen more than once."""
     texts = [_text(cell) for cell in cells if not is_nothing(_text(cell))]
     if any(re.fullmatch(r"[-+]?[\d.,:/\sTZ-]+", text) for text in texts) or is_yes_or_no(cells):
         return False
-    return any(listed(cell) is not None for cell in cells) or len(set(texts)) <= 0.7 * len(texts)
+    has_lists = any(names_in_brackets(cell) is not None for cell in cells)
+    return bool(texts) and (has_lists or len(set(texts)) <= 0.7 * len(texts))
 
 
 def _names_of(
-    cells: Sequence[Cell], used: Sequence[str], columns: Mapping[str, object], known: Collection[str], separator: str
+    cells: Sequence[LabelCell],
+    used: Sequence[str],
+    columns: Mapping[str, object],
+    known: Collection[str],
+    separator: str,
 ) -> ColumnReading:
     words = {_text(cell).casefold() for cell in cells if not is_nothing(_text(cell))}
     if words and words <= {*TRUE, *FALSE} and not words & {name.casefold() for name in known}:
@@ -158,7 +167,7 @@ def _names_of(
     return ColumnReading((), read.names, None, notes=notes)
 
 
-def _yes_or_no(cells: Sequence[Cell], column: str, known: Collection[str]) -> ColumnReading:
+def _yes_or_no(cells: Sequence[LabelCell], column: str, known: Collection[str]) -> ColumnReading:
     """Read a label column of 0 and 1, which says which class it means only where there is one."""
     if len(known) != 1:
         raise DataError(
@@ -169,15 +178,19 @@ def _yes_or_no(cells: Sequence[Cell], column: str, known: Collection[str]) -> Co
     name = next(iter(known))
     marks = read_marks({name: cells}, [""] * len(cells))
     note = f"the column {column!r} says where {name!r} is seen"
-    return ColumnReading((), marks.names, None, (name,), list(marks.faults), [note, *marks.notes])
+    return ColumnReading((), marks.names, None, (name,), faults=list(marks.faults), notes=[note, *marks.notes])
 
 
 def _read_class_columns(
-    uri: str, columns: Mapping[str, Sequence[Cell]], images: Sequence[Cell], known: Collection[str]
+    uri: str, columns: Mapping[str, Sequence[LabelCell]], images: Sequence[LabelCell], known: Collection[str]
 ) -> ColumnReading:
     """Read one 0/1 column per class; columns that are plainly none are left out with a note, others are refused."""
     unused = [name for name in columns if _INDEX.fullmatch(squeezed(name)) or squeezed(name) in IMAGE_COLUMNS]
-    unused += [name for name, cells in columns.items() if squeezed(name) in _ABOUT_FILES and not is_yes_or_no(cells)]
+    unused += [
+        name
+        for name, cells in columns.items()
+        if (squeezed(name) in _ABOUT_FILES and not is_yes_or_no(cells)) or all(is_image_name(_text(c)) for c in cells)
+    ]
     if named := [name for name in columns if name in known]:
         unused = [name for name in columns if name not in named]
     background = [name for name in columns if is_nothing(name, known) and name not in unused and name]
@@ -195,4 +208,4 @@ def _read_class_columns(
         notes.append(f"columns that are no classes and are not read: {quoted(unused, 8)}")
     if background:
         notes.append(f"the background is no class: the column {quoted(background)} is not read")
-    return ColumnReading((), marks.names, None, marks.classes, list(marks.faults), notes)
+    return ColumnReading((), marks.names, None, marks.classes, faults=list(marks.faults), notes=notes)

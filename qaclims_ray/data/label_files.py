@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from qaclims_ray.data import storage
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.label_columns import ColumnReading, read_columns
-from qaclims_ray.data.label_json import read_json, read_json_lines
+from qaclims_ray.data.label_json import label_rows_of_json, label_rows_of_lines
 from qaclims_ray.data.label_rows import read_delimited
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
@@ -85,9 +85,9 @@ def read_label_file(
     image_ids = frozenset(image_ids)
     match suffix:
         case ".json":
-            rows = read_json(uri, text, image_ids)
+            rows = label_rows_of_json(uri, text, image_ids)
         case ".jsonl":
-            rows = read_json_lines(uri, text)
+            rows = label_rows_of_lines(uri, text)
         case _:
             rows = read_delimited(uri, text, image_ids)
     read = read_columns(uri, rows, image_ids=image_ids, known=known_names, separator=separator)
@@ -122,7 +122,7 @@ def _by_image(read: ColumnReading) -> LabelTable:
         else:
             faults.append(Fault("unreadable label entry", repr(name), "the image has no name"))
     # One class in each row: the file may spread an image's classes over rows, as lists of boxes do.
-    is_long = not read.classes and all(len(names) <= 1 for names in read.names)
+    is_long = read.may_repeat and all(len(names) <= 1 for names in read.names)
     labels, repeated, merged = {}, [], []
     for image_id, rows in rows_of.items():
         found = list(dict.fromkeys(name for row in rows for name in read.names[row]))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
-from qaclims_ray.data.label_cells import Cell, marked_names
+from qaclims_ray.data.label_cells import LabelCell, marked_names
 from qaclims_ray.data.label_rows import IMAGE_COLUMNS, LABEL_COLUMNS, LabelRows, squeezed
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
@@ -19,7 +19,7 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as pairs: a dict would silently keep the last of two entries for an image."""
 
 
-def read_json(uri: str, text: str, image_ids: Collection[str] = ()) -> LabelRows:
+def label_rows_of_json(uri: str, text: str, image_ids: Collection[str] = ()) -> LabelRows:
     """Read a JSON file of labels.
 
     Args:
@@ -40,7 +40,7 @@ def read_json(uri: str, text: str, image_ids: Collection[str] = ()) -> LabelRows
     raise DataError(f"label file {uri} must hold {_FORMS}; found {_short(value)}")
 
 
-def read_json_lines(uri: str, text: str) -> LabelRows:
+def label_rows_of_lines(uri: str, text: str) -> LabelRows:
     """Read one JSON record per line.
 
     Raises:
@@ -72,6 +72,8 @@ def _from_object(uri: str, pairs: _Pairs, image_ids: Collection[str]) -> LabelRo
         )
     if names & set(IMAGE_COLUMNS) and len(pairs) > 1 and (records := _transposed(pairs)):
         return _from_records(uri, records)
+    if records := _records_in(pairs):
+        return _from_records(uri, records)
     if len(pairs) > 1 and _is_by_class(pairs, image_ids):
         shown: dict[str, list[str]] = {}
         for name, images in pairs:
@@ -87,7 +89,22 @@ def _from_object(uri: str, pairs: _Pairs, image_ids: Collection[str]) -> LabelRo
             faults.append(Fault("unreadable label entry", name, detail))
         else:
             rows.append((name, cell))
-    return LabelRows(("image", "labels"), tuple(rows), tuple(faults))
+    return LabelRows(("image", "labels"), tuple(rows), tuple(faults), may_repeat=False)
+
+
+def _records_in(pairs: _Pairs) -> list[_Pairs]:
+    """Return the records of {"images": [{...}, ...]} and of {image: {"labels": [...], ...}}; none in other forms."""
+
+    def has(record: Any, columns: Collection[str]) -> bool:
+        return isinstance(record, _Pairs) and any(squeezed(name) in columns for name, _ in record)
+
+    if len(pairs) == 1 and isinstance(pairs[0][1], list) and pairs[0][1]:
+        found = pairs[0][1]
+        return found if all(has(record, IMAGE_COLUMNS) for record in found) else []
+    if not all(has(value, LABEL_COLUMNS) for _, value in pairs):
+        return []
+    is_mark = [isinstance(cell, bool | int | float) for _, value in pairs for _, cell in value]
+    return [] if all(is_mark) else [_Pairs([("image", name), *value]) for name, value in pairs]
 
 
 def _is_by_class(pairs: _Pairs, image_ids: Collection[str]) -> bool:
@@ -130,7 +147,7 @@ def _from_records(uri: str, records: Sequence[_Pairs]) -> LabelRows:
     return LabelRows(columns, tuple(rows), tuple(faults))
 
 
-def _field(value: Any, name: str) -> tuple[Cell, str]:
+def _field(value: Any, name: str) -> tuple[LabelCell, str]:
     if squeezed(name) in LABEL_COLUMNS:
         return _names(value)
     if isinstance(value, list):
@@ -140,7 +157,7 @@ def _field(value: Any, name: str) -> tuple[Cell, str]:
     return ("" if value is None else str(value)), ""
 
 
-def _names(value: Any) -> tuple[Cell, str]:
+def _names(value: Any) -> tuple[LabelCell, str]:
     """Return the cell that a value is, and what is wrong with it."""
     if value is None:
         return "", ""

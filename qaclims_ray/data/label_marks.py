@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qaclims_ray.data.label_cells import Cell
+from qaclims_ray.data.label_cells import LabelCell
 from qaclims_ray.data.label_words import FALSE, NOTHING, TRUE, quoted
 from qaclims_ray.data.validation import Fault
 
@@ -26,13 +26,13 @@ class ColumnMarks:
     """What was decided, for the user."""
 
 
-def is_yes_or_no(cells: Sequence[Cell]) -> bool:
+def is_yes_or_no(cells: Sequence[LabelCell]) -> bool:
     """Whether all cells that are not empty say yes or no."""
     words = [_word(cell) for cell in cells]
     return any(words) and all(word in (*TRUE, *FALSE, "") for word in words)
 
 
-def read_marks(columns: Mapping[str, Sequence[Cell]], images: Sequence[str]) -> ColumnMarks:
+def read_marks(columns: Mapping[str, Sequence[LabelCell]], images: Sequence[str]) -> ColumnMarks:
     """Read columns of yes and no.
 
     An empty cell is a "no" only where no column writes "no" in any other way.
@@ -69,12 +69,12 @@ def read_marks(columns: Mapping[str, Sequence[Cell]], images: Sequence[str]) -> 
     return ColumnMarks(tuple(names), tuple(classes), tuple(faults), tuple(notes))
 
 
-def _word(cell: Cell) -> str:
+def _word(cell: LabelCell) -> str:
     word = str(cell).strip().casefold()
     return "" if word in NOTHING else word
 
 
-def _no_class(name: str, cells: Sequence[Cell]) -> Fault:
+def _no_class(name: str, cells: Sequence[LabelCell]) -> Fault:
     shown = quoted(list(dict.fromkeys(map(str, cells))))
     return Fault(
         "column that is no class",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
-from qaclims_ray.data.label_cells import Cell
+from qaclims_ray.data.label_cells import LabelCell
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
@@ -44,12 +44,14 @@ class LabelRows:
 
     columns: tuple[str, ...]
     """Names of the columns."""
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[LabelCell, ...], ...]
     """Cells, as many as columns."""
     faults: tuple[Fault, ...] = ()
     """Rows that are left out, and why."""
     notes: tuple[str, ...] = ()
     """What was decided, for the user."""
+    may_repeat: bool = True
+    """Whether the form lets an image have several rows."""
 
 
 def squeezed(column: str) -> str:
@@ -77,6 +79,7 @@ def read_delimited(uri: str, text: str, image_ids: Collection[str] = ()) -> Labe
         columns = ("image", "labels") if _is_image(columns[0], image_ids) else ("labels", "image")
         notes = (f"{uri} has no header: its columns are read as {' and '.join(columns)}",)
         rows = [list(columns), *rows]
+    columns, rows = _without_margin(columns, rows)
     if doubles := sorted({name for name in columns if columns.count(name) > 1}):
         raise DataError(f"label file {uri} has columns of one name, {doubles}: expected each once")
     sound = [tuple(cell.strip() for cell in row) for row in rows[1:] if len(row) == len(columns)]
@@ -115,6 +118,15 @@ def _best_rows(uri: str, text: str, image_ids: Collection[str]) -> list[list[str
     if not best:
         raise _unknown_columns(uri, (), [])
     return best
+
+
+def _without_margin(columns: tuple[str, ...], rows: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Leave out the empty columns at the right that spreadsheets add, of the whole table or of single rows."""
+    width = len(columns)
+    while width > 2 and not any("".join(row[width - 1 : width]).strip() for row in rows):
+        width -= 1
+    trimmed = [row if any(map(str.strip, row[width:])) else row[:width] for row in rows]
+    return columns[:width], trimmed
 
 
 def _is_image(cell: str, image_ids: Collection[str]) -> bool:

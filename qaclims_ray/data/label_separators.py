@@ -93,9 +93,15 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
         return Separator(marks[0], note=_parted_note(marks[0], parted[marks[0]]))
     if unclear := [mark for mark, verdict in verdicts.items() if verdict == "unclear"]:
         raise DataError(_unclear(unclear[0], parted[unclear[0]]))
-    whole = "; ".join(_whole_note(mark, lists) for mark, lists in parted.items())
     joined = _joined(cells)
-    return joined if joined is not None else Separator("", note=whole)
+    if joined is not None:
+        return joined
+    notes = [_whole_note(mark, lists) for mark, lists in parted.items()]
+    for mark in _JOINERS:  # "hot dog" beside "dog" is a name more often than a list, but worth a line
+        alone = _alone(cells, mark)
+        if lists := [cell for cell, parts in _lists(cells, mark).items() if alone & set(parts)]:
+            notes.append(_whole_note(mark, lists))
+    return Separator("", note="; ".join(notes))
 
 
 def _as_set(cells: Mapping[str, int], known: Collection[str], setting: str) -> Separator:
@@ -123,7 +129,7 @@ def _by_known_names(cells: Collection[str], known: Collection[str]) -> Separator
             shares.append(sum(part in atoms for part in parts) / max(len(parts), 1))
             if mark in _JOINERS and shares[-1] < 1:  # part of a name is no name: a "hot dog" shows no dog
                 shares[-1] = 0.0
-        return sum(shares)
+        return sum(shares, start=0.0)
 
     mark = max(marks, key=explained)
     return Separator(mark, atoms, f"{_parted(mark)}, as data.class_names has it (data.label_separator)" if mark else "")

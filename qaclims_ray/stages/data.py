@@ -53,6 +53,11 @@ def run_data(stage: Stage) -> Manifest:
     return manifest
 
 
+def reads_on_ray(data: DataConfig) -> bool:
+    """Whether reading the data set takes Ray: masks of COCO are drawn on it."""
+    return data.dataset == "coco14"
+
+
 def used_splits(data: DataConfig) -> tuple[str, ...]:
     """Return the splits of a run, the training split first."""
     return (data.train_split, data.eval_split, data.test_split)

@@ -20,7 +20,7 @@ from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
-from qaclims_ray.stages.data import run_data
+from qaclims_ray.stages.data import reads_on_ray, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.preflight import preflight
@@ -116,11 +116,10 @@ def run_pipeline(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
     )
     handle = tracker.handle()
-    with _ending(tracker, progress), ray_session(needs_of(config)):
+    with _ending(tracker, progress), contextlib.ExitStack() as session:
         tracker.log_params(to_dict(config))
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until))
-        with run.stage("data") as stage:
-            manifest = run_data(stage)
+        manifest = _read_data(run, session)
         check_named_classes(config, manifest.class_names)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = run.stages(manifest)
@@ -138,6 +137,18 @@ def run_pipeline(
         report_uri=report_uri,
         tracking=shown(handle.uri) if handle else "",
     )
+
+
+def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
+    """Read the data, then start Ray for what follows: what is wrong with the data is told without waiting for it."""
+    is_early = reads_on_ray(run.config.data)
+    if is_early:
+        session.enter_context(ray_session(needs_of(run.config)))
+    with run.stage("data") as stage:
+        manifest = run_data(stage)
+    if run.reaches("corpus") and not is_early:
+        session.enter_context(ray_session(needs_of(run.config)))
+    return manifest
 
 
 def _note(config: RunConfig, found: Results) -> dict[str, str]:

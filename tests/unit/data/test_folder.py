@@ -28,7 +28,9 @@ def report_of(root: object, **changes: object) -> str:
     ("name", "text"),
     [
         ("labels.csv", "image,labels\na.jpg,cat;dining table\nb.jpg,dog\nc.png,\n"),
-        ("labels.csv", 'image,labels\na,"cat, dining table"\nb,dog\nc,\n'),
+        ("labels.csv", "image;labels\na;cat|dining table\nb;dog\nc;\n"),
+        ("labels.tsv", "File Name\tClass\na\tcat\na\tdining table\nb\tdog\nc\t\n"),
+        ("labels.jsonl", '{"id": "a", "labels": ["cat", "dining table"]}\n{"id": "b", "labels": "dog"}\n{"id": "c"}\n'),
         ("labels.csv", "filename,note,labels\na.jpg,,dining table; cat;\nb.jpg,,dog\nc.png,,\n"),
         ("labels.csv", "image,cat,dining table,dog\na.jpg,1,1,0\nb.jpg,0,0,1.0\nc.png,0,0,0\n"),
         ("labels.csv", "image,dog,dining table,cat\na.jpg,false,true,True\nb.jpg,TRUE,0,0\nc.png,0,0,0\n"),
@@ -153,12 +155,14 @@ def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
         "c: the label file has no entry",
         "d: the label file has no entry",
         "b.jpg is empty (0 bytes)",
-        "b.png holds [8]; expected 0 to 3 and 255",
         "d.jpg is truncated or broken",
         "missing mask (3):",
     ):
         assert expected in report
-    assert "11 faults" in report
+    assert "10 faults" in report
+    # Pixels are decoded when the labels are sound.
+    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog\nc.png,dog\nd.jpg,\n")
+    assert "b.png holds [8]; expected 0 to 3 and 255" in report_of(root, class_names=CLASSES)
 
 
 def test_two_images_of_one_name(make_folder: MakeFolder) -> None:
@@ -170,6 +174,54 @@ def test_two_images_of_one_name(make_folder: MakeFolder) -> None:
 def test_classes_that_differ_in_case_only(make_folder: MakeFolder) -> None:
     text = "image,labels\na.jpg,Cat\nb.jpg,cat\nc.png,dog\n"
     assert "Cat / cat: differ in case only" in report_of(make_folder(text=text))
+
+
+def test_classes_that_differ_in_blanks_and_marks_only(make_folder: MakeFolder) -> None:
+    text = "image,labels\na.jpg,dining table\nb.jpg,dining_table\nc.png,HER2-\n"
+    report = report_of(make_folder(text=text))
+    assert "dining table / dining_table: differ in case only, or in blanks and marks" in report
+    assert "HER2" not in report
+
+
+def test_names_of_images_that_lost_their_zeros_or_case(tmp_path: Path) -> None:
+    for name in ("001.jpg", "002.jpg", "IMG_7.jpg"):
+        (tmp_path / name).write_bytes(image_bytes())
+    (tmp_path / "labels.csv").write_text("image,labels\n1,cat\n2.0,dog\nimg_7,dog\n")
+    report = report_of(tmp_path)
+    assert "1: has an entry in the label file, but no image file; there is 001: the file lost its leading" in report
+    assert "2.0: has an entry in the label file, but no image file; there is 002" in report
+    assert "img_7: has an entry in the label file, but no image file; there is IMG_7, in another case" in report
+
+
+def test_notes_tell_what_was_decided_and_what_is_not_read(make_folder: MakeFolder) -> None:
+    root = make_folder(text="image,labels\na.jpg,cat/dog\nb.jpg,dog\nc.png,cat\n")
+    (root / "labels.json").write_text("{}")
+    (root / "labels.json").rename(root / "labels.jsonl")
+    notes = "\n".join(read_folder(folder_config(root)).notes)
+    assert 'labels of an image are parted by "/"' in notes
+    assert "not read, because the labels come from elsewhere: labels.jsonl" in notes
+    assert "no split is named: every image is in train" in notes
+    with pytest.raises(DataError, match="may be one name each, or lists"):
+        (root / "labels.csv").write_text("image,labels\na.jpg,cat/dog\nb.jpg,dog\nc.png,\n")
+        read_folder(folder_config(root))
+    assert labels_of(read_folder(folder_config(root, label_separator="/")))["a"] == (0, 1)
+    assert read_folder(folder_config(root, label_separator="none")).class_names == ("cat/dog", "dog")
+
+
+def test_a_label_file_of_another_name_is_pointed_at(make_folder: MakeFolder) -> None:
+    root = make_folder("train_labels.csv", "image,labels\n")
+    assert '"train_labels.csv" may be one: name it in data.label_file' in report_of(root)
+
+
+def test_labels_are_judged_before_pixels_are_decoded(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "c.png").write_bytes(b"no picture")
+
+    def refuse(class_names: object, images: object) -> None:
+        raise DataError("nothing to learn")
+
+    with pytest.raises(DataError, match="nothing to learn"):
+        read_folder(folder_config(root), check_labels=refuse)
 
 
 def test_a_root_that_is_absent_a_file_or_empty(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def report_data(**changes) -> ReportData:
         config={"seed": 0, "ritc": {"temperature": 0.7}},
         environment={"packages": {"torch": "2.15"}, "gpus": []},
         timings={"corpus": 71.3, "train": 3700.0},
-        dataset={"name": "miniature", "images": 600},
+        dataset={"name": "miniature", "images": 600, "notes": ["labels from <b>.csv", "too few images: cat"]},
         systems=systems,
         contact_sheets={"Masks at the best threshold": png()},
     )
@@ -138,6 +138,13 @@ def test_page_shows_systems_winner_and_pixel_labels(full_report: tuple[dict, str
     assert page.count("<svg") == 4
     assert "<dt>torch</dt><dd>2.15</dd>" in page and "<dt>gpus</dt><dd>none</dd>" in page
     assert "1 h 01 min" in page and "1 min 11 s" in page
+
+
+def test_page_tells_how_the_data_set_was_read(full_report: tuple[dict, str]):
+    _, page = full_report
+    told = page[page.index("How the data set was read") :].split("</ul>")[0]
+    assert "<li>labels from &lt;b&gt;.csv</li>" in told and "<li>too few images: cat</li>" in told
+    assert "<dt>notes</dt>" not in page
 
 
 def test_the_winner_depends_on_the_ranking_figure():
