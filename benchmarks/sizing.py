@@ -95,7 +95,7 @@ def stage_costs(load: Workload) -> list[StageCost]:
     answers = images * load.classes * len(question_set(config.corpus.questions))
     epochs = config.classifier.optim.epochs * images
     final = config.segmentation.optim
-    steps = final.epochs * config.segmentation.steps_per_epoch
+    steps = final.epochs * (config.segmentation.steps_per_epoch or max(images // final.batch_size, 1))
     return [
         StageCost("corpus", answers, "h200_corpus_fp32" if asked_alike else "", f"{answers:,.0f} answers"),
         StageCost(

@@ -63,13 +63,15 @@ def miniature() -> RunConfig:
         cams=CamConfig(scales=(1.0,), activation="sigmoid", batch_size=64),
         evaluation=EvaluationConfig(fixed_threshold=0.1),
         goal="segmentation",
+        supervised_bound=True,
         masks=_miniature_masks(),
         variants=(
             _miniature_thresholds("baseline", seed=0.6, foreground=0.6, background=0.4, walk=0.58),
             _miniature_thresholds("ritc_class_names", seed=0.4, foreground=0.5, background=0.3, walk=0.4),
         ),
         segmentation=_miniature_segmentation(),
-        cluster=ClusterConfig(num_workers=2),
+        # One thread each: another number rounds sums otherwise, and its published figures would move.
+        cluster=ClusterConfig(num_workers=2, cpus_per_worker=1.0),
     )
 
 

@@ -27,6 +27,19 @@ def truth_images(manifest: Manifest, split: str) -> list[LabelledImage]:
     ]
 
 
+def require_truth(manifest: Manifest, split: str) -> None:
+    """Refuse to train on true masks where no image of the split has one.
+
+    Raises:
+        DataError: saying what asks for them.
+    """
+    if not truth_images(manifest, split):
+        raise DataError(
+            f"the fully supervised bound is asked for, but no image of split {split} has a true mask: give masks, or "
+            "set supervised_bound to false and leave fully_supervised out of systems"
+        )
+
+
 def truth_share(manifest: Manifest, split: str) -> str:
     """Say on how many images a network learns from true masks, where some of the split have none; else nothing."""
     num_images = sum(split in record.splits for record in manifest.records)

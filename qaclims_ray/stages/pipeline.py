@@ -23,17 +23,18 @@ from qaclims_ray.stages.corpus import run_corpus
 from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
-from qaclims_ray.stages.resources import needs_of
+from qaclims_ray.stages.resources import Room, needs_of, room_here
 from qaclims_ray.stages.results import Results, log_masks, log_scores, log_segmentation, note_figures
 from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
-from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
+from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
@@ -103,9 +104,10 @@ def run_pipeline(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
     )
     handle = tracker.handle()
-    with _ending(tracker, progress), ray_session(needs_of(config)):
+    room = room_here(config)
+    with _ending(tracker, progress), ray_session(needs_of(config, room)):
         tracker.log_params(to_dict(config))
-        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until))
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         with run.stage("data") as stage:
             manifest = run_data(stage)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -140,13 +142,17 @@ class _PipelineRun:
     tracker: Tracker
     progress: ConsoleProgress
     last: int
+    room: Room
 
     def reaches(self, stage: str) -> bool:
         return STAGE_ORDER.index(stage) <= self.last
 
     def stages(self, manifest: Manifest) -> Results:
         if self.config.goal == "segmentation":
-            segmented_images(manifest, self.config.data)  # a test split that is not there is found now, not at the end
+            # A test split that is not there, or a bound without true masks, is found now and not at the end.
+            segmented_images(manifest, self.config.data)
+            if len(systems_with_networks(self.config)) > len(systems_with_cams(self.config)):
+                require_truth(manifest, self.config.data.train_split)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, training_images(manifest, self.config.data))
@@ -161,7 +167,8 @@ class _PipelineRun:
                 self.seeds(system, manifest, found)
         for system in systems_with_cams(self.config):
             self.masks(system, manifest, found)
-        self.segmentations(self.segmented(manifest), manifest, found)
+        if self.reaches("segment"):
+            self.segmentations(systems_with_networks(self.config), manifest, found)
         return found
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
@@ -202,13 +209,6 @@ class _PipelineRun:
             found.masks[system] = run_refine(stage, system, manifest)
             log_masks(stage.tracker, self.tracker, system, found.masks[system])
 
-    def segmented(self, manifest: Manifest) -> list[str]:
-        """Return the systems that get a final network; the true masks' one is added where there are any."""
-        if self.config.goal != "segmentation" or not self.reaches("segment"):
-            return []
-        has_truth = any(record.mask_uri for record in training_images(manifest, self.config.data).records)
-        return list(dict.fromkeys([*self.config.systems, *([SUPERVISED] if has_truth else [])]))
-
     def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
         """Train all final networks on one group of workers, then score them."""
         if not systems:
@@ -226,7 +226,7 @@ class _PipelineRun:
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(to_dict(config))
         try:
-            yield Stage(config, self.layout, tracker, self.progress)
+            yield Stage(config, self.layout, tracker, self.progress, self.room)
         except BaseException:
             tracker.finish("FAILED")
             raise

@@ -175,7 +175,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
         name: manifest.classes.border(system_config(stage.config, name).evaluation.fixed_threshold) for name in names
     }
     labels = {name: system_of(stage.config, name).label for name in names}
-    bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
+    final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
     rows = []
     for position in positions:
         record = manifest.records[position]
@@ -192,7 +192,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
                 masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
                 pseudo=_stored_masks(stage.layout.masks, record.image_id, labels, stage.config.goal != "seed"),
                 final=_stored_masks(
-                    stage.layout.predictions, record.image_id, bound, stage.config.goal == "segmentation"
+                    stage.layout.predictions, record.image_id, final, stage.config.goal == "segmentation"
                 ),
             )
         )
