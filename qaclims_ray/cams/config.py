@@ -7,7 +7,6 @@ from typing import Literal
 
 from qaclims_ray.settings import require, require_at_least, settings
 
-
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
 """Settings that say where CAMs are computed, and nothing about what is in them."""
 

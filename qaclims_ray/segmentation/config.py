@@ -111,6 +111,4 @@ class SegmentationConfig:
     def __post_init__(self) -> None:
         require_at_least(self, "segmentation", 1, "accumulation")
         steps = self.steps_per_epoch
-        require(
-            steps is None or steps >= 1, f"segmentation.steps_per_epoch is {steps}, expected at least 1, or None"
-        )
+        require(steps is None or steps >= 1, f"segmentation.steps_per_epoch is {steps}, expected at least 1, or None")

@@ -25,7 +25,6 @@ from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import system_of
 
 
-
 class CamActor:
     """Hold a CAM network; compute one decoded shard and publish its file."""
 

@@ -8,6 +8,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
+from qaclims_ray.errors import DataError
 from qaclims_ray.refine.mask_index import MaskRow, failed_row, read_mask_index
 from qaclims_ray.stages.image_stage import ReadImage, ReadShard
 
