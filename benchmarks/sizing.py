@@ -15,7 +15,7 @@ from pathlib import Path
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.needs import systems_with_cams
+from qaclims_ray.systems.needs import systems_with_cams, systems_with_networks
 from qaclims_ray.systems.table import system_of, training_order
 
 START, END = "<!-- tables -->", "<!-- /tables -->"
@@ -91,11 +91,11 @@ def stage_costs(load: Workload) -> list[StageCost]:
     backbone = "h200_backbone_bf16" if bf16 else ""
     asked_alike = (config.corpus.engine, config.corpus.precision, config.corpus.num_beams) == ("blip", "fp32", 3)
     cams_alike = len(config.cams.scales) == 4 and config.cams.flip
-    cams, finals = len(systems_with_cams(config)), len(systems_with_cams(config)) + 1
+    cams, finals = len(systems_with_cams(config)), len(systems_with_networks(config))
     answers = images * load.classes * len(question_set(config.corpus.questions))
     epochs = config.classifier.optim.epochs * images
     final = config.segmentation.optim
-    steps = final.epochs * config.segmentation.steps_per_epoch
+    steps = final.epochs * (config.segmentation.steps_per_epoch or max(images // final.batch_size, 1))
     return [
         StageCost("corpus", answers, "h200_corpus_fp32" if asked_alike else "", f"{answers:,.0f} answers"),
         StageCost(
@@ -118,7 +118,7 @@ def stage_costs(load: Workload) -> list[StageCost]:
         ),
         StageCost(f"IRN and random walk, {cams} systems", 0, "", f"{config.masks.irn.optim.epochs} epochs each"),
         StageCost(
-            f"final network, {finals} (with the bound)",
+            f"final network, {finals}{' (with the bound)' if config.supervised_bound else ''}",
             finals * steps * final.batch_size * DEEPLAB_GFLOP / 1000,
             backbone,
             f"{steps:,} steps of {final.batch_size} each",

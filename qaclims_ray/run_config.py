@@ -94,6 +94,9 @@ class RunConfig(MethodSettings):
     """Systems that exist in this run alone, and this run's settings for known ones (name and like are the same)."""
     goal: Literal["seed", "mask", "segmentation"] = "seed"
     """How far the run goes: CAMs, pseudo masks, or the final network trained on them."""
+    supervised_bound: bool = False
+    """With goal segmentation, also train the final network on the true masks of the training images: the bound of all
+    others, which takes as long as each of them. It is the system fully_supervised, which `systems` may name as well."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig

@@ -7,6 +7,9 @@ from typing import Literal
 
 from qaclims_ray.settings import require, require_at_least, settings
 
+RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
+"""Settings that say where CAMs are computed, and nothing about what is in them."""
+
 
 @settings
 class CamConfig:
@@ -28,8 +31,10 @@ class CamConfig:
     """Stored type."""
     batch_size: int = 16
     """Images of equal size computed together."""
-    num_actors: int = 1
-    """Actors that compute CAMs; also those of the final network on the test split and of `predict`."""
+    num_actors: int | None = None
+    """Actors that compute CAMs; also those of the final network on the test split and of `predict`. None takes one for
+    every core of this machine, as far as its memory goes, where the run starts a Ray of its own and actors need no
+    GPU; else one."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
     max_failed_fraction: float = 0.01
@@ -37,6 +42,10 @@ class CamConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
-        require_at_least(self, "cams", 1, "grid_stride", "batch_size", "num_actors")
+        require_at_least(self, "cams", 1, "grid_stride", "batch_size")
+        require(
+            self.num_actors is None or self.num_actors >= 1,
+            f"cams.num_actors is {self.num_actors}, expected at least 1, or None",
+        )
         require_at_least(self, "cams", 0, "gpus_per_actor")
         require(0 <= self.max_failed_fraction <= 1, "cams.max_failed_fraction must lie in [0, 1]")

@@ -19,8 +19,10 @@ class ClusterConfig:
     back; the update is the same. None always waits for all."""
     use_gpu: bool = False
     """One GPU per training worker."""
-    cpus_per_worker: float = 1.0
-    """Logical CPUs of a training worker."""
+    cpus_per_worker: float | None = None
+    """Logical CPUs of a training worker, and its threads. None shares out the cores of this machine among the workers
+    where the run starts a Ray of its own, and asks a Ray that it joins for 1 each. The number of threads changes how
+    sums are rounded, nothing else; 0 workers take torch's own number."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
     max_failures: int = 2
@@ -39,6 +41,9 @@ class ClusterConfig:
             f"cluster.min_workers is {self.min_workers}, expected 1 to cluster.num_workers ({self.num_workers})",
         )
         require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
-        require(self.cpus_per_worker > 0, f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0")
+        require(
+            self.cpus_per_worker is None or self.cpus_per_worker > 0,
+            f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0, or None",
+        )
         require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
         require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")

@@ -46,6 +46,11 @@ class Needs:
     """Object store of a private Ray."""
 
 
+def joins_ray() -> bool:
+    """Whether `ray_session` uses a Ray that is there, and so starts none of its own."""
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextlib.contextmanager
 def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the time of the context.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
 from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.manifest import Manifest
@@ -76,7 +76,8 @@ class Recipe:
         # An empty split is left out: networks from before the setting existed keep their fingerprints.
         found = {name: value for name, value in plain(self.selection).items() if (name, value) != ("split", "")}
         if self.selection.criterion == "separation":
-            found |= plain({"cams": self.cams, "threshold": self.evaluation.threshold})
+            maps = {name: value for name, value in plain(self.cams).items() if name not in RESOURCE_FIELDS}
+            found |= {"cams": maps, "threshold": self.evaluation.threshold}
         return found
 
 

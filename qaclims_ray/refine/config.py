@@ -75,8 +75,8 @@ class MaskConfig:
     """Step pamr."""
     sam: SamConfig = field(default_factory=SamConfig)
     """Step sam."""
-    num_actors: int = 1
-    """Refinement actors."""
+    num_actors: int | None = None
+    """Refinement actors; None as of `cams.num_actors`."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
 
@@ -88,7 +88,10 @@ class MaskConfig:
     def __post_init__(self) -> None:
         require(len(set(self.steps)) == len(self.steps), "masks.steps holds a step twice")
         require("irn" not in self.steps[1:], "masks.steps: irn works on the CAMs' small maps, so it comes first")
-        require_at_least(self, "masks", 1, "num_actors")
+        require(
+            self.num_actors is None or self.num_actors >= 1,
+            f"masks.num_actors is {self.num_actors}, expected at least 1, or None",
+        )
         require_at_least(self, "masks", 0, "gpus_per_actor")
         require(0 < self.seed_threshold < 1, f"masks.seed_threshold is {self.seed_threshold}, expected in (0, 1)")
         require(

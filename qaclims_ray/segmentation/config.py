@@ -79,7 +79,7 @@ class SegmentationTestConfig:
 
 
 def deeplab_optim() -> OptimConfig:
-    """Return what DeepLab trains with, 30,000 steps in epochs of 1,000; other recipes depart from it (D1)."""
+    """Return what DeepLab trains with, in 30 epochs of 1,000 steps (D1); recipes depart from it and name the steps."""
     return OptimConfig(lr=2.5e-4, momentum=0.9, weight_decay=5e-4, epochs=30, batch_size=10)
 
 
@@ -98,13 +98,17 @@ class SegmentationConfig:
     foreground pixels, which DeepLabV2 needs from ImageNet weights (D2). mask2former has a loss of its own."""
     optim: OptimConfig = field(default_factory=deeplab_optim)
     """Optimiser and schedule; `lr` is of pretrained layers, new ones learn at `head_lr_factor` times it. The training
-    takes `epochs` times `steps_per_epoch` steps."""
-    steps_per_epoch: int = 1_000
-    """Optimiser steps between checkpoints: what an epoch is here."""
+    takes `epochs` passes over the training images, or `epochs` times `steps_per_epoch` steps."""
+    steps_per_epoch: int | None = None
+    """Optimiser steps of an epoch, which ends with a checkpoint; None makes it one pass over the training images, so
+    that the training grows with the data set. Published recipes count steps, which fit the data set they were made
+    for (D1)."""
     accumulation: int = 1
     """Parts of a worker's share of a batch that are computed one after the other, to save memory (D1)."""
     freeze_batch_norm: bool = False
     """Keep batch norm statistics fixed."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, "segmentation", 1, "steps_per_epoch", "accumulation")
+        require_at_least(self, "segmentation", 1, "accumulation")
+        steps = self.steps_per_epoch
+        require(steps is None or steps >= 1, f"segmentation.steps_per_epoch is {steps}, expected at least 1, or None")

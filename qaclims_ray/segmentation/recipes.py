@@ -13,6 +13,9 @@ from qaclims_ray.segmentation.config import (
 )
 from qaclims_ray.training.config import OptimConfig
 
+STEPS_PER_EPOCH = 1_000
+"""Optimiser steps of an epoch of every recipe here: they are published with counts of steps, not of passes."""
+
 
 def deeplab_v2(weights: str = "timm") -> SegmentationConfig:
     """DeepLabV2 with ResNet-101 from ImageNet weights, as QA-CLIMS and CLIMS train it on VOC (rows D1-D5).
@@ -28,6 +31,7 @@ def deeplab_v2(weights: str = "timm") -> SegmentationConfig:
         test=SegmentationTestConfig(flip=False),
         loss="balanced",
         optim=replace(deeplab_optim(), schedule_every=10),
+        steps_per_epoch=STEPS_PER_EPOCH,
         accumulation=2,
         freeze_batch_norm=True,
     )
@@ -50,6 +54,7 @@ def deeplab_v2_from_coco(weights: str) -> SegmentationConfig:
         crop=JointCropConfig(min_scale=0.5, max_scale=1.5, crop_px=321),
         test=SegmentationTestConfig(flip=False),
         optim=replace(deeplab_optim(), schedule_every=10, epochs=20),
+        steps_per_epoch=STEPS_PER_EPOCH,
         accumulation=2,
         freeze_batch_norm=True,
     )
@@ -68,6 +73,7 @@ def deeplab_v1(weights: str) -> SegmentationConfig:
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512, jitter=0.06),
         test=SegmentationTestConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75)),
         optim=replace(deeplab_optim(), lr=8e-4, batch_size=6),
+        steps_per_epoch=STEPS_PER_EPOCH,
     )
 
 
@@ -84,6 +90,7 @@ def segmenter(weights: str = "timm") -> SegmentationConfig:
         crop=JointCropConfig(min_scale=0.5, max_scale=2.0, crop_px=512),
         test=SegmentationTestConfig(scales=(0.75, 1.0, 1.25), window_px=512),
         optim=replace(deeplab_optim(), lr=1e-3, head_lr_factor=1.0, weight_decay=0.0, batch_size=8),
+        steps_per_epoch=STEPS_PER_EPOCH,
     )
 
 
@@ -109,4 +116,5 @@ def mask2former(weights: str) -> SegmentationConfig:
             epochs=80,
             batch_size=4,
         ),
+        steps_per_epoch=STEPS_PER_EPOCH,
     )

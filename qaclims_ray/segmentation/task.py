@@ -42,7 +42,8 @@ def train_segmentation(
 ) -> dict[str, float]:
     """Train a final network; runs on every worker.
 
-    Batches walk through shuffled passes over the images, so that any number of steps sees all equally often.
+    Batches walk through shuffled passes over the images, so that any number of steps sees all equally often; where an
+    epoch is a pass, its last images that fill no batch are left out.
     Each checkpoint holds ``network.json`` and ``network.safetensors``.
 
     Args:
@@ -95,14 +96,15 @@ def segmentation_task(
     Raises:
         DataError: when there is no image.
     """
-    # An epoch is not a pass over the images: recipes count steps, and small data sets would save all the time.
+    # Where a recipe counts steps, epochs walk on through passes: small data sets would save a checkpoint all the time.
+    steps = segmentation.steps_per_epoch
     dataset = LabelMapDataset(
         images,
         segmentation.crop,
         network.config.image_mean,
         network.config.image_std,
         seed,
-        items_per_epoch=segmentation.steps_per_epoch * segmentation.optim.batch_size,
+        items_per_epoch=None if steps is None else steps * segmentation.optim.batch_size,
     )
     parts = num_parts(segmentation, context.world_size)
     uses_sets = network.supervision == "sets"

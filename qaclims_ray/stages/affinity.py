@@ -133,7 +133,7 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
                 "uri": uri,
                 "gpus_per_actor": config.masks.gpus_per_actor,
             },
-            num_actors=config.masks.num_actors,
+            num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )
         rows = [mask_row_of(row) for row in whole.rows]

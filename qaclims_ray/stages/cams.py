@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from qaclims_ray.cams.config import CamConfig
+from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.store import write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
@@ -23,8 +23,6 @@ from qaclims_ray.stages.layout import network_uri_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import system_of
-
-_RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
 
 
 class CamActor:
@@ -81,7 +79,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     artifact = Artifact(
         uri=uri,
         kind="cams",
-        settings={name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
+        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
         inputs={"network": network.fingerprint, "manifest": manifest.fingerprint()},
         verb="cams",
     )
@@ -100,7 +98,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
                 "std": net.image_std,
                 "uri": uri,
             },
-            num_actors=config.num_actors,
+            num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor),
             gpus_per_actor=config.gpus_per_actor,
             progress=stage.progress.advance,
         )
@@ -142,7 +140,7 @@ def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *
             decode=as_it_is,
             actor=work.actor,
             actor_kwargs={**work.actor_kwargs, "uri": artifact.uri},
-            num_actors=stage.config.cams.num_actors,
+            num_actors=stage.room.actors(stage.config.cams.num_actors),
             progress=stage.progress.advance,
         )
         fail_on([fault for summary in summaries for fault in summary["faults"]], work.source)

@@ -8,6 +8,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
+from qaclims_ray.errors import DataError
 from qaclims_ray.refine.mask_index import MaskRow, failed_row, read_mask_index
 from qaclims_ray.stages.image_stage import ReadImage, ReadShard
 
@@ -25,6 +26,19 @@ def truth_images(manifest: Manifest, split: str) -> list[LabelledImage]:
         for record in manifest.records
         if split in record.splits and record.mask_uri
     ]
+
+
+def require_truth(manifest: Manifest, split: str) -> None:
+    """Refuse to train on true masks where no image of the split has one.
+
+    Raises:
+        DataError: saying what asks for them.
+    """
+    if not truth_images(manifest, split):
+        raise DataError(
+            f"the fully supervised bound is asked for, but no image of split {split} has a true mask: give masks, or "
+            "set supervised_bound to false and leave fully_supervised out of systems"
+        )
 
 
 def truth_share(manifest: Manifest, split: str) -> str:

@@ -23,10 +23,11 @@ from qaclims_ray.stages.corpus import run_corpus
 from qaclims_ray.stages.data import reads_on_ray, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
-from qaclims_ray.stages.resources import needs_of
+from qaclims_ray.stages.resources import Room, needs_of, room_here
 from qaclims_ray.stages.results import (
     Results,
     log_masks,
@@ -42,7 +43,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_classifier, run_method, train_together
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
-from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams
+from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
 from qaclims_ray.systems.planning import is_one_phase_from_classifier
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
@@ -116,9 +117,10 @@ def run_pipeline(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
     )
     handle = tracker.handle()
+    room = room_here(config)
     with _ending(tracker, progress), contextlib.ExitStack() as session:
         tracker.log_params(to_dict(config))
-        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until))
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
         check_named_classes(config, manifest.class_names)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -143,11 +145,11 @@ def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     """Read the data, then start Ray for what follows: what is wrong with the data is told without waiting for it."""
     is_early = reads_on_ray(run.config.data)
     if is_early:
-        session.enter_context(ray_session(needs_of(run.config)))
+        session.enter_context(ray_session(needs_of(run.config, run.room)))
     with run.stage("data") as stage:
         manifest = run_data(stage)
     if run.reaches("corpus") and not is_early:
-        session.enter_context(ray_session(needs_of(run.config)))
+        session.enter_context(ray_session(needs_of(run.config, run.room)))
     return manifest
 
 
@@ -169,13 +171,17 @@ class _PipelineRun:
     tracker: Tracker
     progress: ConsoleProgress
     last: int
+    room: Room
 
     def reaches(self, stage: str) -> bool:
         return STAGE_ORDER.index(stage) <= self.last
 
     def stages(self, manifest: Manifest) -> Results:
         if self.config.goal == "segmentation":
-            segmented_images(manifest, self.config.data)  # a test split that is not there is found now, not at the end
+            # A test split that is not there, or a bound without true masks, is found now and not at the end.
+            segmented_images(manifest, self.config.data)
+            if len(systems_with_networks(self.config)) > len(systems_with_cams(self.config)):
+                require_truth(manifest, self.config.data.train_split)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, training_images(manifest, self.config.data))
@@ -190,7 +196,8 @@ class _PipelineRun:
                 self.seeds(system, manifest, found)
         for system in systems_with_cams(self.config):
             self.masks(system, manifest, found)
-        self.segmentations(self.segmented(manifest), manifest, found)
+        if self.reaches("segment"):
+            self.segmentations(systems_with_networks(self.config), manifest, found)
         return found
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
@@ -231,13 +238,6 @@ class _PipelineRun:
             found.masks[system] = run_refine(stage, system, manifest)
             log_masks(stage.tracker, self.tracker, system, found.masks[system])
 
-    def segmented(self, manifest: Manifest) -> list[str]:
-        """Return the systems that get a final network; the true masks' one is added where there are any."""
-        if self.config.goal != "segmentation" or not self.reaches("segment"):
-            return []
-        has_truth = any(record.mask_uri for record in training_images(manifest, self.config.data).records)
-        return list(dict.fromkeys([*self.config.systems, *([SUPERVISED] if has_truth else [])]))
-
     def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
         """Train all final networks on one group of workers, then score them."""
         if not systems:
@@ -255,7 +255,7 @@ class _PipelineRun:
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(to_dict(config))
         try:
-            yield Stage(config, self.layout, tracker, self.progress)
+            yield Stage(config, self.layout, tracker, self.progress, self.room)
         except BaseException:
             tracker.finish("FAILED")
             raise

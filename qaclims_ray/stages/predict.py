@@ -32,7 +32,7 @@ from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
 from qaclims_ray.stages.predictions import doubled, empty_masks, listed, shown_classes, summary_line
-from qaclims_ray.stages.resources import needs_of
+from qaclims_ray.stages.resources import needs_of, room_here
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
 
@@ -184,14 +184,15 @@ def run_predict(arguments: PredictArguments) -> None:
     storage.check_writable(out)
     progress = ConsoleProgress(Console())
     progress.start("predict")
-    with ray_session(needs_of(resolved)):
+    room = room_here(resolved)
+    with ray_session(needs_of(resolved, room)):
         shards = [targets[i : i + _IMAGES_PER_TASK] for i in range(0, len(targets), _IMAGES_PER_TASK)]
         summaries = run_shards(
             shards,
             decode=_decode,
             actor=actor,
             actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute, "classes": classes},
-            num_actors=resolved.cams.num_actors,
+            num_actors=room.actors(resolved.cams.num_actors, resolved.cams.gpus_per_actor),
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
         )

@@ -18,10 +18,17 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
 from qaclims_ray.stages.evaluate import check_stores_full
-from qaclims_ray.systems.needs import needs_classifier, needs_clip, needs_corpus, source_of_cams, systems_with_cams
+from qaclims_ray.systems.needs import (
+    needs_classifier,
+    needs_clip,
+    needs_corpus,
+    source_of_cams,
+    systems_with_cams,
+    systems_with_networks,
+)
 from qaclims_ray.systems.planning import planned_phases
 from qaclims_ray.systems.recipe import backbone_weights, clip_files, recipe_of, vqa_model
-from qaclims_ray.systems.table import SUPERVISED, system_config, training_order
+from qaclims_ray.systems.table import system_config, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -43,9 +50,8 @@ def preflight(config: RunConfig, out: str) -> None:
         build_mask_generator(replace(config.cam_net, weights=weights), num_classes=1)
     if config.goal != "seed":
         _check_masks(config)
-    if config.goal == "segmentation":
-        for final in {system_config(config, name).segmentation for name in (*config.systems, SUPERVISED)}:
-            _check_segmentation(config, final)
+    for final in {system_config(config, name).segmentation for name in systems_with_networks(config)}:
+        _check_segmentation(config, final)
     if needs_clip(config):
         model, clip_weights = clip_files(config)
         names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]

@@ -147,7 +147,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "classes": manifest.classes,
             },
             scored_splits=(config.data.eval_split,),
-            num_actors=config.masks.num_actors,
+            num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )
         return _write_masks(uri, whole, scoring, manifest.classes)

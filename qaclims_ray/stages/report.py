@@ -37,8 +37,8 @@ from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.systems.needs import needs_clip, systems_with_cams, uses_given
-from qaclims_ray.systems.table import SUPERVISED, system_config, system_of
+from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
+from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
 from qaclims_ray.training.group import read_curves
 
@@ -179,7 +179,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
     thresholds = {name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
-    bound = {**labels, SUPERVISED: system_of(stage.config, SUPERVISED).label}
+    final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
     rows = []
     for position in positions:
         record = manifest.records[position]
@@ -195,9 +195,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
                 heat={labels[name]: _heat(cam) for name, cam in found.items()},
                 masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
                 pseudo=_stored_masks(stage.layout.masks, record.image_id, labels, stage.config.goal != "seed"),
-                final=_stored_masks(
-                    stage.layout.predictions, record.image_id, bound, stage.config.goal == "segmentation"
-                ),
+                final=_stored_masks(stage.layout.predictions, record.image_id, final, is_made=True),
             )
         )
     return contact_sheet(rows, manifest.class_names)

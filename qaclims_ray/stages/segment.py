@@ -159,7 +159,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         segmentation.optim,
         label=label,
         num_images=len(trained.records),
-        num_steps=segmentation.optim.epochs * segmentation.steps_per_epoch,
+        num_steps=segmentation.steps_per_epoch and segmentation.optim.epochs * segmentation.steps_per_epoch,
     )
 
 
@@ -244,7 +244,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
                 "gpus_per_actor": config.cams.gpus_per_actor,
             },
             scored_splits=(config.data.test_split, config.data.eval_split),
-            num_actors=config.cams.num_actors,
+            num_actors=stage.room.actors(config.cams.num_actors, config.cams.gpus_per_actor),
             gpus_per_actor=config.cams.gpus_per_actor,
         )
         errors = _write_scores(uri, whole, scoring, manifest.classes)

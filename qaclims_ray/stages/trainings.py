@@ -109,7 +109,7 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
                 todo,
                 name=_run_name(trainings),
                 runs_uri=stage.layout.training_runs,
-                cluster=stage.config.cluster,
+                cluster=stage.room.shared_among_workers(stage.config.cluster),
                 on_position=lines.advance,
                 on_epoch=stage.progress.epoch,
             )

@@ -4,7 +4,7 @@ from qaclims_ray.methods.method import Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.table import system_config, system_of, training_order
+from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 
 
 def methods_of(config: RunConfig) -> list[Method]:
@@ -39,6 +39,13 @@ def needs_corpus(config: RunConfig) -> bool:
 def systems_with_cams(config: RunConfig) -> list[str]:
     """Return the compared systems that have CAMs: all but the fully supervised one."""
     return [name for name in config.systems if method_of(system_of(config, name).method).has_cams]
+
+
+def systems_with_networks(config: RunConfig) -> list[str]:
+    """Return the systems that get a final network: the compared ones, and the bound where it is asked for."""
+    if config.goal != "segmentation":
+        return []
+    return list(dict.fromkeys([*config.systems, *([SUPERVISED] if config.supervised_bound else [])]))
 
 
 def source_of_cams(config: RunConfig, name: str) -> Method | None:

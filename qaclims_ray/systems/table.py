@@ -12,7 +12,7 @@ from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
 from qaclims_ray.systems.known import SYSTEMS
 
 SUPERVISED = "fully_supervised"
-"""The upper bound, which every run up to the final network compares with where the training images have masks."""
+"""The upper bound: the final network trained on true masks, where `supervised_bound` or `systems` asks for it."""
 
 
 def system_of(config: RunConfig, name: str) -> System:

@@ -31,8 +31,8 @@ class OptimConfig:
     warmup_steps: int = 0
     """Linear warm-up in steps."""
     epochs: int = 15
-    """Passes over the training split; of prompts and final networks, which see random draws, `steps_per_epoch` steps
-    each. Every epoch ends with a checkpoint."""
+    """Passes over the training split; of prompts, which see random draws, and of final networks whose recipe counts
+    steps, `steps_per_epoch` steps each. Every epoch ends with a checkpoint."""
     batch_size: int = 8
     """Images, of prompts cached features, in one step over all workers together."""
     clip_grad_norm: float | None = None

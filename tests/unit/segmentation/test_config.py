@@ -54,20 +54,22 @@ def test_initial_weights_must_be_named_where_a_final_network_is_trained(weights)
 
 
 def test_the_default_is_deeplab_s_optimiser() -> None:
-    """Row D1: SGD with momentum 0.9, 30,000 steps of 10 images, at a polynomial rate, new layers tenfold."""
+    """Row D1: SGD with momentum 0.9, 10 images a step, at a polynomial rate, new layers tenfold; passes, no steps."""
     config = SegmentationConfig()
     assert config.optim == OptimConfig(
         name="sgd", lr=2.5e-4, head_lr_factor=10.0, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
         schedule_every=1, warmup_steps=0, clip_grad_norm=None, epochs=30, batch_size=10,
     )  # fmt: skip
-    assert config.optim.epochs * config.steps_per_epoch == 30_000
+    assert config.steps_per_epoch is None
 
 
 # --- the published recipes
 
 
 def _learning(config: SegmentationConfig) -> tuple[object, ...]:
-    crop, optim, steps = config.crop, config.optim, config.optim.epochs * config.steps_per_epoch
+    crop, optim = config.crop, config.optim
+    assert config.steps_per_epoch is not None
+    steps = optim.epochs * config.steps_per_epoch
     return (steps, optim.batch_size, optim.lr, crop.min_scale, crop.max_scale, crop.crop_px, config.loss)
 
 
@@ -103,6 +105,11 @@ def test_mask2former_is_trained_as_far_as_its_recipe_is_known() -> None:
     optim = recipe.optim
     assert (optim.epochs * recipe.steps_per_epoch, optim.batch_size, recipe.crop.crop_px) == (80_000, 4, 512)
     assert (recipe.net.architecture, recipe.net.backbone, optim.name) == ("mask2former", "swin_large", "adamw")
+
+
+@pytest.mark.parametrize("recipe", [deeplab_v2, deeplab_v2_from_coco, deeplab_v1, segmenter, mask2former])
+def test_a_published_recipe_counts_steps(recipe) -> None:
+    assert recipe("mine.pth").steps_per_epoch == 1_000
 
 
 @pytest.mark.parametrize("recipe", [deeplab_v2, deeplab_v2_from_coco, deeplab_v1, segmenter, mask2former])

@@ -27,6 +27,7 @@ from qaclims_ray.segmentation.task import (
     train_segmentation,
     without_background,
 )
+from qaclims_ray.training.checkpoint import PROGRESS_NAME
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import seeded
@@ -190,6 +191,18 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, change) -> None
     with pytest.raises(ArtifactError, match="belongs to a training with seed 0"):
         train(images[1:], LocalContext(root))
     train(images, LocalContext(root), dataclasses.replace(CONFIG, accumulation=2))
+
+
+@pytest.mark.parametrize(("count", "batch_size", "steps"), [(6, 2, 3), (6, 4, 1), (3, 8, 1)])
+def test_without_a_number_of_steps_an_epoch_is_one_pass(tmp_path, count, batch_size, steps) -> None:
+    images = write_squares(tmp_path, count)
+    by_passes = dataclasses.replace(CONFIG, steps_per_epoch=None, optim=optim_with(epochs=2, batch_size=batch_size))
+    context = LocalContext(str(tmp_path / "run"))
+    train(images, context, by_passes)
+    assert [report["epoch"] for report in context.reports] == [1, 2]
+    with context.latest_checkpoint() as folder:
+        assert folder is not None
+        assert json.loads(Path(folder, PROGRESS_NAME).read_text())["steps_done"] == 2 * steps
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "balanced"])

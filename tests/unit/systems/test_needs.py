@@ -3,10 +3,18 @@
 import pytest
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import System
 from qaclims_ray.systems.checks import check_systems
 from qaclims_ray.systems.known import SYSTEMS
-from qaclims_ray.systems.needs import needs_classifier, needs_clip, needs_corpus, systems_with_cams, uses_given
+from qaclims_ray.systems.needs import (
+    needs_classifier,
+    needs_clip,
+    needs_corpus,
+    systems_with_cams,
+    systems_with_networks,
+    uses_given,
+)
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from tests.unit.systems.runs import FINAL, run_of
 
@@ -52,6 +60,25 @@ def test_the_bound_needs_the_final_network_and_nothing_else() -> None:
     check_systems(config)
     assert not needs_clip(config) and not needs_classifier(config) and not needs_corpus(config)
     assert systems_with_cams(config) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides", "expected"),
+    [
+        (["baseline"], FINAL, ["baseline"]),
+        (["baseline"], {**FINAL, "supervised_bound": True}, ["baseline", SUPERVISED]),
+        ([SUPERVISED, "baseline"], FINAL, [SUPERVISED, "baseline"]),
+        ([SUPERVISED, "baseline"], {**FINAL, "supervised_bound": True}, [SUPERVISED, "baseline"]),
+        (["baseline"], {"goal": "mask", "supervised_bound": True}, []),
+    ],
+)
+def test_the_bound_is_trained_where_somebody_asks_for_it_and_once(names, overrides, expected) -> None:
+    assert systems_with_networks(run_of(*names, **overrides)) == expected
+
+
+def test_published_presets_leave_the_bound_out_and_the_miniature_shows_it() -> None:
+    asked = {name for name in PRESETS if preset(name).supervised_bound}
+    assert asked == {name for name in PRESETS if name.startswith("miniature")}
 
 
 def test_all_other_systems_have_cams() -> None:
