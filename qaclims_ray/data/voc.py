@@ -27,6 +27,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     inspect_images,
+    is_decoded,
     unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
@@ -80,10 +81,12 @@ def read_voc(
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
     labels = _find_labels(root, config, image_ids, ids)
     raw_images, raw_faults = _raw_images(root, splits, labels.names, ids)
-    if check_labels is not None and not (faults or labels.faults or raw_faults):
+    faults += [*labels.faults, *raw_faults]
+    if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
-    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
-    faults += [*labels.faults, *raw_faults, *found, *check_splits(splits, raw_images, scored=config.eval_split)]
+    decode = config.check_images and is_decoded(raw_images, faults)
+    records, found = inspect_images(raw_images, len(class_names), decode=decode, on_progress=on_progress)
+    faults += [*found, *check_splits(splits, raw_images, scored=config.eval_split)]
     fail_on(faults, root)
     notes = [f"read {root}", labels.note, *labels.details, *_count_notes(splits, class_names)]
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):
