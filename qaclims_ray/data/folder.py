@@ -24,6 +24,7 @@ from qaclims_ray.data.validation import (
     check_splits,
     fail_on,
     inspect_images,
+    is_decoded,
     unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
@@ -52,14 +53,11 @@ def read_folder(
     class_names, faults = _class_names(config, files.table)
     check_class_names(class_names)
     raw_images, found = _raw_images(files, class_names, config)
-    faults += [*found, *files.masks.faults, *_hints(files, found)]
-    is_sound = not faults
-    if check_labels is not None and is_sound:
+    faults += [*_unknown_splits(files.table, config), *found, *files.masks.faults, *_hints(files, found)]
+    if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
-    # Wrong labels are told before hours of decoding; the files' headers are looked at in any case.
-    records, found, seen = inspect_images(
-        raw_images, len(class_names), decode=config.check_images and is_sound, on_progress=on_progress
-    )
+    decode = config.check_images and is_decoded(raw_images, faults)
+    records, found, seen = inspect_images(raw_images, len(class_names), decode=decode, on_progress=on_progress)
     faults += found
     faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
     fail_on(faults, root)
@@ -131,6 +129,20 @@ def _raw_images(
         mask = files.masks.by_image.get(image_id)
         raw_images.append(RawImage(image_id, by_id[image_id][0], labels, mask, None, splits))
     return raw_images, faults
+
+
+def _unknown_splits(table: LabelTable | None, config: DataConfig) -> list[Fault]:
+    if table is None or table.splits is None:
+        return []
+    known = sorted({split for splits in table.splits.values() for split in splits})
+    named = {"data.train_split": config.train_split, "data.eval_split": config.eval_split}
+    return [
+        Fault(
+            "unknown split", split, f"{name}; the data set has {', '.join(known) or 'none'}: set {name} to one of them"
+        )
+        for name, split in named.items()
+        if split not in known
+    ]
 
 
 def _known_ids(names: Sequence[str], class_ids: Mapping[str, int]) -> tuple[int, ...]:

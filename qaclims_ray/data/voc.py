@@ -34,6 +34,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     inspect_images,
+    is_decoded,
     unknown_label,
 )
 from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
@@ -91,9 +92,8 @@ def read_voc(
     faults += [*labels.faults, *masks.faults, *raw_faults]
     if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
-    records, found, seen = inspect_images(
-        raw_images, len(class_names), decode=config.check_images, on_progress=on_progress
-    )
+    decode = config.check_images and is_decoded(raw_images, faults)
+    records, found, seen = inspect_images(raw_images, len(class_names), decode=decode, on_progress=on_progress)
     faults += [*found, *check_splits(splits, raw_images, scored=config.eval_split)]
     fail_on(faults, root)
     notes = [f"read {root}", *labels.notes, *_count_notes(splits, class_names), *masks.notes, *seen]

@@ -53,9 +53,9 @@ def run_data(stage: Stage) -> Manifest:
     return manifest
 
 
-def reads_on_ray(data: DataConfig) -> bool:
-    """Whether reading the data set takes Ray: masks of COCO are drawn on it."""
-    return data.dataset == "coco14"
+def reads_after_ray(data: DataConfig) -> bool:
+    """Whether Ray starts first: masks of COCO are drawn on it, and nothing is wrong with the miniature's labels."""
+    return data.dataset in ("coco14", "miniature")
 
 
 def used_splits(data: DataConfig) -> tuple[str, ...]:

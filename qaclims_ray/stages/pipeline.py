@@ -20,7 +20,7 @@ from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
-from qaclims_ray.stages.data import reads_on_ray, run_data
+from qaclims_ray.stages.data import reads_after_ray, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.mask_images import require_truth
@@ -142,8 +142,8 @@ def run_pipeline(
 
 
 def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
-    """Read the data, then start Ray for what follows: what is wrong with the data is told without waiting for it."""
-    is_early = reads_on_ray(run.config.data)
+    """Read the data, then start Ray for what follows: what is wrong with people's data is told without waiting."""
+    is_early = reads_after_ray(run.config.data)
     if is_early:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     with run.stage("data") as stage:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, validation
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError
@@ -155,14 +155,24 @@ def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
         "c: the label file has no entry",
         "d: the label file has no entry",
         "b.jpg is empty (0 bytes)",
+        "b.png holds [8]; expected 0 to 3 and 255",
         "d.jpg is truncated or broken",
         "missing mask (3):",
     ):
         assert expected in report
-    assert "10 faults" in report
-    # Pixels are decoded when the labels are sound.
-    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog\nc.png,dog\nd.jpg,\n")
-    assert "b.png holds [8]; expected 0 to 3 and 255" in report_of(root, class_names=CLASSES)
+    assert "11 faults" in report
+
+
+def test_wrong_labels_of_a_large_set_are_told_without_decoding(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(text="image,labels\na.jpg,cat\nb.jpg,unicorn\nc.png,\n", masks={"b": (7,)})
+    assert "b.png holds [8]" in report_of(root, class_names=CLASSES)
+    monkeypatch.setattr(validation, "SOON_DECODED", 2)
+    report = report_of(root, class_names=CLASSES)
+    assert "'unicorn'" in report and "b.png holds [8]" not in report
+    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog\nc.png,\n")
+    assert "b.png holds [8]" in report_of(root, class_names=CLASSES)
 
 
 def test_two_images_of_one_name(make_folder: MakeFolder) -> None:
@@ -251,7 +261,9 @@ def test_label_sources_that_do_not_fit(make_folder: MakeFolder) -> None:
 
 def test_an_empty_split(make_folder: MakeFolder) -> None:
     text = "image,labels,split\na.jpg,cat,train\nb.jpg,dog,train\nc.png,dog,train\n"
-    assert "empty split (1):\n  val: no image belongs to it" in report_of(make_folder(text=text), eval_split="val")
+    report = report_of(make_folder(text=text), eval_split="val")
+    assert "empty split (1):\n  val: no image belongs to it" in report
+    assert "val: data.eval_split; the data set has train: set data.eval_split to one of them" in report
 
 
 @pytest.mark.parametrize(
