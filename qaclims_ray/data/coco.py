@@ -69,7 +69,7 @@ def read_coco(config: DataConfig, masks_uri: str, *, on_progress: OnProgress | N
         images |= {image.image_id: image for image in labelled[: config.limit]}
         notes.append(_count_note(split, len(annotated), len(labelled)))
     faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
-    records, found = inspect_images(raw_images, len(COCO_CLASSES), decode=config.check_images, on_progress=on_progress)
+    records, found, _ = inspect_images(raw_images, COCO_CLASSES, config, on_progress=on_progress)
     faults += [*found, *_check_sizes(records, images)]
     fail_on(faults, root)
     records = tuple(_with_mask(record, masks_uri) for record in records)

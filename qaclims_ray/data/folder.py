@@ -12,6 +12,7 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import LabelTable, find_label_file, image_id_of, read_label_file
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.mask_translation import translated_masks
 from qaclims_ray.data.validation import (
     Fault,
     OnProgress,
@@ -25,13 +26,14 @@ from qaclims_ray.data.validation import (
 from qaclims_ray.errors import ConfigError, DataError
 
 
-def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) -> Manifest:
+def read_folder(config: DataConfig, *, masks_uri: str = "", on_progress: OnProgress | None = None) -> Manifest:
     """Read and check a folder of images.
 
     Without a split column every image is in both the training and the scored split.
 
     Args:
         config: the data set; ``labels`` may be auto, file or masks (which need ``class_names``).
+        masks_uri: folder, local or remote, for the masks that `data.mask_values` translates.
         on_progress: told after each inspected image.
 
     Raises:
@@ -48,11 +50,13 @@ def read_folder(config: DataConfig, *, on_progress: OnProgress | None = None) ->
     check_class_names(class_names)
     raw_images, found = _raw_images(root, files, table, class_names, config)
     faults += found
-    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
+    checked, found = translated_masks(raw_images, config, class_names, masks_uri)
+    faults += found
+    records, found, mask_notes = inspect_images(checked, class_names, config, on_progress=on_progress)
     faults += found
     faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
     fail_on(faults, root)
-    notes = _notes(folder, label_file, config, table, class_names)
+    notes = [*_notes(folder, label_file, config, table, class_names), *mask_notes]
     if left_out := len(files) - len(raw_images):
         notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):

@@ -28,8 +28,6 @@ Rgb = tuple[float, float, float]
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings, in lower case, by which an image file is known."""
 
-_LABEL_MODES = ("P", "L", "1")
-_LOSSY_FORMATS = ("JPEG", "WEBP")
 # What PIL's decoders raise on broken input; a bomb is an image of more than about 179 million pixels.
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error, zlib.error,
@@ -57,25 +55,6 @@ def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
         # Straight to RGB, PIL warns of a palette whose transparency is given as bytes.
         picture = picture.convert("RGBA")
     return _to_tensor(picture.convert("RGB"))
-
-
-def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
-    """Decode a label map: a palette or grey image whose pixel values are label values.
-
-    Args:
-        uri: path or fsspec URI.
-
-    Raises:
-        DataError: when it is missing, broken, in colours, or compressed with loss (which changes label values).
-    """
-    picture = _decode(uri)
-    if picture.format in _LOSSY_FORMATS:
-        raise DataError(f"mask {uri} is a {picture.format} file, which changes label values: expected a PNG")
-    if picture.mode not in _LABEL_MODES:
-        raise DataError(
-            f"mask {uri} has mode {picture.mode}: expected a palette or 8-bit grey PNG whose pixels are label values"
-        )
-    return torch.from_numpy(np.array(picture, dtype=np.uint8))
 
 
 def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:

@@ -6,24 +6,29 @@ the images and masks; `fail_on` turns all faults into one message.
 
 import difflib
 import functools
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
-from typing import TypeVar
-
-import torch
+from typing import NamedTuple, TypeVar
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id
-from qaclims_ray.data.images import image_size, load_image, load_mask
+from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.images import image_size, load_image
 from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.mask_agreement import judge_masks
+from qaclims_ray.data.mask_evidence import MaskFacts
+from qaclims_ray.data.mask_files import MaskPicture, colours_complaint, read_mask
 from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
 """Faults spelled out in one report; the rest are counted."""
 NUM_THREADS = 8
 """Files opened at a time: remote stores are slow to answer."""
+MASK_SAMPLE = 1000
+"""Masks that are held against labels where not everything is decoded."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -122,27 +127,61 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
         return list(pool.imap(function, items))
 
 
+class Inspection(NamedTuple):
+    """What came of opening images and masks."""
+
+    records: tuple[ImageRecord, ...]
+    """Sound images."""
+    faults: list[Fault]
+    """All that is wrong."""
+    notes: list[str]
+    """What a person should know of the masks."""
+
+
 def inspect_images(
-    images: Sequence[RawImage], num_classes: int, *, decode: bool, on_progress: OnProgress | None = None
-) -> tuple[tuple[ImageRecord, ...], list[Fault]]:
-    """Open every image and mask; return the records of sound images, and all faults.
+    images: Sequence[RawImage],
+    class_names: Sequence[str],
+    config: DataConfig,
+    *,
+    has_background: bool = True,
+    on_progress: OnProgress | None = None,
+) -> Inspection:
+    """Open every image and mask, and hold masks against labels.
+
+    With `check_images` all pixels are decoded. Otherwise only image headers are read, masks where labels come from
+    them, and a sample of the other masks.
 
     Args:
         images: what to open.
-        num_classes: foreground classes, to check the values of masks.
-        decode: decode all pixels; otherwise only image headers are read, and masks where labels come from them.
+        class_names: foreground classes in label order.
+        config: the data set.
+        has_background: whether pixels may show no class.
         on_progress: told after each image.
     """
-    records, faults = [], []
-    inspect = functools.partial(_inspect, num_classes=num_classes, decode=decode)
+    records, faults, looked_at = [], [], []
+    sample = _mask_sample(images)
     with ThreadPool(NUM_THREADS) as pool:
-        for done, (record, found) in enumerate(pool.imap(inspect, images), start=1):
+        inspect = functools.partial(
+            _inspect, num_classes=len(class_names), decode=config.check_images, mask_sample=sample
+        )
+        for done, (record, found, facts) in enumerate(pool.imap(inspect, images), start=1):
             faults += found
             if record is not None:
                 records.append(record)
+            if facts is not None:
+                looked_at.append(facts)
             if on_progress is not None:
                 on_progress(done, len(images))
-    return tuple(records), faults
+    judgement = judge_masks(looked_at, class_names, config, has_background=has_background)
+    if judgement.sort:
+        faults.append(Fault(judgement.sort, f"{len(looked_at)} masks", judgement.refusal))
+    return Inspection(tuple(records), faults, list(judgement.notes))
+
+
+def _mask_sample(images: Sequence[RawImage]) -> frozenset[str]:
+    """Draw images whose masks are looked at in any case; the same ones each time."""
+    masked = [image.image_id for image in images if image.mask_uri is not None]
+    return frozenset(masked if len(masked) <= MASK_SAMPLE else random.Random(0).sample(masked, MASK_SAMPLE))
 
 
 def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: str) -> list[Fault]:
@@ -158,28 +197,35 @@ def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: s
     return faults
 
 
-def _inspect(image: RawImage, *, num_classes: int, decode: bool) -> tuple[ImageRecord | None, list[Fault]]:
+def _inspect(
+    image: RawImage, *, num_classes: int, decode: bool, mask_sample: frozenset[str]
+) -> tuple[ImageRecord | None, list[Fault], MaskFacts | None]:
     faults: list[Fault] = []
+    facts = None
     labels = image.labels
     size = None
     try:
         size = _decoded_size(image.image_uri) if decode else image_size(image.image_uri)
     except DataError as error:
         faults.append(Fault("unreadable image", image.image_id, str(error)))
-    if image.mask_uri is not None and (decode or labels is None):
-        values, found = _inspect_mask(image, image.mask_uri, "mask", size)
+    if image.mask_uri is not None and (decode or labels is None or image.image_id in mask_sample):
+        picture, found = _inspect_mask(image, image.mask_uri, "mask", size)
         faults += found
-        present = values - {BACKGROUND_VALUE, IGNORE_VALUE}
-        if beyond := sorted(value for value in present if class_id(value) >= num_classes):
-            detail = f"{image.mask_uri} holds {beyond[:8]}; expected 0 to {num_classes} and {IGNORE_VALUE}"
-            faults.append(Fault("mask values beyond the classes", image.image_id, detail))
-        labels = tuple(sorted(map(class_id, present))) if labels is None else labels
+        facts = None if picture is None else _facts(image, picture)
+        if facts is not None and labels is None:
+            # Values beyond the classes are judged with those of all masks.
+            labels = tuple(sorted(class_id(value) for value in facts.objects if 0 < value <= num_classes))
+        elif labels is None:
+            labels = ()  # the fault is reported already, as what it is
     if image.context_uri is not None and decode:
-        faults += _inspect_mask(image, image.context_uri, "context map", size)[1]
+        context, found = _inspect_mask(image, image.context_uri, "context map", size)
+        faults += found
+        if context is not None and context.numbers is None:
+            faults.append(Fault("unreadable context map", image.image_id, colours_complaint(context.shown_colours())))
     if labels is None:
         faults.append(Fault("missing labels", image.image_id, "no label and no mask to take them from"))
     if faults or size is None or labels is None:
-        return None, faults
+        return None, faults, facts
     record = ImageRecord(
         image_id=image.image_id,
         image_uri=storage.absolute(image.image_uri),
@@ -190,7 +236,18 @@ def _inspect(image: RawImage, *, num_classes: int, decode: bool) -> tuple[ImageR
         context_uri=None if image.context_uri is None else storage.absolute(image.context_uri),
         splits=image.splits,
     )
-    return record, faults
+    return record, faults, facts
+
+
+def _facts(image: RawImage, picture: MaskPicture) -> MaskFacts:
+    return MaskFacts(
+        image.image_id,
+        None if image.labels is None else frozenset(image.labels),
+        picture.values(),
+        picture.shown_colours() if picture.numbers is None else {},
+        picture.used_palette(),
+        picture.bits,
+    )
 
 
 def _decoded_size(uri: str) -> tuple[int, int]:
@@ -198,15 +255,16 @@ def _decoded_size(uri: str) -> tuple[int, int]:
     return width, height
 
 
-def _inspect_mask(image: RawImage, uri: str, what: str, size: tuple[int, int] | None) -> tuple[set[int], list[Fault]]:
-    """Return the values in a label map, and its faults."""
+def _inspect_mask(
+    image: RawImage, uri: str, what: str, size: tuple[int, int] | None
+) -> tuple[MaskPicture | None, list[Fault]]:
+    """Return a label map, and its faults."""
     try:
-        mask = load_mask(uri)
+        picture = read_mask(uri)
     except DataError as error:
-        return set(), [Fault(f"unreadable {what}", image.image_id, str(error))]
-    values = set(torch.unique(mask).tolist())
-    height, width = mask.shape
+        return None, [Fault(f"unreadable {what}", image.image_id, str(error))]
+    width, height = picture.size
     if size is not None and (width, height) != size:
         detail = f"{what} is {width} x {height}, the image is {size[0]} x {size[1]}"
-        return values, [Fault("size mismatch", image.image_id, detail)]
-    return values, []
+        return picture, [Fault("size mismatch", image.image_id, detail)]
+    return picture, []

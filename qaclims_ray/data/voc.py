@@ -17,6 +17,7 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import IMAGE_SUFFIXES
 from qaclims_ray.data.label_files import find_label_file, image_id_of, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.mask_translation import translated_masks
 from qaclims_ray.data.validation import (
     Fault,
     OnProgress,
@@ -53,6 +54,7 @@ def read_voc(
     *,
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
+    masks_uri: str = "",
     on_progress: OnProgress | None = None,
 ) -> Manifest:
     """Read and check a data set in VOC's layout.
@@ -62,6 +64,7 @@ def read_voc(
             auto, a named label file counts first, then Annotations, then a label file in the folder, then masks.
         class_names: natural names in label order; they become the manifest's.
         file_names: the same classes as the data set's files spell them; both spellings are understood.
+        masks_uri: folder, local or remote, for the masks that `data.mask_values` translates.
         on_progress: told after each inspected image.
 
     Raises:
@@ -76,10 +79,17 @@ def read_voc(
     labels = _find_labels(root, config, image_ids)
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
     raw_images, raw_faults = _raw_images(root, splits, labels.names, ids)
-    records, found = inspect_images(raw_images, len(class_names), decode=config.check_images, on_progress=on_progress)
-    faults += [*labels.faults, *raw_faults, *found, *check_splits(splits, raw_images, scored=config.eval_split)]
+    raw_images, mask_faults = translated_masks(raw_images, config, class_names, masks_uri)
+    records, found, mask_notes = inspect_images(raw_images, class_names, config, on_progress=on_progress)
+    faults += [
+        *labels.faults,
+        *raw_faults,
+        *mask_faults,
+        *found,
+        *check_splits(splits, raw_images, scored=config.eval_split),
+    ]
     fail_on(faults, root)
-    notes = [f"read {root}", labels.note, *_count_notes(splits, class_names)]
+    notes = [f"read {root}", labels.note, *_count_notes(splits, class_names), *mask_notes]
     if not any(record.mask_uri for record in records if config.eval_split in record.splits):
         notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
     return Manifest(tuple(class_names), records, tuple(notes))

@@ -46,6 +46,7 @@ def run_data(stage: Stage) -> Manifest:
 
 
 def _read(stage: Stage, data: DataConfig) -> Manifest:
+    masks_uri = storage.join(stage.layout.data, "masks")
     match data.dataset:
         case "miniature":
             root = stage.layout.data
@@ -58,16 +59,15 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
             generated = _with_root(data, root)
             return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         case "voc12":
-            return read_voc(data)
+            return read_voc(data, masks_uri=masks_uri)
         case "coco14":
-            masks_uri = storage.join(stage.layout.data, "masks")
             coco = read_coco(data, masks_uri, on_progress=stage.progress.advance)
             draw_true_masks(stage, coco, masks_uri)
             return coco.manifest
         case "folder":
-            return read_folder(data)
+            return read_folder(data, masks_uri=masks_uri)
         case "bcss_wsss" | "luad_histoseg":
-            return read_histology(data, storage.join(stage.layout.data, "masks"))
+            return read_histology(data, masks_uri)
 
 
 def _with_root(data: DataConfig, root: str) -> DataConfig:

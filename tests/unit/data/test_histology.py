@@ -12,8 +12,8 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES, Classes
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.histology import labels_of_name, read_histology
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ConfigError, DataError
 from tests.tiny_tissue import WHITE, save_mask, write_luad
 

@@ -7,7 +7,8 @@ import torch
 from PIL import Image, ImageFile
 
 from qaclims_ray.data.config import AugmentConfig
-from qaclims_ray.data.images import image_size, load_image, load_mask, resize_square, training_crop
+from qaclims_ray.data.images import image_size, load_image, resize_square, training_crop
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ConfigError, DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -7,8 +7,8 @@ import pytest
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.voc import VOC_COUNTS, read_voc
 from qaclims_ray.errors import ConfigError, DataError
 from tests.unit.data.tiny_data_sets import IMAGES, annotation, image_bytes, mask_bytes, voc_config

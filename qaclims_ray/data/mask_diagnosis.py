@@ -1,0 +1,270 @@
+"""What is probably wrong with masks, in words, and the setting that says how they are meant."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, hexadecimal, label_value, voc_colours
+from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.mask_evidence import Evidence, MaskFacts, Reading, counts_up, values_where
+from qaclims_ray.data.mask_files import MAX_VALUE, colours_complaint, large_numbers_complaint
+from qaclims_ray.data.mask_values import VOC_COLOURS
+
+_LISTED = 6
+"""Classes, values or images that are spelled out."""
+_MANY_VALUES = 12
+"""More values beyond the classes in one mask than tools write on purpose."""
+_WIDE_STEP = 10
+"""Least distance of label values that were spread to be seen."""
+
+
+def counts_by_class(evidence: Evidence, class_names: Sequence[str]) -> str:
+    """Say for the classes that differ how often labels and masks name them, and which value stands there."""
+    both = {*evidence.missing, *evidence.unlabelled}
+    often = sorted(both, key=lambda one: -len(evidence.missing.get(one, ())) - len(evidence.unlabelled.get(one, ())))
+    lines = []
+    for one in often[:_LISTED]:
+        missing, unlabelled = evidence.missing.get(one, []), evidence.unlabelled.get(one, [])
+        line = f"{class_names[one]} ({label_value(one)}): labelled in {evidence.labelled[one]} images with a mask, "
+        line += f"in {evidence.hits[one]} of these masks"
+        if missing:
+            line += f", not in {examples(missing)}{_standing_in(missing)}"
+        if unlabelled:
+            line += f"; unlabelled in {len(unlabelled)} masks ({examples(unlabelled)})"
+        lines.append(line)
+    if len(often) > _LISTED:
+        lines.append(f"{len(often) - _LISTED} more classes differ")
+    return "; ".join(lines)
+
+
+def _standing_in(facts: Sequence[MaskFacts]) -> str:
+    """Say what masks hold in place of a class."""
+    values = values_where(facts).most_common(3)
+    if values:
+        return " (there masks hold " + ", ".join(f"{value} in {count}" for value, count in values) + ")"
+    return " (there masks hold 0 only)" if not any(IGNORE_VALUE in one.values for one in facts) else " (there: 0, 255)"
+
+
+def examples(facts: Iterable[MaskFacts]) -> str:
+    """Name the first images."""
+    names = list(dict.fromkeys(one.image_id for one in facts))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def explain(reading: Reading, class_names: Sequence[str], config: DataConfig) -> str:
+    """Say what another reading means, how well it fits, and how to ask for it."""
+    fit = reading.evidence.num_images - len(reading.evidence.wrong)
+    match reading.kind:
+        case "voc_colours":
+            cause = "a program numbered the palette anew: its colours are VOC's, its numbers are not"
+        case "colours":
+            cause = "numbers differ from file to file or follow another order, the colours tell the classes"
+        case "from_0":
+            cause = f"the masks count from 0, so 0 is {class_names[0]} and there is no background"
+        case "from_2":
+            cause = f"the masks count from 2, so 2 is {class_names[0]}"
+        case _ if IGNORE_VALUE in reading.classes:
+            cause = f"255 marks the object here ({class_names[reading.classes[IGNORE_VALUE]]}), but means ignored"
+        case _:
+            cause = "the numbers of the masks are in another order than the classes"
+    return (
+        f"Probably {cause}. Read so, {fit} of {reading.evidence.num_images} masks agree with their labels: "
+        f"{setting_line(reading, class_names, config)}"
+    )
+
+
+def setting_line(reading: Reading, class_names: Sequence[str], config: DataConfig) -> str:
+    """Return the option that asks for a reading, ready to be typed."""
+    if config.mask_values:
+        return _changed_line(reading, class_names, config)
+    if reading.kind == "voc_colours":
+        return f"--data.mask-values {VOC_COLOURS}"
+    keys = sorted(reading.classes.items(), key=lambda item: item[1])
+    seen = reading.evidence.labelled
+    pairs = [(key, class_names[number]) for key, number in keys if reading.kind == "order" or number in seen]
+    if reading.kind in ("from_0", "from_2"):
+        pairs = [(key, class_names[number]) for key, number in keys]
+    line = mapping_line([(key if isinstance(key, int) else hexadecimal(key), name) for key, name in pairs])
+    in_order = [class_names[number] for _, number in sorted(reading.classes.items())] if reading.kind == "order" else []
+    if config.dataset == "folder" and set(reading.classes) == set(range(1, len(class_names) + 1)):
+        line += f" (or the classes in the masks' order: --data.class-names {shlex.join(in_order)})"
+    return line
+
+
+def _changed_line(reading: Reading, class_names: Sequence[str], config: DataConfig) -> str:
+    """Return `data.mask_values` with other classes, where it is set already."""
+    entries = []
+    for entry in config.mask_values:
+        what, _, name = entry.partition("=")
+        value = label_value(class_names.index(name.strip())) if name.strip() in class_names else None
+        meant = reading.classes.get(value) if value is not None else None
+        entries.append(entry if meant is None else f"{what}={class_names[meant]}")
+    if reading.by == "colours" or entries == [*config.mask_values]:
+        return f"mend data.mask_values, which says {shlex.join(config.mask_values)}"
+    return f"--data.mask-values {shlex.join(entries)}"
+
+
+def mapping_line(pairs: Iterable[tuple[int | str, str]]) -> str:
+    """Return `data.mask_values` as it is typed."""
+    return "--data.mask-values " + shlex.join(f"{key}={name}" for key, name in pairs)
+
+
+def binary_cause(values: set[int], class_names: Sequence[str]) -> str:
+    """Explain masks that hold nothing but 0 and 255, or one of them."""
+    if IGNORE_VALUE not in values:
+        return "every pixel of every mask is 0: the masks are empty, or were written as colours that became black"
+    found = "every pixel of every mask is 255" if values == {IGNORE_VALUE} else "the masks hold 0 and 255 only"
+    text = f"{found}, and 255 means ignored here, so no mask holds any class. Probably 255 marks the object"
+    if len(class_names) == 1:
+        return f"{text}: {mapping_line([(IGNORE_VALUE, class_names[0])])}"
+    return (
+        f"{text}. Such masks do not tell {len(class_names)} classes apart: give masks with the values "
+        f"{_numbered(class_names)}, or name the one class that they show: "
+        f"{mapping_line([(IGNORE_VALUE, class_names[0])])}"
+    )
+
+
+def _numbered(class_names: Sequence[str]) -> str:
+    listed = [f"{label_value(index)} {name}" for index, name in enumerate(class_names[:_LISTED])]
+    return ", ".join(listed) + (", ..." if len(class_names) > _LISTED else "")
+
+
+def colours_cause(coloured: Sequence[MaskFacts], better: Reading | None, class_names: Sequence[str],
+                  config: DataConfig) -> str:  # fmt: skip
+    """Explain masks that are pictures in colours."""
+    pixels = Counter[tuple[int, int, int]]()
+    for one in coloured:
+        pixels.update(one.colours)
+    complaint = f"{len(coloured)} masks are pictures in colours ({examples(coloured)}). The first {{}}"
+    text = complaint.format(colours_complaint(dict(pixels if len(pixels) <= MAX_VALUE else coloured[0].colours)))
+    text = text.replace("The first is in colours, not in label values", "They are not in label values")
+    if better is not None and better.kind == "colours":
+        text += f". {explain(better, class_names, config)}"
+    return text
+
+
+def beyond_cause(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], better: Reading | None,
+                 class_names: Sequence[str], config: DataConfig) -> str:  # fmt: skip
+    """Explain values that no class has."""
+    num_classes = len(class_names)
+    masks = Counter(value for one in strange for value in one.objects if not 0 < value <= num_classes)
+    first = {value: one.image_id for one in reversed(strange) for value in one.objects}
+    values = sorted(masks)
+    found = ", ".join(f"{value} in {masks[value]} (e.g. {first[value]})" for value in values[:_LISTED])
+    more = f" and {len(values) - _LISTED} more values" if len(values) > _LISTED else ""
+    text = (
+        f"{len(strange)} of {len(facts)} masks hold numbers of no class: {found}{more}; expected 0 to {num_classes} "
+        f"({_numbered(class_names)}) and 255. "
+    )
+    if any(not 0 <= value <= MAX_VALUE for value in values):
+        return f"{text}The first {large_numbers_complaint(list(strange[0].values))}"
+    return text + _beyond_guess(facts, strange, better, class_names, config)
+
+
+def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], better: Reading | None,
+                  class_names: Sequence[str], config: DataConfig) -> str:  # fmt: skip
+    num_classes, only = len(class_names), class_names[0] if len(class_names) == 1 else "CLASS"
+    held = sorted({value for one in facts for value in one.values} - {BACKGROUND_VALUE})
+    if max(sum(value > num_classes for value in one.objects) for one in strange) > _MANY_VALUES and not all(
+        counts_up(one.objects) for one in facts
+    ):
+        text = (
+            "Probably the masks were resized with smoothing or saved with loss, which makes values between those meant"
+        )
+        nonzero = f", or take all that is not 0: --data.mask-values nonzero={only}" if num_classes == 1 else ""
+        return f"{text}; export them anew{nonzero}"
+    if better is not None:
+        return explain(better, class_names, config)
+    if len(strange) < len(facts) / 10:
+        own = [(label_value(index), name) for index, name in enumerate(class_names)]
+        odd = [(v, "ignore") for v in sorted({v for one in strange for v in one.objects if v > num_classes})[:_LISTED]]
+        return f"Few masks have them: mend these, or say what they are: {mapping_line([*own, *odd])}"
+    if all(counts_up(one.objects) for one in facts):
+        one_class = f": --data.mask-values nonzero={only}" if num_classes == 1 else "; masks of classes are needed"
+        return (
+            "Each mask counts 1, 2, 3 ... without a gap: probably the numbers of single objects (instances, VOC's "
+            f"SegmentationObject), not of classes{one_class}"
+        )
+    step = held[0]
+    if (
+        step >= _WIDE_STEP
+        and len(held) <= num_classes
+        and held in (spread(step, len(held)), spread(step + 1, len(held), first=step))
+    ):
+        pairs = zip(held, class_names, strict=False)
+        return f"Probably label values spread to be seen: {mapping_line(pairs)}"
+    if num_classes == 1:
+        # 127 and 128 are the middle of grey: unsure, or the object of a 7-bit mask.
+        pairs = [(v, only if v == max(held) else "ignore") for v in held[-3:]]
+        return f"Probably other numbers for the one class: {mapping_line(pairs)} (or nonzero={only})"
+    if held[0] >= 2 and held[-1] <= num_classes + 1:
+        return f"Probably they count from 2: {mapping_line((i + 2, n) for i, n in enumerate(class_names))}"
+    return (
+        "Probably the masks tell more classes than are named, or number them otherwise: name all classes in the order "
+        f"of their numbers (data.class_names), or say what each number is, as in {mapping_line([(held[-1], 'CLASS')])}"
+    )
+
+
+def spread(step: int, count: int, first: int | None = None) -> list[int]:
+    """Return ``count`` numbers in equal steps, the last capped at 255 as grey levels are."""
+    start = step if first is None else first
+    return [min(MAX_VALUE, start + index * step) for index in range(count)]
+
+
+def instances_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
+    """Explain masks whose numbers count objects."""
+    if all(one.objects <= {1} for one in facts):
+        what = "every mask holds 1 for whatever is labelled: probably masks of object and no object"
+    else:
+        what = "each mask counts 1, 2, 3 ... without a gap, whatever is labelled"
+    return (
+        f"{what}, or numbers of single objects (instances, VOC's SegmentationObject). Masks of classes are needed, "
+        f"with the values {_numbered(class_names)}"
+    )
+
+
+def bits_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
+    """Explain masks whose pixels have too few bits."""
+    bits = max(one.bits for one in facts)
+    return (
+        f"{len(facts)} masks have {bits} bit{'s' * (bits > 1)} a pixel ({examples(facts)}) and hold 0 to "
+        f"{2**bits - 1} only, but the classes need up to {len(class_names)}: probably a program reduced their depth, "
+        "or they tell object from background only; export them with 8 bits, or say what each number is "
+        "(data.mask_values)"
+    )
+
+
+def palette_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str | None:
+    """Explain palettes that contradict the numbers, for masks that no labels can be held against; None without one."""
+    own = voc_colours(len(class_names))
+    colours: dict[int, dict[tuple[int, int, int], MaskFacts]] = {}
+    for one in facts:
+        for value, colour in one.palette.items():
+            colours.setdefault(value, {}).setdefault(colour, one)
+    differing = {value: seen for value, seen in colours.items() if len(seen) > 1 and value in range(1, MAX_VALUE)}
+    used = {colour for seen in colours.values() for colour in seen}
+    moved = {
+        value: next(iter(seen)) for value, seen in colours.items() if any(own.get(c, value) != value for c in seen)
+    }
+    if not differing and not moved:
+        return None
+    shows_voc = used <= set(own)
+    if differing:
+        value, seen = next(iter(differing.items()))
+        listed = ", ".join(f"{hexadecimal(colour)} in {one.image_id}" for colour, one in list(seen.items())[:3])
+        text = f"number {value} has another colour from file to file ({listed})"
+    elif shows_voc:
+        value, colour = next(iter(moved.items()))
+        text = f"number {value} has the colour {hexadecimal(colour)}, which in VOC's palette belongs to {own[colour]}"
+    else:
+        return None
+    line = (
+        f"--data.mask-values {VOC_COLOURS}"
+        if shows_voc
+        else mapping_line([(hexadecimal(colour), "CLASS") for colour in sorted(used - {(0, 0, 0)})[:3]])
+    )
+    numbers = mapping_line((label_value(index), name) for index, name in enumerate(class_names[:3]))
+    return (
+        f"{text}: probably a program numbered the palette anew. If the colours tell the classes: {line}; if the "
+        f"numbers do: {numbers}{' ...' if len(class_names) > 3 else ''}"
+    )
