@@ -40,7 +40,8 @@ class DataConfig:
     mask_check: Literal["refuse", "warn"] = "refuse"
     """What becomes of masks that contradict the image labels: an error, or a printed line and the run goes on."""
     check_images: bool = True
-    """Decode every image and mask once before work starts, and report all faults together."""
+    """Decode every image and mask once before work starts, and report all faults together; without it image headers
+    alone, and at most 1000 masks."""
 
     def __post_init__(self) -> None:
         require_at_least(self, "data", 8, "num_images")

@@ -45,10 +45,8 @@ NUM_VOID = 8
 class Judgement:
     """What is wrong with masks."""
 
-    sort: str = ""
-    """Heading of the refusal; empty without one."""
-    refusal: str = ""
-    """What was found, what it probably is, and what to do."""
+    refusals: tuple[tuple[str, str], ...] = ()
+    """Heading, and what was found, what it probably is, and what to do."""
     notes: tuple[str, ...] = ()
     """What is remarked."""
 
@@ -69,13 +67,14 @@ def judge_masks(
     labelled = [one for one in facts if one.labels is not None]
     better = _better_reading(labelled, class_names, config) if labelled else None
     coloured = [one for one in facts if one.colours]
-    if coloured:
-        return Judgement("masks in colours", colours_cause(coloured, better, class_names, config))
     beyond = [one for one in facts if any(not 0 < value <= len(class_names) for value in one.objects)]
+    refusals = []
+    if coloured:
+        refusals.append(("masks in colours", colours_cause(coloured, better, class_names, config)))
     if beyond:
-        return Judgement("mask values beyond the classes", beyond_cause(facts, beyond, better, class_names, config))
-    if not has_background:
-        return Judgement()
+        refusals.append(("mask values beyond the classes", beyond_cause(facts, beyond, better, class_names, config)))
+    if refusals or not has_background:
+        return Judgement(tuple(refusals))
     if labelled:
         contradiction, note = _held_against_labels(labelled, better, class_names, config)
         sort = "masks contradict the image labels"
@@ -84,7 +83,7 @@ def judge_masks(
     if contradiction and config.mask_check == "warn":
         return Judgement(notes=(f"{sort} (data.mask_check is warn): {contradiction}",))
     if contradiction:
-        return Judgement(sort, f"{contradiction}. (--data.mask-check warn goes on all the same)")
+        return Judgement(((sort, f"{contradiction}\n    --data.mask-check warn goes on all the same."),))
     return Judgement(notes=(note,) if note else ())
 
 
@@ -117,7 +116,7 @@ def _held_against_labels(
     if better is not None:
         return f"{counted}. {explain(better, class_names, config)}", ""
     if _are_instances(facts):
-        return f"{counted}. Probably {instances_cause(facts, class_names)}", ""
+        return f"{counted}. {instances_cause(facts, class_names)}", ""
     absent = [one for one in evidence.labelled if not evidence.hits[one]]
     lacking = [one for label in absent for one in evidence.missing[label]]
     shallow = [one for label in absent for one in evidence.missing[label] if label_value(label) >= 2**one.bits]
@@ -208,5 +207,5 @@ def _alone(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
         and all(counts_up(one.objects) for one in with_objects)
         and any(len(one.objects) > 1 for one in with_objects)
     ):
-        return f"of {len(class_names)} classes {instances_cause(with_objects, class_names)}"
+        return instances_cause(with_objects, class_names)
     return ""

@@ -4,11 +4,11 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, hexadecimal, label_value, voc_colours
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Colour, hexadecimal, label_value, voc_colours
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.mask_evidence import Evidence, MaskFacts, Reading, counts_up, values_where
 from qaclims_ray.data.mask_files import MAX_VALUE, colours_complaint, large_numbers_complaint
-from qaclims_ray.data.mask_values import VOC_COLOURS
+from qaclims_ray.data.mask_values import BACKGROUND, NONZERO, VOC_COLOURS
 
 _LISTED = 6
 """Classes, values or images that are spelled out."""
@@ -21,17 +21,19 @@ _WIDE_STEP = 10
 def counts_by_class(evidence: Evidence, class_names: Sequence[str]) -> str:
     """Say for the classes that differ how often labels and masks name them, and which value stands there."""
     both = {*evidence.missing, *evidence.unlabelled}
-    often = sorted(both, key=lambda one: -len(evidence.missing.get(one, ())) - len(evidence.unlabelled.get(one, ())))
+    often = sorted(both, key=lambda one: (-len(evidence.missing.get(one, ())), -len(evidence.unlabelled.get(one, ()))))
     lines = []
     for one in often[:_LISTED]:
         missing, unlabelled = evidence.missing.get(one, []), evidence.unlabelled.get(one, [])
-        line = f"{class_names[one]} ({label_value(one)}): labelled in {evidence.labelled[one]} images with a mask, "
-        line += f"in {evidence.hits[one]} of these masks"
+        found = []
         if missing:
-            line += f", not in {examples(missing)}{_standing_in(missing)}"
+            found.append(
+                f"labelled in {evidence.labelled[one]} images with a mask, of which {evidence.hits[one]} hold it, "
+                f"not {examples(missing)}{_standing_in(missing)}"
+            )
         if unlabelled:
-            line += f"; unlabelled in {len(unlabelled)} masks ({examples(unlabelled)})"
-        lines.append(line)
+            found.append(f"held unlabelled by {len(unlabelled)} masks ({examples(unlabelled)})")
+        lines.append(f"{class_names[one]} ({label_value(one)}): {', '.join(found)}")
     if len(often) > _LISTED:
         lines.append(f"{len(often) - _LISTED} more classes differ")
     return "; ".join(lines)
@@ -60,16 +62,16 @@ def explain(reading: Reading, class_names: Sequence[str], config: DataConfig) ->
         case "colours":
             cause = "numbers differ from file to file or follow another order, the colours tell the classes"
         case "from_0":
-            cause = f"the masks count from 0, so 0 is {class_names[0]} and there is no background"
+            cause = f"the masks count from 0, so 0 is {class_names[0]} (if 255 is the background, add 255=background)"
         case "from_2":
-            cause = f"the masks count from 2, so 2 is {class_names[0]}"
+            cause = f"all numbers are one too high: 1 is the background, 2 is {class_names[0]}"
         case _ if IGNORE_VALUE in reading.classes:
             cause = f"255 marks the object here ({class_names[reading.classes[IGNORE_VALUE]]}), but means ignored"
         case _:
             cause = "the numbers of the masks are in another order than the classes"
     return (
-        f"Probably {cause}. Read so, {fit} of {reading.evidence.num_images} masks agree with their labels: "
-        f"{setting_line(reading, class_names, config)}"
+        f"Probably {cause}. Read so, {fit} of {reading.evidence.num_images} masks agree with their labels:"
+        f"{_typed(setting_line(reading, class_names, config))}"
     )
 
 
@@ -84,10 +86,11 @@ def setting_line(reading: Reading, class_names: Sequence[str], config: DataConfi
     pairs = [(key, class_names[number]) for key, number in keys if reading.kind == "order" or number in seen]
     if reading.kind in ("from_0", "from_2"):
         pairs = [(key, class_names[number]) for key, number in keys]
+        pairs += [(1, BACKGROUND)] if reading.kind == "from_2" else []
     line = mapping_line([(key if isinstance(key, int) else hexadecimal(key), name) for key, name in pairs])
     in_order = [class_names[number] for _, number in sorted(reading.classes.items())] if reading.kind == "order" else []
     if config.dataset == "folder" and set(reading.classes) == set(range(1, len(class_names) + 1)):
-        line += f" (or the classes in the masks' order: --data.class-names {shlex.join(in_order)})"
+        line += _typed(f"--data.class-names {shlex.join(in_order)}") + "    (the classes in the masks' order)"
     return line
 
 
@@ -100,7 +103,7 @@ def _changed_line(reading: Reading, class_names: Sequence[str], config: DataConf
         meant = reading.classes.get(value) if value is not None else None
         entries.append(entry if meant is None else f"{what}={class_names[meant]}")
     if reading.by == "colours" or entries == [*config.mask_values]:
-        return f"mend data.mask_values, which says {shlex.join(config.mask_values)}"
+        return f"(mend data.mask_values, which says {shlex.join(config.mask_values)})"
     return f"--data.mask-values {shlex.join(entries)}"
 
 
@@ -109,18 +112,23 @@ def mapping_line(pairs: Iterable[tuple[int | str, str]]) -> str:
     return "--data.mask-values " + shlex.join(f"{key}={name}" for key, name in pairs)
 
 
+def _typed(line: str) -> str:
+    """Put an option on a line of its own, to be copied whole."""
+    return f"\n      {line}"
+
+
 def binary_cause(values: set[int], class_names: Sequence[str]) -> str:
     """Explain masks that hold nothing but 0 and 255, or one of them."""
     if IGNORE_VALUE not in values:
-        return "every pixel of every mask is 0: the masks are empty, or were written as colours that became black"
-    found = "every pixel of every mask is 255" if values == {IGNORE_VALUE} else "the masks hold 0 and 255 only"
+        return "Every pixel of every mask is 0: the masks are empty, or were written as colours that became black"
+    found = "Every pixel of every mask is 255" if values == {IGNORE_VALUE} else "The masks hold 0 and 255 only"
     text = f"{found}, and 255 means ignored here, so no mask holds any class. Probably 255 marks the object"
     if len(class_names) == 1:
-        return f"{text}: {mapping_line([(IGNORE_VALUE, class_names[0])])}"
+        return f"{text}:{_typed(mapping_line([(IGNORE_VALUE, class_names[0])]))}"
     return (
         f"{text}. Such masks do not tell {len(class_names)} classes apart: give masks with the values "
-        f"{_numbered(class_names)}, or name the one class that they show: "
-        f"{mapping_line([(IGNORE_VALUE, class_names[0])])}"
+        f"{_numbered(class_names)}, or name the one class that they show:"
+        f"{_typed(mapping_line([(IGNORE_VALUE, class_names[0])]))}"
     )
 
 
@@ -132,15 +140,17 @@ def _numbered(class_names: Sequence[str]) -> str:
 def colours_cause(coloured: Sequence[MaskFacts], better: Reading | None, class_names: Sequence[str],
                   config: DataConfig) -> str:  # fmt: skip
     """Explain masks that are pictures in colours."""
-    pixels = Counter[tuple[int, int, int]]()
+    pixels = Counter[Colour]()
     for one in coloured:
         pixels.update(one.colours)
-    complaint = f"{len(coloured)} masks are pictures in colours ({examples(coloured)}). The first {{}}"
-    text = complaint.format(colours_complaint(dict(pixels if len(pixels) <= MAX_VALUE else coloured[0].colours)))
-    text = text.replace("The first is in colours, not in label values", "They are not in label values")
-    if better is not None and better.kind == "colours":
-        text += f". {explain(better, class_names, config)}"
-    return text
+    # Many colours over all masks may be a few in each.
+    found = colours_complaint(dict(pixels if len(pixels) <= MAX_VALUE else coloured[0].colours))
+    text = f"{examples(coloured)}: each {found}"
+    if better is None or better.kind != "colours":
+        return text
+    fit = better.evidence.num_images - len(better.evidence.wrong)
+    line = setting_line(better, class_names, config)
+    return f"{text}. {fit} of {better.evidence.num_images} masks agree with their labels by{_typed(line)}"
 
 
 def beyond_cause(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], better: Reading | None,
@@ -156,13 +166,14 @@ def beyond_cause(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], bette
         f"{len(strange)} of {len(facts)} masks hold numbers of no class: {found}{more}; expected 0 to {num_classes} "
         f"({_numbered(class_names)}) and 255. "
     )
+    if better is not None:
+        return text + explain(better, class_names, config)
     if any(not 0 <= value <= MAX_VALUE for value in values):
         return f"{text}The first {large_numbers_complaint(list(strange[0].values))}"
-    return text + _beyond_guess(facts, strange, better, class_names, config)
+    return text + _beyond_guess(facts, strange, class_names)
 
 
-def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], better: Reading | None,
-                  class_names: Sequence[str], config: DataConfig) -> str:  # fmt: skip
+def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     num_classes, only = len(class_names), class_names[0] if len(class_names) == 1 else "CLASS"
     held = sorted({value for one in facts for value in one.values} - {BACKGROUND_VALUE})
     if max(sum(value > num_classes for value in one.objects) for one in strange) > _MANY_VALUES and not all(
@@ -171,37 +182,36 @@ def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], bett
         text = (
             "Probably the masks were resized with smoothing or saved with loss, which makes values between those meant"
         )
-        nonzero = f", or take all that is not 0: --data.mask-values nonzero={only}" if num_classes == 1 else ""
+        nonzero = f", or take all that is not 0:{_typed(mapping_line([(NONZERO, only)]))}" if num_classes == 1 else ""
         return f"{text}; export them anew{nonzero}"
-    if better is not None:
-        return explain(better, class_names, config)
     if len(strange) < len(facts) / 10:
         own = [(label_value(index), name) for index, name in enumerate(class_names)]
         odd = [(v, "ignore") for v in sorted({v for one in strange for v in one.objects if v > num_classes})[:_LISTED]]
-        return f"Few masks have them: mend these, or say what they are: {mapping_line([*own, *odd])}"
+        return f"Few masks have them: mend these, or say what they are:{_typed(mapping_line([*own, *odd]))}"
     if all(counts_up(one.objects) for one in facts):
-        one_class = f": --data.mask-values nonzero={only}" if num_classes == 1 else "; masks of classes are needed"
+        one_class = f":{_typed(mapping_line([(NONZERO, only)]))}" if num_classes == 1 else "; give masks of classes"
         return (
             "Each mask counts 1, 2, 3 ... without a gap: probably the numbers of single objects (instances, VOC's "
             f"SegmentationObject), not of classes{one_class}"
         )
-    step = held[0]
+    step, beyond = held[0], max(value for one in strange for value in one.objects)
     if (
         step >= _WIDE_STEP
         and len(held) <= num_classes
         and held in (spread(step, len(held)), spread(step + 1, len(held), first=step))
     ):
         pairs = zip(held, class_names, strict=False)
-        return f"Probably label values spread to be seen: {mapping_line(pairs)}"
+        return f"Probably label values spread to be seen:{_typed(mapping_line(pairs))}"
     if num_classes == 1:
         # 127 and 128 are the middle of grey: unsure, or the object of a 7-bit mask.
         pairs = [(v, only if v == max(held) else "ignore") for v in held[-3:]]
-        return f"Probably other numbers for the one class: {mapping_line(pairs)} (or nonzero={only})"
-    if held[0] >= 2 and held[-1] <= num_classes + 1:
-        return f"Probably they count from 2: {mapping_line((i + 2, n) for i, n in enumerate(class_names))}"
+        return f"Probably other numbers for the one class (or nonzero={only}):{_typed(mapping_line(pairs))}"
+    if held[-1] == num_classes + 1 and not any(BACKGROUND_VALUE in one.values for one in facts):
+        pairs = [(1, BACKGROUND), *((index + 2, name) for index, name in enumerate(class_names))]
+        return f"Probably all numbers are one too high, that of the background as well:{_typed(mapping_line(pairs))}"
     return (
         "Probably the masks tell more classes than are named, or number them otherwise: name all classes in the order "
-        f"of their numbers (data.class_names), or say what each number is, as in {mapping_line([(held[-1], 'CLASS')])}"
+        f"of their numbers (data.class_names), or say what each number is, as in{_typed(mapping_line([(beyond, 'CLASS')]))}"
     )
 
 
@@ -214,9 +224,9 @@ def spread(step: int, count: int, first: int | None = None) -> list[int]:
 def instances_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     """Explain masks whose numbers count objects."""
     if all(one.objects <= {1} for one in facts):
-        what = "every mask holds 1 for whatever is labelled: probably masks of object and no object"
+        what = "Every mask holds 1 for whatever is labelled: probably masks of object and no object"
     else:
-        what = "each mask counts 1, 2, 3 ... without a gap, whatever is labelled"
+        what = "Each mask counts 1, 2, 3 ..., whatever is labelled: probably classes numbered anew in each image"
     return (
         f"{what}, or numbers of single objects (instances, VOC's SegmentationObject). Masks of classes are needed, "
         f"with the values {_numbered(class_names)}"
@@ -237,7 +247,7 @@ def bits_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
 def palette_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str | None:
     """Explain palettes that contradict the numbers, for masks that no labels can be held against; None without one."""
     own = voc_colours(len(class_names))
-    colours: dict[int, dict[tuple[int, int, int], MaskFacts]] = {}
+    colours: dict[int, dict[Colour, MaskFacts]] = {}
     for one in facts:
         for value, colour in one.palette.items():
             colours.setdefault(value, {}).setdefault(colour, one)
@@ -252,10 +262,10 @@ def palette_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str
     if differing:
         value, seen = next(iter(differing.items()))
         listed = ", ".join(f"{hexadecimal(colour)} in {one.image_id}" for colour, one in list(seen.items())[:3])
-        text = f"number {value} has another colour from file to file ({listed})"
+        text = f"Number {value} has another colour from file to file ({listed})"
     elif shows_voc:
         value, colour = next(iter(moved.items()))
-        text = f"number {value} has the colour {hexadecimal(colour)}, which in VOC's palette belongs to {own[colour]}"
+        text = f"Number {value} has the colour {hexadecimal(colour)}, which in VOC's palette belongs to {own[colour]}"
     else:
         return None
     line = (
@@ -265,6 +275,6 @@ def palette_cause(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str
     )
     numbers = mapping_line((label_value(index), name) for index, name in enumerate(class_names[:3]))
     return (
-        f"{text}: probably a program numbered the palette anew. If the colours tell the classes: {line}; if the "
-        f"numbers do: {numbers}{' ...' if len(class_names) > 3 else ''}"
+        f"{text}: probably a program numbered the palette anew. If the colours tell the classes:{_typed(line)}"
+        f"\n    If the numbers do:{_typed(numbers)}{' ...' if len(class_names) > 3 else ''}"
     )

@@ -199,6 +199,8 @@ def _reading(kind: Literal["numbers", "voc_colours", "from_0", "from_2", "order"
              classes: Mapping[Key, int], facts: Sequence[MaskFacts]) -> Reading:  # fmt: skip
     by = "colours" if kind in ("colours", "voc_colours") else "numbers"
     nothing: set[Key] = {BACKGROUND_VALUE, IGNORE_VALUE} if by == "numbers" else {BLACK, VOC_VOID, (255, 255, 255)}
+    if kind == "from_2":
+        nothing.add(1)  # all numbers are one too high, that of the background as well
     unread = {}
     labelled, hits = Counter[int](), Counter[int]()
     missing: dict[int, list[MaskFacts]] = defaultdict(list)

@@ -123,13 +123,14 @@ def colours_complaint(colours: dict[Colour, int]) -> str:
         )
     if set(colours) <= set(voc_colours()):
         return (
-            "is in colours, not in label values, and all of them are of VOC's palette: --data.mask-values voc-colours "
-            "reads them"
+            "is in colours, not in label values, and all of them are of VOC's palette, which this reads:\n"
+            "      --data.mask-values voc-colours"
         )
-    listed = ", ".join(hexadecimal(colour) for colour in sorted(colours, key=lambda one: -colours[one])[:6])
+    often = sorted(set(colours) - {(0, 0, 0)}, key=lambda one: -colours[one])
+    listed = ", ".join(map(hexadecimal, often[:6])) + (", ..." if len(often) > 6 else "")
     return (
         f"is in colours, not in label values: {listed}; say which class each colour is, as in --data.mask-values "
-        f"'{hexadecimal(max(colours))}=CLASS' (a colour of no class: '=background' or '=ignore')"
+        f"'{hexadecimal(often[0])}=CLASS' (a colour of no class: '=background' or '=ignore')"
     )
 
 

@@ -19,6 +19,7 @@ from qaclims_ray.data.mask_values import BLACK, Translation, translation_of
 from qaclims_ray.data.validation import Fault, RawImage, in_threads
 from qaclims_ray.errors import ConfigError, DataError
 
+_IN_COLOURS = "is in colours, not in numbers"
 _LISTED = 8
 """Unlisted values that are spelled out."""
 
@@ -52,13 +53,20 @@ def translated_masks(
     tasks = [(str(one.mask_uri), storage.join(folder, f"{one.image_id}.png"), translation) for one in masked]
     results = dict(zip((one.image_id for one in masked), in_threads(_attempt, tasks), strict=True))
     targets = {task[0]: task[1] for task in tasks}
-    changed = []
-    for image in images:
-        is_written = image.mask_uri is not None and results[image.image_id] == {}
-        changed.append(dataclasses.replace(image, mask_uri=targets[image.mask_uri] if is_written else None))
     faults = [Fault("unreadable mask", name, found) for name, found in results.items() if isinstance(found, str)]
     unlisted = {name: found for name, found in results.items() if isinstance(found, dict) and found}
+    changed = [
+        image if image.mask_uri is None else _with_mask(image, targets[image.mask_uri], results[image.image_id] == {})
+        for image in images
+    ]
     return changed, faults + _unlisted(unlisted, config)
+
+
+def _with_mask(image: RawImage, target: str, is_written: bool) -> RawImage:
+    if is_written:
+        return dataclasses.replace(image, mask_uri=target)
+    # The fault is reported as what it is, not as absent labels besides.
+    return dataclasses.replace(image, mask_uri=None, labels=image.labels or ())
 
 
 def translate(
@@ -74,7 +82,7 @@ def translate(
     elif picture.numbers is None and translation.nonzero is not None and not _listed(translation):
         found, known = picture.packed_colours(), {packed(BLACK): BACKGROUND_VALUE}
     elif picture.numbers is None:
-        raise DataError("is in colours, but data.mask_values lists numbers; list its colours ('#800000=CLASS')")
+        raise DataError(_IN_COLOURS)
     else:
         found, known = picture.numbers, translation.numbers
     values, positions = np.unique(found, return_inverse=True)
@@ -102,7 +110,10 @@ def write_translated(uri: str, target: str, translation: Translation) -> dict[st
         DataError: when the mask cannot be read.
     """
     picture = read_mask(uri)
-    labels, unlisted = translate(picture, translation)
+    try:
+        labels, unlisted = translate(picture, translation)
+    except DataError as error:
+        raise DataError(f"mask {uri} {error}") from None
     if not unlisted:
         save_label_map(torch.from_numpy(labels), target)
     return unlisted
@@ -112,7 +123,8 @@ def _attempt(task: tuple[str, str, Translation]) -> dict[str, int] | str:
     try:
         return write_translated(*task)
     except DataError as error:
-        return str(error) if task[0] in str(error) else f"{task[0]} {error}"
+        hint = "; list them in data.mask_values, as in '#800000=CLASS'" if str(error).endswith(_IN_COLOURS) else ""
+        return f"{error}{hint}"
 
 
 def _unlisted(found: dict[str, dict[str, int]], config: DataConfig) -> list[Fault]:

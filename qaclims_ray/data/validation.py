@@ -173,8 +173,7 @@ def inspect_images(
             if on_progress is not None:
                 on_progress(done, len(images))
     judgement = judge_masks(looked_at, class_names, config, has_background=has_background)
-    if judgement.sort:
-        faults.append(Fault(judgement.sort, f"{len(looked_at)} masks", judgement.refusal))
+    faults += [Fault(sort, f"{len(looked_at)} masks", detail) for sort, detail in judgement.refusals]
     return Inspection(tuple(records), faults, list(judgement.notes))
 
 

@@ -79,8 +79,8 @@ def read_voc(
     labels = _find_labels(root, config, image_ids)
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
     raw_images, raw_faults = _raw_images(root, splits, labels.names, ids)
-    raw_images, mask_faults = translated_masks(raw_images, config, class_names, masks_uri)
-    records, found, mask_notes = inspect_images(raw_images, class_names, config, on_progress=on_progress)
+    checked, mask_faults = translated_masks(raw_images, config, class_names, masks_uri)
+    records, found, mask_notes = inspect_images(checked, class_names, config, on_progress=on_progress)
     faults += [
         *labels.faults,
         *raw_faults,

@@ -79,7 +79,7 @@ def test_masks_are_found_and_checked(make_folder: MakeFolder) -> None:
     root = make_folder(masks={"a": (0, 1), "b": (2,), "c": ()})
     manifest = read_folder(folder_config(root))
     assert all(record.mask_uri == f"{root}/masks/{record.image_id}.png" for record in manifest.records)
-    assert "b.png holds [3]; expected 0 to 2 and 255" in report_of(
+    assert "1 of 3 masks hold numbers of no class: 3 in 1 (e.g. b); expected 0 to 2" in report_of(
         root, class_names=("cat", "dining table"), labels="masks"
     )
 
@@ -152,7 +152,7 @@ def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
         "c: the label file has no entry",
         "d: the label file has no entry",
         "b.jpg is empty (0 bytes)",
-        "b.png holds [8]; expected 0 to 3 and 255",
+        "1 of 1 masks hold numbers of no class: 8 in 1 (e.g. b); expected 0 to 3",
         "d.jpg is truncated or broken",
         "missing mask (3):",
     ):

@@ -133,12 +133,13 @@ def test_limit_applies_to_each_split(make_voc: MakeVoc) -> None:
     assert [(r.image_id, r.splits) for r in manifest.records] == [("2007_01", ("train",)), ("2007_03", ("val",))]
 
 
-def test_without_the_check_only_headers_are_read(make_voc: MakeVoc) -> None:
+def test_without_the_check_only_headers_of_images_are_read(make_voc: MakeVoc) -> None:
     root = make_voc()
     whole = (root / "JPEGImages/2007_01.jpg").read_bytes()
     (root / "JPEGImages/2007_01.jpg").write_bytes(whole[:-200])
-    (root / "SegmentationClass/2007_02.png").write_bytes(b"broken")
     assert labels_of(read_voc(voc_config(root, check_images=False))) == IMAGES
+    (root / "SegmentationClass/2007_02.png").write_bytes(b"broken")
+    assert "unreadable mask (1)" in report_of(root, check_images=False)  # of a few masks, all are looked at
     assert "has 2 faults" in report_of(root)
 
 
@@ -182,7 +183,9 @@ def test_auto_prefers_annotations_and_a_named_file_most(make_voc: MakeVoc) -> No
     assert labels_of(read_voc(voc_config(root))) == IMAGES
     assert labels_of(read_voc(voc_config(root, labels="masks"))) == IMAGES
     for changes in ({"labels": "file"}, {"label_file": "image_labels.csv"}):
-        assert set(labels_of(read_voc(voc_config(root, **changes))).values()) == {(9,)}
+        assert "no mask holds cow, which is labelled" in report_of(root, **changes)
+        manifest = read_voc(voc_config(root, mask_check="warn", **changes))
+        assert set(labels_of(manifest).values()) == {(9,)} and "no mask holds cow" in manifest.notes[-1]
 
 
 @pytest.mark.parametrize("labels", ["annotations", "masks"])
@@ -216,8 +219,8 @@ def test_all_faults_come_in_one_report(make_voc: MakeVoc) -> None:
         "im_0.jpg is empty (0 bytes)",
         "im_1.jpg is truncated or broken",
         "im_2: mask is 24 x 16, the image is 20 x 20",
-        "im_3.png has mode RGB",
-        "im_4.png holds [31]; expected 0 to 20 and 255",
+        "1 masks are pictures in colours (im_3)",
+        "masks hold numbers of no class: 31 in 1 (e.g. im_4); expected 0 to 20",
         "missing mask (1):\n  im_5: split train is scored",
         "im_6: 'unicorn'; the classes are aeroplane",
         "im_7: the label source has no entry",
