@@ -24,6 +24,7 @@ from qaclims_ray.data.mask_diagnosis import (
 from qaclims_ray.data.mask_evidence import (
     MaskFacts,
     Reading,
+    are_instances,
     counts_up,
     other_readings,
     plain_reading,
@@ -115,7 +116,7 @@ def _held_against_labels(
         return f"{counted}. {binary_cause({v for one in facts for v in one.values}, class_names)}", ""
     if better is not None:
         return f"{counted}. {explain(better, class_names, config)}", ""
-    if _are_instances(facts):
+    if are_instances(facts):
         return f"{counted}. {instances_cause(facts, class_names)}", ""
     absent = [one for one in evidence.labelled if not evidence.hits[one]]
     lacking = [one for label in absent for one in evidence.missing[label]]
@@ -123,25 +124,16 @@ def _held_against_labels(
     is_little = evidence.agreement < GOOD_AGREEMENT
     if shallow and len(shallow) == len(lacking) and (is_little or len(shallow) >= NUM_PROVEN):
         return f"{counted}. {bits_cause(shallow, class_names)}", ""
+    is_many = evidence.num_images >= NUM_VOID
+    is_random = evidence.above_chance < MIN_ABOVE_CHANCE or evidence.agreement < MIN_AGREEMENT
+    if is_many and is_random and evidence.precision < GOOD_AGREEMENT:
+        return f"{counted}. {_unrelated_cause(facts, config)}", ""
     if refused := [label for label in absent if _is_proven(reading, label)]:
         names = ", ".join(class_names[label] for label in refused)
         return f"no mask holds {names}, which {_are(refused)} labelled. {counted}. {_absent_cause(config)}", ""
-    if evidence.agreement < MIN_AGREEMENT or (
-        evidence.precision < GOOD_AGREEMENT
-        and evidence.above_chance < MIN_ABOVE_CHANCE
-        and evidence.num_images >= NUM_VOID
-    ):
+    if evidence.agreement < MIN_AGREEMENT:
         return f"{counted}. {_unrelated_cause(facts, config)}", ""
     return "", _remark(reading, counted)
-
-
-def _are_instances(facts: Sequence[MaskFacts]) -> bool:
-    """Whether masks count 1, 2, 3 ... where the labels would have gaps."""
-    with_objects = [one for one in facts if one.objects]
-    gaps = [one for one in with_objects if not counts_up(label_value(label) for label in one.labels or ())]
-    filled = [one for one in gaps if counts_up(one.objects)]
-    counting = sum(counts_up(one.objects) for one in with_objects)
-    return len(filled) >= 2 and len(filled) >= 0.9 * len(gaps) and counting >= 0.9 * len(with_objects)
 
 
 def _is_proven(reading: Reading, label: int) -> bool:
@@ -195,10 +187,10 @@ def _alone(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     values = {value for one in facts for value in one.values}
     if values <= {BACKGROUND_VALUE, IGNORE_VALUE}:
         return binary_cause(values, class_names)
-    if len(class_names) >= max(2**one.bits for one in facts):
-        return bits_cause(facts, class_names)
     if cause := palette_cause(facts, class_names):
         return cause
+    if len(class_names) >= max(2**one.bits for one in facts):
+        return bits_cause(facts, class_names)
     with_objects = [one for one in facts if one.objects]
     # Of twenty classes or so, masks of classes have gaps.
     if (

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Colour, hexadecimal, label_value, voc_colours
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.mask_evidence import Evidence, MaskFacts, Reading, counts_up, values_where
+from qaclims_ray.data.mask_evidence import Evidence, MaskFacts, Reading, are_instances, counts_up, values_where
 from qaclims_ray.data.mask_files import MAX_VALUE, colours_complaint, large_numbers_complaint
-from qaclims_ray.data.mask_values import BACKGROUND, NONZERO, VOC_COLOURS
+from qaclims_ray.data.mask_values import BACKGROUND, IGNORE, NONZERO, VOC_COLOURS
 
 _LISTED = 6
 """Classes, values or images that are spelled out."""
-_MANY_VALUES = 12
+_MANY_VALUES = 5
 """More values beyond the classes in one mask than tools write on purpose."""
 _WIDE_STEP = 10
 """Least distance of label values that were spread to be seen."""
@@ -81,7 +81,7 @@ def setting_line(reading: Reading, class_names: Sequence[str], config: DataConfi
         return _changed_line(reading, class_names, config)
     if reading.kind == "voc_colours":
         return f"--data.mask-values {VOC_COLOURS}"
-    keys = sorted(reading.classes.items(), key=lambda item: item[1])
+    keys = sorted(reading.classes.items())  # type: ignore[type-var]
     seen = reading.evidence.labelled
     pairs = [(key, class_names[number]) for key, number in keys if reading.kind == "order" or number in seen]
     if reading.kind in ("from_0", "from_2"):
@@ -175,25 +175,26 @@ def beyond_cause(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], bette
 
 def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     num_classes, only = len(class_names), class_names[0] if len(class_names) == 1 else "CLASS"
+    most = max(_MANY_VALUES, num_classes)
     held = sorted({value for one in facts for value in one.values} - {BACKGROUND_VALUE})
-    if max(sum(value > num_classes for value in one.objects) for one in strange) > _MANY_VALUES and not all(
-        counts_up(one.objects) for one in facts
-    ):
-        text = (
-            "Probably the masks were resized with smoothing or saved with loss, which makes values between those meant"
-        )
+    counting = all(counts_up(one.objects) for one in facts)
+    strangers = [sum(value > num_classes for value in one.objects) for one in strange]
+    if not counting and (max(strangers) > most or len(held) > 3 * most):
+        text = "Probably the masks were resized with smoothing or saved with loss, which makes values in between"
         nonzero = f", or take all that is not 0:{_typed(mapping_line([(NONZERO, only)]))}" if num_classes == 1 else ""
         return f"{text}; export them anew{nonzero}"
-    if len(strange) < len(facts) / 10:
-        own = [(label_value(index), name) for index, name in enumerate(class_names)]
-        odd = [(v, "ignore") for v in sorted({v for one in strange for v in one.objects if v > num_classes})[:_LISTED]]
-        return f"Few masks have them: mend these, or say what they are:{_typed(mapping_line([*own, *odd]))}"
-    if all(counts_up(one.objects) for one in facts):
+    is_rare = len(strange) < len(facts) / 10
+    # One class counts up by itself, and so do two now and then.
+    if (counting and (num_classes > 2 or not is_rare)) or are_instances([one for one in facts if one.labels]):
         one_class = f":{_typed(mapping_line([(NONZERO, only)]))}" if num_classes == 1 else "; give masks of classes"
         return (
             "Each mask counts 1, 2, 3 ... without a gap: probably the numbers of single objects (instances, VOC's "
             f"SegmentationObject), not of classes{one_class}"
         )
+    if is_rare:
+        own = [(label_value(index), name) for index, name in enumerate(class_names)]
+        odd = [(v, IGNORE) for v in sorted({v for one in strange for v in one.objects if v > num_classes})[:_LISTED]]
+        return f"Few masks have them: mend these, or say what they are:{_typed(mapping_line([*own, *odd]))}"
     step, beyond = held[0], max(value for one in strange for value in one.objects)
     if (
         step >= _WIDE_STEP
@@ -204,14 +205,15 @@ def _beyond_guess(facts: Sequence[MaskFacts], strange: Sequence[MaskFacts], clas
         return f"Probably label values spread to be seen:{_typed(mapping_line(pairs))}"
     if num_classes == 1:
         # 127 and 128 are the middle of grey: unsure, or the object of a 7-bit mask.
-        pairs = [(v, only if v == max(held) else "ignore") for v in held[-3:]]
+        pairs = [(v, only if v == max(held) else IGNORE) for v in held[-3:]]
         return f"Probably other numbers for the one class (or nonzero={only}):{_typed(mapping_line(pairs))}"
     if held[-1] == num_classes + 1 and not any(BACKGROUND_VALUE in one.values for one in facts):
         pairs = [(1, BACKGROUND), *((index + 2, name) for index, name in enumerate(class_names))]
         return f"Probably all numbers are one too high, that of the background as well:{_typed(mapping_line(pairs))}"
+    example = _typed(mapping_line([(beyond, "CLASS")]))
     return (
         "Probably the masks tell more classes than are named, or number them otherwise: name all classes in the order "
-        f"of their numbers (data.class_names), or say what each number is, as in{_typed(mapping_line([(beyond, 'CLASS')]))}"
+        f"of their numbers (data.class_names), or say what each number is, as in{example}"
     )
 
 

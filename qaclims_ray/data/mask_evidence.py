@@ -13,11 +13,13 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Colour, class_id, voc_colours
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Colour, class_id, label_value, voc_colours
 from qaclims_ray.data.mask_values import BLACK
 
 Key = int | Colour
 """A number that masks hold, or a colour that they show."""
+MARKED = 255
+"""What many tools write for the one object."""
 VOC_VOID: Colour = (224, 224, 192)
 """Colour of 255 in VOC's palette."""
 
@@ -156,7 +158,7 @@ def other_readings(facts: Sequence[MaskFacts], num_classes: int, *, palettes: bo
     has_colours = palettes and any(one.palette or one.colours for one in facts)
     if has_colours:
         own = {colour: class_id(value) for colour, value in voc_colours(num_classes).items()}
-        classes = {colour: number for colour, number in own.items() if 0 <= number < num_classes}
+        classes: dict[Key, int] = {colour: number for colour, number in own.items() if 0 <= number < num_classes}
         readings.append(_reading("voc_colours", classes, facts))
     # With a background nearly every mask holds 0, which then goes with any class that nearly every image shows.
     if num_classes > 1 and sum(BACKGROUND_VALUE not in one.values for one in facts) >= 2:
@@ -179,7 +181,7 @@ def best_order(facts: Sequence[MaskFacts], num_classes: int, by: Literal["number
             for label in one.labels or ():
                 together[position[key], label] += 1
     # Of equally good orders the one that is expected.
-    favour = [[0.01 * (key == label + 1) for label in range(num_classes)] for key in keys]
+    favour = [[0.01 * (key in (label + 1, MARKED)) for label in range(num_classes)] for key in keys]
     rows, columns = linear_sum_assignment(together + np.reshape(favour, together.shape), maximize=True)
     return {keys[row]: int(column) for row, column in zip(rows, columns, strict=True) if together[row, column]}
 
@@ -193,6 +195,15 @@ def counts_up(values: Iterable[int]) -> bool:
     """Whether numbers are 1, 2, 3 ... without a gap."""
     found = set(values)
     return found == set(range(1, len(found) + 1))
+
+
+def are_instances(facts: Sequence[MaskFacts]) -> bool:
+    """Whether masks count 1, 2, 3 ... where the labels would have gaps."""
+    with_objects = [one for one in facts if one.objects]
+    gaps = [one for one in with_objects if not counts_up(label_value(label) for label in one.labels or ())]
+    filled = [one for one in gaps if counts_up(one.objects)]
+    counting = sum(counts_up(one.objects) for one in with_objects)
+    return len(filled) >= 2 and len(filled) >= 0.9 * len(gaps) and counting >= 0.9 * len(with_objects)
 
 
 def _reading(kind: Literal["numbers", "voc_colours", "from_0", "from_2", "order", "colours"],
