@@ -97,8 +97,9 @@ def _better_reading(facts: Sequence[MaskFacts], class_names: Sequence[str], conf
     for reading in other_readings(facts, len(class_names), palettes=not config.mask_values):
         evidence = reading.evidence
         mended = len(plain.wrong - evidence.wrong)
-        # Two images: with one, any number would stand for any class.
-        if 2 * evidence.errors <= plain.errors and mended >= 2 and evidence.precision >= GOOD_AGREEMENT:
+        # One image: any number would stand for any class, but not any colour of VOC's.
+        enough = 1 if reading.kind == "voc_colours" and not evidence.errors else 2
+        if 2 * evidence.errors <= plain.errors and mended >= enough and evidence.precision >= GOOD_AGREEMENT:
             fitting.append(reading)
     return min(fitting, key=lambda reading: reading.evidence.errors, default=None)
 
@@ -113,7 +114,8 @@ def _held_against_labels(
         return "", ""
     counted = counts_by_class(evidence, class_names)
     if evidence.labelled and not {value for one in facts for value in one.objects}:
-        return f"{counted}. {binary_cause({v for one in facts for v in one.values}, class_names)}", ""
+        values = {value for one in facts for value in one.values}
+        return f"{counted}. {binary_cause(values, class_names, sorted(evidence.labelled))}", ""
     if better is not None:
         return f"{counted}. {explain(better, class_names, config)}", ""
     if are_instances(facts):
@@ -186,7 +188,7 @@ def _alone(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     """Return what is wrong with masks that the labels are taken from."""
     values = {value for one in facts for value in one.values}
     if values <= {BACKGROUND_VALUE, IGNORE_VALUE}:
-        return binary_cause(values, class_names)
+        return binary_cause(values, class_names, range(len(class_names)))
     if cause := palette_cause(facts, class_names):
         return cause
     if len(class_names) >= max(2**one.bits for one in facts):

@@ -117,18 +117,24 @@ def _typed(line: str) -> str:
     return f"\n      {line}"
 
 
-def binary_cause(values: set[int], class_names: Sequence[str]) -> str:
-    """Explain masks that hold nothing but 0 and 255, or one of them."""
+def binary_cause(values: set[int], class_names: Sequence[str], shown: Sequence[int]) -> str:
+    """Explain masks that hold nothing but 0 and 255, or one of them.
+
+    Args:
+        values: what all masks hold.
+        class_names: in label order.
+        shown: class ids that the images may show.
+    """
     if IGNORE_VALUE not in values:
         return "Every pixel of every mask is 0: the masks are empty, or were written as colours that became black"
     found = "Every pixel of every mask is 255" if values == {IGNORE_VALUE} else "The masks hold 0 and 255 only"
     text = f"{found}, and 255 means ignored here, so no mask holds any class. Probably 255 marks the object"
-    if len(class_names) == 1:
-        return f"{text}:{_typed(mapping_line([(IGNORE_VALUE, class_names[0])]))}"
+    line = _typed(mapping_line([(IGNORE_VALUE, class_names[shown[0]] if len(shown) == 1 else "CLASS")]))
+    if len(shown) == 1:
+        return f"{text}:{line}"
     return (
         f"{text}. Such masks do not tell {len(class_names)} classes apart: give masks with the values "
-        f"{_numbered(class_names)}, or name the one class that they show:"
-        f"{_typed(mapping_line([(IGNORE_VALUE, class_names[0])]))}"
+        f"{_numbered(class_names)}, or name the one class that they show:{line}"
     )
 
 

@@ -36,7 +36,7 @@ def translated_masks(
         masks_uri: folder, local or remote; each translation has one of its own in it.
 
     Returns:
-        The images with their translated masks, and the faults; an image whose mask has a fault loses it.
+        The images with their translated masks, without any where there are faults; and the faults.
 
     Raises:
         ConfigError: when an entry names no class, or there is no folder to write to.
@@ -55,17 +55,14 @@ def translated_masks(
     targets = {task[0]: task[1] for task in tasks}
     faults = [Fault("unreadable mask", name, found) for name, found in results.items() if isinstance(found, str)]
     unlisted = {name: found for name, found in results.items() if isinstance(found, dict) and found}
-    changed = [
-        image if image.mask_uri is None else _with_mask(image, targets[image.mask_uri], results[image.image_id] == {})
-        for image in images
-    ]
-    return changed, faults + _unlisted(unlisted, config)
+    faults += _unlisted(unlisted, config)
+    # Of faulty masks the rest would be judged by an accidental part; the fault is reported already.
+    return [_with_mask(image, None if faults else targets.get(str(image.mask_uri))) for image in images], faults
 
 
-def _with_mask(image: RawImage, target: str, is_written: bool) -> RawImage:
-    if is_written:
+def _with_mask(image: RawImage, target: str | None) -> RawImage:
+    if image.mask_uri is None or target is not None:
         return dataclasses.replace(image, mask_uri=target)
-    # The fault is reported as what it is, not as absent labels besides.
     return dataclasses.replace(image, mask_uri=None, labels=image.labels or ())
 
 

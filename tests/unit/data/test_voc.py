@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
@@ -194,6 +195,20 @@ def test_a_label_file_that_would_not_be_read_is_refused(make_voc: MakeVoc, label
         read_voc(voc_config(make_voc(), labels=labels, label_file="x.csv"))
 
 
+def test_vocs_colours_as_rgb_pictures_are_translated(make_voc: MakeVoc, tmp_path: Path) -> None:
+    root = make_voc()
+    for file in (root / "SegmentationClass").iterdir():
+        Image.open(file).convert("RGB").save(file)
+    assert "--data.mask-values voc-colours" in report_of(root)
+    for labels in ("auto", "masks"):
+        config = voc_config(root, mask_values=("voc-colours",), labels=labels)
+        manifest = read_voc(config, masks_uri=str(tmp_path / "masks"))
+        assert labels_of(manifest) == IMAGES
+        for record in manifest.records:
+            held = {value - 1 for value in load_mask(str(record.mask_uri)).unique().tolist()} - {-1, 254}
+            assert held == set(record.labels)
+
+
 # --- misuse
 
 
@@ -219,7 +234,7 @@ def test_all_faults_come_in_one_report(make_voc: MakeVoc) -> None:
         "im_0.jpg is empty (0 bytes)",
         "im_1.jpg is truncated or broken",
         "im_2: mask is 24 x 16, the image is 20 x 20",
-        "1 masks are pictures in colours (im_3)",
+        "im_3: each holds 384 colours",
         "masks hold numbers of no class: 31 in 1 (e.g. im_4); expected 0 to 20",
         "missing mask (1):\n  im_5: split train is scored",
         "im_6: 'unicorn'; the classes are aeroplane",
