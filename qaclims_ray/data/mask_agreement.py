@@ -82,7 +82,7 @@ def judge_masks(
     else:
         contradiction, note, sort = _alone(facts, class_names), "", "masks that cannot be right"
     if contradiction and config.mask_check == "warn":
-        return Judgement(notes=(f"{sort} (data.mask_check is warn): {contradiction}",))
+        return Judgement(notes=(f"{sort} (data.mask_check is warn): {' '.join(contradiction.split())}",))
     if contradiction:
         return Judgement(((sort, f"{contradiction}\n    --data.mask-check warn goes on all the same."),))
     return Judgement(notes=(note,) if note else ())

@@ -203,7 +203,14 @@ def are_instances(facts: Sequence[MaskFacts]) -> bool:
     gaps = [one for one in with_objects if not counts_up(label_value(label) for label in one.labels or ())]
     filled = [one for one in gaps if counts_up(one.objects)]
     counting = sum(counts_up(one.objects) for one in with_objects)
-    return len(filled) >= 2 and len(filled) >= 0.9 * len(gaps) and counting >= 0.9 * len(with_objects)
+    # Masks that hold all that is labelled, and more, only tell more than the labels.
+    lacking = [one for one in filled if {label_value(label) for label in one.labels or ()} - one.objects]
+    return (
+        len(filled) >= 2
+        and len(lacking) >= 0.2 * len(filled)
+        and len(filled) >= 0.9 * len(gaps)
+        and counting >= 0.9 * len(with_objects)
+    )
 
 
 def _reading(kind: Literal["numbers", "voc_colours", "from_0", "from_2", "order", "colours"],

@@ -49,7 +49,7 @@ class Translation:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Said:
     """One entry, taken apart."""
 
     number: int | None = None
@@ -124,9 +124,9 @@ def _targets(class_names: Sequence[str]) -> dict[str, int]:
     return targets | {name: label_value(index) for index, name in enumerate(class_names)}
 
 
-def _parse(text: str) -> _Entry:
+def _parse(text: str) -> _Said:
     if text.strip() == VOC_COLOURS:
-        return _Entry(is_palette=True)
+        return _Said(is_palette=True)
     what, has_target, target = (part.strip() for part in text.partition("="))
     if not what or not has_target or not target:
         raise ConfigError(
@@ -134,9 +134,9 @@ def _parse(text: str) -> _Entry:
             f"{NONZERO}=polyp, 7={IGNORE}, or {VOC_COLOURS}"
         )
     if what == NONZERO:
-        return _Entry(is_nonzero=True, target=target)
+        return _Said(is_nonzero=True, target=target)
     if _NUMBER.fullmatch(what):
-        return _Entry(number=int(what), target=target)
+        return _Said(number=int(what), target=target)
     triple = _TRIPLE.fullmatch(what)
     try:
         # "rgb()" caps channels above 255 instead of refusing them.
@@ -149,4 +149,4 @@ def _parse(text: str) -> _Entry:
             f"and not {NONZERO}"
         )
     red, green, blue = channels
-    return _Entry(colour=(red, green, blue), target=target)
+    return _Said(colour=(red, green, blue), target=target)

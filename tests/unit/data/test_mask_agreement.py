@@ -79,6 +79,16 @@ def test_masks_of_some_images_are_enough(tmp_path: Path) -> None:
         assert not inspect(made, few, tmp_path).faults
 
 
+def test_masks_may_tell_a_class_that_only_some_labels_name(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        made = make_set(rng_of(seed), 2, 30, most=2)
+        # The second class alone is labelled wherever both are seen.
+        fewer = replace(made, labels=tuple((1,) if one == (0, 1) else one for one in made.labels))
+        found = inspect(fewer, write_set(fewer, tmp_path / str(seed)), tmp_path)
+        assert not found.faults, found.faults[0].detail
+        assert "held unlabelled by" in found.notes[0]
+
+
 def test_images_without_label_agree_with_empty_masks(tmp_path: Path) -> None:
     made = make_set(rng_of(0), 2, 10)
     empty = replace(
