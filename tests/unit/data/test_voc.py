@@ -379,3 +379,6 @@ def test_real_photographs(voc_sample: str) -> None:
     assert all(record.mask_uri and record.labels for record in manifest.records)
     # The shipped labels and the masks agree: 0-based ids, label values and names are the same classes.
     assert labels_of(read_voc(voc_config(voc_sample, labels="masks"))) == labels_of(manifest)
+    assert not [note for note in manifest.notes if "differ" in note]
+    for limit in (1, 2, 5, 20):
+        assert read_voc(voc_config(voc_sample, limit=limit)).records
