@@ -18,8 +18,9 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage
-from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet

@@ -26,8 +26,9 @@ from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import artifacts
-from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, write_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.splits import scored_images, training_images
 from qaclims_ray.data.voc import read_voc
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_scores

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from qaclims_ray.errors import ConfigError
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
 BACKGROUND_VALUE = 0
 """Label-map value of the background."""
 IGNORE_VALUE = 255
@@ -129,3 +131,15 @@ def voc_palette(num_colours: int = 256) -> list[int]:
                 colour[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
         palette.extend(colour)
     return palette
+
+
+def voc_colours(num_classes: int = IGNORE_VALUE - 1) -> dict[Colour, int]:
+    """Return colour -> label value of VOC's palette, for so many classes, background and void."""
+    flat = voc_palette()
+    labels = [*range(num_classes + 1), IGNORE_VALUE]
+    return {(flat[3 * label], flat[3 * label + 1], flat[3 * label + 2]): label for label in labels}
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Return a colour as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -15,9 +15,10 @@ from qaclims_ray.data.classes import COCO_CLASSES
 from qaclims_ray.data.coco_annotations import AnnotatedImage, read_annotations
 from qaclims_ray.data.coco_masks import region_decoder
 from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.photographs import inspect_photograph
-from qaclims_ray.data.validation import CheckLabels, Fault, OnProgress, RawImage, check_splits, fail_on, inspect_images
+from qaclims_ray.data.validation import CheckLabels, Fault, OnProgress, RawImage, check_splits, fail_on
 from qaclims_ray.errors import ConfigError, DataError
 
 COCO_COUNTS: Mapping[str, tuple[int, int]] = {"train": (82783, 82081), "val": (40504, 40137)}
@@ -79,9 +80,7 @@ def read_coco(
     faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
     if check_labels is not None and not faults:
         check_labels(COCO_CLASSES, raw_images)
-    records, found, _ = inspect_images(
-        raw_images, len(COCO_CLASSES), decode=config.check_images, on_progress=on_progress
-    )
+    records, found, _ = inspect_images(raw_images, COCO_CLASSES, config, known=faults, on_progress=on_progress)
     faults += [*found, *_check_sizes(records, images)]
     fail_on(faults, root)
     records = tuple(_with_mask(record, masks_uri) for record in records)

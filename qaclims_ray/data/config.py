@@ -6,6 +6,7 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 from dataclasses import replace
 from typing import Literal
 
+from qaclims_ray.data.mask_values import check_entries
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 
 
@@ -37,14 +38,25 @@ class DataConfig:
     """Miniature: number of weakly labelled images to generate."""
     limit: int | None = None
     """Use only the first so many images of each split; None uses all."""
+    mask_values: tuple[str, ...] = ()
+    """What masks hold, where it is not label values: 255=polyp, 1=dog, '#800000=cat' or 128,0,0=cat (a colour),
+    nonzero=polyp, 7=ignore, 9=background; voc-colours reads VOC's palette. Folder and voc12."""
+    mask_check: Literal["refuse", "warn"] = "refuse"
+    """What becomes of masks that contradict the image labels: an error, or a printed line and the run goes on."""
     check_images: bool = True
-    """Decode every image and mask once before work starts, and report all faults together."""
+    """Decode every image and mask once before work starts, and report all faults together; without it image headers
+    alone, and at most 1000 masks."""
 
     def __post_init__(self) -> None:
         require_at_least(self, "data", 8, "num_images")
         require_text(self, "data", "train_split", "eval_split", "test_split")
         require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
         require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
+        check_entries(self.mask_values)
+        require(
+            not self.mask_values or self.dataset in ("folder", "voc12"),
+            f"data.mask_values is for folder and voc12; the masks of {self.dataset} have a fixed form: leave it empty",
+        )
 
 
 @settings

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.folder_files import FolderFiles, find_folder_files
+from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import folded
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_folders import masks_among
+from qaclims_ray.data.mask_translation import translated_masks
 from qaclims_ray.data.picture_files import endings, unread_pictures
 from qaclims_ray.data.validation import (
     CheckLabels,
@@ -23,15 +25,17 @@ from qaclims_ray.data.validation import (
     check_class_names,
     check_splits,
     fail_on,
-    inspect_images,
-    is_decoded,
     unknown_label,
 )
 from qaclims_ray.errors import ConfigError, DataError
 
 
 def read_folder(
-    config: DataConfig, *, on_progress: OnProgress | None = None, check_labels: CheckLabels | None = None
+    config: DataConfig,
+    *,
+    masks_uri: str = "",
+    on_progress: OnProgress | None = None,
+    check_labels: CheckLabels | None = None,
 ) -> Manifest:
     """Read and check a folder of images.
 
@@ -39,6 +43,7 @@ def read_folder(
 
     Args:
         config: the data set; ``labels`` may be auto, file, folders or masks (which need ``class_names``).
+        masks_uri: folder, local or remote, for the masks that `data.mask_values` translates.
         on_progress: told after each inspected image.
         check_labels: see `validation.CheckLabels`.
 
@@ -56,8 +61,9 @@ def read_folder(
     faults += [*_unknown_splits(files.table, config), *found, *files.masks.faults, *_hints(files, found)]
     if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
-    decode = config.check_images and is_decoded(raw_images, faults)
-    records, found, seen = inspect_images(raw_images, len(class_names), decode=decode, on_progress=on_progress)
+    checked, found = translated_masks(raw_images, config, class_names, masks_uri)
+    faults += found
+    records, found, seen = inspect_images(checked, class_names, config, known=faults, on_progress=on_progress)
     faults += found
     faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
     fail_on(faults, root)

@@ -11,15 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, IGNORE_VALUE, LUAD_CLASSES, has_background, label_value
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.images import load_mask, save_label_map
+from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_folders import MASK_SUFFIXES
+from qaclims_ray.data.mask_translation import write_translated
+from qaclims_ray.data.mask_values import Translation
 from qaclims_ray.data.picture_files import file_name, pictures, visible_files
 from qaclims_ray.data.validation import (
     CheckLabels,
@@ -28,7 +28,6 @@ from qaclims_ray.data.validation import (
     RawImage,
     fail_on,
     in_threads,
-    inspect_images,
 )
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -88,7 +87,7 @@ def read_histology(
     if check_labels is not None and not faults:
         check_labels(layout.class_names, raw_images)
     records, found, seen = inspect_images(
-        raw_images, len(layout.class_names), decode=config.check_images, on_progress=on_progress
+        raw_images, layout.class_names, config, known=faults, has_background=False, on_progress=on_progress
     )
     fail_on(faults + found, root)
     notes = [*_notes(root, layout, records), *seen]
@@ -223,9 +222,8 @@ def _masked_images(
     faults += [Fault("two masks", name, f"{split}/mask has {counts[name]}") for name in named if counts[name] > 1]
     complete = [name for name in named if name in masks]
     targets = [storage.join(masks_uri, f"{name}.png") for name in complete]
-    tasks = [
-        (name, masks[name], target, len(layout.class_names)) for name, target in zip(complete, targets, strict=True)
-    ]
+    translation = _translation(len(layout.class_names))
+    tasks = [(name, masks[name], target, translation) for name, target in zip(complete, targets, strict=True)]
     images = []
     for name, target, fault in zip(complete, targets, in_threads(_translate, tasks), strict=True):
         if fault is None:
@@ -236,21 +234,24 @@ def _masked_images(
     return images, faults
 
 
-def _translate(task: tuple[str, str, str, int]) -> Fault | None:
+def _translation(num_classes: int) -> Translation:
+    """Values are class ids from 0; one further is white glass, and 255 is left out."""
+    classes = {index: label_value(index) for index in range(num_classes)}
+    return Translation({**classes, num_classes: IGNORE_VALUE, IGNORE_VALUE: IGNORE_VALUE})
+
+
+def _translate(task: tuple[str, str, str, Translation]) -> Fault | None:
     """Write a mask in this package's form, or return its fault."""
-    name, uri, target, num_classes = task
+    name, uri, target, translation = task
     try:
-        mask = load_mask(uri)
+        strange = write_translated(uri, target, translation)
     except DataError as error:
         return Fault("unreadable mask", name, str(error))
-    values = set(torch.unique(mask).tolist())
-    if strange := sorted(values - {*range(num_classes + 1), IGNORE_VALUE}):
-        detail = f"{uri} holds {strange[:8]}; expected 0 to {num_classes - 1} for the classes, {num_classes} for white"
-        return Fault("mask values beyond the classes", name, detail)
-    table = torch.full((256,), IGNORE_VALUE, dtype=torch.uint8)
-    table[:num_classes] = torch.tensor([label_value(index) for index in range(num_classes)], dtype=torch.uint8)
-    save_label_map(table[mask.long()], target)
-    return None
+    if not strange:
+        return None
+    white = len(translation.numbers) - 2
+    detail = f"{uri} holds {', '.join([*strange][:8])}; expected 0 to {white - 1} for the classes, {white} for white"
+    return Fault("mask values beyond the classes", name, detail)
 
 
 def _twice(images: Sequence[RawImage]) -> list[Fault]:

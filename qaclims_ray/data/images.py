@@ -18,9 +18,7 @@ from torchvision.transforms import v2
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.data.config import AugmentConfig
-from qaclims_ray.data.decoding import decode as _decode
 from qaclims_ray.data.photographs import inspect_photograph, read_photograph
-from qaclims_ray.errors import DataError
 
 Rgb = tuple[float, float, float]
 """One number for each of red, green and blue."""
@@ -29,9 +27,6 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm",
 )  # fmt: skip
 """Endings, in lower case, by which an image file is known."""
-
-_LABEL_MODES = ("P", "L", "1")
-_LOSSY_FORMATS = ("JPEG", "WEBP")
 
 
 def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
@@ -44,25 +39,6 @@ def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
         DataError: when the file is missing, empty, truncated, too large, no image, or of more than 16 bits.
     """
     return _to_tensor(read_photograph(uri))
-
-
-def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
-    """Decode a label map: a palette or grey image whose pixel values are label values.
-
-    Args:
-        uri: path or fsspec URI.
-
-    Raises:
-        DataError: when it is missing, broken, in colours, or compressed with loss (which changes label values).
-    """
-    picture = _decode(uri)
-    if picture.format in _LOSSY_FORMATS:
-        raise DataError(f"mask {uri} is a {picture.format} file, which changes label values: expected a PNG")
-    if picture.mode not in _LABEL_MODES:
-        raise DataError(
-            f"mask {uri} has mode {picture.mode}: expected a palette or 8-bit grey PNG whose pixels are label values"
-        )
-    return torch.from_numpy(np.array(picture, dtype=np.uint8))
 
 
 def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:

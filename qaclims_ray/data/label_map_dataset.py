@@ -18,7 +18,8 @@ from torchvision.transforms import v2
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
-from qaclims_ray.data.images import crop_offsets, load_image, load_mask, random_integer, resize, torchvision_draws_from
+from qaclims_ray.data.images import crop_offsets, load_image, random_integer, resize, torchvision_draws_from
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import DataError
 
 _HUE_SHARE = 0.1

@@ -1,25 +1,17 @@
 """Everything about a data set that can be wrong, found before work starts and reported at once.
 
-The readers (``voc.py``, ``folder.py``) collect `Fault`s while they read lists and labels; `inspect_images` opens
-the images and masks; `fail_on` turns all faults into one message.
+The readers (``voc.py``, ``folder.py``) collect `Fault`s while they read lists and labels; `inspection` opens the images
+and masks; `fail_on` turns all faults into one message.
 """
 
 import difflib
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import Protocol, TypeVar
 
-import torch
-
-from qaclims_ray.data import storage
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id
-from qaclims_ray.data.images import load_mask
-from qaclims_ray.data.manifest import ImageRecord
-from qaclims_ray.data.photographs import PhotoHeader, inspect_photograph
-from qaclims_ray.data.turned_photographs import size_complaint, turned_note
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
 from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
@@ -149,31 +141,6 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
         return list(pool.imap(function, items))
 
 
-def inspect_images(
-    images: Sequence[RawImage], num_classes: int, *, decode: bool, on_progress: OnProgress | None = None
-) -> tuple[tuple[ImageRecord, ...], list[Fault], list[str]]:
-    """Open every image and mask; return the records of sound images, all faults, and notes.
-
-    Args:
-        images: what to open.
-        num_classes: foreground classes, to check the values of masks.
-        decode: decode all pixels; otherwise only image headers are read, and masks where labels come from them.
-        on_progress: told after each image.
-    """
-    records, faults, turned = [], [], []
-    inspect = functools.partial(_inspect, num_classes=num_classes, decode=decode)
-    with ThreadPool(NUM_THREADS) as pool:
-        for done, (record, found, header) in enumerate(pool.imap(inspect, images), start=1):
-            faults += found
-            if record is not None:
-                records.append(record)
-                if header is not None and header.orientation != 1 and record.mask_uri is not None:
-                    turned.append(record.image_id)
-            if on_progress is not None:
-                on_progress(done, len(images))
-    return tuple(records), faults, turned_note(turned)
-
-
 def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: str) -> list[Fault]:
     """Return faults for splits without images, and for masks that only some images of the scored split lack."""
     faults = []
@@ -185,55 +152,3 @@ def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: s
     if len(without) < len(to_score):
         faults += [Fault("missing mask", image.image_id, f"split {scored} is scored") for image in without]
     return faults
-
-
-def _inspect(
-    image: RawImage, *, num_classes: int, decode: bool
-) -> tuple[ImageRecord | None, list[Fault], PhotoHeader | None]:
-    faults: list[Fault] = []
-    labels = image.labels
-    header = None
-    try:
-        header = inspect_photograph(image.image_uri, decode=decode)
-    except DataError as error:
-        faults.append(Fault("unreadable image", image.image_id, str(error)))
-    if image.mask_uri is not None and (decode or labels is None):
-        values, found = _inspect_mask(image, image.mask_uri, "mask", header)
-        faults += found
-        present = values - {BACKGROUND_VALUE, IGNORE_VALUE}
-        if beyond := sorted(value for value in present if class_id(value) >= num_classes):
-            detail = f"{image.mask_uri} holds {beyond[:8]}; expected 0 to {num_classes} and {IGNORE_VALUE}"
-            faults.append(Fault("mask values beyond the classes", image.image_id, detail))
-        labels = tuple(sorted(map(class_id, present))) if labels is None else labels
-    if image.context_uri is not None and decode:
-        faults += _inspect_mask(image, image.context_uri, "context map", header)[1]
-    if labels is None:
-        faults.append(Fault("missing labels", image.image_id, "no label and no mask to take them from"))
-    if faults or header is None or labels is None:
-        return None, faults, header
-    record = ImageRecord(
-        image_id=image.image_id,
-        image_uri=storage.absolute(image.image_uri),
-        width=header.width,
-        height=header.height,
-        labels=labels,
-        mask_uri=None if image.mask_uri is None else storage.absolute(image.mask_uri),
-        context_uri=None if image.context_uri is None else storage.absolute(image.context_uri),
-        splits=image.splits,
-    )
-    return record, faults, header
-
-
-def _inspect_mask(image: RawImage, uri: str, what: str, header: PhotoHeader | None) -> tuple[set[int], list[Fault]]:
-    """Return the values in a label map, and its faults."""
-    try:
-        mask = load_mask(uri)
-    except DataError as error:
-        return set(), [Fault(f"unreadable {what}", image.image_id, str(error))]
-    values = set(torch.unique(mask).tolist())
-    height, width = mask.shape
-    complaint = None if header is None else size_complaint(what, (width, height), header)
-    if complaint is not None:
-        sort, detail = complaint
-        return values, [Fault(sort, image.image_id, detail)]
-    return values, []

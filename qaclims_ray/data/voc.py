@@ -14,8 +14,10 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.image_ids import image_id_of
+from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.label_files import DEFAULT_NAMES, find_label_file, read_label_file, read_text
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.mask_translation import translated_masks
 from qaclims_ray.data.picture_files import (
     endings,
     file_name,
@@ -33,8 +35,6 @@ from qaclims_ray.data.validation import (
     check_splits,
     fail_on,
     in_threads,
-    inspect_images,
-    is_decoded,
     unknown_label,
 )
 from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
@@ -62,6 +62,7 @@ def read_voc(
     *,
     class_names: Sequence[str] = VOC_CLASSES,
     file_names: Sequence[str] = VOC_FILE_NAMES,
+    masks_uri: str = "",
     on_progress: OnProgress | None = None,
     check_labels: CheckLabels | None = None,
 ) -> Manifest:
@@ -72,6 +73,7 @@ def read_voc(
             auto, a named label file counts first, then Annotations, then a label file in the folder; never masks.
         class_names: natural names in label order; they become the manifest's.
         file_names: the same classes as the data set's files spell them; both spellings are understood.
+        masks_uri: folder, local or remote, for the masks that `data.mask_values` translates.
         on_progress: told after each inspected image.
         check_labels: see `validation.CheckLabels`.
 
@@ -92,8 +94,9 @@ def read_voc(
     faults += [*labels.faults, *masks.faults, *raw_faults]
     if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
-    decode = config.check_images and is_decoded(raw_images, faults)
-    records, found, seen = inspect_images(raw_images, len(class_names), decode=decode, on_progress=on_progress)
+    checked, found = translated_masks(raw_images, config, class_names, masks_uri)
+    faults += found
+    records, found, seen = inspect_images(checked, class_names, config, known=faults, on_progress=on_progress)
     faults += [*found, *check_splits(splits, raw_images, scored=config.eval_split)]
     fail_on(faults, root)
     notes = [f"read {root}", *labels.notes, *_count_notes(splits, class_names), *masks.notes, *seen]

@@ -18,8 +18,9 @@ from qaclims_ray.cams.inference import ImageCam, compute_cams
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import label_value
 from qaclims_ray.data.datasets import ImageLabelDataset
-from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.separation import separation

@@ -64,6 +64,7 @@ def used_splits(data: DataConfig) -> tuple[str, ...]:
 
 
 def _read(stage: Stage, data: DataConfig) -> Manifest:
+    masks_uri = storage.join(stage.layout.data, "masks")
     check, on_progress = functools.partial(check_labels, stage.config), stage.progress.advance
     match data.dataset:
         case "miniature":
@@ -77,16 +78,14 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
             generated = _with_root(data, root)
             return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         case "voc12":
-            return read_voc(data, on_progress=on_progress, check_labels=check)
+            return read_voc(data, masks_uri=masks_uri, on_progress=on_progress, check_labels=check)
         case "coco14":
-            masks_uri = storage.join(stage.layout.data, "masks")
             coco = read_coco(data, masks_uri, on_progress=on_progress, check_labels=check)
             draw_true_masks(stage, coco, masks_uri)
             return coco.manifest
         case "folder":
-            return read_folder(data, on_progress=on_progress, check_labels=check)
+            return read_folder(data, masks_uri=masks_uri, on_progress=on_progress, check_labels=check)
         case "bcss_wsss" | "luad_histoseg":
-            masks_uri = storage.join(stage.layout.data, "masks")
             return read_histology(data, masks_uri, on_progress=on_progress, check_labels=check)
 
 

@@ -13,8 +13,8 @@ from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError

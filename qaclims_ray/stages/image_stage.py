@@ -16,8 +16,9 @@ import numpy as np
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import finished_shards, shards_of
 from qaclims_ray.errors import DataError
 from qaclims_ray.stages.stage import Stage

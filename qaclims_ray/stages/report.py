@@ -20,8 +20,9 @@ from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.class_counts import class_remarks
-from qaclims_ray.data.images import load_image, load_mask
+from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, summarise
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import place_in_shards, shard_name
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.methods.table import method_of

@@ -17,9 +17,9 @@ from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.classes import Classes
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.label_files import read_label_file
 from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds

@@ -6,6 +6,7 @@ import pytest
 from qaclims_ray.data import storage, validation
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ConfigError, DataError
 from tests.unit.data.tiny_data_sets import folder_config, image_bytes
 
@@ -81,9 +82,38 @@ def test_masks_are_found_and_checked(make_folder: MakeFolder) -> None:
     root = make_folder(masks={"a": (0, 1), "b": (2,), "c": ()})
     manifest = read_folder(folder_config(root))
     assert all(record.mask_uri == f"{root}/masks/{record.image_id}.png" for record in manifest.records)
-    assert "b.png holds [3]; expected 0 to 2 and 255" in report_of(
+    assert "1 of 3 masks hold numbers of no class: 3 in 1 (e.g. b); expected 0 to 2" in report_of(
         root, class_names=("cat", "dining table"), labels="masks"
     )
+
+
+def test_masks_are_translated_once_and_each_translation_has_its_place(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(masks={"a": (1, 0), "b": (2,), "c": ()})
+    swapped = ("1=dining table", "2=cat", "3=dog")
+    found = read_folder(folder_config(root, mask_values=swapped), masks_uri=str(tmp_path / "masks"))
+    assert labels_of(found) == EXPECTED
+    masks = [load_mask(str(record.mask_uri)).unique().tolist() for record in found.records]
+    assert masks == [[0, 1, 2, 255], [0, 3, 255], [0, 255]]
+    assert str(found.records[0].mask_uri).startswith(str(tmp_path / "masks"))
+    other = ("1=dining table", "2=cat", "3=dog", "255=background")
+    again = read_folder(folder_config(root, mask_values=other), masks_uri=str(tmp_path / "masks"))
+    assert again.fingerprint() != found.fingerprint()
+    assert load_mask(str(again.records[2].mask_uri)).unique().tolist() == [0]
+
+
+def test_what_the_translation_does_not_list_is_counted(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(masks={"a": (0, 6), "b": (2, 6), "c": ()})
+    for labels in ("auto", "masks"):
+        config = folder_config(root, class_names=CLASSES, labels=labels, mask_values=("1=cat", "3=dog"))
+        with pytest.raises(DataError) as caught:
+            read_folder(config, masks_uri=str(tmp_path / "masks"))
+        assert "has 1 fault" in str(caught.value)
+        assert "7 in 2 masks (48 pixels; e.g. a). data.mask_values lists 1=cat 3=dog; add an entry" in str(caught.value)
+
+
+def test_translated_masks_need_a_folder(make_folder: MakeFolder) -> None:
+    with pytest.raises(ConfigError, match="masks_uri"):
+        read_folder(folder_config(make_folder(masks={"a": (0,)}), mask_values=("1=cat",)))
 
 
 def test_labels_may_come_from_masks(make_folder: MakeFolder) -> None:
@@ -155,7 +185,7 @@ def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
         "c: the label file has no entry",
         "d: the label file has no entry",
         "b.jpg is empty (0 bytes)",
-        "b.png holds [8]; expected 0 to 3 and 255",
+        "1 of 1 masks hold numbers of no class: 8 in 1 (e.g. b); expected 0 to 3",
         "d.jpg is truncated or broken",
         "missing mask (3):",
     ):

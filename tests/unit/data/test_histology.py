@@ -12,8 +12,8 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BCSS_CLASSES, LUAD_CLASSES, Classes
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.histology import labels_of_name, read_histology
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ConfigError, DataError
 from tests.tiny_tissue import WHITE, save_mask, write_luad
 
@@ -144,8 +144,8 @@ def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
         "unreadable labels (3)", "plain: the name ends without labels", "a-[1 0 1]: the name ends with 3 labels",
         "b-[0 0 0 0]", "contradicting labels (1)", "unreadable image (1)", "is empty (0 bytes)",
         f"missing mask (1):\n  {masks[0].stem}", f"missing image (1):\n  {masks[1].stem}",
-        "mask is 16 x 8, the image is 16 x 16", "holds [9]; expected 0 to 3 for the classes, 4 for white",
-        "has mode RGB", f"duplicate id (1):\n  {masks[5].stem}: 2 images",
+        "mask is 16 x 8, the image is 16 x 16", "holds 9; expected 0 to 3 for the classes, 4 for white",
+        "is in colours, not in numbers", f"duplicate id (1):\n  {masks[5].stem}: 2 images",
     ):  # fmt: skip
         assert part in text, part
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageFile
 
 from qaclims_ray.data.config import AugmentConfig
-from qaclims_ray.data.images import image_size, load_image, load_mask, resize_square, training_crop
+from qaclims_ray.data.images import image_size, load_image, resize_square, training_crop
 from qaclims_ray.errors import ConfigError, DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,13 +69,13 @@ def test_a_truncated_image_is_refused_with_its_path(tmp_path: Path, suffix: str,
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    for function in (load_image, load_mask, image_size):
+    for function in (load_image, image_size):
         with pytest.raises(DataError, match=r"a\.jpg is (empty|not an image|truncated)"):
             function(str(path))
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for function in (load_image, load_mask, image_size):
+    for function in (load_image, image_size):
         with pytest.raises(DataError, match="there is no file"):
             function(str(tmp_path / "no.png"))
         with pytest.raises(DataError, match="cannot be read"):
@@ -91,27 +91,6 @@ def test_an_image_of_absurd_size_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_image_size_is_width_and_height(tmp_path: Path, pixels: np.ndarray) -> None:
     assert image_size(save(tmp_path / "a.png", pixels)) == (9, 6)
-
-
-def test_load_mask_returns_palette_indices_not_colours(tmp_path: Path) -> None:
-    values = np.array([[0, 1, 20], [255, 7, 0]], np.uint8)
-    picture = Image.fromarray(values, "P")
-    picture.putpalette([255, 0, 0] * 256)
-    picture.save(tmp_path / "a.png")
-    assert np.array_equal(load_mask(str(tmp_path / "a.png")).numpy(), values)
-    assert np.array_equal(load_mask(save(tmp_path / "grey.png", values)).numpy(), values)
-
-
-def test_load_mask_reads_a_one_bit_mask_as_0_and_1(tmp_path: Path) -> None:
-    mask = load_mask(save(tmp_path / "a.png", np.array([[0, 255]], np.uint8), "1"))
-    assert mask.tolist() == [[0, 1]]
-
-
-def test_load_mask_refuses_colours_and_loss(tmp_path: Path, pixels: np.ndarray) -> None:
-    with pytest.raises(DataError, match="mode RGB"):
-        load_mask(save(tmp_path / "a.png", pixels))
-    with pytest.raises(DataError, match="changes label values"):
-        load_mask(save(tmp_path / "a.jpg", pixels, "L"))
 
 
 def test_resize_square_is_pils_bicubic(pixels: np.ndarray) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.validation import (
     MAX_LISTED_FAULTS,
     Fault,
@@ -10,11 +12,12 @@ from qaclims_ray.data.validation import (
     check_splits,
     fail_on,
     in_threads,
-    inspect_images,
     unknown_label,
 )
 from qaclims_ray.errors import DataError
 from tests.unit.data.tiny_data_sets import image_bytes, mask_bytes
+
+FOLDER = DataConfig(dataset="folder")
 
 
 def faults_of(sort: str, count: int) -> list[Fault]:
@@ -80,7 +83,8 @@ def raw(folder: Path, image_id: str, **changes: object) -> RawImage:
 
 def test_sound_images_become_records_and_broken_ones_faults(tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(image_bytes())
-    records, faults, _ = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], 1, decode=True)
+    records, faults, notes = inspect_images([raw(tmp_path, "good"), raw(tmp_path, "gone")], ("a",), FOLDER)
+    assert notes == []
     assert [(r.image_id, r.width, r.height, r.labels) for r in records] == [("good", 24, 16, (0,))]
     assert [(fault.sort, fault.subject) for fault in faults] == [("unreadable image", "gone")]
 
@@ -89,7 +93,7 @@ def test_image_and_mask_are_judged_apart(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "a.png").write_bytes(mask_bytes([3]))
     images = [raw(tmp_path, "a", mask_uri=f"{tmp_path}/a.png", context_uri=f"{tmp_path}/absent.png")]
-    faults = inspect_images(images, 2, decode=True)[1]
+    faults = inspect_images(images, ("a", "b"), FOLDER).faults
     assert {fault.sort for fault in faults} == {
         "unreadable image",
         "mask values beyond the classes",
@@ -101,8 +105,9 @@ def test_image_and_mask_are_judged_apart(tmp_path: Path) -> None:
 def test_mask_values_go_up_to_the_last_class_and_255_is_void(tmp_path: Path, class_id: int, is_fault: bool) -> None:
     (tmp_path / "a.jpg").write_bytes(image_bytes())
     (tmp_path / "a.png").write_bytes(mask_bytes([class_id]))
-    faults = inspect_images([raw(tmp_path, "a", mask_uri=f"{tmp_path}/a.png")], 2, decode=True)[1]
-    assert bool(faults) == is_fault
+    image = raw(tmp_path, "a", labels=(min(class_id, 1),), mask_uri=f"{tmp_path}/a.png")
+    sorts = {fault.sort for fault in inspect_images([image], ("a", "b"), FOLDER).faults}
+    assert ("mask values beyond the classes" in sorts) == is_fault
 
 
 def test_labels_from_a_mask_leave_out_background_and_void(tmp_path: Path) -> None:
@@ -110,7 +115,8 @@ def test_labels_from_a_mask_leave_out_background_and_void(tmp_path: Path) -> Non
     (tmp_path / "a.png").write_bytes(mask_bytes([4, 1]))
     for decode in (True, False):
         images = [raw(tmp_path, "a", labels=None, mask_uri=f"{tmp_path}/a.png")]
-        assert inspect_images(images, 5, decode=decode)[0][0].labels == (1, 4)
+        config = DataConfig(dataset="folder", check_images=decode)
+        assert inspect_images(images, tuple("abcde"), config).records[0].labels == (1, 4)
 
 
 def turned(folder: Path, orientation: int, mask_size: tuple[int, int], size: tuple[int, int] = (24, 16)) -> RawImage:
@@ -128,7 +134,9 @@ def test_a_mask_of_the_upright_photograph_fits_and_turned_ones_are_noted(
     tmp_path: Path, orientation: int, decode: bool
 ) -> None:
     upright = (16, 24) if orientation >= 5 else (24, 16)
-    (record,), faults, notes = inspect_images([turned(tmp_path, orientation, upright)], 1, decode=decode)
+    (record,), faults, notes = inspect_images(
+        [turned(tmp_path, orientation, upright)], ("a",), DataConfig(dataset="folder", check_images=decode)
+    )
     assert (record.width, record.height) == upright and not faults
     assert bool(notes) == (orientation != 1)
     if notes:
@@ -138,7 +146,7 @@ def test_a_mask_of_the_upright_photograph_fits_and_turned_ones_are_noted(
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_mask_of_the_stored_pixels_is_called_so(tmp_path: Path, orientation: int) -> None:
     stored = (24, 16)
-    faults = inspect_images([turned(tmp_path, orientation, stored)], 1, decode=True)[1]
+    faults = inspect_images([turned(tmp_path, orientation, stored)], ("a",), FOLDER)[1]
     assert bool(faults) == (orientation >= 5)
     if faults:
         assert faults[0].sort == "mask of a photograph that is turned"
@@ -147,7 +155,7 @@ def test_a_mask_of_the_stored_pixels_is_called_so(tmp_path: Path, orientation: i
 
 def test_a_mask_of_another_size_is_a_plain_mismatch(tmp_path: Path) -> None:
     for orientation in (1, 6):
-        (fault,) = inspect_images([turned(tmp_path, orientation, (20, 20))], 1, decode=True)[1]
+        (fault,) = inspect_images([turned(tmp_path, orientation, (20, 20))], ("a",), FOLDER)[1]
         assert fault.sort == "size mismatch" and "mask is 20 x 20, the image is" in fault.detail
 
 

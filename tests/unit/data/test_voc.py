@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import VOC_CLASSES, VOC_FILE_NAMES
-from qaclims_ray.data.images import load_mask
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
+from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.voc import VOC_COUNTS, read_voc
 from qaclims_ray.errors import ConfigError, DataError
 from tests.unit.data.tiny_data_sets import IMAGES, annotation, image_bytes, mask_bytes, voc_config
@@ -133,12 +134,13 @@ def test_limit_applies_to_each_split(make_voc: MakeVoc) -> None:
     assert [(r.image_id, r.splits) for r in manifest.records] == [("2007_01", ("train",)), ("2007_03", ("val",))]
 
 
-def test_without_the_check_only_headers_are_read(make_voc: MakeVoc) -> None:
+def test_without_the_check_only_headers_of_images_are_read(make_voc: MakeVoc) -> None:
     root = make_voc()
     whole = (root / "JPEGImages/2007_01.jpg").read_bytes()
     (root / "JPEGImages/2007_01.jpg").write_bytes(whole[:-200])
-    (root / "SegmentationClass/2007_02.png").write_bytes(b"broken")
     assert labels_of(read_voc(voc_config(root, check_images=False))) == IMAGES
+    (root / "SegmentationClass/2007_02.png").write_bytes(b"broken")
+    assert "unreadable mask (1)" in report_of(root, check_images=False)  # of a few masks, all are looked at
     assert "has 2 faults" in report_of(root)
 
 
@@ -185,13 +187,29 @@ def test_auto_prefers_annotations_and_a_named_file_most(make_voc: MakeVoc) -> No
     assert labels_of(read_voc(voc_config(root))) == IMAGES
     assert labels_of(read_voc(voc_config(root, labels="masks"))) == IMAGES
     for changes in ({"labels": "file"}, {"label_file": "image_labels.csv"}):
-        assert set(labels_of(read_voc(voc_config(root, **changes))).values()) == {(9,)}
+        assert "no mask holds cow, which is labelled" in report_of(root, **changes)
+        manifest = read_voc(voc_config(root, mask_check="warn", **changes))
+        assert set(labels_of(manifest).values()) == {(9,)} and "no mask holds cow" in manifest.notes[-1]
 
 
 @pytest.mark.parametrize("labels", ["annotations", "masks"])
 def test_a_label_file_that_would_not_be_read_is_refused(make_voc: MakeVoc, labels: str) -> None:
     with pytest.raises(ConfigError, match=f"data.labels is {labels}"):
         read_voc(voc_config(make_voc(), labels=labels, label_file="x.csv"))
+
+
+def test_vocs_colours_as_rgb_pictures_are_translated(make_voc: MakeVoc, tmp_path: Path) -> None:
+    root = make_voc()
+    for file in (root / "SegmentationClass").iterdir():
+        Image.open(file).convert("RGB").save(file)
+    assert "--data.mask-values voc-colours" in report_of(root)
+    for labels in ("auto", "masks"):
+        config = voc_config(root, mask_values=("voc-colours",), labels=labels)
+        manifest = read_voc(config, masks_uri=str(tmp_path / "masks"))
+        assert labels_of(manifest) == IMAGES
+        for record in manifest.records:
+            held = {value - 1 for value in load_mask(str(record.mask_uri)).unique().tolist()} - {-1, 254}
+            assert held == set(record.labels)
 
 
 # --- misuse
@@ -219,8 +237,8 @@ def test_all_faults_come_in_one_report(make_voc: MakeVoc) -> None:
         "im_0.jpg is empty (0 bytes)",
         "im_1.jpg is truncated or broken",
         "im_2: mask is 24 x 16, the image is 20 x 20",
-        "im_3.png has mode RGB",
-        "im_4.png holds [31]; expected 0 to 20 and 255",
+        "im_3: each holds 384 colours",
+        "masks hold numbers of no class: 31 in 1 (e.g. im_4); expected 0 to 20",
         "missing mask (1):\n  im_5: split train is scored",
         "im_6: 'unicorn'; the classes are aeroplane",
         "im_7: the label source has no entry",
@@ -364,3 +382,6 @@ def test_real_photographs(voc_sample: str) -> None:
     assert all(record.mask_uri and record.labels for record in manifest.records)
     # The shipped labels and the masks agree: 0-based ids, label values and names are the same classes.
     assert labels_of(read_voc(voc_config(voc_sample, labels="masks"))) == labels_of(manifest)
+    assert not [note for note in manifest.notes if "differ" in note]
+    for limit in (1, 2, 5, 20):
+        assert read_voc(voc_config(voc_sample, limit=limit)).records
