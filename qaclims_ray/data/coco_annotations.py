@@ -16,7 +16,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from qaclims_ray.data.file_kinds import describe_head
 from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, shown, text, whole_number
+from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, printable, text, whole_number
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
@@ -91,8 +91,10 @@ def _parsed(uri: str, repeated: list[Fault]) -> dict[str, Any]:
         entry = dict(pairs)
         if len(entry) < len(pairs):
             if twice := [key for key, value in pairs if entry[key] != value]:
-                where = f"the object {shown(entry)}"
-                repeated.append(Fault("repeated key", where, f"{shown(twice[0])} stands twice, with different values"))
+                where = f"the object {printable(entry)}"
+                repeated.append(
+                    Fault("repeated key", where, f"{printable(twice[0])} stands twice, with different values")
+                )
         return entry
 
     content_bytes = storage.read_bytes(uri)
@@ -103,8 +105,8 @@ def _parsed(uri: str, repeated: list[Fault]) -> dict[str, Any]:
         raise DataError(f"{uri} is no whole JSON file ({error}); it is {kind}. Fetch it again") from None
     parts = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in parts):
-        found = {part: shown(content.get(part, MISSING)) for part in parts} if isinstance(content, dict) else {}
-        detail = "; ".join(f"{part} is {value}" for part, value in found.items()) or f"it is {shown(content)}"
+        found = {part: printable(content.get(part, MISSING)) for part in parts} if isinstance(content, dict) else {}
+        detail = "; ".join(f"{part} is {value}" for part, value in found.items()) or f"it is {printable(content)}"
         raise DataError(f"{uri} must hold one object with the lists {', '.join(parts)}, but {detail}")
     return content
 
@@ -117,7 +119,7 @@ def _check_categories(entries: Sequence[Any], file: str) -> list[Fault]:
         try:
             number, name = field(_object(entry), "id", whole_number), field(entry, "name", text)
         except DataError as error:
-            faults.append(Fault("unreadable entry", file, f"category {shown(entry)}: {error}"))
+            faults.append(Fault("unreadable entry", file, f"category {printable(entry)}: {error}"))
             continue
         if found.setdefault(number, name) != name:
             detail = f"category {number} is both {found[number]!a} and {name!a}"
@@ -143,7 +145,7 @@ def _read_images(entries: Sequence[Any]) -> tuple[dict[int, tuple[str, int, int]
             file = _file_of(path)
             width, height = field(entry, "width", positive_number), field(entry, "height", positive_number)
         except DataError as error:
-            faults.append(Fault("unreadable entry", "images", f"image {shown(entry)}: {error}"))
+            faults.append(Fault("unreadable entry", "images", f"image {printable(entry)}: {error}"))
             continue
         if number in images:
             detail = f"image {number} stands more than once in the annotation file"
@@ -169,7 +171,7 @@ def _file_of(path: str) -> str:
         path = unquote(urlsplit(path).path)
     name = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
     if name in ("", ".", ".."):
-        raise DataError(f"file_name is {shown(path)}, which names no file")
+        raise DataError(f"file_name is {printable(path)}, which names no file")
     return name
 
 
@@ -185,12 +187,12 @@ def _read_regions(
             number, category = field(entry, "image_id", whole_number), field(entry, "category_id", whole_number)
             is_crowd = field(entry, "iscrowd", flag)
         except DataError as error:
-            faults.append(Fault("unreadable entry", "annotations", f"annotation {shown(entry)}: {error}"))
+            faults.append(Fault("unreadable entry", "annotations", f"annotation {printable(entry)}: {error}"))
             continue
         name, same = f"annotation {id_}", known.setdefault(id_, entry)
         if same is not entry:
             if same != entry:  # the same once more says nothing new
-                faults.append(Fault("duplicate id", name, f"it is both {shown(same)} and {shown(entry)}"))
+                faults.append(Fault("duplicate id", name, f"it is both {printable(same)} and {printable(entry)}"))
             continue
         if number not in images:
             faults.append(Fault("annotation of an unknown image", name, f"there is no image {number} in the file"))
@@ -218,7 +220,7 @@ def _read_region(class_id: int, is_crowd: bool, shape: Any, width: int, height: 
     if isinstance(shape, dict):
         return Region(class_id, is_crowd, run_lengths=_read_run_lengths(shape, width, height))
     if not isinstance(shape, list):
-        raise DataError(f"segmentation is {shown(shape)}, expected a list of polygons or an object of run lengths")
+        raise DataError(f"segmentation is {printable(shape)}, expected a list of polygons or an object of run lengths")
     if not shape:
         raise DataError("there is no polygon and no run length encoding")
     # One polygon that is not put into a list, which COCO's own tools take too.
@@ -254,11 +256,13 @@ def _read_run_lengths(shape: Mapping[str, Any], width: int, height: int) -> tupl
     except DataError:
         sides = None
     if sides != [height, width]:
-        raise DataError(f"run lengths for {shown(size)}, the image has (height, width) {[height, width]}")
+        raise DataError(f"run lengths for {printable(size)}, the image has (height, width) {[height, width]}")
     counts = shape.get("counts")
     counts = _from_text(counts) if isinstance(counts, str) else counts
     if not isinstance(counts, list):
-        raise DataError(f"counts is {shown(counts)}, expected run lengths: a list of counts, or its compressed text")
+        raise DataError(
+            f"counts is {printable(counts)}, expected run lengths: a list of counts, or its compressed text"
+        )
     lengths = tuple(_run_length(place, count) for place, count in enumerate(counts))
     if sum(lengths) != width * height:
         raise DataError(f"run lengths cover {sum(lengths)} pixels, the image has {width * height}")

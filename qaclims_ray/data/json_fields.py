@@ -37,7 +37,7 @@ def whole_number(value: Any) -> int:
         return int(value)
     if type(value) is str and _WHOLE.fullmatch(value):
         return int(value.strip().partition(".")[0])
-    raise DataError(f"is {shown(value)}, expected a whole number")
+    raise DataError(f"is {printable(value)}, expected a whole number")
 
 
 def positive_number(value: Any) -> int:
@@ -48,7 +48,7 @@ def positive_number(value: Any) -> int:
     """
     number = whole_number(value)
     if number <= 0:
-        raise DataError(f"is {shown(value)}, expected a whole number above 0")
+        raise DataError(f"is {printable(value)}, expected a whole number above 0")
     return number
 
 
@@ -66,7 +66,7 @@ def flag(value: Any) -> bool:
         return value == 1
     if type(value) is str and value.strip().lower() in _FLAGS:
         return _FLAGS[value.strip().lower()]
-    raise DataError(f"is {shown(value)}, expected 0 or 1")
+    raise DataError(f"is {printable(value)}, expected 0 or 1")
 
 
 def text(value: Any) -> str:
@@ -76,11 +76,11 @@ def text(value: Any) -> str:
         DataError: for anything else.
     """
     if type(value) is not str or not value.strip():
-        raise DataError(f"is {shown(value)}, expected a text")
+        raise DataError(f"is {printable(value)}, expected a text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise DataError(f"is {shown(value)}, which is no text in any encoding") from None
+        raise DataError(f"is {printable(value)}, which is no text in any encoding") from None
     return value
 
 
@@ -91,15 +91,15 @@ def numbers(value: Any) -> np.ndarray:
         DataError: for anything else, also true, null, NaN and lists in the list.
     """
     if type(value) is not list:
-        raise DataError(f"is {shown(value)}, expected a list of numbers")
+        raise DataError(f"is {printable(value)}, expected a list of numbers")
     try:
         if not {*map(type, value)} <= {int, float}:
             value = [_number(part) for part in value]
         found = np.asarray(value, dtype=np.float64)
     except OverflowError:
-        raise DataError(f"{shown(value)} holds a number beyond all bounds") from None
+        raise DataError(f"{printable(value)} holds a number beyond all bounds") from None
     if not np.isfinite(found).all():
-        raise DataError(f"{shown(value)} holds NaN or infinity, expected finite numbers")
+        raise DataError(f"{printable(value)} holds NaN or infinity, expected finite numbers")
     return found
 
 
@@ -121,7 +121,7 @@ def field(entry: dict[str, Any], name: str, read: Callable[[Any], Any]) -> Any:
         raise DataError(f"{name} {error}") from None
 
 
-def shown(value: Any) -> str:
+def printable(value: Any) -> str:
     """Return a value as JSON-like text of bounded length, in ASCII."""
     if value is MISSING:
         return "absent"
@@ -141,4 +141,4 @@ def _number(value: Any) -> float:
         return float(value)
     if type(value) is str and _NUMBER.fullmatch(value):
         return float(value)
-    raise DataError(f"holds {shown(value)} among its numbers")
+    raise DataError(f"holds {printable(value)} among its numbers")

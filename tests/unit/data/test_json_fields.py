@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, shown, text, whole_number
+from qaclims_ray.data.json_fields import MISSING, field, flag, numbers, positive_number, printable, text, whole_number
 from qaclims_ray.errors import DataError
 
 ANYTHING = st.recursive(
@@ -87,5 +87,7 @@ def test_a_refusal_names_the_field_and_stays_short() -> None:
         field({"width": "wide"}, "width", whole_number)
     with pytest.raises(DataError, match=r"^id is absent, expected"):
         field({}, "id", whole_number)
-    assert len(shown([[1] * 10**5])) < 100 and len(shown("x" * 10**5)) < 100 and shown("\ud800") == r"'\ud800'"
-    assert "cannot be printed" in shown(10**5000)
+    assert (
+        len(printable([[1] * 10**5])) < 100 and len(printable("x" * 10**5)) < 100 and printable("\ud800") == r"'\ud800'"
+    )
+    assert "cannot be printed" in printable(10**5000)

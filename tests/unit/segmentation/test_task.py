@@ -13,7 +13,7 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage
-from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.errors import ArtifactError, DataError, ModelError
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig, deeplab_optim
 from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
@@ -242,7 +242,7 @@ def test_the_named_file_takes_the_place_of_its_name(tmp_path) -> None:
         assert folder is not None
         content = json.loads(Path(folder, "network.json").read_text())
     assert content["config"]["weights"] == "/nowhere/backbone.safetensors"
-    with pytest.raises(DataError, match="/nowhere/backbone"):
+    with pytest.raises(ModelError, match="/nowhere/backbone"):
         train(images, LocalContext(str(tmp_path / "third")), still)
 
 
