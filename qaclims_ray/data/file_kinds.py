@@ -1,6 +1,6 @@
 """What a file really is, told by its first bytes: names lie, and so do servers that answer with a page.
 
-Used to say what stands in the place of weights or annotations that cannot be read.
+Used to say what stands in the place of weights, annotations or images that cannot be read.
 """
 
 import zipfile
@@ -11,9 +11,11 @@ TORCH = "a torch file"
 LEGACY_TORCH = "a torch file of before version 1.6"
 TORCHSCRIPT = "a TorchScript archive"
 
-_HEAD_BYTES = 512
+HEAD_BYTES = 512
+"""So many bytes tell what a file is."""
 _QUOTED_CHARS = 60
 
+_CONVERT = "convert it to JPEG or PNG"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
@@ -34,14 +36,26 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a RAR archive: unpack it first"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"%PDF", "a PDF document"),
+    (b"%PDF", f"a PDF document: {_CONVERT}"),
+    (b"8BPS", f"a Photoshop file: {_CONVERT}"),
+    (b"\xff\x0a", f"a JPEG XL picture: {_CONVERT}"),
+    (b"\0\0\0\x0cJXL ", f"a JPEG XL picture: {_CONVERT}"),
     (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", LEGACY_TORCH),
     (b"\x80", "a Python pickle that torch.save did not write"),
 )
 """First bytes -> what such a file is."""
 _TAR_MAGIC = slice(257, 262)
 _TFLITE_MAGIC = slice(4, 8)
-_TEXT = (("<!doctype html", "a web page"), ("<html", "a web page"), ("<?xml", "an XML answer"), ("<", "an XML answer"))
+_DICOM_MAGIC = slice(128, 132)
+# ISO media files say what they are by a brand, at byte 8.
+_BRANDS = {
+    b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF",
+    b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon raw",
+}  # fmt: skip
+_TEXT = (
+    ("<!doctype html", "a web page"), ("<html", "a web page"), ("<svg", f"an SVG drawing: {_CONVERT}"),
+    ("<?xml", "an XML answer"), ("<", "an XML answer"),
+)  # fmt: skip
 """Beginning of a text, in lower case -> what it is."""
 
 
@@ -53,13 +67,13 @@ def describe_file(path: Path | str) -> str:
     if not path.is_file():
         return "absent"
     with open(path, "rb") as handle:
-        head = handle.read(_HEAD_BYTES)
+        head = handle.read(HEAD_BYTES)
     return _describe_zip(path) if head.startswith(b"PK\x03\x04") else describe_head(head, path.name)
 
 
 def describe_head(content: bytes, name: str = "") -> str:
     """Return in words what a file is that begins so, or is this as a whole."""
-    head = content[:_HEAD_BYTES]
+    head = content[:HEAD_BYTES]
     if not head:
         return "empty (0 bytes)"
     # First of all: the length of the header, with which safetensors begins, may look like any other two bytes.
@@ -105,6 +119,10 @@ def _by_structure(head: bytes, name: str) -> str | None:
     """Recognise what has no fixed first bytes."""
     if head[_TAR_MAGIC] == b"ustar":
         return "a tar archive: unpack it first"
+    if head[4:8] == b"ftyp" and (brand := _BRANDS.get(head[8:12])):
+        return f"a {brand} picture: {_CONVERT}"
+    if head[_DICOM_MAGIC] == b"DICM":
+        return f"a DICOM file: {_CONVERT}"
     if head[_TFLITE_MAGIC] == b"TFL3":
         return "a TensorFlow Lite model"
     # A protobuf whose first field is a small version number and whose second is the producer's name.
@@ -118,7 +136,7 @@ def _by_structure(head: bytes, name: str) -> str | None:
 def _as_text(head: bytes) -> str | None:
     try:
         # The last character may be cut in two.
-        text = head.decode("utf-8-sig") if len(head) < _HEAD_BYTES else head[:-4].decode("utf-8-sig", "ignore")
+        text = head.decode("utf-8-sig") if len(head) < HEAD_BYTES else head[:-4].decode("utf-8-sig", "ignore")
     except UnicodeDecodeError:
         return None
     if any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):

@@ -70,6 +70,8 @@ def _choose_label_file(root: str, config: DataConfig) -> str | None:
     if config.labels in ("masks", "folders"):
         if config.label_file:
             raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
+        if config.labels == "masks" and find_folder(root, MASK_FOLDERS) is None:
+            raise DataError(f"data.labels is masks, but there is no folder masks in {root} (it has {contents(root)})")
         return None
     if not storage.exists(root):
         raise DataError(f"there is no folder {root} (data.root, --data-root)")

@@ -282,6 +282,7 @@ def test_label_sources_that_do_not_fit(make_folder: MakeFolder) -> None:
     root = make_folder(None)
     assert "has no image-level labels" in report_of(root)
     assert "there is no label file" in report_of(root, labels="file")
+    assert "there is no folder masks in" in report_of(root, labels="masks", class_names=CLASSES)
     assert "there is no label file" in report_of(root, label_file="absent.csv")
     with pytest.raises(ConfigError, match="annotations is for VOC"):
         read_folder(folder_config(root, labels="annotations"))

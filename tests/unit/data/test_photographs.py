@@ -194,15 +194,15 @@ def test_of_several_frames_the_first_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "a HEIC picture, convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "a HEIC picture: convert it to JPEG or PNG"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"\0" * 40, "a Canon raw picture"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"/annex/objects/SHA256E-s9--0.jpg\n", "git annex get"),
         (b"<!DOCTYPE html><html>404</html>", "a web page"),
         (b"\xef\xbb\xbf  <svg xmlns='x'/>", "an SVG drawing"),
         (b"%PDF-1.7\n", "a PDF"),
-        (b'{"message": "not found"}', "a JSON file"),
-        (b"PK\x03\x04" + b"\0" * 30, "a ZIP archive"),
+        (b'{"message": "not found"}', "a JSON text"),
+        (b"PK\x03\x04" + b"\0" * 30, "a zip archive"),
         (b"\0" * 128 + b"DICM" + b"\0" * 40, "a DICOM file"),
     ],
 )
