@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,8 @@ from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
 
-REFINEMENTS: dict[str, tuple[str, ...]] = {
-    "pseudo mask: dense CRF": ("crf",),
-    "pseudo mask: IRN": ("irn",),
-    "pseudo mask: IRN, dense CRF": ("irn", "crf"),
-}
-"""Rows of the table; the last one's masks train the final network."""
+REFINEMENTS = ("crf", "irn", "irn+crf")
+"""Steps whose masks are scored; the last one's train the final network."""
 NETWORK_ROWS = {
     "segmentation_on_seeds": "final network, same images",
     "segmentation_crf_on_seeds": "final network + CRF, same images",
@@ -47,6 +44,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="ImageNet weights of the preset's backbone")
     parser.add_argument("--preset", default="voc12_mobilenet")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="settings on top of the preset's")
+    parser.add_argument("--masks", nargs="+", default=REFINEMENTS, help="refinements; the last trains the network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs, one per seed")
     parser.add_argument("--print-only", action="store_true", help="print what is there and run nothing")
@@ -57,13 +55,13 @@ def main() -> None:
     folders = {seed: arguments.work / f"seed-{seed}" for seed in arguments.seeds}
     for seed, folder in folders.items():
         if not arguments.print_only:
-            run_seed(with_overrides(config, {"seed": seed}), folder)
+            run_seed(with_overrides(config, {"seed": seed}), folder, arguments.masks)
     found = {seed: folder / "figures.json" for seed, folder in folders.items()}
     rows = {seed: json.loads(path.read_text()) for seed, path in found.items() if path.is_file()}
     print(table(arguments.preset, own, rows))
 
 
-def run_seed(config: RunConfig, folder: Path) -> None:
+def run_seed(config: RunConfig, folder: Path, refinements: Sequence[str]) -> None:
     """Run one seed up to its final network, every refinement on the way, and keep its figures after each stage."""
     path = folder / "figures.json"
     figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
@@ -73,18 +71,17 @@ def run_seed(config: RunConfig, folder: Path) -> None:
         figures.update(found)
         path.write_text(json.dumps(figures, indent=2))
 
-    for name, steps in REFINEMENTS.items():
-        if name in figures:
+    for name in refinements:
+        if (row := f"pseudo mask: {name}") in figures:
             continue
-        outcome = run_pipeline(
-            with_overrides(config, {"masks.steps": steps}), str(folder), until="refine", console=console
-        )
+        refined = with_overrides(config, {"masks.steps": name.split("+")})
+        outcome = run_pipeline(refined, str(folder), until="refine", console=console)
         seed, masks = outcome.results.scores[_SYSTEM].seed, outcome.results.masks[_SYSTEM].scores
         assert masks is not None, "the photographs have masks"
-        keep(**_seed_rows(seed), **{name: masks.miou_fixed})
+        keep(**_seed_rows(seed), **{row: masks.miou_fixed})
     if set(NETWORK_ROWS.values()) <= set(figures):
         return
-    final = with_overrides(config, {"masks.steps": list(REFINEMENTS.values())[-1]})
+    final = with_overrides(config, {"masks.steps": refinements[-1].split("+")})
     found = run_pipeline(final, str(folder), console=console).results.of(_SYSTEM)
     keep(**{words: found[stage].miou_fixed for stage, words in NETWORK_ROWS.items() if stage in found})
     keep(minutes=(time.perf_counter() - started) / 60)
