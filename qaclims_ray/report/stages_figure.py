@@ -96,7 +96,7 @@ def stages_figure(
     if is_parted:
         _part(axes, len(shown), places, splits, font_points)
     _name_axes(axes, list(shown), max(8, int(WIDTH_INCHES * 13.5 / slots)), font_points)
-    words = STAGE_WORDS if has_threshold else {**STAGE_WORDS, "seed": "seed"}
+    words: dict[ScoredStage, str] = {**STAGE_WORDS, **({} if has_threshold else {"seed": "seed"})}
     _add_meanings(axes, shown, bool(stars), {} if is_parted else splits, words)
     draw_legend(figure, axes)
     return figure
@@ -126,7 +126,7 @@ def _parts(stages: Mapping[ScoredStage, float], is_parted: bool) -> list[dict[Sc
     """Return the stages on the seeds' images and those on others; all together where the images are not others."""
     if not is_parted:
         return [dict(stages)]
-    first = {stage: value for stage, value in stages.items() if stage not in _OTHER_IMAGES}
+    first: dict[ScoredStage, float] = {stage: value for stage, value in stages.items() if stage not in _OTHER_IMAGES}
     return [first, {stage: value for stage, value in stages.items() if stage in _OTHER_IMAGES}]
 
 
