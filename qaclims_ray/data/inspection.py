@@ -1,5 +1,6 @@
 """Opening a data set's images and masks: whether they can be read, fit each other, and fit the labels."""
 
+import dataclasses
 import functools
 import random
 from collections.abc import Sequence
@@ -63,8 +64,8 @@ def inspect_images(
         images: what to open.
         class_names: foreground classes in label order.
         config: the data set.
-        known: what is wrong with lists and labels. Then masks are not held against these, and pixels of a large data
-            set are not decoded for hours first.
+        known: what is wrong with lists and labels. Then masks are judged by themselves alone, and pixels of a large
+            data set are not decoded for hours first.
         has_background: whether pixels may show no class.
         on_progress: told after each image.
     """
@@ -86,12 +87,11 @@ def inspect_images(
                 turned += [opened.record.image_id] * (opened.record.mask_uri is not None)
             if on_progress is not None:
                 on_progress(done, len(images))
-    notes = turned_note(turned)
-    if not known:
-        judgement = judge_masks(looked_at, class_names, config, has_background=has_background)
-        faults += [Fault(sort, f"{len(looked_at)} masks", detail) for sort, detail in judgement.refusals]
-        notes += judgement.notes
-    return Inspection(tuple(records), faults, notes)
+    if known:
+        looked_at = [dataclasses.replace(facts, labels=None) for facts in looked_at]
+    judgement = judge_masks(looked_at, class_names, config, has_background=has_background)
+    faults += [Fault(sort, f"{len(looked_at)} masks", detail) for sort, detail in judgement.refusals]
+    return Inspection(tuple(records), faults, [*turned_note(turned), *judgement.notes])
 
 
 def _mask_sample(images: Sequence[RawImage]) -> frozenset[str]:

@@ -20,7 +20,7 @@ from qaclims_ray.report.contents import (
 )
 from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.prompt_table import prompts_table
-from qaclims_ray.report.scored_on import left_out_notes, scored_on, split_of
+from qaclims_ray.report.scored_on import left_out_notes, same_images, scored_on, split_of
 from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_tables import class_heat, mask_table, stages_chart, stages_table
 from qaclims_ray.report.wording import duration, gain, percent
@@ -58,6 +58,7 @@ def run_page(data: ReportData) -> str:
         has_background=has_threshold,
         goes_on=has_later_stages(data),
         places=_places(data),
+        is_parted=not same_images(data, "seed", "segmentation") and bool(split_of(data, "segmentation")),
         on_seeds=f" on {place}" if (place := scored_on(data, "seed")) else "",
         left_out_of_seeds=left_out_notes(data, ["seed"]),
         left_out=left_out_notes(data, STAGES),

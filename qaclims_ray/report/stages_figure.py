@@ -95,16 +95,19 @@ def stages_figure(
         _draw_bound(axes, name, value, gid)
     if is_parted:
         _part(axes, len(shown), places, splits, font_points)
-    width = max(8, int(WIDTH_INCHES * 13.5 / slots))
-    axes.set_xticks(range(len(shown)), [_wrapped(label, width) for label in shown], color=INK, fontsize=font_points)
+    _name_axes(axes, list(shown), max(8, int(WIDTH_INCHES * 13.5 / slots)), font_points)
+    words: dict[ScoredStage, str] = {**STAGE_WORDS, **({} if has_threshold else {"seed": "seed"})}
+    _add_meanings(axes, shown, bool(stars), {} if is_parted else splits, words)
+    draw_legend(figure, axes)
+    return figure
+
+
+def _name_axes(axes: Axes, labels: Sequence[str], width: int, font_points: float) -> None:
+    axes.set_xticks(range(len(labels)), [_wrapped(label, width) for label in labels], color=INK, fontsize=font_points)
     axes.grid(False, axis="x", which="both")
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.set_ylabel("mIoU", color=INK)
-    words = STAGE_WORDS if has_threshold else {**STAGE_WORDS, "seed": "seed"}
-    _add_meanings(axes, shown, bool(stars), {} if is_parted else splits, words)
-    draw_legend(figure, axes)
-    return figure
 
 
 def _places(stages: Sequence[ScoredStage], is_parted: bool) -> dict[str, float]:
@@ -123,7 +126,7 @@ def _parts(stages: Mapping[ScoredStage, float], is_parted: bool) -> list[dict[Sc
     """Return the stages on the seeds' images and those on others; all together where the images are not others."""
     if not is_parted:
         return [dict(stages)]
-    first = {stage: value for stage, value in stages.items() if stage not in _OTHER_IMAGES}
+    first: dict[ScoredStage, float] = {stage: value for stage, value in stages.items() if stage not in _OTHER_IMAGES}
     return [first, {stage: value for stage, value in stages.items() if stage in _OTHER_IMAGES}]
 
 

@@ -1,7 +1,7 @@
 """Stage lines and progress bars on the console."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -60,6 +60,11 @@ class ConsoleProgress(StageProgress):
     def note(self, message: str) -> None:
         """See `StageProgress.note`."""
         self.console.print(f"  {message}", highlight=False, soft_wrap=True, markup=False)
+
+    def remarks(self, texts: Iterable[str]) -> None:
+        """Say what a user should know of the settings."""
+        for text in texts:
+            self.console.print(f"remark: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """See `StageProgress.finish`."""

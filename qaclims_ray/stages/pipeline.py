@@ -108,8 +108,7 @@ def run_pipeline(
     layout = RunLayout(out, trial)
     preflight(config, out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch)
-    for remark in threshold_remarks(config):
-        progress.console.print(f"remark: {remark}", highlight=False, soft_wrap=True, markup=False)
+    progress.remarks(threshold_remarks(config))
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)

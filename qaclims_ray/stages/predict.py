@@ -31,7 +31,7 @@ from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
-from qaclims_ray.stages.predictions import doubled, empty_masks, listed, shown_classes, summary_line
+from qaclims_ray.stages.predictions import closing_line, doubled, empty_masks, remarkable, shown_classes
 from qaclims_ray.stages.resources import needs_of, room_here
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
@@ -212,9 +212,9 @@ def run_predict(arguments: PredictArguments) -> None:
     }
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
     errors = [row for row in rows if "error" in row]
-    for line in listed(rows):
+    for line in remarkable(rows):
         progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
-    progress.finish(summary_line(rows, _says(actor), out))
+    progress.finish(closing_line(rows, _says(actor), out))
     if len(errors) == len(rows):
         raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
     if submission:

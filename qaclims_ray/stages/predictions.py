@@ -12,7 +12,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, class_id
 LISTED = 10
 """So many images are named on the console; ``predictions.json`` has all."""
 
-Row = Mapping[str, Any]
+Prediction = Mapping[str, Any]
 """An image of ``predictions.json``: `image`, and `error` or `labels`, `labels_from`, `is_empty`."""
 
 
@@ -26,12 +26,12 @@ def shown_classes(mask: UInt8[Tensor, "height width"]) -> list[int]:
     return [class_id(value) for value in sorted(set(mask.unique().tolist()) - {BACKGROUND_VALUE, IGNORE_VALUE})]
 
 
-def empty_masks(rows: Sequence[Row]) -> list[str]:
+def empty_masks(rows: Sequence[Prediction]) -> list[str]:
     """Return the images whose mask shows none of the classes."""
     return [row["image"] for row in rows if row.get("is_empty")]
 
 
-def summary_line(rows: Sequence[Row], by: str, out: str) -> str:
+def closing_line(rows: Sequence[Prediction], by: str, out: str) -> str:
     """Return how many masks were made, how many of them show nothing, and how many images were skipped."""
     skipped, empty = sum("error" in row for row in rows), len(empty_masks(rows))
     made = len(rows) - skipped
@@ -40,7 +40,7 @@ def summary_line(rows: Sequence[Row], by: str, out: str) -> str:
     return f"{', '.join(parts)} -> {out}"
 
 
-def listed(rows: Sequence[Row]) -> Iterator[str]:
+def remarkable(rows: Sequence[Prediction]) -> Iterator[str]:
     """Yield the lines that name skipped images and empty masks, the first `LISTED` of each.
 
     Args:
@@ -54,7 +54,7 @@ def listed(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{word:<8} ... and {len(lines) - LISTED} more, all in predictions.json"
 
 
-def _why_empty(row: Row) -> str:
+def _why_empty(row: Prediction) -> str:
     if row["labels"]:
         return f"(no pixel of {', '.join(row['labels'])} above the threshold)"
     match row["labels_from"]:

@@ -11,7 +11,7 @@ from qaclims_ray.data import label_files
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages import predict
 from qaclims_ray.stages.predict import PredictArguments
-from qaclims_ray.stages.predictions import LISTED, doubled, empty_masks, listed, shown_classes, summary_line
+from qaclims_ray.stages.predictions import LISTED, closing_line, doubled, empty_masks, remarkable, shown_classes
 
 
 class Counted(str):
@@ -86,11 +86,11 @@ ROWS = [
 
 
 def test_empty_masks_are_counted_and_named_with_the_reason() -> None:
-    assert summary_line(ROWS, "CAMs", "out") == (
+    assert closing_line(ROWS, "CAMs", "out") == (
         "7 masks by CAMs, 3 images show none of the classes, 1 image skipped -> out"
     )
     assert empty_masks(ROWS) == ["none.png", "[b]low.png", "high.png"]
-    assert list(listed(ROWS)) == [
+    assert list(remarkable(ROWS)) == [
         "skipped  bad.png is no image",
         "empty    none.png (the network finds no class)",
         "empty    [b]low.png (no class is probable enough, see --label-threshold)",
@@ -99,12 +99,12 @@ def test_empty_masks_are_counted_and_named_with_the_reason() -> None:
 
 
 def test_one_empty_mask_reads_as_one_and_none_is_not_spoken_of() -> None:
-    assert summary_line(ROWS[:5], "CAMs", "out").startswith(
+    assert closing_line(ROWS[:5], "CAMs", "out").startswith(
         "5 masks by CAMs, 1 image shows none of the classes, 0 images"
     )
-    assert "none of the classes" not in summary_line(ROWS[:4], "CAMs", "out") and list(listed(ROWS[:4])) == []
+    assert "none of the classes" not in closing_line(ROWS[:4], "CAMs", "out") and list(remarkable(ROWS[:4])) == []
 
 
 def test_the_console_names_some_and_says_where_all_are() -> None:
-    lines = list(listed([row(f"{i}.png", is_empty=True) for i in range(LISTED + 5)]))
+    lines = list(remarkable([row(f"{i}.png", is_empty=True) for i in range(LISTED + 5)]))
     assert len(lines) == LISTED + 1 and lines[-1] == "empty    ... and 5 more, all in predictions.json"
