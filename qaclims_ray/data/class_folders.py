@@ -155,8 +155,12 @@ def _masks(root: str, members: Mapping[str, Sequence[_Found]], renamed: Collecti
     names |= {images[0].stem: name for name, images in members.items() if images[0].stem not in renamed}
     if visible_files(top) or not own:
         together = find_masks(top, names.keys())
+        if own and not together.by_image:
+            notes += [fault.detail for fault in together.faults]
+        else:
+            faults += together.faults
+        notes += together.notes
         own = {names[stem]: uri for stem, uri in together.by_image.items()} | own
-        faults, notes = [*faults, *together.faults], [*notes, *together.notes]
     return MaskFiles(own, faults, notes)
 
 

@@ -16,8 +16,6 @@ from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
 """Faults spelled out in one report; the rest are counted."""
-SOON_DECODED = 2000
-"""So many images are decoded within seconds, so that their faults may join those of the labels in one report."""
 NUM_THREADS = 8
 """Files opened at a time: remote stores are slow to answer."""
 
@@ -101,11 +99,6 @@ def fail_on(faults: Sequence[Fault], place: str) -> None:
         f"the data set at {place} has {total} fault{'s' * (total != 1)}; mend all of them before a run:\n"
         + "\n".join(lines)
     )
-
-
-def is_decoded(images: Sequence[RawImage], faults: Sequence[Fault]) -> bool:
-    """Whether pixels are decoded now: wrong labels of a large data set are told first, without hours of decoding."""
-    return not faults or len(images) <= SOON_DECODED
 
 
 def unknown_label(image_id: str, unknown: Sequence[str], known: Iterable[str]) -> Fault:

@@ -75,7 +75,8 @@ def test_a_mask_of_a_name_that_several_images_have_is_taken_from_their_class_alo
     for name in ("1.png", "dog/1.png"):
         (root / "masks" / name).write_bytes(mask_bytes([1]))
     found = find_class_folders(str(root))
-    assert found is not None and found.masks == {"dog_1": str(root / "masks/dog/1.png")}
+    assert found is not None and found.masks.by_image == {"dog_1": str(root / "masks/dog/1.png")}
+    assert not found.masks.faults and "none of the 1 masks (1.png) belongs to one of" in found.masks.notes[0]
 
 
 def test_folders_of_the_background_show_no_class_and_empty_ones_are_none(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.data import storage, validation
+from qaclims_ray.data import inspection, storage
 from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
@@ -196,13 +196,14 @@ def test_all_faults_come_in_one_report(make_folder: MakeFolder) -> None:
 def test_wrong_labels_of_a_large_set_are_told_without_decoding(
     make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = make_folder(text="image,labels\na.jpg,cat\nb.jpg,unicorn\nc.png,\n", masks={"b": (7,)})
-    assert "b.png holds [8]" in report_of(root, class_names=CLASSES)
-    monkeypatch.setattr(validation, "SOON_DECODED", 2)
+    root = make_folder(text="image,labels\na.jpg,cat\nb.jpg,unicorn\nc.png,\n")
+    (root / "b.jpg").write_bytes(image_bytes()[:-20])
+    assert "b.jpg is truncated" in report_of(root, class_names=CLASSES)
+    monkeypatch.setattr(inspection, "SOON_DECODED", 2)
     report = report_of(root, class_names=CLASSES)
-    assert "'unicorn'" in report and "b.png holds [8]" not in report
+    assert "'unicorn'" in report and "b.jpg is truncated" not in report
     (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog\nc.png,\n")
-    assert "b.png holds [8]" in report_of(root, class_names=CLASSES)
+    assert "b.jpg is truncated" in report_of(root, class_names=CLASSES)
 
 
 def test_two_images_of_one_name(make_folder: MakeFolder) -> None:
