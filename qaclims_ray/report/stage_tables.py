@@ -100,8 +100,11 @@ def _columns(data: ReportData, on_seeds: tuple[ScoredStage, ...]) -> tuple[Colum
         column("seed", "seed\nfixed threshold" if has_threshold else "seed", "seed"),
         *([column("seed", "seed\nbest threshold", is_chosen=True, page_only=True)] if has_threshold else []),
         column("mask", "pseudo mask", "mask"),
-        *(column(stage, _ON_SEEDS[stage], "with CRF" if "CRF" in _ON_SEEDS[stage] else "") for stage in on_seeds),
-        column("segmentation", "segmentation"),
+        *(
+            column(stage, _ON_SEEDS[stage], "with CRF" if "CRF" in _ON_SEEDS[stage] else "network")
+            for stage in on_seeds
+        ),
+        column("segmentation", "segmentation", "network"),
         column("segmentation_crf", "segmentation\n+ CRF", "with CRF"),
         column("segmentation", "gap to full\nsupervision", page_only=True),
     )
