@@ -4,9 +4,10 @@ import os
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.presets.table import preset
@@ -27,15 +28,17 @@ def alone(monkeypatch) -> None:
     monkeypatch.setattr(resources, "joins_ray", lambda: False)
 
 
+@settings(deadline=None)
 @given(workers=st.integers(0, 64), cores=st.integers(1, 64))
 def test_training_workers_share_the_cores_and_each_has_one_at_least(workers: int, cores: int) -> None:
-    cluster = Room(cores, 1.0).shared_among_workers(open_run(cluster__num_workers=workers).cluster)
+    cluster = Room(cores, 1.0).shared_among_workers(ClusterConfig(num_workers=workers))
     share = cluster.cpus_per_worker
     assert share is not None and share >= 1 and share == int(share)
     assert workers * share <= max(cores, workers)
     assert max(workers, 1) * (share + 1) > cores, "no core stays idle that every worker could have"
 
 
+@settings(deadline=None)
 @given(cores=st.integers(1, 64), memory=st.floats(0, 200))
 def test_actors_take_the_cores_as_far_as_memory_goes(cores: int, memory: float) -> None:
     actors = Room(cores, memory).actors(None)
