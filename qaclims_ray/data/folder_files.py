@@ -92,7 +92,12 @@ def _class_folders(root: str, config: DataConfig, label_file: str | None) -> Cla
     if config.labels == "masks":
         return None
     is_flat = any(pictures(place) for place in _image_places(root))
-    found = None if is_flat and config.labels != "folders" else find_class_folders(root)
+    try:
+        found = None if is_flat and config.labels != "folders" else find_class_folders(root)
+    except DataError:
+        if label_file is None:
+            raise
+        return None  # the file says the labels; that the images lie elsewhere is told with them
     if label_file is not None and found is not None:
         raise DataError(
             f"there is a label file {label_file}, but the images lie in sub-folders ({quoted(found.table.classes)}): "

@@ -182,7 +182,6 @@ def _on_a_small_network(config: RunConfig, backbone: str, *, pad_same: bool, thr
             freeze_batch_norm=True,
         ),
         cams=CamConfig(scales=(1.0, 0.5, 1.5), batch_size=4),
-        evaluation=replace(config.evaluation, fixed_threshold=threshold),
         masks=MaskConfig(
             seed_threshold=threshold,
             irn=IrnConfig(

@@ -99,11 +99,7 @@ def run_pipeline(
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
     """
-    if until not in STAGE_ORDER:
-        raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGE_ORDER)}")
-    if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):
-        needed = "mask" if until == "refine" else "segmentation"
-        raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
+    _check_reachable(config, until)
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
@@ -121,7 +117,6 @@ def run_pipeline(
         tracker.log_params(to_dict(config))
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
-        check_named_classes(config, manifest.class_names)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = run.stages(manifest)
         tracker.set_tags(_note(config, found))
@@ -140,6 +135,14 @@ def run_pipeline(
     )
 
 
+def _check_reachable(config: RunConfig, until: str) -> None:
+    if until not in STAGE_ORDER:
+        raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGE_ORDER)}")
+    if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):
+        needed = "mask" if until == "refine" else "segmentation"
+        raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
+
+
 def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     """Read the data, then start Ray for what follows: what is wrong with people's data is told without waiting."""
     is_early = reads_after_ray(run.config.data)
@@ -147,6 +150,7 @@ def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     with run.stage("data") as stage:
         manifest = run_data(stage)
+    check_named_classes(run.config, manifest.class_names)
     if run.reaches("corpus") and not is_early:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     return manifest

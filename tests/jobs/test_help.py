@@ -63,7 +63,7 @@ def test_settings_are_listed_with_their_documentation(call):
 def test_help_lists_the_presets_and_the_options_each_takes(verb, call):
     code, out, _ = call(verb, "--help")
     assert code == 0
-    assert re.search(r"  voc12 .*\n    clims +method .*(\n    .*)*\n    mobilenet +final network .*\n  coco14 ", out)
+    assert re.search(r"  voc12 .*\n    clims +method .*(\n    .*)*\n    lite2 +final network .*\n  coco14 ", out)
     assert "voc12_mask2former    = voc12 weaktr mask2former" in out
 
 

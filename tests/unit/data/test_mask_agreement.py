@@ -393,7 +393,7 @@ def test_wrong_mask_values_are_found_and_mended(tmp_path: Path) -> None:
 def test_without_the_check_a_sample_is_held_against_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_set(rng_of(0), 1, 40)
     images = write_set(made.changed(lambda one: one * np.uint8(255)), tmp_path)
-    monkeypatch.setattr("qaclims_ray.data.validation.MASK_SAMPLE", 10)
+    monkeypatch.setattr("qaclims_ray.data.inspection.MASK_SAMPLE", 10)
     (fault,) = inspect(made, images, tmp_path, check_images=False).faults
     assert fault.subject == "10 masks" and "255 means ignored" in fault.detail
 

@@ -307,7 +307,11 @@ def test_annotations_that_give_nothing_are_told(make_voc: MakeVoc) -> None:
     put(root / "Annotations", "2007_01.txt", content=b"x")
     report = report_of(lambda: read_voc(voc_config(root)))
     assert "holds no XML file (it has .txt 1)" in report and "set data.labels to masks" in report
-    put(root, "image_labels.csv", content=b"image,labels\n2007_01,cat\n2007_02,cat\n2007_03,cat\n2007_04,dog\n")
+    put(
+        root,
+        "image_labels.csv",
+        content=b"image,labels\n2007_01,aeroplane\n2007_02,person;diningtable\n2007_03,person\n2007_04,\n",
+    )
     notes = read_voc(voc_config(root)).notes
     assert any("holds no XML file (it has .txt 1): it gives no labels" in note for note in notes)
     assert any("labels from the file" in note for note in notes)

@@ -97,7 +97,7 @@ def test_clims_on_coco_is_the_released_run() -> None:
     assert (own.matching_weight, own.background_weight, own.suppression_weight, own.area_weight) == (2, 14, 1.25, 0.2)
     assert (own.suppression_threshold, own.published_ranks, own.clamp) == (0.285, 2, True)
     assert (own.optim.lr, own.optim.batch_size, own.optim.epochs, own.optim.momentum) == (5e-4, 32, 8, 1e-4)
-    assert (run.systems, run.evaluation.fixed_threshold) == (("baseline", "clims"), 0.15)
+    assert (run.systems, run.fixed_threshold) == (("baseline", "clims"), 0.15)
     assert (run.masks.irn.walk_threshold, preset("voc12_clims").masks.irn.walk_threshold) == (0.25, 0.2)
     assert run.segmentation == final.segmentation and run.data == final.data
 

@@ -62,7 +62,7 @@ def test_small_networks_differ_in_the_backbone_and_what_it_needs() -> None:
     paddings = {"cam_net.pad_same", "segmentation.net.pad_same"}
     assert changed == backbones | paddings
     for settings in (one, other):
-        assert settings["evaluation.fixed_threshold"] == settings["masks.seed_threshold"], "seeds as they are cut"
+        assert settings["evaluation.fixed_threshold"] is None, "seeds are scored as they are cut"
         assert settings["segmentation.steps_per_epoch"] is None, "the training grows with the photographs"
 
 

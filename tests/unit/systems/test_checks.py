@@ -155,9 +155,8 @@ def test_clims_fits_coco() -> None:
     check_named_classes(preset("coco14_clims"), COCO_CLASSES)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "miniature"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_the_headline_threshold_of_a_preset_is_the_one_that_cuts_its_masks(name):
-    """The miniature alone pins another, which every run of it says."""
     config = with_overrides(preset(name), {"goal": "mask"})
     for system in systems_with_cams(config):
         own = system_config(config, system)
@@ -168,18 +167,18 @@ def test_the_headline_threshold_of_a_preset_is_the_one_that_cuts_its_masks(name)
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        ({}, ["qa_clims are scored at 0.1"]),
-        ({"evaluation.fixed_threshold": None}, []),
-        ({"goal": "seed"}, []),
-        ({"masks.steps": ["irn", "crf"]}, []),  # which starts from scores: no seed is cut
-        ({"masks.steps": []}, ["qa_clims are scored at 0.1"]),
-        ({"masks.seed_threshold": 0.1}, []),
+        ({}, {"baseline": 0.6, "qa_clims": 0.02}),
+        ({"evaluation.fixed_threshold": None}, {}),
+        ({"goal": "seed"}, {}),
+        ({"masks.steps": ["irn", "crf"]}, {}),  # which starts from scores: no seed is cut
+        ({"masks.steps": []}, {"baseline": 0.6, "qa_clims": 0.02}),
+        ({"masks.seed_threshold": 0.1}, {"baseline": 0.6}),
     ],
 )
 def test_seeds_that_are_scored_elsewhere_than_masks_are_cut_are_remarked(overrides, named):
-    remarks = threshold_remarks(with_overrides(preset("miniature"), overrides))
+    pinned = {"systems": ["baseline", "qa_clims"], "evaluation.fixed_threshold": 0.1}
+    remarks = threshold_remarks(with_overrides(preset("miniature"), {**pinned, **overrides}))
     assert len(remarks) == len(named)
-    for remark, words in zip(remarks, named, strict=True):
-        assert (
-            words in remark and "cut into masks at 0.02 (masks.seed_threshold)" in remark and "baseline" not in remark
-        )
+    for remark, (system, cut) in zip(remarks, named.items(), strict=True):
+        assert remark.startswith(f"seeds of {system} are scored at 0.1 (evaluation.fixed_threshold)")
+        assert f"cut into masks at {cut:g} (masks.seed_threshold)" in remark

@@ -117,9 +117,10 @@ def test_the_threshold_that_is_searched_is_the_one_that_scoring_and_masks_share(
     assert start_values(config, "qa_clims", search.space)["masks.seed_threshold"] == 0.15
     own = system_config(best_config(config, search, {"masks.seed_threshold": 0.3}), "qa_clims")
     assert own.fixed_threshold == own.masks.seed_threshold == 0.3
-    assert default_space(miniature(), "qa_clims")[-1].name == "evaluation.fixed_threshold", "where a preset pins it"
+    pinned = with_overrides(miniature(), {"evaluation.fixed_threshold": 0.1})
+    assert default_space(pinned, "qa_clims")[-1].name == "evaluation.fixed_threshold"
     with pytest.raises(ConfigError, match=r"masks\.seed_threshold cannot be searched"):
-        checked_search(miniature(), SearchConfig(space=(Parameter(name="masks.seed_threshold", high=0.7),)))
+        checked_search(pinned, SearchConfig(space=(Parameter(name="masks.seed_threshold", high=0.7),)))
 
 
 def test_a_space_that_names_the_threshold_of_scoring_starts_where_it_counts():
