@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from qaclims_ray.miniature import vocabulary
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
 
@@ -23,6 +24,12 @@ SMALL: dict[str, Any] = {
     "cluster.num_workers": 1,
     "tracking.enabled": False,
 }
+
+AS_VOC: dict[str, Any] = {
+    "data.dataset": "voc12",
+    "data.mask_values": [f"{value}={name}" for value, name in enumerate(vocabulary.CLASSES, start=1)],
+}
+"""Read a drawn world as VOC: its classes are VOC's, which numbers them otherwise."""
 
 
 def small_config(**overrides: Any) -> RunConfig:

@@ -12,7 +12,7 @@ from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
-from tests.cluster.small_run import small_config
+from tests.cluster.small_run import AS_VOC, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -40,7 +40,7 @@ def test_folder_data_set_on_s3_from_images_to_masks(bucket, tmp_path):
     write_dataset(str(local), num_images=16, seed=3)
     storage.upload_tree(str(local), f"{bucket}/voc")
     config = small_config(
-        data__dataset="voc12",
+        **AS_VOC,
         data__root=f"{bucket}/voc",
         systems=["baseline", "ritc_class_names"],
         cluster__num_workers=1,
