@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data.label_separators import choose_separator, split_cell
-from qaclims_ray.data.label_words import FALSE, TRUE, is_nothing, quoted, tidy
+from qaclims_ray.data.label_words import FALSE, TRUE, is_nothing, mark_of, quoted, tidy
 from qaclims_ray.errors import DataError
 
 LabelCell = str | tuple[str, ...]
@@ -117,7 +117,7 @@ def marked_names(values: dict[str, object]) -> tuple[str, ...]:
     Raises:
         DataError: when a value is neither yes nor no.
     """
-    words = {name: str(value).casefold() for name, value in values.items()}
+    words = {name: mark_of(value) for name, value in values.items()}
     if strange := {name: values[name] for name, word in words.items() if word not in (*TRUE, *FALSE)}:
         raise DataError(f"found {strange}, expected 0 or 1 for each class")
     return tuple(name for name, word in words.items() if word in TRUE)

@@ -8,7 +8,7 @@ from qaclims_ray.data.image_ids import image_id_of, is_image_name
 from qaclims_ray.data.label_cells import LabelCell, names_in_brackets, read_cells
 from qaclims_ray.data.label_marks import ColumnMarks, is_yes_or_no, read_marks
 from qaclims_ray.data.label_rows import IMAGE_COLUMNS, LABEL_COLUMNS, LabelRows, squeezed
-from qaclims_ray.data.label_words import FALSE, TRUE, is_nothing, quoted
+from qaclims_ray.data.label_words import FALSE, MARKS_READ, TRUE, is_nothing, mark_of, quoted
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
@@ -21,6 +21,13 @@ _ABOUT_FILES = (
     *("mask", "maskpath", "maskfile", "maskname"),
 )
 """Columns that describe a file and no class, unless they hold 0 and 1 alone."""
+_FLAG = re.compile(
+    r"(is|was)?(training|valid|validation|val|test|testing|difficult|augmented|checked|reviewed|verified|truncated"
+    r"|occluded|annotated|labell?ed)|(is|was)(train|crowd|used)"
+)
+"""Columns of 0 and 1 that say something about an image, and name no class."""
+_MAYBE_FLAG = "train"
+"""A part of a data set, and a class of VOC and COCO."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def _read_names(
     uri: str, columns: Mapping[str, Sequence[LabelCell]], known: Collection[str], separator: str
 ) -> ColumnReading | None:
     """Read the column of class names; None where there is none."""
-    if any(name in known and is_yes_or_no(cells) for name, cells in columns.items()):
+    if any(name in known and is_yes_or_no(cells, with_signs=True) for name, cells in columns.items()):
         return None  # a column per class, one of them with a name such as "object"
     named = [name for name in columns if squeezed(name) in LABEL_COLUMNS]
     numbered = [name for name in columns if _NUMBERED_LABEL.fullmatch(name)]
@@ -131,7 +138,8 @@ def _read_names(
         named = [
             name for name, cells in columns.items() if squeezed(name) not in IMAGE_COLUMNS and _recurring_words(cells)
         ]
-        if len(named) != 1 or any(is_yes_or_no(cells) for cells in columns.values()):
+        flags = _flags(columns, known)
+        if len(named) != 1 or any(is_yes_or_no(cells) for name, cells in columns.items() if name not in flags):
             return None
     return _names_of(columns[named[0]], named, columns, known, separator)
 
@@ -153,7 +161,8 @@ def _names_of(
     separator: str,
 ) -> ColumnReading:
     words = {_text(cell).casefold() for cell in cells if not is_nothing(_text(cell))}
-    if words and words <= {*TRUE, *FALSE} and not words & {name.casefold() for name in known}:
+    says_yes_or_no = words and {mark_of(word) for word in words} <= {*TRUE, *FALSE}
+    if says_yes_or_no and not words & {name.casefold() for name in known}:
         return _yes_or_no(cells, used[0], known)
     read = read_cells(cells, known=known, separator=separator)
     notes = list(read.notes)
@@ -194,18 +203,47 @@ def _read_class_columns(
     if named := [name for name in columns if name in known]:
         unused = [name for name in columns if name not in named]
     background = [name for name in columns if is_nothing(name, known) and name not in unused and name]
-    classes = {name: cells for name, cells in columns.items() if name not in (*unused, *background)}
+    flags = [name for name in _flags(columns, known) if name not in unused]
+    classes = {name: cells for name, cells in columns.items() if name not in (*unused, *background, *flags)}
     if not classes:
         raise DataError(
-            f"it has no column of classes beside {list(columns)}: expected a column labels, or one 0/1 column per class"
+            f"it has no column of classes beside {list(columns)}: expected a column labels, or one 0/1 column per "
+            "class; data.class_names makes a class of any column"
         )
+    _refuse_train(classes, known)
     marks: ColumnMarks = read_marks(classes, [_text(cell) for cell in images])
     if not marks.classes:
         shown = "; ".join(f"{name}: {quoted([_text(cell) for cell in cells])}" for name, cells in classes.items())
-        raise DataError(f"no column holds labels ({shown}): expected a column labels, or one 0/1 column per class")
+        raise DataError(
+            f"no column holds labels ({shown}): expected a column labels, or one column per class of {MARKS_READ}"
+        )
     notes = list(marks.notes)
     if unused:
         notes.append(f"columns that are no classes and are not read: {quoted(unused, 8)}")
+    if flags:
+        notes.append(
+            f"by their names these columns are remarks on images and no classes, and are not read: {quoted(flags, 8)}; "
+            "data.class_names, with all classes in it, makes classes of them"
+        )
     if background:
         notes.append(f"the background is no class: the column {quoted(background)} is not read")
     return ColumnReading((), marks.names, None, marks.classes, faults=list(marks.faults), notes=notes)
+
+
+def _flags(columns: Mapping[str, Sequence[LabelCell]], known: Collection[str]) -> list[str]:
+    """Return the columns of 0 and 1 that remark on images, by their names; "train" is one beside "val" or "test"."""
+    marked = [name for name, cells in columns.items() if name not in known and is_yes_or_no(cells)]
+    flags = [name for name in marked if _FLAG.fullmatch(squeezed(name))]
+    has_parts = any(re.fullmatch(r"(is)?(val|valid|validation|test|testing)", squeezed(name)) for name in flags)
+    return [name for name in marked if name in flags or (has_parts and squeezed(name) == _MAYBE_FLAG)]
+
+
+def _refuse_train(classes: Collection[str], known: Collection[str]) -> None:
+    """Refuse a column "train" that may be a class, or say which images train."""
+    if found := [name for name in classes if squeezed(name) == _MAYBE_FLAG and name not in known]:
+        others = [name for name in classes if name not in found]
+        raise DataError(
+            f"the column {quoted(found)} may be a class, or say which images to train on: name the classes in "
+            f"data.class_names ({', '.join([*others, *found])}, or {', '.join(others) or 'others'}); splits are read "
+            "from a column split"
+        )

@@ -214,17 +214,33 @@ def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence
             faults.append(dataclasses.replace(result, subject=image_id))
             result = ()  # the fault is reported already, as what it is
         names[image_id] = result
-    return _ImageLabels(names, faults, ["labels from Annotations, objects marked difficult included"])
+    notes = ["labels from Annotations, objects marked difficult included"]
+    broken = {fault.subject for fault in faults}
+    if empty := [image_id for image_id in known if not names[image_id] and image_id not in broken]:
+        notes.append(f"{len(empty)} of {len(known)} annotation files hold no object, e.g. that of {empty[0]}")
+    return _ImageLabels(names, faults, notes)
 
 
 def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
-    """Return the names of the annotated objects; body parts, which VOC also names, are no objects."""
+    """Return the names of the annotated objects; body parts, which VOC also names, are no objects.
+
+    Programs write the elements in a namespace of their own, or in capitals: neither changes what they mean.
+    """
     try:
         tree = ElementTree.fromstring(storage.read_bytes(uri))
     except (ElementTree.ParseError, DataError, ValueError) as error:
         return Fault("unreadable annotation", uri, f"{uri}: {error}")
-    names = [(element.findtext("name") or "").strip() for element in tree.findall("object")]
-    return tuple(dict.fromkeys(names))
+    if _local(tree) != "annotation":
+        detail = f"{uri}: its outermost element is <{tree.tag}>, expected <annotation>; fetch the file again"
+        return Fault("unreadable annotation", uri, detail)
+    objects = [element for element in tree.iter() if _local(element) == "object"]
+    named = [next((child.text for child in element if _local(child) == "name"), None) for element in objects]
+    return tuple(dict.fromkeys((name or "").strip() for name in named))
+
+
+def _local(element: ElementTree.Element) -> str:
+    """Return an element's name without namespace and case."""
+    return element.tag.rsplit("}", 1)[-1].casefold()
 
 
 def _raw_images(
