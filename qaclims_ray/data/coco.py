@@ -80,11 +80,13 @@ def read_coco(
     faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
     if check_labels is not None and not faults:
         check_labels(COCO_CLASSES, raw_images)
-    records, found, _ = inspect_images(raw_images, COCO_CLASSES, config, known=faults, on_progress=on_progress)
+    records, found, seen = inspect_images(
+        raw_images, COCO_CLASSES, config, known=faults, masks_follow=True, on_progress=on_progress
+    )
     faults += [*found, *_check_sizes(records, images)]
     fail_on(faults, root)
     records = tuple(_with_mask(record, masks_uri) for record in records)
-    return CocoData(Manifest(COCO_CLASSES, records, tuple(notes)), images)
+    return CocoData(Manifest(COCO_CLASSES, records, (*notes, *seen)), images)
 
 
 def _check_settings(config: DataConfig) -> None:
@@ -129,17 +131,21 @@ def _raw_images(root: str, split: str, images: Sequence[AnnotatedImage]) -> tupl
     files = _image_files(root, split)
     if images and not files:
         return [], [Fault("absent folder", split, f"there is no file in {root}/{split}2014 (or images/{split}2014)")]
-    faults = [
-        Fault("missing image", image.image_id, f"annotated, but {split}2014 has no {image.file_name}")
-        for image in images
-        if image.file_name not in files
-    ]
-    raw = [
-        RawImage(image.image_id, files[image.file_name], image.labels(), None, None, (split,))
-        for image in images
-        if image.file_name in files
-    ]
+    in_any_case = _in_any_case(files)
+    raw, faults = [], []
+    for image in images:
+        if uri := files.get(image.file_name) or in_any_case.get(image.file_name.casefold()):
+            raw.append(RawImage(image.image_id, uri, image.labels(), None, None, (split,)))
+        else:
+            detail = f"annotated, but {split}2014 has no {image.file_name}"
+            faults.append(Fault("missing image", image.image_id, detail))
     return raw, faults
+
+
+def _in_any_case(files: Mapping[str, str]) -> dict[str, str]:
+    """Return name in lower case -> URI, of the files that no other shares it with."""
+    counts = Counter(name.casefold() for name in files)
+    return {name.casefold(): uri for name, uri in files.items() if counts[name.casefold()] == 1}
 
 
 def _twice(images: Sequence[RawImage]) -> list[Fault]:

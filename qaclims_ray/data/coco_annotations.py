@@ -5,6 +5,7 @@ has them, polygons or run lengths, until `coco_masks` draws them.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -225,7 +226,16 @@ def _read_region(class_id: int, is_crowd: bool, shape: Any, width: int, height: 
         raise DataError("there is no polygon and no run length encoding")
     # One polygon that is not put into a list, which COCO's own tools take too.
     parts = [shape] if all(not isinstance(part, list | dict) for part in shape) else shape
-    return Region(class_id, is_crowd, polygons=tuple(_read_polygon(part) for part in parts))
+    polygons = tuple(_read_polygon(part) for part in parts)
+    if all(_is_outside(points, width, height) for points in polygons):
+        raise DataError(f"its polygons lie outside the image of {width} x {height} pixels")
+    return Region(class_id, is_crowd, polygons=polygons)
+
+
+def _is_outside(points: np.ndarray, width: int, height: int) -> bool:
+    """Whether a polygon lies beyond one edge; outlines that run along an edge are in the published files."""
+    x, y = points[::2], points[1::2]
+    return bool(x.max() < 0 or y.max() < 0 or x.min() > width or y.min() > height)
 
 
 def _read_polygon(part: Any) -> np.ndarray:
@@ -239,14 +249,23 @@ def _read_polygon(part: Any) -> np.ndarray:
 
 
 def _check_unit(regions: Mapping[int, Sequence[Region]], images: Mapping[int, tuple[str, int, int]]) -> list[Fault]:
-    """Refuse polygons that are all given as shares of the image: as pixels they would be specks in its corner."""
-    polygons = [(number, points) for number, own in regions.items() for each in own for points in each.polygons]
-    if not polygons or any(points.max() > 1 for _, points in polygons):
-        return []
-    if all(max(images[number][1:]) <= _TINY_PX for number, _ in polygons):
-        return []
-    detail = f"the coordinates of all {len(polygons)} polygons lie below 1: shares of the image, expected pixels"
-    return [Fault("broken region", "annotations", detail)]
+    """Refuse polygons that are given as shares of the image: as pixels they would be specks in its corner."""
+    outlined = [(number, region.polygons) for number, own in regions.items() for region in own if region.polygons]
+    shares = [number for number, polygons in outlined if _are_shares(polygons, *images[number][1:])]
+    told = "lie below 1: shares of the image, expected pixels"
+    if shares and len(shares) == len(outlined):
+        return [Fault("broken region", "annotations", f"the coordinates of all {len(shares)} objects {told}")]
+    return [
+        Fault("broken region", image_id_of(images[number][0]), f"the coordinates of {count} of its objects {told}")
+        for number, count in Counter(shares).items()
+    ]
+
+
+def _are_shares(polygons: Sequence[np.ndarray], width: int, height: int) -> bool:
+    """Whether all outlines of an object lie between 0 and 1 and have an area there."""
+    if max(width, height) <= _TINY_PX or any(points.max() > 1 for points in polygons):
+        return False
+    return any(np.ptp(points[::2]) > 0 and np.ptp(points[1::2]) > 0 for points in polygons)
 
 
 def _read_run_lengths(shape: Mapping[str, Any], width: int, height: int) -> tuple[int, ...]:

@@ -99,6 +99,7 @@ def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence
         raise ConfigError("data.class_names is empty, and there is no label file to take the classes from")
     names = sorted({name for labels in table.labels.values() for name in labels} | set(table.classes))
     if not names:
+        fail_on(table.faults, config.root)  # what is wrong with the entries says more than that none names a class
         raise DataError("no image has any label: the label file names no class at all; expected at least one label")
     by_folded = defaultdict(list)
     for name in names:

@@ -53,6 +53,7 @@ def inspect_images(
     *,
     known: Sequence[Fault] = (),
     has_background: bool = True,
+    masks_follow: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Inspection:
     """Open every image and mask, and hold masks against labels.
@@ -67,6 +68,7 @@ def inspect_images(
         known: what is wrong with lists and labels. Then masks are judged by themselves alone, and pixels of a large
             data set are not decoded for hours first.
         has_background: whether pixels may show no class.
+        masks_follow: whether masks are drawn later, so that what is told of photographs with masks holds for all.
         on_progress: told after each image.
     """
     records, faults, looked_at, turned = [], [], [], []
@@ -84,7 +86,7 @@ def inspect_images(
             if opened.facts is not None:
                 looked_at.append(opened.facts)
             if opened.record is not None and opened.header is not None and opened.header.orientation != 1:
-                turned += [opened.record.image_id] * (opened.record.mask_uri is not None)
+                turned += [opened.record.image_id] * (masks_follow or opened.record.mask_uri is not None)
             if on_progress is not None:
                 on_progress(done, len(images))
     if known:

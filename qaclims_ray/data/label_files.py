@@ -87,7 +87,7 @@ def read_label_file(
         case ".json":
             rows = label_rows_of_json(uri, text, image_ids)
         case ".jsonl":
-            rows = label_rows_of_lines(uri, text)
+            rows = label_rows_of_lines(uri, text, image_ids)
         case _:
             rows = read_delimited(uri, text, image_ids)
     read = read_columns(uri, rows, image_ids=image_ids, known=known_names, separator=separator)

@@ -20,7 +20,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def label_rows_of_json(uri: str, text: str, image_ids: Collection[str] = ()) -> LabelRows:
-    """Read a JSON file of labels.
+    """Read a JSON file of labels; one that holds JSON lines is read as such.
 
     Args:
         uri: the file, for messages.
@@ -30,6 +30,8 @@ def label_rows_of_json(uri: str, text: str, image_ids: Collection[str] = ()) -> 
     Raises:
         DataError: when it is not JSON, or of no known form.
     """
+    if (value := _value(text)) is None and isinstance(_value(text.strip().splitlines()[0]), _Pairs):
+        return label_rows_of_lines(uri, text)
     value = _parsed(uri, text, "JSON")
     if isinstance(value, _Pairs):
         return _from_object(uri, value, image_ids)
@@ -40,12 +42,21 @@ def label_rows_of_json(uri: str, text: str, image_ids: Collection[str] = ()) -> 
     raise DataError(f"label file {uri} must hold {_FORMS}; found {_short(value)}")
 
 
-def label_rows_of_lines(uri: str, text: str) -> LabelRows:
-    """Read one JSON record per line.
+def label_rows_of_lines(uri: str, text: str, image_ids: Collection[str] = ()) -> LabelRows:
+    """Read one JSON record per line; a file that is one JSON value as a whole is read as such.
+
+    Args:
+        uri: the file, for messages.
+        text: its content.
+        image_ids: images of the data set, for files that are one value.
 
     Raises:
-        DataError: when a line is no JSON object.
+        DataError: when a line is no JSON object, or has no known form.
     """
+    whole = _value(text)
+    is_record = isinstance(whole, _Pairs) and any(squeezed(name) in IMAGE_COLUMNS for name, _ in whole)
+    if whole is not None and not is_record:
+        return label_rows_of_json(uri, text, image_ids)
     records = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
@@ -54,6 +65,14 @@ def label_rows_of_lines(uri: str, text: str) -> LabelRows:
                 raise DataError(f'label file {uri}, line {number}: found {_short(record)}, expected {{"image": ...}}')
             records.append(record)
     return _from_records(uri, records)
+
+
+def _value(text: str) -> Any:
+    """Return the value that a text is; None where it is none."""
+    try:
+        return json.loads(text, object_pairs_hook=_Pairs)
+    except ValueError:
+        return None
 
 
 def _parsed(uri: str, text: str, what: str) -> Any:
@@ -168,9 +187,20 @@ def _names(value: Any) -> tuple[LabelCell, str]:
             return marked_names(dict(value)), ""
         except DataError as error:
             return "", str(error)
-    if isinstance(value, list) and all(isinstance(label, str) for label in value):
-        return tuple(value), ""
+    if isinstance(value, list):
+        names = [name for name in map(_name_of, value) if name is not None]
+        if len(names) == len(value):
+            return tuple(names), ""
     return "", f"found {_short(value)}, expected a list of class names; numbers do not say which class they mean"
+
+
+def _name_of(label: Any) -> str | None:
+    """Return the name in an entry of a list: text, or an object that has one field such as name or class."""
+    if isinstance(label, str):
+        return label
+    fields = label if isinstance(label, _Pairs) else []
+    named = [cell for name, cell in fields if squeezed(name) in ("name", *LABEL_COLUMNS)]
+    return named[0] if len(named) == 1 and isinstance(named[0], str) else None
 
 
 def _short(value: Any) -> str:

@@ -59,7 +59,9 @@ def read_marks(columns: Mapping[str, Sequence[LabelCell]], images: Sequence[str]
     for row, image in enumerate(images):
         bad = {name: str(columns[name][row]) for name in classes if words[name][row] not in allowed}
         if bad:
-            faults.append(Fault("unreadable label entry", image or f"row {row + 1}", f"found {bad}, expected {MARKS_READ}"))
+            faults.append(
+                Fault("unreadable label entry", image or f"row {row + 1}", f"found {bad}, expected {MARKS_READ}")
+            )
         names.append(tuple(name for name in classes if words[name][row] in TRUE))
     notes = []
     if blanks_are_no and "" in seen:
@@ -79,7 +81,8 @@ def _no_class(name: str, cells: Sequence[LabelCell]) -> Fault:
     return Fault(
         "column that is no class",
         name,
-        f"holds {shown}, expected {MARKS_READ}; remove the column, or name the columns that are classes in data.class_names",
+        f"holds {shown}, expected {MARKS_READ}; remove the column, or name the columns that are "
+        "classes in data.class_names",
     )
 
 

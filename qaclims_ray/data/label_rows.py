@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
@@ -70,10 +70,12 @@ def read_delimited(uri: str, text: str, image_ids: Collection[str] = ()) -> Labe
     Raises:
         DataError: when it is no table with a column of images.
     """
-    text = re.sub(r"\Asep=.\r?\n", "", text)  # Excel's own first line
+    text = re.sub(r"\Asep=.(\r\n|\r|\n)", "", text)  # Excel's own first line
     rows = _best_rows(uri, text, image_ids)
     columns, notes = tuple(cell.strip() for cell in rows[0]), ()
     if not _has_image_column(columns, rows[1:], image_ids) or len(columns) < 2:
+        if lists := _ragged(uri, rows, image_ids):
+            return lists
         if not any(_is_image(cell, image_ids) for cell in columns) or len(columns) != 2:
             raise _unknown_columns(uri, columns, rows[1:])
         columns = ("image", "labels") if _is_image(columns[0], image_ids) else ("labels", "image")
@@ -87,7 +89,7 @@ def read_delimited(uri: str, text: str, image_ids: Collection[str] = ()) -> Labe
         Fault(
             "unreadable label entry",
             row[0],
-            f"{len(row)} cells, the header has {len(columns)}; put a list that holds the delimiter in quotes",
+            f"{len(row)} cells, {_expected(columns, bool(notes))}; {_advice(row, columns)}",
         )
         for row in rows[1:]
         if len(row) != len(columns)
@@ -95,12 +97,48 @@ def read_delimited(uri: str, text: str, image_ids: Collection[str] = ()) -> Labe
     return LabelRows(columns, tuple(sound), tuple(faults), notes)
 
 
+def _expected(columns: Collection[str], is_guessed: bool) -> str:
+    return f"{'the first row' if is_guessed else 'the header'} has {len(columns)}"
+
+
+def _advice(row: Collection[str], columns: Sequence[str]) -> str:
+    if len(row) > len(columns):
+        return "put a list that holds the delimiter in quotes"
+    missing = " and ".join(columns[len(row) :])
+    return f"the cell of {missing} is missing: where the image shows no class, write the delimiter and an empty cell"
+
+
+def _ragged(uri: str, rows: Sequence[Sequence[str]], image_ids: Collection[str]) -> LabelRows | None:
+    """Read rows of an image and any number of classes, without a header; None where they are not of that form.
+
+    Rows of one length may as well be columns of something else, and so may numbers. And the delimiter stands between
+    names, not in them, only where each name behind the second cell is seen in the second cell too.
+    """
+    trimmed = [[cell.strip() for cell in row] for row in rows]
+    named = [row[:1] + [cell for cell in row[1:] if cell] for row in trimmed]
+    lengths = {len(row) for row in named}
+    cells = [cell for row in named for cell in row[1:]]
+    if max(lengths) < 3 or len(lengths) < 2 or not all(_is_image(row[0], image_ids) for row in named):
+        return None
+    if any(_is_image(cell, image_ids) or re.fullmatch(r"[-+\d.,e]+", cell) for cell in cells):
+        return None
+    if not {cell for row in named for cell in row[2:]} <= {row[1] for row in named if len(row) > 1}:
+        return None
+    note = f"{uri} has no header, and rows of {min(lengths)} to {max(lengths)} cells: read as an image and its classes"
+    bare = [row[0] for row in trimmed if len(row) == 1]
+    faults = [Fault("unreadable label entry", name, f"1 cell; {_advice([name], ('image', 'labels'))}") for name in bare]
+    found = tuple((row[0], tuple(row[1:])) for row in named if row[0] not in bare)
+    return LabelRows(("image", "labels"), found, tuple(faults), (note,))
+
+
 def _best_rows(uri: str, text: str, image_ids: Collection[str]) -> list[list[str]]:
     """Return the rows by the delimiter that gives the header a column of images, and most columns."""
     best, best_score, broken = [], (False, 0), None
     for delimiter in _DELIMITERS:
         try:
-            reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=True)
+            reader = csv.reader(
+                io.StringIO(text, newline=None), delimiter=delimiter, strict=True, skipinitialspace=True
+            )
             rows = [row for row in reader if any(map(str.strip, row))]
         except csv.Error as error:
             broken = broken or error

@@ -23,8 +23,11 @@ _LIST_MARKS = (";", "|", "\t", "\n", "\uff1b", "\uff0c", "\u3001")
 """Marks that names do not hold; the last three are those of East Asian lists."""
 _OPEN_MARKS = (",", "/", "+", "&", "#", "\\", ":", "~", "^", "*")
 """Marks that part lists and also stand in names."""
+_WORDS_BETWEEN = (" and ", " und ", " et ", " y ")
+"""Words that stand between the names of a list, and within names ("black and white")."""
 _JOINERS = (" ", "_", "-")
 """Marks that join words into a name; they part names only where nothing else explains the cells."""
+_MARKS = (*_LIST_MARKS, *_OPEN_MARKS, *_WORDS_BETWEEN)
 _ENOUGH = 0.6
 """Share of the parts that must be seen on their own, or at other places, for an open mark to part names."""
 
@@ -81,7 +84,7 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
         return _as_set(cells, known, setting)
     if known:
         return _by_known_names(cells, known)
-    parted = {mark: lists for mark in (*_LIST_MARKS, *_OPEN_MARKS) if (lists := _lists(cells, mark))}
+    parted = {mark: lists for mark in _MARKS if (lists := _lists(cells, mark))}
     verdicts = {mark: _verdict(mark, lists, cells) for mark, lists in parted.items()}
     marks = [mark for mark, verdict in verdicts.items() if verdict == "list"]
     if any(mark in _LIST_MARKS for mark in marks):  # marks within the names of such lists are judged below
@@ -90,7 +93,9 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
         raise DataError(_mixed(marks, parted))
     if marks:
         _check_names(cells, marks[0])
-        return Separator(marks[0], note=_parted_note(marks[0], parted[marks[0]]))
+        whole = _names_with(marks[0], parted[marks[0]], cells) if marks[0] in _WORDS_BETWEEN else frozenset()
+        lists = [cell for cell in parted[marks[0]] if tidy(cell) not in whole]
+        return Separator(marks[0], whole, _parted_note(marks[0], lists))
     if unclear := [mark for mark, verdict in verdicts.items() if verdict == "unclear"]:
         raise DataError(_unclear(unclear[0], parted[unclear[0]]))
     joined = _joined(cells)
@@ -99,7 +104,8 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
     notes = [_whole_note(mark, lists) for mark, lists in parted.items()]
     for mark in _JOINERS:  # "hot dog" beside "dog" is a name more often than a list, but worth a line
         alone = _alone(cells, mark)
-        if lists := [cell for cell, parts in _lists(cells, mark).items() if alone & set(parts)]:
+        told = {cell for word in _WORDS_BETWEEN for cell in parted.get(word, ())}  # " " would make a class of "and"
+        if lists := [cell for cell, parts in _lists(cells, mark).items() if alone & set(parts) and cell not in told]:
             notes.append(_whole_note(mark, lists))
     return Separator("", note="; ".join(notes))
 
@@ -120,7 +126,7 @@ def _as_set(cells: Mapping[str, int], known: Collection[str], setting: str) -> S
 def _by_known_names(cells: Collection[str], known: Collection[str]) -> Separator:
     """Take the mark by which cells hold most known names, none before any other."""
     atoms = frozenset(known)
-    marks = ["", *(mark for mark in (*_LIST_MARKS, *_OPEN_MARKS, *_JOINERS) if any(mark in cell for cell in cells))]
+    marks = ["", *(mark for mark in (*_MARKS, *_JOINERS) if any(mark in cell for cell in cells))]
 
     def explained(mark: str) -> float:
         shares = []
@@ -150,6 +156,8 @@ def _verdict(
 ) -> Literal["list", "names", "unclear"]:
     if mark in _LIST_MARKS:
         return "list"
+    if mark in _WORDS_BETWEEN:
+        return "list" if len(_names_with(mark, lists, cells)) < len(lists) else "names"
     share = _seen_elsewhere(lists.values(), _alone(cells, mark))
     if share >= _ENOUGH:
         return "list"
@@ -164,6 +172,12 @@ def _verdict(
         for part in parts:
             counts[part] += cells[cell]
     return "names" if is_spaced and max(counts.values()) > 1 else "unclear"
+
+
+def _names_with(word: str, lists: Mapping[str, tuple[str, ...]], cells: Collection[str]) -> frozenset[str]:
+    """Return the cells that a word between names does not part: a part of them is never seen alone."""
+    alone = _alone(cells, word)
+    return frozenset(tidy(cell) for cell, parts in lists.items() if not alone.issuperset(parts))
 
 
 def _seen_elsewhere(lists: Collection[Sequence[str]], alone: Collection[str]) -> float:
@@ -181,7 +195,7 @@ def _check_names(cells: Mapping[str, int], mark: str) -> None:
     for cell, count in cells.items():
         for name in split_cell(cell, mark):
             counts[name] += count
-    for other in (*_LIST_MARKS, *_OPEN_MARKS):
+    for other in _MARKS:
         lists = _lists(counts, other)
         if lists and _verdict(other, lists, counts) == "list":
             raise DataError(_mixed([mark, other], {mark: _lists(cells, mark), other: lists}))

@@ -180,9 +180,11 @@ def run_predict(arguments: PredictArguments) -> None:
     absolute = replace(arguments, out=out, run=run, submission=submission)
     actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
     classes = read_manifest(layout.manifest).classes
-    targets = _targets(arguments, classes.names)
+    targets, notes = _targets(arguments, classes.names)
     storage.check_writable(out)
     progress = ConsoleProgress(Console())
+    for note in notes:
+        progress.console.print(note, highlight=False, soft_wrap=True, markup=False)
     progress.start("predict")
     room = room_here(resolved)
     with ray_session(needs_of(resolved, room)):
@@ -268,7 +270,8 @@ def _submit(uri: str, out: str, image_ids: list[str], errors: list[dict[str, Any
         write_submission(uri, ((name, f"{folder}/{name}.png") for name in image_ids))
 
 
-def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_Target]:
+def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> tuple[list[_Target], tuple[str, ...]]:
+    """Return the images with their labels, and how the file of labels was understood."""
     uris = [uri for given in arguments.images for uri in _images_at(storage.absolute(given))]
     if not uris:
         raise DataError(
@@ -280,8 +283,8 @@ def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_T
             f"two images are called {doubles[0]}: their masks would overwrite each other; predict them apart"
         )
     if not arguments.labels:
-        return [_Target(name, uri, None) for name, uri in zip(names, uris, strict=True)]
-    table = read_label_file(storage.absolute(arguments.labels), class_names)
+        return [_Target(name, uri, None) for name, uri in zip(names, uris, strict=True)], ()
+    table = read_label_file(storage.absolute(arguments.labels), class_names, image_ids=names)
     fail_on(table.faults, arguments.labels)
     given = table.labels
     numbers = {name: class_id for class_id, name in enumerate(class_names)}
@@ -292,10 +295,11 @@ def _targets(arguments: PredictArguments, class_names: Sequence[str]) -> list[_T
             f"{arguments.labels}: {len(unlabelled)} images have no labels ({', '.join(unlabelled[:5])}), "
             f"{len(unknown)} labels are unknown ({', '.join(unknown[:5])}); the run knows {', '.join(class_names)}"
         )
-    return [
+    targets = [
         _Target(name, uri, tuple(sorted({numbers[label] for label in given[name]})))
         for name, uri in zip(names, uris, strict=True)
     ]
+    return targets, table.notes
 
 
 def _images_at(uri: str) -> list[str]:

@@ -221,3 +221,26 @@ def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(ConfigError, match=r"need pycocotools .*pip install 'qaclims-ray\[coco\]'"):
         read(write_coco(tmp_path / "coco"))
+
+
+def test_photographs_are_found_in_any_case(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    for path in list((root / "train2014").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    other = root / "train2014" / f"{name_of(9)}.jpg"
+    other.write_bytes((root / "train2014" / f"{name_of(9)}.JPG").read_bytes())
+    found = {record.image_id: record.image_uri for record in read(root).manifest.subset("train").records}
+    assert found[name_of(9)] == str(other)  # the exact name first
+    assert found[name_of(10)].endswith(".JPG")
+    other.rename(other.with_suffix(".Jpg"))
+    assert f"missing image (1):\n  {name_of(9)}" in faults(root)  # two files, and neither is the one named
+
+
+def test_a_square_photograph_that_exif_turns_is_noted(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = root / "train2014" / f"{name_of(10)}.jpg"
+    Image.open(path).save(path, exif=exif)
+    notes = read(root).manifest.notes
+    assert [note for note in notes if "EXIF" in note and name_of(10) in note and note.startswith("1 photographs")]

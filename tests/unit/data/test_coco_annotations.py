@@ -251,3 +251,24 @@ def test_any_value_in_any_field_is_itself_or_a_fault(
     if not faults:
         data[part][which][name] = plain(name, value)
         assert meaning(images) == meaning(read(file, data)[0])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        ([box(0.1, 0.1, 0.4, 0.9)], "1 of its objects lie below 1: shares of the image"),
+        ([box(30, 2, 40, 9)], "annotation 3: its polygons lie outside the image of 24 x 24"),
+        ([box(2, -9, 9, -1), box(2, 25, 9, 30)], "outside the image"),
+        ([box(30, 2, 40, 9), box(2, 2, 9, 9)], ""),
+        ([box(0.1, 0.1, 0.4, 0.9), box(2, 2, 9, 9)], ""),
+        ([[SIDE, 1, SIDE, 5, SIDE, 9]], ""),
+        ([[0, 0, 0, 1, 0, 0.5]], ""),
+        ([box(-3, -3, 40, 40)], ""),
+    ],
+)
+def test_an_object_without_a_pixel_in_its_image_is_told(file: Path, shapes: list, told: str) -> None:
+    data = content()
+    data["annotations"].append(annotation(3, 8, PERSON, shapes))
+    _, faults = read(file, data)
+    assert len(faults) == bool(told)
+    assert all(fault.subject == "8" and told in fault.detail for fault in faults)

@@ -318,3 +318,11 @@ def test_labels_that_are_all_empty(make_folder: MakeFolder) -> None:
 
 def test_some_scored_images_without_mask(make_folder: MakeFolder) -> None:
     assert "missing mask (2):" in report_of(make_folder(masks={"a": (0,)}))
+
+
+@pytest.mark.parametrize("value", ["1", "true", "[0]"])
+def test_entries_that_cannot_be_read_are_told_before_that_no_class_is_named(
+    make_folder: MakeFolder, value: str
+) -> None:
+    report = report_of(make_folder("labels.json", f'{{"a.jpg": {value}, "b.jpg": {value}, "c.png": {value}}}'))
+    assert "unreadable label entry (3)" in report and f"found {value}, expected a list of class names" in report

@@ -65,7 +65,8 @@ def test_a_file_that_cannot_be_understood_is_refused(
     ("name", "content", "expected"),
     [
         ("a.csv", "image,labels\na.jpg,cat,dog\n", "3 cells, the header has 2"),
-        ("a.csv", "image,labels\na.jpg\n", "1 cells, the header has 2"),
+        ("a.csv", "image,labels\na.jpg\n", "1 cells, the header has 2; the cell of labels is missing"),
+        ("a.csv", "a.jpg,cat\nb.jpg\n", "1 cells, the first row has 2; the cell of labels is missing"),
         ("a.csv", "image,labels\n,cat\n", "the image has no name"),
         ("a.csv", "image,labels\na.jpg,cat\na.png,cat\n", "more than one entry"),
         ("a.csv", "image,age,cat\na.jpg,50,1\n", 'holds "50", expected 0 or 1'),
@@ -80,7 +81,7 @@ def test_a_file_that_cannot_be_understood_is_refused(
         ("a.json", '{"a": [0, 1]}', "expected a list"),
         ("a.json", '{"a": 3}', "expected a list"),
         ("a.json", '{"a": {"cat": 0.3}}', "expected 0 or 1 for each class"),
-        ("a.json", '[{"image": "a", "labels": [{"name": "cat"}]}]', "expected a list"),
+        ("a.json", '[{"image": "a", "labels": [{"photo": "cat"}]}]', "expected a list"),
         ("a.json", '{"a.jpg": ["cat"], "a.jpg": ["dog"]}', "more than one entry"),
         ("a.json", '{"": ["cat"]}', "the image has no name"),
     ],

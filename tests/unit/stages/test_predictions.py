@@ -48,9 +48,10 @@ def test_finding_the_targets_asks_of_each_name_a_few_times_however_many_there_ar
         table = label_files.LabelTable({f"{i:06d}": ("cat",) for i in range(number)}, None, (), ())
         monkeypatch.setattr(predict, "_images_at", lambda _, uris=uris: uris)
         monkeypatch.setattr(predict, "image_id_of", lambda uri: Counted(uri[-10:-4]))
-        monkeypatch.setattr(predict, "read_label_file", lambda *_, table=table: table)
+        monkeypatch.setattr(predict, "read_label_file", lambda *_, table=table, **__: table)
         Counted.calls = 0
-        targets = predict._targets(PredictArguments(run="run", images=("images",), out="out", labels=labels), ["cat"])
+        arguments = PredictArguments(run="run", images=("images",), out="out", labels=labels)
+        targets, _ = predict._targets(arguments, ["cat"])
         assert len(targets) == number and targets[-1].labels == ((0,) if labels else None)
         asked.append(Counted.calls)
     assert asked[1] < 2.2 * asked[0] and asked[1] < 20 * 4_000
@@ -62,7 +63,7 @@ def test_two_images_of_one_name_and_images_without_labels_are_refused(monkeypatc
     with pytest.raises(ConfigError, match="two images are called a: their masks would overwrite each other"):
         predict._targets(arguments, ["cat"])
     table = label_files.LabelTable({"b": ("cat",)}, None, (), ())
-    monkeypatch.setattr(predict, "read_label_file", lambda *_: table)
+    monkeypatch.setattr(predict, "read_label_file", lambda *_, **__: table)
     with pytest.raises(DataError, match=r"1 images have no labels \(a\)"):
         predict._targets(PredictArguments(run="run", images=("one",), out="out", labels="x.csv"), ["cat"])
 
@@ -108,3 +109,21 @@ def test_one_empty_mask_reads_as_one_and_none_is_not_spoken_of() -> None:
 def test_the_console_names_some_and_says_where_all_are() -> None:
     lines = list(remarkable([row(f"{i}.png", is_empty=True) for i in range(LISTED + 5)]))
     assert len(lines) == LISTED + 1 and lines[-1] == "empty    ... and 5 more, all in predictions.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "a,cat\nb,dog\n"),
+        ("labels.tsv", "a\tcat\nb\tdog\n"),
+        ("labels.csv", ",cat,dog\na,1,0\nb,0,1\n"),
+        ("labels.json", '{"cat": ["a"], "dog": ["b"]}'),
+    ],
+)
+def test_labels_of_targets_are_read_as_those_of_a_data_set(tmp_path, monkeypatch, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    monkeypatch.setattr(predict, "_images_at", lambda uri: [f"{uri}/a.png", f"{uri}/b.png"])
+    arguments = PredictArguments(run="run", images=("one",), out="out", labels=str(tmp_path / name))
+    targets, notes = predict._targets(arguments, ["cat", "dog"])
+    assert [target.labels for target in targets] == [(0,), (1,)]
+    assert bool(notes) == (not text.startswith(",cat"))
