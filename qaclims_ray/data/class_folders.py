@@ -92,7 +92,7 @@ def find_class_folders(root: str) -> ClassFolders | None:
     for folder in (storage.join(root, "images"), root):
         tree = _tree_in(folder, masks)
         if tree.images:
-            notes = [*tree.notes, *aside_notes(root, tree.aside, _stems_by_class(tree.images))]
+            notes = [*tree.notes, *aside_notes(root, tree.aside, _stems_by_folder(tree.images))]
             if folder != root:
                 taken = [uri for uri in (folder, masks) if uri is not None]
                 stems = {image.stem for image in tree.images}
@@ -167,11 +167,11 @@ def _without_derived(tree: _Tree) -> _Tree:
     return dataclasses.replace(tree, images=images, notes=notes, classes={image.label for image in images})
 
 
-def _stems_by_class(images: Sequence[_Found]) -> dict[str, set[str]]:
+def _stems_by_folder(images: Sequence[_Found]) -> dict[str, set[str]]:
     stems: dict[str, set[str]] = defaultdict(set)
     for image in images:
-        stems[image.label].add(image.stem)
-    return stems
+        stems[image.folder].add(image.stem)
+    return dict(stems)
 
 
 def _by_id(root: str, folder: str, tree: _Tree) -> ClassFolders:

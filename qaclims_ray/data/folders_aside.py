@@ -25,18 +25,18 @@ def is_derived_folder(folder: str) -> bool:
     return file_name(folder).lower() in _DERIVED_FOLDERS
 
 
-def aside_notes(root: str, folders: Sequence[str], stems: Mapping[str, Collection[str]]) -> list[str]:
+def aside_notes(root: str, folders: Sequence[str], by_class: Mapping[str, Collection[str]]) -> list[str]:
     """Return notes of folders that are called as folders of masks, and are not read.
 
     Args:
         root: the data set's folder.
         folders: path or URI of each.
-        stems: class -> ids of its images, from the names of their files alone.
+        by_class: folder of a class -> ids of its images, from the names of their files alone.
 
     Raises:
         DataError: when most images of one belong to no other image: it may be a class.
     """
-    counts = Counter(stem for own in stems.values() for stem in own)
+    counts = Counter(stem for _, stem in {(file_name(place), stem) for place, own in by_class.items() for stem in own})
     notes = []
     for folder in folders:
         direct, files = pictures(folder), _pictures_below(folder)
@@ -44,7 +44,8 @@ def aside_notes(root: str, folders: Sequence[str], stems: Mapping[str, Collectio
             notes.append(f"the folder {folder} holds no image and is no class")
             continue
         # A name such as 001 that stands in every class says nothing of another folder with it.
-        plain = match_masks(files, [stem for stem, count in counts.items() if count == 1 or not direct])[0]
+        telling = [stem for stem, count in counts.items() if count == 1 or not direct]
+        plain = match_masks(files, by_class.get(folder.rpartition("/")[0], telling))[0]
         marked = match_masks(files, counts, marked=True)[0]
         fitting = {uri for found in (plain, marked) for uris in found.values() for uri in uris}
         if 2 * len(fitting) < len(files):

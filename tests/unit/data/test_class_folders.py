@@ -152,9 +152,19 @@ def test_a_folder_that_holds_masks_is_no_class(tmp_path: Path, name: str, inner:
     assert note.endswith(f"call the folder {root / 'masks'}")
 
 
-def test_masks_beside_a_folder_of_classes_are_told(tmp_path: Path) -> None:
-    root = put_masks(put(tmp_path, "images/cat/a.jpg", "images/dog/b.jpg"), "gt/a.png")
-    assert any("gt is not read, though" in note for note in read_folder(folder_config(root)).notes)
+@pytest.mark.parametrize(
+    ("images", "mask"),
+    [
+        (("images/cat/a.jpg", "images/dog/b.jpg"), "gt/a.png"),
+        (("train/cat/a.jpg", "train/dog/b.jpg"), "train/masks/a.png"),
+        (("cat/1.jpg", "dog/1.jpg"), "cat/gt/1.png"),
+        (("train/good/1.jpg", "train/bad/1.jpg"), "ground_truth/bad/1_mask.png"),
+    ],
+)
+def test_masks_at_other_places_are_told(tmp_path: Path, images: tuple[str, ...], mask: str) -> None:
+    root = put_masks(put(tmp_path, *images), mask)
+    notes = read_folder(folder_config(root)).notes
+    assert any("is not read, though it holds what looks like masks of 1 images" in note for note in notes)
 
 
 @pytest.mark.parametrize("names", [("cat/a.jpg", "target/c.jpg"), ("cat/1.jpg", "dog/1.jpg", "target/1.jpg")])
