@@ -77,7 +77,7 @@ def read_coco(
             readable.append(split)
         images |= {image.image_id: image for image in labelled[: config.limit]}
         notes.append(_count_note(split, len(annotated), len(labelled)))
-    faults += [*_twice(raw_images), *check_splits(readable, raw_images, scored=config.eval_split)]
+    faults += [*_twice(raw_images), *check_splits(readable, raw_images)]
     if check_labels is not None and not faults:
         check_labels(COCO_CLASSES, raw_images)
     records, found, seen = inspect_images(

@@ -13,7 +13,7 @@ from qaclims_ray.data.folder_files import FolderFiles, find_folder_files
 from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import folded
-from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_folders import masks_among
 from qaclims_ray.data.mask_translation import translated_masks
 from qaclims_ray.data.picture_files import endings, unread_pictures
@@ -26,6 +26,7 @@ from qaclims_ray.data.validation import (
     check_splits,
     fail_on,
     unknown_label,
+    unscored_note,
 )
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -65,12 +66,12 @@ def read_folder(
     faults += found
     records, found, seen = inspect_images(checked, class_names, config, known=faults, on_progress=on_progress)
     faults += found
-    faults += check_splits((config.train_split, config.eval_split), raw_images, scored=config.eval_split)
+    faults += check_splits((config.train_split, config.eval_split), raw_images)
     fail_on(faults, root)
     notes = [*_notes(files, config, class_names), *files.masks.notes, *files.notes, *seen]
     if left_out := len(files.images) - len(raw_images):
         notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
-    notes += _mask_notes(records, config.eval_split)
+    notes += _mask_notes(checked, config.eval_split)
     return Manifest(tuple(class_names), records, tuple(notes))
 
 
@@ -81,15 +82,19 @@ def _hints(files: FolderFiles, faults: Sequence[Fault]) -> list[Fault]:
         detail = f"{len(unread)} files are pictures that are not read ({endings(unread)}): convert them to JPEG or PNG"
         hints.append(Fault("unread pictures", files.folder, detail))
     unlabelled = {fault.subject for fault in faults if fault.sort == "missing labels"}
-    return hints + masks_among([uris[0] for uris in files.images.values()], unlabelled)
+    labelled = files.images.keys() - unlabelled
+    folded_ids = {image_id.casefold(): image_id for image_id in labelled}
+    for image_id in sorted(unlabelled):
+        if (other := folded_ids.get(image_id.casefold())) is not None:
+            detail = "two images differ in case only, and the label file names one; rename or remove the other"
+            hints.append(Fault("alike names", f"{other} / {image_id}", detail))
+    return hints + masks_among([files.images[name][0] for name in files.images if name in unlabelled], labelled)
 
 
-def _mask_notes(records: Sequence[ImageRecord], scored: str) -> list[str]:
-    masked = sum(record.mask_uri is not None for record in records)
-    notes = [f"masks: {masked} of {len(records)} images have one"] if masked else []
-    if not any(record.mask_uri for record in records if scored in record.splits):
-        notes.append(f"no image of split {scored} has a mask: nothing can be scored")
-    return notes
+def _mask_notes(images: Sequence[RawImage], scored: str) -> list[str]:
+    masked = sum(image.mask_uri is not None for image in images)
+    notes = [f"masks: {masked} of {len(images)} images have one"] if masked else []
+    return notes + unscored_note(images, scored)
 
 
 def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence[str], list[Fault]]:

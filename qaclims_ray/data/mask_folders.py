@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.mask_names import match_masks
 from qaclims_ray.data.picture_files import ending_of, endings, file_name, visible_files
 from qaclims_ray.data.validation import Fault
@@ -50,11 +49,17 @@ def find_masks(folder: str, image_ids: Collection[str]) -> MaskFiles:
     sound = [uri for uri in files if uri.lower().endswith(MASK_SUFFIXES)]
     lossy = [uri for uri in files if uri.lower().endswith(_LOSSY_SUFFIXES)]
     if not sound and not lossy:
-        return MaskFiles({}, _nothing_to_read(folder, files), [])
+        faults = _nothing_to_read(folder, files)
+        return MaskFiles({}, faults, [] if faults else [f"{folder} is there and empty: it gives no masks"])
     matched, patterns = match_masks(sound, image_ids, any_mark=True)
     lost = {name: found for name, found in match_masks(lossy, image_ids)[0].items() if name not in matched}
     faults = [
-        Fault("two masks", name, f"{folder} has {_listed(found)}: keep the one that belongs to the image")
+        Fault(
+            "two masks",
+            name,
+            f"{folder} has {_listed(found)}: merge them into one file where each shows a part, else keep the one that "
+            "belongs to the image",
+        )
         for name, found in matched.items()
         if len(found) > 1
     ]
@@ -74,40 +79,61 @@ def find_masks(folder: str, image_ids: Collection[str]) -> MaskFiles:
     return MaskFiles(by_image, faults, _notes(folder, files, used, patterns))
 
 
-def likely_masks(root: str, taken: Collection[str], image_ids: Collection[str]) -> list[str]:
+def is_likely_mask_folder(folder: str) -> bool:
+    """Whether a folder is called as people call folders of masks."""
+    return file_name(folder).lower() in _LIKELY_FOLDERS
+
+
+def likely_masks(
+    root: str, taken: Collection[str], image_ids: Collection[str], *, wanted: str = "as the layout has it"
+) -> list[str]:
     """Return notes of folders that hold masks of these images under another name, and are not read.
 
     Args:
         root: folder whose folders are looked at.
         taken: URIs of folders that are read.
         image_ids: of the images.
+        wanted: how the folder must be called to be read.
     """
     notes = []
     for folder in storage.list_folders(root):
-        if folder in taken or file_name(folder).lower() not in _LIKELY_FOLDERS:
+        if folder in taken or not is_likely_mask_folder(folder):
             continue
         files = [uri for uri in visible_files(folder) if uri.lower().endswith(MASK_SUFFIXES)]
         if found := [uris[0] for uris in match_masks(files, image_ids)[0].values()]:
-            notes.append(
-                f"{folder} is not read, though it holds what looks like masks of {len(found)} images "
-                f"({file_name(found[0])}); to use them, call the folder as the layout has it"
-            )
+            notes.append(likely_note(folder, found, wanted))
     return notes
 
 
-def masks_among(files: Sequence[str], unlabelled: Collection[str]) -> list[Fault]:
-    """Return a fault where images without labels are called as masks of other images: ``a_mask.png`` beside ``a.jpg``.
+def likely_note(folder: str, found: Sequence[str], wanted: str) -> str:
+    """Return the note of a folder that is not read.
 
     Args:
-        files: URIs of the images.
-        unlabelled: ids of images that the label file does not name.
+        folder: path or URI.
+        found: what looks like masks in it, one an image.
+        wanted: how the folder must be called to be read.
     """
-    others = {image_id_of(uri) for uri in files} - set(unlabelled)
-    doubtful = [uri for uri in files if image_id_of(uri) in unlabelled]
-    found = [uris[0] for uris in match_masks(doubtful, others)[0].values()]
+    return (
+        f"{folder} is not read, though it holds what looks like masks of {len(found)} images ({file_name(found[0])}); "
+        f"to use them, call the folder {wanted}"
+    )
+
+
+def masks_among(doubtful: Sequence[str], image_ids: Collection[str], *, wanted: str = "a folder masks") -> list[Fault]:
+    """Return a fault where images are called as masks of other images: ``a_mask.png`` beside ``a.jpg``.
+
+    Args:
+        doubtful: URIs of the images that may be masks.
+        image_ids: of the images that they may belong to.
+        wanted: where masks of these images are read.
+    """
+    found = [uri for uris in match_masks(doubtful, image_ids, marked=True)[0].values() for uri in uris]
     if not found:
         return []
-    detail = f"{len(found)} files are called as masks of other images ({_listed(found)}); move them to a folder masks"
+    detail = (
+        f"{len(found)} files are called as masks of other images ({_listed(found)}); move them to {wanted}, or rename "
+        "them if they are photographs"
+    )
     return [Fault("masks among the images", found[0].rpartition("/")[0], detail)]
 
 

@@ -3,6 +3,7 @@
 People call the mask of ``i1.jpg`` ``i1.png``, ``i1_mask.png``, ``i1.jpg.png``, ``mask_i1.tif``, ``I1_GT.PNG`` and more.
 """
 
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -24,6 +25,8 @@ _MASK_MARKS = (
     re.compile(r"^(?P<core>.+)masks?$", re.IGNORECASE),
 )
 """What stands after or before an image's id in the name of its mask."""
+_NUMBERED = re.compile(rf"^(?P<marked>.+[_\-. ]+{_WORDS})[_\-. ]*(?:\d{{1,3}}|\(\d{{1,3}}\))$", re.IGNORECASE)
+"""The mark of one mask of several: ``i1_mask_1``, ``i1_mask2``, ``i1_mask (3)``."""
 _IMAGE_MARKS = (
     re.compile(r"^(?P<core>.+?)[_\-. ]+(?:images?|imgs?|photos?|rgb|sat|input|leftImg8bit)$", re.IGNORECASE),
     re.compile(r"^(?:images?|imgs?|photos?|rgb|sat|input)[_\-. ]+(?P<core>.+)$", re.IGNORECASE),
@@ -36,7 +39,7 @@ _NO_MASKS = re.compile(
 
 
 def match_masks(
-    files: Sequence[str], image_ids: Collection[str], *, any_mark: bool = False
+    files: Sequence[str], image_ids: Collection[str], *, any_mark: bool = False, marked: bool = False
 ) -> tuple[dict[str, list[str]], Counter[str]]:
     """Return image id -> its masks, and how many masks are called by which pattern.
 
@@ -48,12 +51,10 @@ def match_masks(
         image_ids: of the images.
         any_mark: where no known reading fits any file, take whatever all of them have beside an image's id for the
             mark of a mask, such as ``_P`` or ``_manual1``.
+        marked: leave out files that are called as an image is, without any mark of a mask.
     """
     known = _Known(image_ids)
-    readings = {}
-    for uri in files:
-        found = {pattern: known.find(core) for pattern, core in _readings(file_name(uri))}
-        readings[uri] = {pattern: name for pattern, name in found.items() if name is not None}
+    readings = {uri: _found_readings(file_name(uri), known, marked=marked) for uri in files}
     fits = Counter(pattern for found in readings.values() for pattern in found)
     matched: dict[str, list[str]] = defaultdict(list)
     patterns: Counter[str] = Counter()
@@ -66,6 +67,19 @@ def match_masks(
     if any_mark and not matched:
         return _match_by_common_mark(files, known)
     return dict(matched), patterns
+
+
+def _found_readings(name: str, known: "_Known", *, marked: bool) -> dict[str, str]:
+    """Return the readings of a mask's name that lead to an image: pattern -> its id."""
+    # A number after the mark is read where nothing else fits: an image may be called i1_mask_1 itself.
+    for is_numbered in (False, True):
+        found = {}
+        for pattern, core in itertools.islice(_readings(name, is_numbered=is_numbered), marked or is_numbered, None):
+            if (image_id := known.find(core)) is not None:
+                found[pattern] = image_id
+        if found:
+            return found
+    return {}
 
 
 def _match_by_common_mark(files: Sequence[str], known: "_Known") -> tuple[dict[str, list[str]], Counter[str]]:
@@ -87,9 +101,14 @@ def _match_by_common_mark(files: Sequence[str], known: "_Known") -> tuple[dict[s
     return {name: [uri] for uri, name in names.items()}, Counter({pattern: len(names)})
 
 
-def _readings(name: str) -> Iterator[tuple[str, str]]:
+def _readings(name: str, *, is_numbered: bool) -> Iterator[tuple[str, str]]:
     """Yield what a mask's name may say, the plainest first: a pattern, and the image's id or name in it."""
     waiting = [("IMAGE", name[: -len(ending_of(name))])]
+    if is_numbered:
+        if (match := _NUMBERED.match(waiting[0][1])) is None:
+            return
+        tail = waiting[0][1][len(match["marked"]) :]
+        waiting = [(f"IMAGE{re.sub('[0-9]+', 'N', tail)}", match["marked"])]
     seen = set()
     while waiting:
         pattern, core = waiting.pop(0)

@@ -134,14 +134,25 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
         return list(pool.imap(function, items))
 
 
-def check_splits(splits: Iterable[str], images: Sequence[RawImage], *, scored: str) -> list[Fault]:
-    """Return faults for splits without images, and for masks that only some images of the scored split lack."""
-    faults = []
-    for split in dict.fromkeys(splits):
-        if not any(split in image.splits for image in images):
-            faults.append(Fault("empty split", split, "no image belongs to it"))
+def check_splits(splits: Iterable[str], images: Sequence[RawImage]) -> list[Fault]:
+    """Return faults for splits without images."""
+    return [
+        Fault("empty split", split, "no image belongs to it")
+        for split in dict.fromkeys(splits)
+        if not any(split in image.splits for image in images)
+    ]
+
+
+def unscored_note(images: Sequence[RawImage], scored: str) -> list[str]:
+    """Return a note where images of the scored split have no mask: scores are over the others."""
     to_score = [image for image in images if scored in image.splits]
-    without = [image for image in to_score if image.mask_uri is None]
-    if len(without) < len(to_score):
-        faults += [Fault("missing mask", image.image_id, f"split {scored} is scored") for image in without]
-    return faults
+    masked = sum(image.mask_uri is not None for image in to_score)
+    if masked == len(to_score):
+        return []
+    if masked == 0:
+        return [f"no image of split {scored} has a mask: nothing can be scored"]
+    lacking = next(image.image_id for image in to_score if image.mask_uri is None)
+    return [
+        f"{masked} of {len(to_score)} images of the scored split {scored} have a mask: all scores are over these alone "
+        f"(without one: {lacking}{', ...' * (len(to_score) - masked > 1)})"
+    ]

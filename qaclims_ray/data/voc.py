@@ -36,6 +36,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     unknown_label,
+    unscored_note,
 )
 from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
 from qaclims_ray.errors import ConfigError, DataError
@@ -97,12 +98,10 @@ def read_voc(
     checked, found = translated_masks(raw_images, config, class_names, masks_uri)
     faults += found
     records, found, seen = inspect_images(checked, class_names, config, known=faults, on_progress=on_progress)
-    faults += [*found, *check_splits(splits, raw_images, scored=config.eval_split)]
+    faults += [*found, *check_splits(splits, raw_images)]
     fail_on(faults, root)
     notes = [f"read {root}", *labels.notes, *_count_notes(splits, class_names), *masks.notes, *seen]
-    notes += unread_note(storage.join(root, "JPEGImages"))
-    if not any(record.mask_uri for record in records if config.eval_split in record.splits):
-        notes.append(f"no image of split {config.eval_split} has a mask: nothing can be scored")
+    notes += [*unread_note(storage.join(root, "JPEGImages")), *unscored_note(checked, config.eval_split)]
     return Manifest(tuple(class_names), records, tuple(notes))
 
 

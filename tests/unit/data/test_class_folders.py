@@ -109,3 +109,90 @@ def test_a_flat_folder_with_other_folders_beside_is_none_of_classes(tmp_path: Pa
     root = put(tmp_path, "a.jpg", "old/b.jpg")
     with pytest.raises(DataError, match="has no image-level labels"):
         read_folder(folder_config(root))
+
+
+def put_masks(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(mask_bytes([0]))
+    return root
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+@pytest.mark.parametrize("mark", ["_mask", "_gt", "_seg", "_mask_1"])
+def test_masks_beside_the_images_of_a_class_are_refused(tmp_path: Path, top: str, mark: str) -> None:
+    root = put(tmp_path, f"{top}benign/benign (1).png", f"{top}normal/normal (1).png")
+    put_masks(root, f"{top}benign/benign (1){mark}.png")
+    with pytest.raises(DataError, match=r"1 files are called as masks of other images") as caught:
+        read_folder(folder_config(root, eval_split="train"))
+    assert f"benign (1){mark}.png); move them to masks/{top}benign, or rename" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("with_mask/1.jpg", "with_mask/with_mask_1.jpg"), ("face/1.jpg", "covered/1_mask.jpg")]
+)
+def test_photographs_of_masks_are_classes_as_others(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = put(tmp_path, *names, "other/2.jpg")
+    assert len(read_folder(folder_config(root)).records) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["gt", "ground_truth", "seg", "SegmentationClass", "labels", "Annotations", "labelmaps"]
+)
+@pytest.mark.parametrize(
+    "inner", ["{name}/{id}.png", "{name}/{id}_mask.png", "{name}/cat/{id}.png", "cat/{name}/{id}.png"]
+)
+def test_a_folder_that_holds_masks_is_no_class(tmp_path: Path, name: str, inner: str) -> None:
+    root = put(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    put_masks(root, inner.format(name=name, id="a"))
+    manifest = read_folder(folder_config(root))
+    assert manifest.class_names == ("cat", "dog") and len(manifest.records) == 2
+    (note,) = [note for note in manifest.notes if "not read" in note]
+    assert f"{name} is not read, though it holds what looks like masks of 1 images" in note
+    assert note.endswith(f"call the folder {root / 'masks'}")
+
+
+@pytest.mark.parametrize(
+    ("images", "mask"),
+    [
+        (("images/cat/a.jpg", "images/dog/b.jpg"), "gt/a.png"),
+        (("train/cat/a.jpg", "train/dog/b.jpg"), "train/masks/a.png"),
+        (("cat/1.jpg", "dog/1.jpg"), "cat/gt/1.png"),
+        (("train/good/1.jpg", "train/bad/1.jpg"), "ground_truth/bad/1_mask.png"),
+    ],
+)
+def test_masks_at_other_places_are_told(tmp_path: Path, images: tuple[str, ...], mask: str) -> None:
+    root = put_masks(put(tmp_path, *images), mask)
+    notes = read_folder(folder_config(root)).notes
+    assert any("is not read, though it holds what looks like masks of 1 images" in note for note in notes)
+
+
+@pytest.mark.parametrize("names", [("cat/a.jpg", "target/c.jpg"), ("cat/1.jpg", "dog/1.jpg", "target/1.jpg")])
+def test_a_folder_that_may_be_masks_or_a_class_is_a_choice(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"target is called as folders of masks are.* if it is a class, rename"):
+        read_folder(folder_config(put(tmp_path, *names)))
+
+
+def test_pictures_made_of_images_are_no_class(tmp_path: Path) -> None:
+    root = put(tmp_path, "cat/a.png", "dog/b.png", "overlays/a.jpg", "overlays/b.jpg", "edges/c.jpg")
+    manifest = read_folder(folder_config(root))
+    assert labels_of(manifest) == {"a": ("cat",), "b": ("dog",), "c": ("edges",)}
+    assert any("overlays is not read" in note and "all 2 files" in note for note in manifest.notes)
+
+
+def test_masks_inside_the_folders_of_classes_are_read(tmp_path: Path) -> None:
+    root = put(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    put_masks(root, "cat/masks/1.png", "dog/Mask/1_mask.png")
+    masks = {record.image_id: record.mask_uri for record in read_folder(folder_config(root, mask_check="warn")).records}
+    assert masks == {"cat_1": str(root / "cat/masks/1.png"), "dog_1": str(root / "dog/Mask/1_mask.png"), "2": None}
+
+
+def test_images_one_level_too_deep_say_where_they_lie(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"images lie in .*cat/images, deeper than one sub-folder per class"):
+        read_folder(folder_config(put(tmp_path, "cat/images/a.jpg", "dog/images/b.jpg")))
+
+
+def test_one_image_in_two_splits_is_told(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/cat/a.jpg", "val/cat/a.jpg", seed=1)
+    notes = read_folder(folder_config(put(root, "train/dog/b.jpg", "val/dog/c.jpg"), eval_split="val")).notes
+    assert any("1 images lie in train and val, byte for byte the same (e.g. a)" in note for note in notes)

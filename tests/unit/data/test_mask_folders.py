@@ -115,6 +115,12 @@ def test_marks_of_images_letters_and_accents_do_not_matter(
         (["a", "mask_a"], ["mask_a.png", "mask_mask_a.png"], {"a": "mask_a.png", "mask_a": "mask_mask_a.png"}),
         (["img_1", "photo_1"], ["img_1.png", "mask_1.png"], {"img_1": "img_1.png"}),
         (["a", "A"], ["a.png", "A.png"], {"a": "a.png", "A": "A.png"}),
+        (
+            ["a", "b", "a_mask_1"],
+            ["a.png", "b_mask_1.png", "a_mask_1.png"],
+            {"a": "a.png", "b": "b_mask_1.png", "a_mask_1": "a_mask_1.png"},
+        ),
+        (["a", "a_mask"], ["a_mask_1.png"], {"a": "a_mask_1.png"}),
     ],
 )
 def test_ids_that_look_like_masks_are_kept_apart(
@@ -180,10 +186,28 @@ def test_two_masks_of_one_image(make_folder: MakeFolder, make_voc: MakeVoc) -> N
     root = make_folder(masks={"a": (0,), "b": (2,), "c": ()})
     put(root / "masks", "a_mask.png", "b.tif")
     report = report_of(lambda: read_folder(folder_config(root)))
-    assert "two masks (2):" in report and "masks has a.png, a_mask.png: keep" in report and "b.png, b.tif" in report
+    assert (
+        "two masks (2):" in report
+        and "masks has a.png, a_mask.png: merge them into one" in report
+        and "b.png, b.tif" in report
+    )
     voc = make_voc()
     put(voc / "SegmentationClass", "2007_01_mask.png")
     assert "two masks (1):\n  2007_01" in report_of(lambda: read_voc(voc_config(voc)))
+
+
+@pytest.mark.parametrize("second", ["a_mask_1", "a_mask1", "a_mask (2)", "a_mask(2)", "a-seg-02"])
+def test_numbered_masks_are_several_of_one_image(make_folder: MakeFolder, second: str) -> None:
+    root = make_folder(masks={"b": (2,), "c": ()})
+    put(root / "masks", "a_mask.png", f"{second}.png")
+    report = report_of(lambda: read_folder(folder_config(root)))
+    assert "two masks (1):\n  a: " in report and second in report and "merge them into one" in report
+
+
+def test_an_empty_folder_of_masks_is_told(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "masks").mkdir()
+    assert f"{root / 'masks'} is there and empty: it gives no masks" in read_folder(folder_config(root)).notes
 
 
 def test_a_preview_beside_a_mask_is_no_second_one(make_folder: MakeFolder) -> None:

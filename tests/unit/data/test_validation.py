@@ -13,6 +13,7 @@ from qaclims_ray.data.validation import (
     fail_on,
     in_threads,
     unknown_label,
+    unscored_note,
 )
 from qaclims_ray.errors import DataError
 from tests.unit.data.tiny_data_sets import image_bytes, mask_bytes
@@ -159,12 +160,14 @@ def test_a_mask_of_another_size_is_a_plain_mismatch(tmp_path: Path) -> None:
         assert fault.sort == "size mismatch" and "mask is 20 x 20, the image is" in fault.detail
 
 
-def test_splits_need_images_and_scored_ones_masks() -> None:
+def test_splits_need_images_and_those_without_a_mask_are_not_scored() -> None:
     images = [
         RawImage("a", "a.jpg", (), "a.png", None, ("train", "val")),
         RawImage("b", "b.jpg", (), None, None, ("train",)),
     ]
-    assert check_splits(["train", "val"], images, scored="val") == []
-    assert [f.sort for f in check_splits(["train", "test"], images, scored="val")] == ["empty split"]
-    assert [(f.sort, f.subject) for f in check_splits(["train"], images, scored="train")] == [("missing mask", "b")]
-    assert check_splits(["train"], images[1:], scored="train") == []
+    assert check_splits(["train", "val"], images) == []
+    assert [f.sort for f in check_splits(["train", "test"], images)] == ["empty split"]
+    assert unscored_note(images, "val") == []
+    (some,), (none,) = unscored_note(images, "train"), unscored_note(images[1:], "train")
+    assert some.startswith("1 of 2 images of the scored split train have a mask") and "(without one: b)" in some
+    assert none == "no image of split train has a mask: nothing can be scored"
