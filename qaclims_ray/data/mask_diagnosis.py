@@ -132,7 +132,10 @@ def _changed_line(reading: Reading, class_names: Sequence[str], config: DataConf
 
 def _unsaid(config: DataConfig, class_names: Sequence[str]) -> list[str]:
     """Return the entries that hold though `data.mask_values` leaves them out."""
-    known, said = translation_of(config.mask_values, class_names), {one.partition("=")[0] for one in config.mask_values}
+    known, said = (
+        translation_of(config.mask_values, class_names),
+        {one.partition("=")[0].strip() for one in config.mask_values},
+    )
     if known.colours is None:
         own = {"0": BACKGROUND, "255": IGNORE} if IGNORE_VALUE in known.numbers else {"0": BACKGROUND}
     else:
