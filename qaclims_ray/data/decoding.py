@@ -13,6 +13,8 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.file_kinds import HEAD_BYTES, describe_head
 from qaclims_ray.errors import DataError
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""How a PNG begins."""
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error, zlib.error,
     Image.DecompressionBombError,
@@ -50,6 +52,35 @@ def complaining(uri: str, content: bytes) -> Iterator[None]:
         yield
     except DECODE_ERRORS as error:
         raise DataError(f"{uri} {_complaint(error, content)}") from None
+
+
+def refuse_damaged_png(uri: str, content: bytes) -> None:
+    """Compare the checksums of a PNG's parts, which PIL leaves out for pixels; other files pass.
+
+    Args:
+        uri: for the message.
+        content: the whole file.
+
+    Raises:
+        DataError: naming the part that is not as it was written.
+    """
+    if not content.startswith(PNG_SIGNATURE):
+        return
+    view, start = memoryview(content), len(PNG_SIGNATURE)
+    # A part: length of its data, name, data, checksum of name and data. What follows IEND is no part.
+    while start + 12 <= len(view):
+        name = bytes(view[start + 4 : start + 8])
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        if end + 4 > len(view):
+            return  # cut off, which PIL says
+        # The name of a part that pixels do not depend on begins with a small letter.
+        if name[:1].isupper() and zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise DataError(
+                f"{uri} is damaged: the checksum of its part {name.decode('ascii', 'replace')} is wrong; copy it again"
+            )
+        if name == b"IEND":
+            return
+        start = end + 4
 
 
 def _accept_large_pictures() -> None:

@@ -163,7 +163,10 @@ def _inspect_mask(
         picture = read_mask(uri)
     except DataError as error:
         return None, [Fault(f"unreadable {what}", image.image_id, str(error))]
-    if header is not None and (complaint := size_complaint(what, picture.size, header)) is not None:
+    if (
+        header is not None
+        and (complaint := size_complaint(what, picture.size, header, picture.orientation)) is not None
+    ):
         sort, detail = complaint
         return picture, [Fault(sort, image.image_id, detail)]
     return picture, []

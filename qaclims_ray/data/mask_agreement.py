@@ -19,7 +19,9 @@ from qaclims_ray.data.mask_diagnosis import (
     examples,
     explain,
     instances_cause,
+    no_label_cause,
     palette_cause,
+    void_cause,
 )
 from qaclims_ray.data.mask_evidence import (
     MaskFacts,
@@ -81,6 +83,7 @@ def judge_masks(
         sort = "masks contradict the image labels"
     else:
         contradiction, note, sort = _alone(facts, class_names), "", "masks that cannot be right"
+    contradiction = contradiction or void_cause(facts, class_names, config)
     if contradiction and config.mask_check == "warn":
         return Judgement(notes=(f"{sort} (data.mask_check is warn): {' '.join(contradiction.split())}",))
     if contradiction:
@@ -113,9 +116,11 @@ def _held_against_labels(
     if not evidence.errors:
         return "", ""
     counted = counts_by_class(evidence, class_names)
-    if evidence.labelled and not {value for one in facts for value in one.objects}:
-        values = {value for one in facts for value in one.values}
-        return f"{counted}. {binary_cause(values, class_names, sorted(evidence.labelled))}", ""
+    if not evidence.labelled:
+        return f"{counted}. {no_label_cause(facts)}", ""
+    if not {value for one in facts for value in one.objects}:
+        if better is None or better.kind != "from_0":
+            return f"{counted}. {binary_cause(facts, class_names, sorted(evidence.labelled))}", ""
     if better is not None:
         return f"{counted}. {explain(better, class_names, config)}", ""
     if are_instances(facts):
@@ -188,7 +193,7 @@ def _alone(facts: Sequence[MaskFacts], class_names: Sequence[str]) -> str:
     """Return what is wrong with masks that the labels are taken from."""
     values = {value for one in facts for value in one.values}
     if values <= {BACKGROUND_VALUE, IGNORE_VALUE}:
-        return binary_cause(values, class_names, range(len(class_names)))
+        return binary_cause(facts, class_names, range(len(class_names)))
     if cause := palette_cause(facts, class_names):
         return cause
     if len(class_names) >= max(2**one.bits for one in facts):

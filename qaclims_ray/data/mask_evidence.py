@@ -22,6 +22,14 @@ MARKED = 255
 """What many tools write for the one object."""
 VOC_VOID: Colour = (224, 224, 192)
 """Colour of 255 in VOC's palette."""
+WHITE: Colour = (255, 255, 255)
+"""Colour of 255 in a grey picture."""
+_NEARLY_ALL = 0.9
+"""Share of masks that hold their background, whatever it is called."""
+_MUCH = 0.2
+"""Least share of the pixels that a background covers; void covers 5% in VOC, 12% in Cityscapes."""
+_FEW = 3
+"""Of fewer masks a background must cover half."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,16 @@ class MaskFacts:
         """Numbers that are neither background nor ignored."""
         return frozenset(self.values) - {BACKGROUND_VALUE, IGNORE_VALUE}
 
-    def keys(self, by: Literal["numbers", "colours"]) -> Iterable[Key]:
-        """Return the numbers it holds, or the colours it shows."""
+    def keys(self, by: Literal["numbers", "colours"]) -> Mapping[Key, int]:
+        """Return the numbers it holds, or the colours it shows, and their pixels."""
         if by == "numbers":
-            return self.values
-        return self.colours or [self.palette.get(value, (value, value, value)) for value in self.values]
+            return {**self.values}
+        if self.colours:
+            return {**self.colours}
+        shown = Counter[Key]()
+        for value, pixels in self.values.items():
+            shown[self.palette.get(value, (value, value, value))] += pixels
+        return shown
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,10 @@ class Reading:
     classes: Mapping[Key, int]
     """Key -> class id."""
     evidence: Evidence
+    background: tuple[Key, ...] = ()
+    """Keys of the background beside 0 and black."""
+    ignored: tuple[Colour, ...] = ()
+    """Colours that masks show for ignored pixels."""
 
     @property
     def by(self) -> Literal["numbers", "colours"]:
@@ -141,9 +158,30 @@ class Reading:
         return "colours" if self.kind in ("colours", "voc_colours") else "numbers"
 
 
-def plain_reading(facts: Sequence[MaskFacts], num_classes: int) -> Reading:
+def plain_reading(facts: Sequence[MaskFacts], num_classes: int, background: tuple[Key, ...] = ()) -> Reading:
     """Read masks as this package does: a number is a label value."""
-    return _reading("numbers", {value: class_id(value) for value in range(1, num_classes + 1)}, facts)
+    return _reading("numbers", {value: class_id(value) for value in range(1, num_classes + 1)}, facts, background)
+
+
+def covering(facts: Sequence[MaskFacts], by: Literal["numbers", "colours"]) -> list[Key]:
+    """Return what nearly every mask holds and covers much with, as a background does; but for 0 and black."""
+    masks, shares = Counter[Key](), Counter[Key]()
+    for one in facts:
+        pixels = one.keys(by)
+        masks.update(pixels.keys())
+        for key, count in pixels.items():
+            shares[key] += count / sum(pixels.values())  # type: ignore[assignment]
+    much = len(facts) * (_MUCH if len(facts) >= _FEW else 0.5)
+    often = [key for key, count in masks.items() if count >= _NEARLY_ALL * len(facts) and shares[key] >= much]
+    return sorted({*often} - {BACKGROUND_VALUE, BLACK}, key=lambda key: -shares[key])
+
+
+def void_for_background(facts: Sequence[MaskFacts], by: Literal["numbers", "colours"] = "numbers") -> tuple[Key, ...]:
+    """Return 255 (or its colour) where it stands for the background: it covers much, and no mask holds 0 (or black)."""
+    background, void = (BACKGROUND_VALUE, {IGNORE_VALUE}) if by == "numbers" else (BLACK, {WHITE, VOC_VOID})
+    if any(background in one.keys(by) for one in facts):
+        return ()
+    return tuple(key for key in covering(facts, by) if key in void)
 
 
 def other_readings(facts: Sequence[MaskFacts], num_classes: int, *, palettes: bool) -> list[Reading]:
@@ -161,18 +199,46 @@ def other_readings(facts: Sequence[MaskFacts], num_classes: int, *, palettes: bo
         classes: dict[Key, int] = {colour: number for colour, number in own.items() if 0 <= number < num_classes}
         readings.append(_reading("voc_colours", classes, facts))
     # With a background nearly every mask holds 0, which then goes with any class that nearly every image shows.
-    if num_classes > 1 and sum(BACKGROUND_VALUE not in one.values for one in facts) >= 2:
-        readings.append(_reading("from_0", {number: number for number in range(num_classes)}, facts))
-    readings.append(_reading("from_2", {number + 2: number for number in range(num_classes)}, facts))
-    readings.append(_reading("order", best_order(facts, num_classes, "numbers"), facts))
+    without_0 = sum(BACKGROUND_VALUE not in one.values for one in facts)
+    others = [key for key in covering(facts, "numbers") if key not in range(num_classes)][:1]
+    if without_0 >= 2 and (others or num_classes > 1):
+        readings.append(_reading("from_0", {number: number for number in range(num_classes)}, facts, (*others,)))
+    void = void_for_background(facts)
+    readings.append(_reading("from_2", {number + 2: number for number in range(num_classes)}, facts, (1, *void)))
+    readings.append(
+        _reading("order", best_order(facts, num_classes, "numbers", {BACKGROUND_VALUE, *void}), facts, void)
+    )
+    if without_0 >= max(2, _MUCH * len(facts)):
+        readings += _with_background("order", facts, num_classes)
     if has_colours:
-        readings.append(_reading("colours", best_order(facts, num_classes, "colours"), facts))
+        white = void_for_background(facts, "colours")
+        order = best_order(facts, num_classes, "colours", {BLACK, VOC_VOID, *white})
+        readings.append(_reading("colours", order, facts, white))
+        readings += _with_background("colours", facts, num_classes)
     return readings
 
 
-def best_order(facts: Sequence[MaskFacts], num_classes: int, by: Literal["numbers", "colours"]) -> dict[Key, int]:
-    """Give each key the class that makes masks and labels agree most often, each class at most one key."""
-    none: set[Key] = {BACKGROUND_VALUE} if by == "numbers" else {BLACK, VOC_VOID}
+def _with_background(
+    kind: Literal["order", "colours"], facts: Sequence[MaskFacts], num_classes: int
+) -> Iterable[Reading]:
+    """Yield readings by which 0 or black is a class like others, and another key is the background."""
+    by = "colours" if kind == "colours" else "numbers"
+    for key in covering(facts, by):
+        none: set[Key] = {key, IGNORE_VALUE} if by == "numbers" else {key, VOC_VOID}
+        yield _reading(kind, best_order(facts, num_classes, by, none), facts, (key,))
+
+
+def best_order(
+    facts: Sequence[MaskFacts], num_classes: int, by: Literal["numbers", "colours"], none: set[Key]
+) -> dict[Key, int]:
+    """Give each key the class that makes masks and labels agree most often, each class at most one key.
+
+    Args:
+        facts: masks of labelled images.
+        num_classes: foreground classes.
+        by: what keys are.
+        none: keys of no class.
+    """
     keys = sorted({key for one in facts for key in one.keys(by)} - none)  # type: ignore[type-var]
     position = {key: index for index, key in enumerate(keys)}
     together = np.zeros((len(keys), num_classes))
@@ -214,11 +280,11 @@ def are_instances(facts: Sequence[MaskFacts]) -> bool:
 
 
 def _reading(kind: Literal["numbers", "voc_colours", "from_0", "from_2", "order", "colours"],
-             classes: Mapping[Key, int], facts: Sequence[MaskFacts]) -> Reading:  # fmt: skip
+             classes: Mapping[Key, int], facts: Sequence[MaskFacts],
+             background: tuple[Key, ...] = ()) -> Reading:  # fmt: skip
     by = "colours" if kind in ("colours", "voc_colours") else "numbers"
-    nothing: set[Key] = {BACKGROUND_VALUE, IGNORE_VALUE} if by == "numbers" else {BLACK, VOC_VOID, (255, 255, 255)}
-    if kind == "from_2":
-        nothing.add(1)  # all numbers are one too high, that of the background as well
+    ignored: set[Key] = {IGNORE_VALUE} if by == "numbers" else {VOC_VOID, WHITE}
+    nothing = {BACKGROUND_VALUE if by == "numbers" else BLACK, *ignored, *background}
     unread = {}
     labelled, hits = Counter[int](), Counter[int]()
     missing: dict[int, list[MaskFacts]] = defaultdict(list)
@@ -234,4 +300,11 @@ def _reading(kind: Literal["numbers", "voc_colours", "from_0", "from_2", "order"
             missing[label].append(one)
         for label in sorted(held - told):
             unlabelled[label].append(one)
-    return Reading(kind, classes, Evidence(len(facts), labelled, hits, dict(missing), dict(unlabelled), unread))
+    seen = {key for one in facts for key in one.keys(by)} if by == "colours" else set()
+    return Reading(
+        kind,
+        classes,
+        Evidence(len(facts), labelled, hits, dict(missing), dict(unlabelled), unread),
+        background,
+        tuple(key for key in sorted(seen & ignored - {*classes, *background}) if isinstance(key, tuple)),  # type: ignore[type-var]
+    )

@@ -1,13 +1,14 @@
 """Label maps as people's tools write them: the numbers that the pixels hold, never the grey or colour they show.
 
-A label map is a PNG, TIFF, BMP or GIF (or a lossless WebP). Palette pictures are read by index, whatever their depth.
-Grey ones of 1, 2 or 4 bits are read as the numbers stored, although decoders stretch these to 0-255 for viewing. Three
-equal channels are grey. An EXIF orientation turns a mask as it turns a photograph. `load_mask` is what everybody uses;
-`read_mask` also tells what the file looks like, from which `mask_agreement` finds out what went wrong.
+A label map is a PNG, TIFF, BMP, GIF or grey PGM (or a lossless WebP). Palette pictures are read by index, whatever
+their depth. Grey ones of 1, 2 or 4 bits are read as the numbers stored, although decoders stretch these to 0-255 for
+viewing. Three equal channels are grey. An EXIF orientation turns a mask as it turns a photograph. `load_mask` is what
+everybody uses; `read_mask` also tells what the file looks like, from which `mask_agreement` finds out what went wrong.
 """
 
 import io
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,14 +18,17 @@ from torch import Tensor
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import Colour, hexadecimal, voc_colours
-from qaclims_ray.data.decoding import complaining
+from qaclims_ray.data.decoding import complaining, refuse_damaged_png
 from qaclims_ray.errors import DataError
 
 MAX_VALUE = 255
 """Largest number that a label map of this package holds."""
 
-_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP")
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
+_ORIENTATION = 0x0112
+_PGM_LARGEST = re.compile(rb"P[25](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
+"""The largest value of a grey PGM, after width and height; there may be comments between."""
 _NUMPY = b"\x93NUMPY"
 _EXPECTED = "a palette or grey PNG (or TIFF, BMP, GIF) whose pixels are label values"
 
@@ -41,6 +45,8 @@ class MaskPicture:
     """RGB of each index, for a palette picture."""
     bits: int
     """Bits of a pixel: 1, 2, 4, 8, 16 or 32."""
+    orientation: int = 1
+    """EXIF's number, by which it was turned upright."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,17 +109,33 @@ def read_mask(uri: str) -> MaskPicture:
     content = storage.read_bytes(uri)
     if content.startswith(_NUMPY):
         raise DataError(f"mask {uri} is a NumPy array: expected {_EXPECTED}; save it as one")
+    refuse_damaged_png(f"mask {uri}", content)
     with complaining(uri, content):
         picture = Image.open(io.BytesIO(content))
         bits = _bits(picture, content)
         _check_container(picture, content, uri)
+        orientation = picture.getexif().get(_ORIENTATION, 1)  # a TIFF turns itself on loading, and forgets it
         picture.load()
+        if picture.format == "PPM":
+            return MaskPicture(_as_stored(np.array(picture), content), None, None, bits)
         picture = ImageOps.exif_transpose(picture)
-    return _taken_apart(picture, bits, uri)
+    return replace(_taken_apart(picture, bits, uri), orientation=orientation)
 
 
-def colours_complaint(colours: dict[Colour, int]) -> str:
-    """Say that a mask holds colours, and which setting reads them."""
+def listed_colours(colours: dict[Colour, int]) -> str:
+    """Say that a mask holds colours, and which."""
+    often = sorted(set(colours) - {(0, 0, 0)}, key=lambda one: -colours[one])
+    listed = ", ".join(map(hexadecimal, often[:6])) + (", ..." if len(often) > 6 else "")
+    return f"is in colours, not in label values: {listed}"
+
+
+def colours_complaint(colours: dict[Colour, int], background: Colour | None = None) -> str:
+    """Say that a mask holds colours, and which setting reads them.
+
+    Args:
+        colours: colour -> pixels.
+        background: a colour that seems to be the background, where black is not.
+    """
     if len(colours) > MAX_VALUE + 1:
         return (
             f"holds {len(colours)} colours: a photograph, or a mask that was smoothed or compressed; expected "
@@ -124,11 +146,12 @@ def colours_complaint(colours: dict[Colour, int]) -> str:
             "is in colours, not in label values, and all of them are of VOC's palette, which this reads:\n"
             "      --data.mask-values voc-colours"
         )
-    often = sorted(set(colours) - {(0, 0, 0)}, key=lambda one: -colours[one])
-    listed = ", ".join(map(hexadecimal, often[:6])) + (", ..." if len(often) > 6 else "")
+    often = sorted(set(colours) - {(0, 0, 0), background}, key=lambda one: -colours[one])
+    entries = [f"'{hexadecimal(background)}=background'"] if background is not None else []
+    entries += [f"'{hexadecimal(colour)}=CLASS'" for colour in often[:1]]
     return (
-        f"is in colours, not in label values: {listed}; say which class each colour is, as in --data.mask-values "
-        f"'{hexadecimal(often[0])}=CLASS' (a colour of no class: '=background' or '=ignore')"
+        f"{listed_colours(colours)}; say which class each colour is ('=background' or '=ignore' for one of no class), "
+        f"as in\n      --data.mask-values {' '.join(entries)}"
     )
 
 
@@ -175,7 +198,7 @@ def _check_container(picture: Image.Image, content: bytes, uri: str) -> None:
     if picture.format in _LOSSY_FORMATS or is_lossy_webp or is_lossy_tiff:
         detail = "is compressed as JPEG" if is_lossy_tiff else f"is a {picture.format} file"
         raise DataError(f"mask {uri} {detail}, which changes label values: expected {_EXPECTED}; export it anew")
-    if picture.format not in _FORMATS:
+    if picture.format not in _FORMATS or (picture.format == "PPM" and not _PGM_LARGEST.match(content)):
         raise DataError(f"mask {uri} is a {picture.format} file: expected {_EXPECTED}")
     if (frames := getattr(picture, "n_frames", 1)) > 1:
         raise DataError(f"mask {uri} holds {frames} pictures (an animation or a stack): expected a single label map")
@@ -190,7 +213,23 @@ def _bits(picture: Image.Image, content: bytes) -> int:
         return told[0] if isinstance(told, tuple) else told
     if picture.format == "BMP":
         return min(8, int.from_bytes(content[28:30], "little"))  # of a pixel: 24 for three channels
+    if picture.format == "PPM":
+        return 8 if _largest_of_pgm(content) <= MAX_VALUE else 16
     return 8
+
+
+def _largest_of_pgm(content: bytes) -> int:
+    found = _PGM_LARGEST.match(content)
+    return int(found[1]) if found else MAX_VALUE
+
+
+def _as_stored(pixels: np.ndarray, content: bytes) -> Integer[np.ndarray, "height width"]:
+    """Return a PGM's numbers, which decoders stretch from its own largest value to 255, or to 65535."""
+    largest = _largest_of_pgm(content)
+    stretched = MAX_VALUE if largest <= MAX_VALUE else 65535
+    return np.round(pixels.astype(np.float64) * largest / stretched).astype(
+        np.uint8 if largest <= MAX_VALUE else np.int64
+    )
 
 
 def _taken_apart(picture: Image.Image, bits: int, uri: str) -> MaskPicture:

@@ -13,12 +13,11 @@ from PIL import Image
 from torchvision.io import decode_png
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.decoding import complaining, opened
+from qaclims_ray.data.decoding import PNG_SIGNATURE, complaining, opened, refuse_damaged_png
 from qaclims_ray.errors import DataError
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Not ImageOps.exif_transpose: it writes the EXIF block anew, and fails where that is damaged.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,7 +77,7 @@ def read_photograph(uri: str) -> Image.Image:
         uri: path or fsspec URI.
 
     Raises:
-        DataError: when the file is missing, empty, truncated, too large or no image, or holds pixels that are no
+        DataError: when the file is missing, empty, damaged, too large or no image, or holds pixels that are no
             brightness of at most 16 bits.
     """
     return _read(uri)[0]
@@ -86,6 +85,7 @@ def read_photograph(uri: str) -> Image.Image:
 
 def _read(uri: str) -> tuple[Image.Image, PhotoHeader]:
     content = storage.read_bytes(uri)
+    refuse_damaged_png(uri, content)
     with complaining(uri, content):
         picture = Image.open(io.BytesIO(content))
         header = _header(picture)
@@ -130,7 +130,7 @@ def _in_rgb(picture: Image.Image, uri: str, content: bytes) -> Image.Image:
                 "save it with 8 or 16 bits"
             )
         return Image.fromarray(_in_8_bits(values, _declared_bits(picture))).convert("RGB")
-    if content.startswith(_PNG_SIGNATURE) and content[24] == 16:  # the bit depth, in the first chunk
+    if content.startswith(PNG_SIGNATURE) and content[24] == 16:  # the bit depth, in the first chunk
         return _deep_png(content)
     _refuse_lost_bits(picture, uri)
     if picture.mode == "P" and "transparency" in picture.info:

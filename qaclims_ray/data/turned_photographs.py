@@ -7,17 +7,26 @@ from qaclims_ray.data.photographs import PhotoHeader
 _MAX_SHOWN = 3
 
 
-def size_complaint(what: str, size: tuple[int, int], header: PhotoHeader) -> tuple[str, str] | None:
+def size_complaint(
+    what: str, size: tuple[int, int], header: PhotoHeader, orientation: int = 1
+) -> tuple[str, str] | None:
     """Return what is wrong with a label map whose size is not that of its photograph, as a heading and a detail.
 
     Args:
         what: "mask" or "context map", for the message.
         size: of the label map, width and height in pixels.
         header: of the photograph.
+        orientation: EXIF's number, by which the label map itself was turned.
     """
     (width, height), own = size, (header.width, header.height)
     if size == own:
         return None
+    if orientation >= 5 and (height, width) == own:
+        detail = (
+            f"{what} is stored as {height} x {width}, like the image, but its own EXIF orientation {orientation} turns "
+            f"it to {width} x {height}: remove the tag from the {what}"
+        )
+        return f"{what} that is turned", detail
     if header.is_turned_sideways and (height, width) == own:
         detail = (
             f"{what} is {width} x {height}, drawn on the pixels as they are stored; EXIF orientation "

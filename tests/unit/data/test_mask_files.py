@@ -154,7 +154,7 @@ def test_what_holds_no_label_values_is_refused(tmp_path: Path, mode: str, what: 
         pixels[0, :, 3] = 0
         picture = Image.fromarray(pixels)
     else:
-        picture = Image.fromarray(VALUES).convert("L" if mode == "PPM" else mode)
+        picture = Image.fromarray(VALUES).convert("RGB" if mode == "PPM" else mode)
     picture.save(tmp_path / "a", "PPM" if mode == "PPM" else "TIFF")
     with pytest.raises(DataError, match=what):
         load_mask(str(tmp_path / "a"))
@@ -173,7 +173,7 @@ def test_colours_are_refused_with_the_setting_that_reads_them(tmp_path: Path) ->
     colours = np.asarray(voc_palette(), np.uint8).reshape(-1, 3)
     with pytest.raises(DataError, match=r"--data\.mask-values voc-colours"):
         load_mask(save(tmp_path / "a.png", colours[VALUES]))
-    with pytest.raises(DataError, match=r"#ff8000; .*'#ff8000=CLASS'"):
+    with pytest.raises(DataError, match=r"(?s)#ff8000; .*'#ff8000=CLASS'"):
         load_mask(save(tmp_path / "b.png", np.array([[[255, 128, 0], [0, 0, 0]]], np.uint8)))
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     with pytest.raises(DataError, match="a photograph, or a mask that was smoothed"):
@@ -207,3 +207,25 @@ def test_what_is_broken_is_refused(tmp_path: Path, content: bytes) -> None:
         load_mask(str(tmp_path / "a.png"))
     with pytest.raises(DataError, match="there is no file"):
         load_mask(str(tmp_path / "no.png"))
+
+
+@pytest.mark.parametrize("largest", [3, 20, 255, 400, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_a_grey_pgm_is_read_by_the_numbers_that_it_holds(tmp_path: Path, kind: str, largest: int) -> None:
+    wide = ">u2" if largest > 255 else "u1"
+    pixels = " ".join(map(str, VALUES.ravel())).encode() if kind == "P2" else VALUES.astype(wide).tobytes()
+    (tmp_path / "a.pgm").write_bytes(f"{kind}\n# made by hand\n4 3\n{largest}\n".encode() + pixels)
+    assert np.array_equal(load_mask(str(tmp_path / "a.pgm")).numpy(), VALUES)
+
+
+def test_a_damaged_png_is_refused(tmp_path: Path) -> None:
+    whole = png_bytes(VALUES, 8)
+    start = whole.index(b"IDAT") + 4
+    for place in range(start, len(whole) - 12):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"^mask .* is damaged: the checksum of its part IDAT is wrong; copy it"):
+            load_mask(str(tmp_path / "a.png"))
+    (tmp_path / "b.png").write_bytes(whole + b"anything after the end")
+    assert np.array_equal(load_mask(str(tmp_path / "b.png")).numpy(), VALUES)

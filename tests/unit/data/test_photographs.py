@@ -231,3 +231,14 @@ def test_a_large_picture_is_read_without_a_warning(tmp_path: Path, recwarn: pyte
     uri = saved(tmp_path / "a.png", Image.new("1", (10000, 9500)))
     assert image_size(uri) == (10000, 9500)
     assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
+
+
+def test_a_damaged_png_is_refused(tmp_path: Path) -> None:
+    uri = saved(tmp_path / "a.png", Image.fromarray(scene()))
+    whole = Path(uri).read_bytes()
+    for place in range(whole.index(b"IDAT") + 4, len(whole) - 12, 7):
+        Path(uri).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="is damaged: the checksum of its part IDAT is wrong; copy it again"):
+            load_image(uri)
+    Path(uri).write_bytes(whole + b"\0" * 40)
+    assert np.array_equal(pixels(uri), scene())

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,19 @@ def test_a_mask_of_the_stored_pixels_is_called_so(tmp_path: Path, orientation: i
     if faults:
         assert faults[0].sort == "mask of a photograph that is turned"
         assert f"EXIF orientation {orientation} turns the photograph to 16 x 24: turn the mask" in faults[0].detail
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_mask_that_a_tag_of_its_own_turns_is_called_so(tmp_path: Path, orientation: int, ending: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (24, 16), 1).save(tmp_path / f"m.{ending}", exif=exif)
+    image = replace(turned(tmp_path, 1, (24, 16)), mask_uri=f"{tmp_path}/m.{ending}")
+    faults = inspect_images([image], ("a",), FOLDER)[1]
+    assert [one.sort for one in faults] == (["mask that is turned"] if orientation >= 5 else [])
+    if faults:
+        assert f"its own EXIF orientation {orientation} turns it to 16 x 24: remove the tag" in faults[0].detail
 
 
 def test_a_mask_of_another_size_is_a_plain_mismatch(tmp_path: Path) -> None:
