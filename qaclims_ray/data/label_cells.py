@@ -51,8 +51,8 @@ def read_cells(cells: Sequence[LabelCell], *, known: Collection[str] = (), separ
     if bare:
         lists |= bare
         notes.append(
-            f"labels stand in brackets, as in {quoted(list(bare), 1)}, and are read as lists (data.label_separator none "
-            "would keep them as names)"
+            f"labels stand in brackets, as in {quoted(list(bare), 1)}, and are read as lists (data.label_separator "
+            "none would keep them as names)"
         )
         plain = Counter()
     decided = choose_separator(plain, known=known, setting=separator)
