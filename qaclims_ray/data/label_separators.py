@@ -6,7 +6,7 @@ allow both readings nothing is guessed: `choose_separator` refuses and names the
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -102,12 +102,21 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
     if joined is not None:
         return joined
     notes = [_whole_note(mark, lists) for mark, lists in parted.items()]
-    for mark in _JOINERS:  # "hot dog" beside "dog" is a name more often than a list, but worth a line
-        alone = _alone(cells, mark)
-        told = {cell for word in _WORDS_BETWEEN for cell in parted.get(word, ())}  # " " would make a class of "and"
-        if lists := [cell for cell, parts in _lists(cells, mark).items() if alone & set(parts) and cell not in told]:
+    told = {cell for word in _WORDS_BETWEEN for cell in parted.get(word, ())}  # " " would make a class of "and"
+    for mark in _JOINERS:
+        if lists := [cell for cell in _with_common_words(cells, mark) if cell not in told]:
             notes.append(_whole_note(mark, lists))
     return Separator("", note="; ".join(notes))
+
+
+def _with_common_words(cells: Collection[str], mark: str) -> list[str]:
+    """Return the cells of several words one of which another cell has too: names more often than lists, but worth a line.
+
+    "hot dog" beside "dog" is such a cell, and so is "cat dog" beside "dog cat". Words of one cell alone are one name.
+    """
+    words = {cell: set(split_cell(cell, mark)) for cell in cells}
+    seen = Counter(word for found in words.values() for word in found)
+    return [cell for cell, found in words.items() if len(found) > 1 and any(seen[word] > 1 for word in found)]
 
 
 def _as_set(cells: Mapping[str, int], known: Collection[str], setting: str) -> Separator:
