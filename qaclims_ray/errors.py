@@ -23,6 +23,20 @@ class ArtifactError(QaclimsError):
     """An artefact is absent, incomplete or was made from other inputs."""
 
 
+class DamagedError(ArtifactError):
+    """A file of a finished artefact is not the one that was written: a disk, a copy or a person changed it."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        super().__init__(folder, name)  # by which it is pickled
+        self.folder, self.name = folder, name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder}/{self.name} is not the file that was written: a disk, a copy or a person changed it. "
+            "Run the same command that made it again: it makes what is damaged anew"
+        )
+
+
 class ModelError(QaclimsError):
     """Model weights are absent, broken or do not fit the architecture."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.errors import ArtifactError, DataError
 
 _NUMPY_TYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -73,15 +73,12 @@ def read_image_ids(uri: str) -> list[str]:
 
 def _read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     try:
-        with storage.open_input(uri) as handle:
-            file = pq.ParquetFile(handle)
-            schema, table = file.schema_arrow, file.read(columns)
+        file = pq.ParquetFile(pa.BufferReader(whole_files.read_whole(uri)))
+        schema, table = file.schema_arrow, file.read(columns)
     except DataError:
         raise ArtifactError(f"there are no stored CAMs at {uri}; make them with `qaclims cams`") from None
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(
-            f"{uri} is not a whole Parquet file ({error}); remove it and run `qaclims cams` again"
-        ) from None
+        raise ArtifactError(f"{uri} is not a whole Parquet file ({error}); run `qaclims cams` again") from None
     if not schema.equals(_SCHEMA):
         raise ArtifactError(
             f"{uri} holds columns {', '.join(schema.names)}, not the CAMs that `qaclims cams` writes; "

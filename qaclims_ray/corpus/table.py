@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError
 
@@ -82,15 +82,11 @@ def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
         return list(range(num_shards))
     names = _names(storage.list_files(uri))
     _remove(uri, [name for name in names if ".partial-" in name])
-    missing = [
+    return [
         index
         for index in range(num_shards)
         if shard_name(index) not in names or not _is_good(storage.join(uri, shard_name(index)), plan)
     ]
-    if missing:
-        # The corpus counts as finished while its meta is there.
-        _remove(uri, [artifacts.META_NAME])
-    return missing
 
 
 def read_corpus(uri: str) -> pd.DataFrame:
@@ -131,7 +127,7 @@ def _is_good(uri: str, plan: str) -> bool:
 
 def _read_shard(uri: str, plan: str) -> pa.Table:
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+        table = pq.read_table(pa.BufferReader(whole_files.read_whole(uri)))
     except pa.ArrowException as error:
         raise ArtifactError(f"{uri} cannot be read ({error}); go on with `qaclims corpus`: it makes it again") from None
     written_for = (table.schema.metadata or {}).get(_PLAN_KEY, plan.encode()).decode()
@@ -152,7 +148,7 @@ def _read_plan(uri: str) -> dict[str, Any] | None:
     if not storage.exists(path):
         return None
     try:
-        plan = json.loads(storage.read_bytes(path))
+        plan = json.loads(whole_files.read_whole(path))
         return {"fingerprint": str(plan["fingerprint"]), "num_shards": int(plan["num_shards"])}
     except (ValueError, TypeError, KeyError):
         return None
@@ -165,7 +161,7 @@ def _names(uris: list[str]) -> list[str]:
 def _remove(uri: str, files: list[str]) -> None:
     """Remove files of a corpus, and no others that a person may keep in the folder."""
     for name in _names(files):
-        is_ours = name.startswith("part-") or name in (PLAN_NAME, artifacts.META_NAME)
+        is_ours = name.startswith("part-") or name == PLAN_NAME
         path = storage.join(uri, name)
         if is_ours and storage.exists(path):
             filesystem, inner_path = storage.resolve(path)

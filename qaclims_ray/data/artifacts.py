@@ -1,8 +1,9 @@
-"""Named artefacts on disk: what a stage wrote, from what, and whether it is still current.
+"""Named artefacts on disk: what a stage wrote, from what, and whether it is still current and whole.
 
-Every artefact folder holds ``meta.json``, written last. Its fingerprint is a hash of the artefact's kind, of the
-settings that shaped it and of the fingerprints of its inputs, so a stage can tell before it starts whether its
-result is already there, and a reader can refuse what was made from something else.
+An artefact is made aside, in a workshop beside its folder that is named by its fingerprint: a hash of its kind, of the
+settings that shape it and of the fingerprints of its inputs. When all of it is there it gets the list of its files and
+``meta.json``, and takes its place in one step; what was there before stays whole until then. So a stage can tell before
+it starts whether its result is already there, and what was stopped never stands for what was finished.
 """
 
 import dataclasses
@@ -16,11 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, trees, whole_files
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.settings import dotted
 
-META_NAME = "meta.json"
+META_NAME = trees.LAST_NAME
+_WORKSHOP, _DAMAGED = ".making-", ".damaged-"
+"""Behind a folder's name: where its artefact is made, and what was set aside because it is damaged."""
 _REASONS_SHOWN = 3
 
 
@@ -44,6 +47,23 @@ class ArtifactMeta:
     """Hash of the package's sources: what code wrote this."""
     created: str
     """UTC time, ISO 8601."""
+    took_s: float = 0.0
+    """Seconds from the start of the call that completed it; work of calls that were stopped is not counted."""
+    content: str = ""
+    """Hash of ``files.json``, the list of its files, and so of all that it holds."""
+    seal: str = ""
+    """Hash of all the rest of this."""
+
+    def recipe(self) -> str:
+        """Return a hash of what shaped each image's part of it, whichever images there are."""
+        inputs = {name: value for name, value in self.inputs.items() if name != "manifest"}
+        return fingerprint_of([self.kind, self.settings, inputs])
+
+    def sealed(self) -> str:
+        """Return the hash that `seal` must be."""
+        values = plain(self)
+        del values["seal"]
+        return fingerprint_of(values)
 
 
 def fingerprint_of(value: Any) -> str:
@@ -75,10 +95,18 @@ class Artifact:
         """Return the same result in another folder."""
         return dataclasses.replace(self, uri=uri)
 
+    @property
+    def workshop(self) -> str:
+        """The folder in which it is made; `complete` puts it in its place."""
+        return workshop_of(self.uri, self.fingerprint)
+
     def current(self) -> ArtifactMeta | None:
-        """Return its meta when it is there, complete, and made from just these settings and inputs."""
-        meta = read_meta(self.uri)
-        return meta if meta is not None and meta.fingerprint == self.fingerprint else None
+        """Return its meta when it is there and whole, and made from just these settings and inputs."""
+        self._go_on_publishing()
+        meta = _meta_or_fault(self.uri)
+        if not isinstance(meta, ArtifactMeta) or meta.fingerprint != self.fingerprint:
+            return None
+        return None if _faults(self.uri, meta) else meta
 
     def require(self) -> ArtifactMeta:
         """Return its meta, or say how to make it; see `require_artifact`.
@@ -88,47 +116,133 @@ class Artifact:
         """
         return require_artifact(self.uri, self.kind, verb=self.verb, fingerprint=self.fingerprint)
 
-    def complete(self, summary: Mapping[str, Any] | None = None) -> ArtifactMeta:
-        """Write ``meta.json``: the last thing a stage does, it declares the artefact complete."""
+    def complete(self, summary: Mapping[str, Any] | None = None, *, took_s: float = 0.0) -> ArtifactMeta:
+        """Declare what lies in the workshop complete and put it in its place: the last thing a stage does.
+
+        Args:
+            summary: counts and figures worth a look.
+            took_s: seconds that it took.
+
+        Raises:
+            ResourceError: when the place cannot be written.
+        """
         meta = ArtifactMeta(
             kind=self.kind,
             fingerprint=self.fingerprint,
             settings=plain(self.settings),
             inputs=dict(self.inputs),
-            summary=dict(summary or {}),
+            summary=plain(summary or {}),
             package_version=package_version(),
             source_hash=source_hash(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            took_s=round(took_s, 1),
+            content=whole_files.write_list(self.workshop),
         )
+        meta = dataclasses.replace(meta, seal=meta.sealed())
         content = json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, default=str)
-        storage.write_bytes(storage.join(self.uri, META_NAME), content.encode())
+        storage.write_bytes(storage.join(self.workshop, META_NAME), content.encode())
+        self._publish()
         return meta
 
+    def begin(self, *, goes_on: bool = False) -> None:
+        """Make the workshop ready, and clear the place of what is damaged there.
+
+        Args:
+            goes_on: whether finished parts in the workshop are kept: those of a stopped call, and those that are whole
+                in a damaged artefact of the same settings. Where they are not, a damaged artefact is set aside under a
+                name of its own.
+
+        Raises:
+            ResourceError: when the place cannot be written.
+        """
+        if not goes_on:
+            storage.remove_tree(self.workshop)
+        meta = _meta_or_fault(self.uri)
+        if meta is None:
+            return
+        faults = _faults(self.uri, meta) if isinstance(meta, ArtifactMeta) else {META_NAME: meta}
+        if not faults:
+            return
+        is_ours = isinstance(meta, ArtifactMeta) and meta.fingerprint == self.fingerprint
+        if goes_on and is_ours and not storage.exists(self.workshop) and whole_files.LIST_NAME not in faults:
+            for name in {META_NAME, whole_files.LIST_NAME, whole_files.MARK_NAME, *faults}:
+                storage.remove_tree(storage.join(self.uri, name))
+            trees.move_tree(self.uri, self.workshop)
+            return
+        taken = trees.beside(self.uri, _DAMAGED)
+        trees.move_tree(self.uri, f"{self.uri.rstrip('/')}{_DAMAGED}{len(taken) + 1}")
+
+    def _publish(self) -> None:
+        trees.put_in_place(self.workshop, self.uri)
+        for other in trees.beside(self.uri, _WORKSHOP):
+            storage.remove_tree(other)
+
+    def _go_on_publishing(self) -> None:
+        """Put in place what was complete when the call that made it was cut off."""
+        # Looked for only where its place is empty or holds another: with many artefacts every look counts.
+        here = readable_meta(self.uri)
+        if here is not None and here.fingerprint == self.fingerprint:
+            return
+        made = readable_meta(self.workshop)
+        if made is not None and made.fingerprint == self.fingerprint and not _faults(self.workshop, made):
+            self._publish()
+
     def differs(self) -> str:
-        """Say why what lies in its folder does not serve: the settings and inputs that are others now.
+        """Say why what lies in its folder does not serve: what is damaged, or which settings and inputs are others now.
 
         Returns:
-            Names with old and new values, at most three of them; empty where nothing complete is there.
+            At most three reasons, settings with old and new values; empty where nothing is there.
         """
-        try:
-            meta = read_meta(self.uri)
-        except ArtifactError as error:
-            return str(error)
-        if meta is None:
-            return ""
-        old, new = dotted({"": meta.settings}), dotted({"": plain(self.settings)})
-        reasons = [
-            f"{name.lstrip('.') or 'settings'} {_short(old, name)} -> {_short(new, name)}"
-            for name in dict.fromkeys([*old, *new])
-            if old.get(name) != new.get(name) or (name in old) != (name in new)
-        ]
-        reasons += [
-            f"another {name}"
-            for name in dict.fromkeys([*meta.inputs, *self.inputs])
-            if meta.inputs.get(name) != self.inputs.get(name)
-        ]
+        meta = _meta_or_fault(self.uri)
+        if not isinstance(meta, ArtifactMeta):
+            return f"its {META_NAME} {meta}" if meta else ""
+        reasons = [*self._changes(meta), *(f"its {name} {fault}" for name, fault in _faults(self.uri, meta).items())]
         more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
         return ", ".join(reasons[:_REASONS_SHOWN]) + more
+
+    def took_s(self) -> float:
+        """Return the seconds that making what lies in its folder took, as far as known."""
+        meta = readable_meta(self.uri)
+        return meta.took_s if meta is not None else 0.0
+
+    def _changes(self, meta: ArtifactMeta) -> list[str]:
+        old, new = dotted({"": meta.settings}), dotted({"": plain(self.settings)})
+        return [
+            *(
+                f"{name.lstrip('.') or 'settings'} {_short(old, name)} -> {_short(new, name)}"
+                for name in dict.fromkeys([*old, *new])
+                if old.get(name) != new.get(name) or (name in old) != (name in new)
+            ),
+            *(
+                f"another {name}"
+                for name in dict.fromkeys([*meta.inputs, *self.inputs])
+                if meta.inputs.get(name) != self.inputs.get(name)
+            ),
+        ]
+
+
+def workshop_of(uri: str, fingerprint: str) -> str:
+    """Return the folder, beside an artefact's, in which one of a fingerprint is made."""
+    return f"{uri.rstrip('/')}{_WORKSHOP}{fingerprint}"
+
+
+def _meta_or_fault(uri: str) -> ArtifactMeta | str | None:
+    """Return the meta in a folder, what is wrong with it, or None where there is none."""
+    try:
+        return read_meta(uri)
+    except ArtifactError as error:
+        return f"is broken ({error.__cause__ or error})"
+
+
+def readable_meta(uri: str) -> ArtifactMeta | None:
+    """Return the meta of the artefact in a folder, or None where there is none that can be read."""
+    meta = _meta_or_fault(uri)
+    return meta if isinstance(meta, ArtifactMeta) else None
+
+
+def _faults(uri: str, meta: ArtifactMeta) -> dict[str, str]:
+    # Older versions kept no list, and then nothing can be said.
+    return whole_files.faults_of(uri, meta.content) if meta.content else {}
 
 
 def read_meta(uri: str) -> ArtifactMeta | None:
@@ -141,9 +255,12 @@ def read_meta(uri: str) -> ArtifactMeta | None:
     if not storage.exists(path):
         return None
     try:
-        return ArtifactMeta(**json.loads(storage.read_bytes(path)))
+        meta = ArtifactMeta(**json.loads(storage.read_bytes(path)))
+        if meta.seal and meta.seal != meta.sealed():
+            raise ValueError("its values are not those that were written")
+        return meta
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is broken ({error}); remove {uri} and run the stage again") from None
+        raise ArtifactError(f"{path} is broken ({error}); the command that made {uri} makes it again") from error
 
 
 def require_artifact(uri: str, kind: str, *, verb: str, fingerprint: str | None = None) -> ArtifactMeta:
@@ -168,6 +285,9 @@ def require_artifact(uri: str, kind: str, *, verb: str, fingerprint: str | None 
             f"{kind} at {uri} has fingerprint {meta.fingerprint}, expected {fingerprint}: "
             f"it was made from other inputs or settings; make it again with `qaclims {verb}`"
         )
+    if faults := _faults(uri, meta):
+        name, fault = next(iter(faults.items()))
+        raise ArtifactError(f"the {kind} at {uri} is damaged: its {name} {fault}; `qaclims {verb}` makes it again")
     return meta
 
 

@@ -110,9 +110,10 @@ def choose_separator(cells: Mapping[str, int], *, known: Collection[str] = (), s
 
 
 def _with_common_words(cells: Collection[str], mark: str) -> list[str]:
-    """Return the cells of several words one of which another cell has too: names more often than lists, but worth a line.
+    """Return the cells of several words of which another cell has one too.
 
-    "hot dog" beside "dog" is such a cell, and so is "cat dog" beside "dog cat". Words of one cell alone are one name.
+    They are names more often than lists, but worth a line: "hot dog" beside "dog", and "cat dog" beside "dog cat".
+    Words of one cell alone are one name.
     """
     words = {cell: set(split_cell(cell, mark)) for cell in cells}
     seen = Counter(word for found in words.values() for word in found)

@@ -29,16 +29,11 @@ def shard_name(index: int) -> str:
 
 
 def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = shard_name) -> set[int]:
-    """Return the shards of an unfinished artefact that are there; what was made with other settings is removed.
+    """Return the shards that lie in an artefact's workshop already.
 
     Args:
         artifact: whose shards.
         num_shards: of the whole.
         name_of: the file, below the folder, that declares a shard whole.
     """
-    # The plan is written before the first shard and outlives a killed stage: it says what the shards were made for.
-    plan = storage.join(artifact.uri, f"plan-{artifact.fingerprint}")
-    if not storage.exists(plan):
-        storage.remove_tree(artifact.uri)
-        storage.write_bytes(plan, b"")
-    return {index for index in range(num_shards) if storage.exists(storage.join(artifact.uri, name_of(index)))}
+    return {index for index in range(num_shards) if storage.exists(storage.join(artifact.workshop, name_of(index)))}

@@ -68,7 +68,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 @contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
+def reaching(uri: str) -> Iterator[None]:
     """Say what to do when a store itself refuses or does not answer."""
     try:
         yield
@@ -89,7 +89,7 @@ def exists(uri: str) -> bool:
     filesystem, path = resolve(uri)
     # fsspec remembers listings, and another process may have written since.
     filesystem.invalidate_cache()
-    with _reaching(uri):
+    with reaching(uri):
         if filesystem.exists(path):
             return True
     _refuse_lost_link(uri)
@@ -100,7 +100,7 @@ def is_folder(uri: str) -> bool:
     """Whether a folder, or a link to one, is there."""
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
-    with _reaching(uri):
+    with reaching(uri):
         return bool(filesystem.isdir(path))
 
 
@@ -118,7 +118,7 @@ def size(uri: str) -> int:
     """
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
-    with _reaching(uri):
+    with reaching(uri):
         try:
             return int(filesystem.size(path))  # type: ignore[arg-type]
         except FileNotFoundError:
@@ -159,7 +159,7 @@ def _list(uri: str, kind: str) -> list[str]:
     filesystem, path = resolve(uri)
     filesystem.invalidate_cache()
     try:
-        with _reaching(uri):
+        with reaching(uri):
             entries = filesystem.ls(path, detail=True)
             # A file lists itself, and S3 lists a folder's own marker.
             entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
@@ -220,7 +220,7 @@ def open_input(uri: str) -> Iterator[BinaryIO]:
         ResourceError: when the store does not answer.
     """
     filesystem, path = resolve(uri)
-    with _reaching(uri):
+    with reaching(uri):
         try:
             handle: Any = filesystem.open(path, "rb")
         except FileNotFoundError:
@@ -268,7 +268,7 @@ def publishing(uri: str) -> Iterator[str]:
             with tempfile.TemporaryDirectory() as folder:
                 local_path = os.path.join(folder, "file")
                 yield local_path
-                with _reaching(uri):
+                with reaching(uri):
                     # A store shows an object when all of it has arrived, and not before.
                     filesystem.put_file(local_path, path)
                 filesystem.invalidate_cache()

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import BACKGROUND_VALUE, label_value
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.scored_labels import ScoredLabels
@@ -179,7 +179,7 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
             f"image. Make it again: {remedy}"
         )
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
         labels = ("background", *json.loads((table.schema.metadata or {})[b"class_names"]))
         if "labelled" not in table.schema.names:
             raise ArtifactError(

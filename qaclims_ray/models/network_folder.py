@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.errors import ArtifactError, DataError, ModelError
 from qaclims_ray.models.weight_files import read_weights
 from qaclims_ray.models.weight_fit import put_weights
@@ -57,12 +57,12 @@ def load_network(
     if not storage.exists(storage.join(folder, CONFIG_NAME)):
         raise ArtifactError(f"there is no trained network at {folder} (no {CONFIG_NAME}); make it with `qaclims train`")
     try:
-        description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG_NAME)))
+        description: dict[str, Any] = json.loads(whole_files.read_whole(storage.join(folder, CONFIG_NAME)))
         config = TypeAdapter(config_type).validate_python(description["config"])
         # The stored weights replace pretrained ones, which may be gone by now.
         net = build(dataclasses.replace(config, weights=""), description)  # type: ignore[type-var]
         net.config = config  # type: ignore[assignment]
-        with storage.local_copy(storage.join(folder, WEIGHTS_NAME)) as path:
+        with whole_files.whole_copy(storage.join(folder, WEIGHTS_NAME)) as path:
             put_weights(net, read_weights(path, named=WEIGHTS_NAME), source=WEIGHTS_NAME)
     except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, DataError, ModelError) as error:
         raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value
 from qaclims_ray.errors import ArtifactError, DataError
 
@@ -154,7 +154,7 @@ def read_mask_index(uri: str) -> tuple[list[MaskRow], tuple[str, ...]]:
     if not storage.exists(path):
         raise ArtifactError(f"there is no mask index at {path}; make the masks first")
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
         names = json.loads((table.schema.metadata or {})[b"class_names"])
         rows = [_row(row) for row in table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()]
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:

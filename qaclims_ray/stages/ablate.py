@@ -20,7 +20,7 @@ from rich.console import Console
 from qaclims_ray.cluster.session import ray_session, resources_there, runs_at_once
 from qaclims_ray.cluster.trials import Trial, run_trials
 from qaclims_ray.cluster.workers import OnEpoch
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, trees
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError
@@ -244,9 +244,12 @@ def _log_file(uri: str) -> Iterator[TextIO]:
 def take_over_corpus(source: str, out: str) -> None:
     """Copy the corpus of another seed's folder, where there is one and none here; the corpus stage checks it."""
     there, here = RunLayout(source), RunLayout(out)
-    if artifacts.read_meta(here.corpus) is None and artifacts.read_meta(there.corpus) is not None:
+    found = artifacts.readable_meta(there.corpus)
+    if artifacts.readable_meta(here.corpus) is None and found is not None:
+        aside = artifacts.workshop_of(here.corpus, found.fingerprint)
         with storage.local_copy(there.corpus) as folder:
-            storage.upload_tree(folder, here.corpus)
+            storage.upload_tree(folder, aside)
+        trees.put_in_place(aside, here.corpus)
 
 
 def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:

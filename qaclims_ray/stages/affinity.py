@@ -65,8 +65,8 @@ def run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta
         kind="affinity",
         settings={"irn": settings, "seed": config.seed, "precision": config.cluster.precision},
         inputs={
-            "seed_labels": seeds.fingerprint,
-            "manifest": trained.fingerprint(),
+            "seed_labels": seeds.recipe(),
+            "manifest": trained.images_fingerprint(),
             "weights": start_fingerprint(layout, irn.weights),
         },
         verb="refine",
@@ -117,7 +117,7 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
         uri=uri,
         kind="seed_labels",
         settings={name: irn[name] for name in _SEED_FIELDS},
-        inputs={"cams": cams.fingerprint, "manifest": images.fingerprint()},
+        inputs={"cams": cams.recipe(), "manifest": images.images_fingerprint()},
         verb="refine",
     )
 
@@ -130,16 +130,18 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
             actor_kwargs={
                 "irn": config.masks.irn,
                 "cams_uri": stage.layout.cams(system),
-                "uri": uri,
+                "uri": artifact.workshop,
                 "gpus_per_actor": config.masks.gpus_per_actor,
             },
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )
         rows = [mask_row_of(row) for row in whole.rows]
-        write_mask_index(uri, rows, images.class_names)
+        write_mask_index(artifact.workshop, rows, images.class_names)
+        remove_parts(artifact.workshop)
         return summarise_masks(rows, images.class_names)
 
-    meta = stage.make(artifact, f"confident seeds of {system}", work, lambda meta: coverage_text(meta.summary))
-    remove_parts(uri)
-    return meta
+    def describe(meta: ArtifactMeta) -> str:
+        return coverage_text(meta.summary)
+
+    return stage.make(artifact, f"confident seeds of {system}", work, describe, goes_on=True)

@@ -9,7 +9,7 @@ from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.store import write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -31,7 +31,7 @@ class CamActor:
     def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb, uri: str) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
-        with storage.local_copy(network_uri) as folder:
+        with whole_files.whole_copy(network_uri) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.mean, self.std, self.uri = config, mean, std, uri
 
@@ -80,7 +80,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         uri=uri,
         kind="cams",
         settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
-        inputs={"network": network.fingerprint, "manifest": manifest.fingerprint()},
+        inputs={"network": network.fingerprint, "manifest": manifest.images_fingerprint()},
         verb="cams",
     )
 
@@ -96,16 +96,19 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
                 "config": config,
                 "mean": net.image_mean,
                 "std": net.image_std,
-                "uri": uri,
+                "uri": artifact.workshop,
             },
             num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor),
             gpus_per_actor=config.gpus_per_actor,
             progress=stage.progress.advance,
         )
-        errors = _errors_of(uri, len(shards), config.max_failed_fraction * len(manifest.records))
+        errors = _errors_of(artifact.workshop, len(shards), config.max_failed_fraction * len(manifest.records))
         return {"images": len(manifest.records) - len(errors), "errors": errors[:20]}
 
-    return stage.make(artifact, f"CAMs of {system}", work, lambda meta: f"{meta.summary.get('images')} images")
+    def describe(meta: ArtifactMeta) -> str:
+        return f"{meta.summary.get('images')} images"
+
+    return stage.make(artifact, f"CAMs of {system}", work, describe, goes_on=True)
 
 
 def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *, label: str) -> ArtifactMeta:
@@ -139,16 +142,17 @@ def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *
             finished=finished_shards(artifact, len(shards)),
             decode=as_it_is,
             actor=work.actor,
-            actor_kwargs={**work.actor_kwargs, "uri": artifact.uri},
+            actor_kwargs={**work.actor_kwargs, "uri": artifact.workshop},
             num_actors=stage.room.actors(stage.config.cams.num_actors),
             progress=stage.progress.advance,
         )
         fail_on([fault for summary in summaries for fault in summary["faults"]], work.source)
         return {"images": len(manifest.records), "given": work.source}
 
-    return stage.make(
-        artifact, f"CAMs given for {label}", make, lambda meta: f"{meta.summary.get('images')} images of {work.source}"
-    )
+    def describe(meta: ArtifactMeta) -> str:
+        return f"{meta.summary.get('images')} images of {work.source}"
+
+    return stage.make(artifact, f"CAMs given for {label}", make, describe, goes_on=True)
 
 
 def cam_artifact(uri: str, work: CamWork) -> Artifact:

@@ -18,6 +18,7 @@ from qaclims_ray.data.shards import shard_name
 from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
 from qaclims_ray.models.weights import weights_fingerprint
+from qaclims_ray.stages.layout import CORPUS_TABLE
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import vqa_model
 
@@ -88,7 +89,7 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         kind="corpus",
         settings={name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
         inputs={
-            "manifest": manifest.fingerprint(),
+            "manifest": manifest.images_fingerprint(),
             "questions": questions_fingerprint(questions),
             "vqa": weights_fingerprint(model),
         },
@@ -97,20 +98,26 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
 
     def work() -> dict[str, Any]:
         _ask_all(stage, manifest, artifact, model, questions)
-        frame = table.read_corpus(stage.layout.corpus_table)
+        frame = table.read_corpus(_table_of(artifact))
         build.check_failures(frame, len(manifest.records), config.max_failed_fraction)
         summary = build.summarise_corpus(frame)
         stage.tracker.log_metrics({f"corpus/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
         return summary
 
-    return stage.make(
-        artifact, "corpus", work, lambda meta: f"{meta.summary.get('rows')} answers from {len(manifest.records)} images"
-    )
+    def describe(meta: ArtifactMeta) -> str:
+        return f"{meta.summary.get('rows')} answers from {len(manifest.records)} images"
+
+    return stage.make(artifact, "corpus", work, describe, goes_on=True)
+
+
+def _table_of(artifact: Artifact) -> str:
+    """Return the folder of the shards while they are made."""
+    return storage.join(artifact.workshop, CORPUS_TABLE)
 
 
 def _ask_all(stage: Stage, manifest: Manifest, artifact: Artifact, model: str, questions: tuple[Question, ...]) -> None:
     """Ask about every shard that is not there yet."""
-    config, uri = stage.config.corpus, stage.layout.corpus_table
+    config, uri = stage.config.corpus, _table_of(artifact)
     plan = build.plan_shards(manifest, config.images_per_shard)
     finished = set(range(len(plan))) - set(table.missing_shards(uri, len(plan), artifact.fingerprint))
     asked_for: dict[str, Any] = {

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.artifacts import plain
+from qaclims_ray.data.artifacts import Artifact, plain
 from qaclims_ray.data.class_counts import class_lines
 from qaclims_ray.data.coco import read_coco
 from qaclims_ray.data.config import DataConfig
@@ -15,11 +15,12 @@ from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.histology import read_histology
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
+from qaclims_ray.errors import ArtifactError
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.stages.learnable import check_labels, check_masks
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.stages.true_masks import draw_true_masks
+from qaclims_ray.stages.true_masks import draw_true_masks, true_masks
 
 
 def run_data(stage: Stage) -> Manifest:
@@ -36,12 +37,12 @@ def run_data(stage: Stage) -> Manifest:
         {} if is_drawn else {"files": storage.listing_fingerprint(config.data.root)},
     )
     stage.progress.start("data")
-    if artifact.current():
-        manifest = read_manifest(uri)
+    manifest = _there_already(stage, artifact)
+    if manifest is not None:
         stage.progress.finish(f"{_describe(manifest)} (there already)", is_new=False)
     else:
         stage.say_why(artifact)
-        manifest = _read(stage, config.data)
+        manifest = _read(stage, config.data, artifact.fingerprint)
         write_manifest(manifest, artifact)
         stage.progress.finish(f"{_describe(manifest)} -> {uri}")
     for line in (*manifest.notes, *class_lines(manifest, used_splits(config.data))):
@@ -63,19 +64,59 @@ def used_splits(data: DataConfig) -> tuple[str, ...]:
     return (data.train_split, data.eval_split, data.test_split)
 
 
-def _read(stage: Stage, data: DataConfig) -> Manifest:
-    masks_uri = storage.join(stage.layout.data, "masks")
+def _there_already(stage: Stage, artifact: Artifact) -> Manifest | None:
+    """Return the manifest where it, and what was drawn for it, is there and whole."""
+    try:
+        manifest = read_manifest(artifact.uri) if artifact.current() else None
+    except ArtifactError:
+        return None
+    return manifest if manifest is not None and _has_its_files(stage, manifest) else None
+
+
+def _has_its_files(stage: Stage, manifest: Manifest) -> bool:
+    """Whether what a run draws of its data set itself is there, whole and of this manifest."""
+    match stage.config.data.dataset:
+        case "miniature":
+            return _pictures(stage).current() is not None
+        case "coco14":
+            return true_masks(stage.config.data.root, manifest, _masks_uri(stage)).current() is not None
+        case _:
+            masks = [record.mask_uri for record in manifest.records if record.mask_uri]
+            drawn = [uri for uri in masks if uri.startswith(f"{stage.layout.data}/")]
+            return all(storage.exists(uri) for uri in drawn)
+
+
+def _pictures(stage: Stage) -> Artifact:
+    """Return the drawn miniature as an artefact."""
+    drawn = {"num_images": stage.config.data.num_images, "seed": stage.config.seed}
+    return Artifact(uri=stage.layout.data, kind="pictures", settings=drawn, verb="data")
+
+
+def _draw_miniature(stage: Stage) -> None:
+    """Draw the miniature's pictures where they are not there for these settings."""
+    artifact, data = _pictures(stage), stage.config.data
+    if artifact.current():
+        return
+    artifact.begin()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = scratch if storage.is_remote(artifact.uri) else artifact.workshop
+        write_dataset(folder, num_images=data.num_images, seed=stage.config.seed)
+        if folder == scratch:
+            storage.upload_tree(scratch, artifact.workshop)
+    artifact.complete({"images": data.num_images})
+
+
+def _masks_uri(stage: Stage) -> str:
+    return storage.join(stage.layout.data, "masks")
+
+
+def _read(stage: Stage, data: DataConfig, fingerprint: str) -> Manifest:
+    masks_uri = _masks_uri(stage)
     check, on_progress = functools.partial(check_labels, stage.config), stage.progress.advance
     match data.dataset:
         case "miniature":
-            root = stage.layout.data
-            if storage.is_remote(root):
-                with tempfile.TemporaryDirectory() as folder:
-                    write_dataset(folder, num_images=data.num_images, seed=stage.config.seed)
-                    storage.upload_tree(folder, root)
-            else:
-                write_dataset(root, num_images=data.num_images, seed=stage.config.seed)
-            generated = _with_root(data, root)
+            _draw_miniature(stage)
+            generated = _with_root(data, stage.layout.data)
             return read_voc(generated, class_names=vocabulary.CLASSES, file_names=vocabulary.CLASSES)
         case "voc12":
             return read_voc(data, masks_uri=masks_uri, on_progress=on_progress, check_labels=check)
@@ -86,6 +127,8 @@ def _read(stage: Stage, data: DataConfig) -> Manifest:
         case "folder":
             return read_folder(data, masks_uri=masks_uri, on_progress=on_progress, check_labels=check)
         case "bcss_wsss" | "luad_histoseg":
+            # In a folder of its own, so that masks of other settings stay those of their manifest.
+            masks_uri = storage.join(masks_uri, fingerprint)
             return read_histology(data, masks_uri, on_progress=on_progress, check_labels=check)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
@@ -86,7 +86,7 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
         uri=uri,
         kind="evaluation",
         settings=scoring_settings(config.scoring),
-        inputs={"cams": cams.fingerprint, "manifest": scored_images(manifest, config.data).fingerprint()},
+        inputs={"cams": cams.recipe(), "scored": scored_images(manifest, config.data).truth_fingerprint()},
         verb="evaluate",
     )
 
@@ -94,8 +94,9 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
         summaries = _count(stage, system, manifest)
         evaluation = _merged(summaries, manifest, config)
         figures = _counted(evaluation.seed, [image for s in summaries for image in s["images"]])
-        write_image_counts(uri, figures, manifest.class_names)
-        storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(dataclasses.asdict(evaluation)).encode())
+        write_image_counts(artifact.workshop, figures, manifest.class_names)
+        content = json.dumps(dataclasses.asdict(evaluation))
+        storage.write_bytes(storage.join(artifact.workshop, SCORES_NAME), content.encode())
         return {"miou_fixed": evaluation.seed.miou_fixed}
 
     stage.make(artifact, f"evaluate {system}", work, lambda _: _describe(read_evaluation(uri).seed))
@@ -141,7 +142,7 @@ def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFi
 
 def read_evaluation(uri: str) -> Evaluation:
     """Return the scores of a finished evaluation."""
-    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
+    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))
     places = values["cooccurrence"]
     if places is not None:
         places["per_class"] = {name: tuple(figures) for name, figures in places["per_class"].items()}

@@ -93,7 +93,7 @@ def run_image_stage(
 
     Args:
         stage: surroundings; `cams.max_failed_fraction` of the images may fail.
-        artifact: what is made; what was made with other settings is removed.
+        artifact: what is made.
         manifest: the images.
         actor: called with a `ReadShard`; ends with `write_part`.
         actor_kwargs: its constructor arguments.
@@ -116,11 +116,11 @@ def run_image_stage(
         progress=stage.progress.advance,
     )
     num_images = len(manifest.records)
-    return _merged(artifact.uri, len(shards), stage.config.cams.max_failed_fraction * num_images, num_images)
+    return _merged(artifact.workshop, len(shards), stage.config.cams.max_failed_fraction * num_images, num_images)
 
 
 def remove_parts(uri: str) -> None:
-    """Remove the parts of a complete artefact, whose content it holds by now."""
+    """Remove the parts of an artefact in the making, which holds their content by now."""
     storage.remove_tree(storage.join(uri, "parts"))
 
 

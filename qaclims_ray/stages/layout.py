@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from qaclims_ray.data import storage
 from qaclims_ray.methods.method import Method
+from qaclims_ray.methods.semples.config import PROMPTS_DIR
+
+CORPUS_TABLE = "answers"
+"""The corpus's shards, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class RunLayout:
     @property
     def corpus_table(self) -> str:
         """The corpus's shards, a folder that pandas and DuckDB read as one table."""
-        return storage.join(self.corpus, "answers")
+        return storage.join(self.corpus, CORPUS_TABLE)
 
     @property
     def classifier(self) -> str:
@@ -69,7 +73,7 @@ class RunLayout:
 
     def prompts(self, system: str) -> str:
         """A system's learned prompts, where it has any."""
-        return storage.join(self.network(system), "prompts")
+        return storage.join(self.network(system), PROMPTS_DIR)
 
     def phase(self, name: str) -> str:
         """One phase of a training in several phases; systems share what they have in common."""

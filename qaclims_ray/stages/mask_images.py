@@ -4,7 +4,7 @@ from typing import Any
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
@@ -49,12 +49,17 @@ def truth_share(manifest: Manifest, split: str) -> str:
 
 
 def masked_images(manifest: Manifest, split: str, masks_uri: str) -> list[LabelledImage]:
-    """Return the images of a split that have a mask in an artefact with an index."""
-    masks = {row.image_id: storage.join(masks_uri, row.mask) for row in mask_rows(masks_uri)}
+    """Return the images of a split that have a mask in an artefact with an index, after holding the masks to its list.
+
+    Raises:
+        DamagedError: when a mask is not the one that was written.
+    """
+    masks = {row.image_id: row.mask for row in mask_rows(masks_uri)}
+    records = [one for one in manifest.records if split in one.splits and one.image_id in masks]
+    whole_files.check_files(masks_uri, [masks[record.image_id] for record in records])
     return [
-        LabelledImage(record.image_id, record.image_uri, masks[record.image_id])
-        for record in manifest.records
-        if split in record.splits and record.image_id in masks
+        LabelledImage(record.image_id, record.image_uri, storage.join(masks_uri, masks[record.image_id]))
+        for record in records
     ]
 
 

@@ -13,7 +13,7 @@ from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, DamagedError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.presets.table import started_from
 from qaclims_ray.run_config import RunConfig, to_dict
@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 STAGE_ORDER = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
+_MOST_MENDED = 10
+"""Artefacts that a run makes again because they are damaged; with more of them the disk is at fault."""
 _TAG_LENGTH = 500
 """Longest tag; stores refuse very long ones."""
 
@@ -118,7 +120,7 @@ def run_pipeline(
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-        found = run.stages(manifest)
+        found = _whole(run, manifest)
         tracker.set_tags(_note(config, found))
         report_uri = ""
         if run.reaches("report"):
@@ -154,6 +156,20 @@ def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     if run.reaches("corpus") and not is_early:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     return manifest
+
+
+def _whole(run: "_PipelineRun", manifest: Manifest) -> Results:
+    """Run the stages; what turns out damaged when it is read is made again, each artefact once."""
+    mended: set[str] = set()
+    while True:
+        try:
+            return run.stages(manifest)
+        except DamagedError as error:
+            if error.folder in mended or len(mended) == _MOST_MENDED:
+                raise
+            mended.add(error.folder)
+            run.progress.abort()
+            run.progress.note(f"{error.folder}/{error.name} is not the file that was written: it is made again")
 
 
 def _note(config: RunConfig, found: Results) -> dict[str, str]:

@@ -14,7 +14,7 @@ from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.classes import Classes, has_background
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
@@ -84,9 +84,9 @@ class PredictActor:
     ) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
-        with storage.local_copy(classifier) as folder:
+        with whole_files.whole_copy(classifier) as folder:
             self.classifier = load_mask_generator(folder, device).eval()
-        with storage.local_copy(network) as folder:
+        with whole_files.whole_copy(network) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
 

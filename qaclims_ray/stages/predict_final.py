@@ -7,7 +7,7 @@ import torch
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.data import storage
+from qaclims_ray.data import whole_files
 from qaclims_ray.errors import DataError
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
@@ -26,7 +26,7 @@ class FinalPredictor:
         with_crf: bool,
         border: float,
     ) -> None:
-        with storage.local_copy(network_uri) as folder:
+        with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
         self.config, self.with_crf, self.border = config, with_crf, border
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
@@ -78,7 +78,7 @@ class RefineActor:
         return {}
 
     def _boundary(self, affinity_uri: str) -> Any:
-        with storage.local_copy(affinity_uri) as folder:
+        with whole_files.whole_copy(affinity_uri) as folder:
             network = load_affinity_net(folder, self.device)
         return lambda image: boundary_map(network, image, self.config.irn.pad_px).cpu()
 
@@ -123,9 +123,9 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         kind="masks",
         settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, **FORM}),
         inputs={
-            "cams": cams.fingerprint,
-            "manifest": images.fingerprint(),
-            "scored": scored_images(manifest, config.data).fingerprint(),
+            "cams": cams.recipe(),
+            "manifest": images.images_fingerprint(),
+            "scored": scored_images(manifest, config.data).truth_fingerprint(),
             **({"affinity": affinity.fingerprint} if affinity else {}),
             **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
         },
@@ -142,7 +142,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "config": config.masks,
                 "cams_uri": layout.cams(system),
                 "affinity_uri": layout.affinity(system),
-                "uri": uri,
+                "uri": artifact.workshop,
                 "thresholds": thresholds,
                 "classes": manifest.classes,
             },
@@ -150,10 +150,12 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )
-        return _write_masks(uri, whole, scoring, manifest.classes)
+        return _write_masks(artifact.workshop, whole, scoring, manifest.classes)
 
-    meta = stage.make(artifact, f"masks of {system}", work, lambda meta: _describe(read_pseudo_masks(uri, meta)))
-    remove_parts(uri)
+    def describe(meta: ArtifactMeta) -> str:
+        return _describe(read_pseudo_masks(uri, meta))
+
+    meta = stage.make(artifact, f"masks of {system}", work, describe, goes_on=True)
     return read_pseudo_masks(uri, meta)
 
 
@@ -166,6 +168,7 @@ def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, classes: Clas
     scores = stage_scores(whole.counts["sweep"], scoring, classes)
     content = {"scores": None if scores is None else dataclasses.asdict(scores)}
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
+    remove_parts(uri)
     return summarise_masks(rows, classes.names)
 
 
@@ -183,14 +186,17 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
 
 
 def content_fingerprint(masks: ArtifactMeta) -> str:
-    """Return what a final network depends on: all that shaped the pseudo masks, but not how they were scored."""
-    inputs = {name: value for name, value in masks.inputs.items() if name != "scored"}
+    """Return what a final network depends on: all that shaped the pseudo masks, but not which others there are.
+
+    A network's own images are an input of its own; that more of them were refined, to be scored, is nothing to it.
+    """
+    inputs = {name: value for name, value in masks.inputs.items() if name not in ("scored", "manifest")}
     return artifacts.fingerprint_of([masks.settings["masks"], inputs])
 
 
 def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
     """Return what a finished stage kept."""
-    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))["scores"]
+    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))["scores"]
     return PseudoMasks(meta, None if values is None else scores_from(values), meta.summary)
 
 

@@ -127,7 +127,13 @@ def _other_source(metas: Mapping[str, ArtifactMeta], name: str, before: str) -> 
     key = "network" if before == "segmentation" else before
     if before not in metas or key not in metas[name].inputs:
         return ""
-    expected = content_fingerprint(metas[before]) if before == "masks" else metas[before].fingerprint
+    match before:
+        case "masks":
+            expected = content_fingerprint(metas[before])
+        case "cams":
+            expected = metas[before].recipe()
+        case _:
+            expected = metas[before].fingerprint
     is_same = metas[name].inputs[key] == expected
     return "" if is_same else f"its {name} came from another state of {before} than is there now"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
@@ -74,7 +74,7 @@ class SegmentActor:
     ) -> None:
         torch.set_num_threads(1)
         device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
-        with storage.local_copy(network_uri) as folder:
+        with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
         self.thresholds, self.classes, self.splits = thresholds, classes, splits
@@ -127,10 +127,12 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     config, layout = stage.config, stage.layout
     segmentation, trained = config.segmentation, training_images(manifest, config.data)
     weights, masks_uri = segmentation.net.weights, ""
-    inputs = {"manifest": trained.fingerprint(), "weights": start_fingerprint(layout, weights)}
+    inputs = {"manifest": trained.images_fingerprint(), "weights": start_fingerprint(layout, weights)}
     if method_of(system_of(config, system).method).has_cams:
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require_artifact(masks_uri, "masks", verb="refine"))
+    else:
+        inputs["truth"] = trained.truth_fingerprint()
     artifact = Artifact(
         uri=layout.segmentation(system),
         kind="segmentation",
@@ -195,7 +197,7 @@ def _initial_weights(classifier_uri: str) -> Iterator[str | None]:
     if not classifier_uri:
         yield None
         return
-    with storage.local_copy(classifier_uri) as folder, tempfile.TemporaryDirectory() as scratch:
+    with whole_files.whole_copy(classifier_uri) as folder, tempfile.TemporaryDirectory() as scratch:
         yield backbone_file(folder, scratch)
 
 
@@ -221,9 +223,9 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
         settings=plain({"test": config.segmentation.test, "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
-            "manifest": tested.fingerprint(),
-            "scored": scored_images(manifest, config.data).fingerprint(),
-            "tested": manifest.subset(config.data.test_split).fingerprint(),
+            "manifest": tested.images_fingerprint(),
+            "scored": scored_images(manifest, config.data).truth_fingerprint(),
+            "tested": manifest.subset(config.data.test_split).truth_fingerprint(),
         },
         verb="segment",
     )
@@ -237,7 +239,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
             actor_kwargs={
                 "config": config.segmentation,
                 "network_uri": layout.segmentation(system),
-                "uri": uri,
+                "uri": artifact.workshop,
                 "thresholds": thresholds,
                 "classes": manifest.classes,
                 "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
@@ -247,11 +249,10 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
             num_actors=stage.room.actors(config.cams.num_actors, config.cams.gpus_per_actor),
             gpus_per_actor=config.cams.gpus_per_actor,
         )
-        errors = _write_scores(uri, whole, scoring, manifest.classes)
+        errors = _write_scores(artifact.workshop, whole, scoring, manifest.classes)
         return {"images": len(tested.records) - len(errors), "errors": errors[:20]}
 
-    stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)))
-    remove_parts(uri)
+    stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)), goes_on=True)
     return read_segmentation(uri)
 
 
@@ -263,12 +264,13 @@ def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Cla
     counted = [(row["image_id"], row["counts"]) for row in whole.rows if "counts" in row]
     figures = (CountedFigure(f, HALF, [(name, c[f]) for name, c in counted if f in c]) for f in _FIGURES)
     write_image_counts(uri, figures, classes.names)
+    remove_parts(uri)
     return [row["error"] for row in whole.rows if "error" in row]
 
 
 def read_segmentation(uri: str) -> Segmentation:
     """Return what a finished stage kept."""
-    values = json.loads(storage.read_bytes(storage.join(uri, SCORES_NAME)))
+    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))
     return Segmentation(*(values[name] and scores_from(values[name]) for name in _FIGURES))
 
 

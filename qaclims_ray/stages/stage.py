@@ -1,10 +1,12 @@
 """What a stage is given, and what all stages do alike: skip what is there, say why not, declare what is whole."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
+from qaclims_ray.report.wording import duration
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.resources import JOINED, Room
@@ -54,26 +56,35 @@ class Stage:
         name: str,
         work: Callable[[], Mapping[str, Any]],
         describe: Callable[[ArtifactMeta], str],
+        *,
+        goes_on: bool = False,
     ) -> ArtifactMeta:
         """Return an artefact's meta, and make the artefact first where it is not there for these settings.
 
         Args:
             artifact: what is made.
             name: of the stage on the console.
-            work: writes all of it but its meta; returns the summary.
+            work: writes all of it but its meta into the artefact's workshop; returns the summary.
             describe: says in a line what is there.
+            goes_on: whether `work` takes up the finished parts of a call that was stopped.
         """
         self.progress.start(name)
         if meta := artifact.current():
             self.progress.finish(f"{describe(meta)} (there already)", is_new=False)
             return meta
         self.say_why(artifact)
-        meta = artifact.complete(work())
+        artifact.begin(goes_on=goes_on)
+        started = time.monotonic()
+        summary = work()
+        meta = artifact.complete(summary, took_s=time.monotonic() - started)
         self.progress.finish(f"{describe(meta)} -> {artifact.uri}")
         return meta
 
     def say_why(self, artifact: Artifact) -> None:
-        """Say in one line why what lies in an artefact's place is made again, where anything does."""
+        """Say in one line why what lies in an artefact's place is made again, and what it took, where anything does."""
         if reason := artifact.differs():
             place = "/".join(artifact.uri.rstrip("/").rsplit("/", 2)[-2:])
-            self.progress.remake(f"{place} is made again: {reason}")
+            took = artifact.took_s()
+            self.progress.remake(
+                f"{place} is made again: {reason}" + (f"; it took {duration(took)}" if took >= 1 else "")
+            )

@@ -46,7 +46,7 @@ def bank_of(stage: Stage, system: str, manifest: Manifest) -> Artifact:
         ArtifactError: when the system reads the corpus and there is none.
     """
     config = stage.config
-    inputs = {"manifest": manifest.fingerprint(), "clip": weights_fingerprint(*clip_files(config))}
+    inputs = {"manifest": manifest.images_fingerprint(), "clip": weights_fingerprint(*clip_files(config))}
     if config.text.source == "qape":
         inputs["corpus"] = artifacts.require_artifact(stage.layout.corpus, "corpus", verb="corpus").fingerprint
     return bank_artifact(stage.layout.text_bank(system), plain({"text": config.text, "clip": config.clip}), inputs)

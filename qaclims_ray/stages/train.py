@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.cluster.config import ClusterConfig
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import Manifest, read_manifest
@@ -14,6 +14,7 @@ from qaclims_ray.data.splits import scored_images, training_images
 from qaclims_ray.methods.classifier.config import CALIBRATED_DIR
 from qaclims_ray.methods.classifier.method import CLASSIFIER
 from qaclims_ray.methods.method import Method, Outcome, Phase, Recipe, Sources, Trained, run_phases
+from qaclims_ray.methods.semples.config import PROMPTS_DIR
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.methods.workbench import Workbench
 from qaclims_ray.models.clip.prompts import PROMPTS_NAME, VECTORS_NAME
@@ -85,7 +86,7 @@ def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
         ArtifactError: when that network is not there, broken, or not what `cam_net` and the data set say.
     """
     assert CLASSIFIER.phases is not None
-    sources = Sources(manifest=training_images(manifest, stage.config.data).fingerprint())
+    sources = Sources(manifest=training_images(manifest, stage.config.data).images_fingerprint())
     phase = next(CLASSIFIER.phases(recipe_of(stage.config, CLASSIFIER), sources))
     training = _plan(stage, "classifier", phase, manifest, uri=stage.layout.classifier)
     if stage.config.classifier.network:
@@ -99,10 +100,9 @@ def _take_network(stage: Stage, artifact: Artifact, num_classes: int) -> Artifac
     def work() -> dict[str, str]:
         with storage.local_copy(source) as folder:
             network = initial_generator(folder, stage.config.cam_net, num_classes)
-            storage.remove_tree(artifact.uri)
             with tempfile.TemporaryDirectory() as copy:
                 save_mask_generator(network, copy)
-                storage.upload_tree(copy, artifact.uri)
+                storage.upload_tree(copy, artifact.workshop)
         return {"taken_from": source}
 
     return stage.make(artifact, "classifier", work, lambda _: f"taken from {source}")
@@ -117,7 +117,7 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
     method = method_of(system_of(stage.config, name).method)
     assert method.phases is not None
     done: list[tuple[Phase, Trained]] = []
-    before = artifacts.read_meta(stage.layout.network(name))
+    before = artifacts.readable_meta(stage.layout.network(name))
     earlier: Mapping[str, str] = before.summary.get("phases", {}) if before is not None else {}
 
     def train(phase: Phase) -> Trained:
@@ -153,14 +153,18 @@ def train_together(stages: Mapping[str, Stage], manifest: Manifest) -> None:
 
 
 def _plan(stage: Stage, name: str, phase: Phase, manifest: Manifest, *, uri: str = "") -> Training:
-    """Return a phase as a training; one that is not the last goes to a folder that systems share."""
+    """Return a phase as a training; one that is not the whole of a system goes to a folder that systems share."""
     config, layout = stage.config, stage.layout
-    artifact = Artifact(
-        uri=uri or layout.network(name), kind=phase.kind, settings=phase.settings, inputs=phase.inputs, verb="train"
-    )
-    if not phase.is_last:
-        artifact = artifact.at(layout.phase(f"{phase.kind}-{artifact.fingerprint}"))
     recipe = recipe_of(config, CLASSIFIER if uri else method_of(system_of(config, name).method))
+    inputs = dict(phase.inputs)
+    if phase.is_rated and recipe.selection.criterion == "oracle":
+        split = recipe.selection.split or config.data.eval_split
+        inputs["rated"] = manifest.subset(split).truth_fingerprint()
+    artifact = Artifact(
+        uri=uri or layout.network(name), kind=phase.kind, settings=phase.settings, inputs=inputs, verb="train"
+    )
+    if not phase.is_last or phase.prompts is not None:
+        artifact = artifact.at(layout.phase(f"{phase.kind}-{artifact.fingerprint}"))
     num_images = len(training_images(manifest, config.data).records)
     counts_steps = phase.steps_per_epoch is not None
     return plan_training(
@@ -195,7 +199,7 @@ def _sources(stage: Stage, name: str, manifest: Manifest) -> Sources:
     if method.uses_texts:
         texts = Trained(layout.text_bank(name), bank_of(stage, name, trained).require().fingerprint)
     return Sources(
-        manifest=trained.fingerprint(),
+        manifest=trained.images_fingerprint(),
         clip=weights_fingerprint(*clip_files(config)) if method.uses_clip else "",
         classifier=_classifier(stage) if method.uses_classifier else None,
         texts=texts,
@@ -222,23 +226,23 @@ def _given(stage: Stage, method: Method, name: str, trained: Manifest) -> Traine
 
 def _keep(stage: Stage, name: str, kind: str, outcome: Outcome, done: Sequence[tuple[Phase, Trained]]) -> ArtifactMeta:
     """Bring the outcome into the system's folder, where it was not trained right into it."""
-    uri, prompts_uri = stage.layout.network(name), stage.layout.prompts(name)
+    uri = stage.layout.network(name)
     if outcome.network.uri == uri:
-        _copy(outcome.prompts_uri, prompts_uri, PROMPTS_NAME, VECTORS_NAME)
         return artifacts.require_artifact(uri, kind, verb="train")
     artifact = Artifact(uri=uri, kind=kind, settings={}, inputs={"network": outcome.network.fingerprint}, verb="train")
     if meta := artifact.current():
         return meta
-    storage.remove_tree(uri)
-    _copy(outcome.network.uri, uri, CONFIG_NAME, WEIGHTS_NAME)
-    _copy(outcome.prompts_uri, prompts_uri, PROMPTS_NAME, VECTORS_NAME)
-    storage.write_bytes(storage.join(uri, CURVES_NAME), json.dumps(_joined_curves(done)).encode())
+    artifact.begin()
+    _copy(outcome.network.uri, artifact.workshop, CONFIG_NAME, WEIGHTS_NAME)
+    _copy(outcome.prompts_uri, storage.join(artifact.workshop, PROMPTS_DIR), PROMPTS_NAME, VECTORS_NAME)
+    curves = json.dumps(_joined_curves(done))
+    storage.write_bytes(storage.join(artifact.workshop, CURVES_NAME), curves.encode())
     return artifact.complete({"phases": {phase.name: trained.uri.rsplit("/", 1)[-1] for phase, trained in done}})
 
 
 def _copy(source: str, target: str, *file_names: str) -> None:
     for file_name in file_names if source else ():
-        storage.write_bytes(storage.join(target, file_name), storage.read_bytes(storage.join(source, file_name)))
+        storage.write_bytes(storage.join(target, file_name), whole_files.read_whole(storage.join(source, file_name)))
 
 
 def _joined_curves(done: Sequence[tuple[Phase, Trained]]) -> Curves:

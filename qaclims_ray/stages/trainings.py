@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.cluster.workers import fit_on_workers
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
 from qaclims_ray.stages.layout import RunLayout
@@ -98,7 +98,7 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
             stage.progress.finish(f"{training.length} (there already)", is_new=False)
         else:
             stage.say_why(training.artifact)
-            storage.remove_tree(training.artifact.uri)
+            training.artifact.begin()
             todo.append(training)
     if todo:
         lines = _Lines(stage.progress, todo)
@@ -200,5 +200,5 @@ def local_start(uri: str) -> Iterator[str]:
     if not uri:
         yield ""
         return
-    with storage.local_copy(uri) as folder:
+    with whole_files.whole_copy(uri) as folder:
         yield folder

@@ -12,6 +12,7 @@ from qaclims_ray.data.coco import ANNOTATIONS, CocoData
 from qaclims_ray.data.coco_annotations import AnnotatedImage
 from qaclims_ray.data.coco_masks import draw_label_map
 from qaclims_ray.data.images import save_label_map
+from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, shards_of
 from qaclims_ray.stages.image_stage import part_name, remove_parts, write_part
 from qaclims_ray.stages.stage import Stage
@@ -22,38 +23,57 @@ KIND = "true_masks"
 _Task = tuple[int, list[tuple[str, AnnotatedImage]]]
 
 
+def true_masks(root: str, manifest: Manifest, uri: str) -> Artifact:
+    """Return the drawn masks as an artefact.
+
+    Args:
+        root: the data set.
+        manifest: its images.
+        uri: folder of the masks, the one that the manifest names.
+    """
+    return Artifact(
+        uri=uri,
+        kind=KIND,
+        settings={"rule": "smaller on top, crowds 255"},
+        inputs={
+            "annotations": storage.listing_fingerprint(storage.join(root, ANNOTATIONS)),
+            "manifest": manifest.truth_fingerprint(),
+        },
+        verb="data",
+    )
+
+
 def draw_true_masks(stage: Stage, data: CocoData, uri: str) -> None:
     """Draw the masks that the manifest names, those that are not there yet.
 
     Args:
         stage: surroundings.
         data: the checked data set.
-        uri: folder of the masks, the one that the manifest names.
+        uri: see `true_masks`.
     """
-    annotations = storage.listing_fingerprint(storage.join(stage.config.data.root, ANNOTATIONS))
-    artifact = Artifact(
-        uri=uri,
-        kind=KIND,
-        settings={"rule": "smaller on top, crowds 255"},
-        inputs={"annotations": annotations, "manifest": data.manifest.fingerprint()},
-        verb="data",
-    )
+    artifact = true_masks(stage.config.data.root, data.manifest, uri)
     if artifact.current():
         return
+    artifact.begin(goes_on=True)
     shards = shards_of(data.manifest)
     run_shards(
         [
-            (index, [(str(record.mask_uri), data.images[record.image_id]) for record in shard])
+            (index, [(_place(artifact, record), data.images[record.image_id]) for record in shard])
             for index, shard in enumerate(shards)
         ],
         finished=finished_shards(artifact, len(shards), part_name),
         decode=_draw,
         actor=_Publisher,
-        actor_kwargs={"uri": uri},
+        actor_kwargs={"uri": artifact.workshop},
         progress=stage.progress.advance,
     )
+    remove_parts(artifact.workshop)
     artifact.complete({"images": len(data.manifest.records)})
-    remove_parts(uri)
+
+
+def _place(artifact: Artifact, record: ImageRecord) -> str:
+    """Return where a mask is while the artefact is made."""
+    return storage.join(artifact.workshop, str(record.mask_uri).removeprefix(artifact.uri))
 
 
 def _draw(task: _Task) -> int:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError, ModelError
@@ -272,8 +272,8 @@ def bank_artifact(uri: str, settings: Any, inputs: Mapping[str, str]) -> Artifac
     return Artifact(uri=uri, kind=_KIND, settings=settings, inputs=inputs, verb="text")
 
 
-def write_bank(bank: TextBank, artifact: Artifact) -> artifacts.ArtifactMeta:
-    """Write a bank.
+def write_bank(bank: TextBank, artifact: Artifact) -> None:
+    """Write a bank into its artefact's workshop.
 
     Args:
         bank: what to write.
@@ -295,11 +295,10 @@ def write_bank(bank: TextBank, artifact: Artifact) -> artifacts.ArtifactMeta:
     }
     pairs = pa.table(columns, schema=_PAIR_SCHEMA).replace_schema_metadata(metadata)
     for name, table in ((_PAIRS, pairs), (_TEXTS, pa.table({"text": list(bank.texts)}))):
-        with storage.publishing(storage.join(artifact.uri, name)) as local_path:
+        with storage.publishing(storage.join(artifact.workshop, name)) as local_path:
             pq.write_table(table, local_path, compression="zstd")
     features = bank.features.detach().cpu().contiguous()
-    storage.write_bytes(storage.join(artifact.uri, _FEATURES), safetensors.torch.save({"features": features}))
-    return artifact.complete(bank.summary())
+    storage.write_bytes(storage.join(artifact.workshop, _FEATURES), safetensors.torch.save({"features": features}))
 
 
 def _ragged(padded: Tensor, counts: Tensor) -> list[list]:
@@ -316,7 +315,7 @@ def read_bank(uri: str) -> TextBank:
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())
-        with storage.local_copy(storage.join(uri, _FEATURES)) as path:
+        with whole_files.whole_copy(storage.join(uri, _FEATURES)) as path:
             features = read_stored(path, named=_FEATURES)["features"].clone()
         require_finite({"features": features}, source=_FEATURES)
         metadata = pairs.schema.metadata or {}
@@ -340,4 +339,4 @@ def read_bank(uri: str) -> TextBank:
 
 
 def _read_table(uri: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+    return pq.read_table(pa.BufferReader(whole_files.read_whole(uri)))

@@ -8,12 +8,13 @@ import contextlib
 import functools
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.errors import DataError, ResourceError
 from qaclims_ray.training.context import WorkerContext
@@ -82,6 +83,7 @@ class GroupContext:
         self._worker, self._training, self._on_step, self._earlier = worker, training, on_step, earlier
         self._curves: Curves = {}
         self._is_delivered = False
+        self._started = time.monotonic()
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Keep a point of the curves; rank 0 alone has them."""
@@ -133,8 +135,8 @@ class GroupContext:
                 assert folder is not None
                 self._deliver(folder)
         artifact = self._training.artifact
-        storage.write_bytes(storage.join(artifact.uri, CURVES_NAME), json.dumps(self._curves).encode())
-        artifact.complete(metrics)
+        storage.write_bytes(storage.join(artifact.workshop, CURVES_NAME), json.dumps(self._curves).encode())
+        artifact.complete(metrics, took_s=time.monotonic() - self._started)
 
     def _write_note(self, folder: str) -> None:
         content = {"training": self._training.artifact.fingerprint, "curves": self._curves}
@@ -147,8 +149,8 @@ class GroupContext:
             ) from error
 
     def _deliver(self, folder: str) -> None:
-        storage.remove_tree(self._training.artifact.uri)
-        storage.upload_tree(folder, self._training.artifact.uri)
+        storage.remove_tree(self._training.artifact.workshop)
+        storage.upload_tree(folder, self._training.artifact.workshop)
         self._is_delivered = True
 
 
@@ -164,7 +166,7 @@ def read_note(uri: str) -> dict[str, Any] | None:
 def raw_curves(uri: str) -> Curves:
     """Return the training curves kept beside an artefact: step -> figures."""
     uri = storage.join(uri, CURVES_NAME)
-    return _as_curves(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+    return _as_curves(json.loads(whole_files.read_whole(uri))) if storage.exists(uri) else {}
 
 
 def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:

@@ -24,6 +24,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row
 from qaclims_ray.systems.planning import artefacts_of
 from tests.cluster.small_run import small_config
+from tests.finished_artifacts import finished
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -179,14 +180,14 @@ def _networks(out: Path) -> dict[Path, int]:
 
 def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
     out = tmp_path / "table"
-    broken = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3" / "meta.json"
+    broken = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3"
     broken.parent.mkdir(parents=True)
-    broken.write_text("{")
+    broken.write_text("in the way")
     result = run_ablation(_ablation(out), Console(quiet=True))
     first, second = result.rows
     assert set(first.scores) == {5, 6}
     assert (set(second.scores), set(second.failures)) == ({5}, {6})
-    assert "meta.json is broken" in second.failures[6]
+    assert "a file lies there" in second.failures[6]
     assert "1 of 2 seeds" in (out / "ablation-tiny.md").read_text()
     assert second.failures[6] in (out / "ablation-tiny.md").read_text()
     assert "Traceback" in (out / "seed-6" / "trials" / second.system / "log.txt").read_text()
@@ -247,13 +248,13 @@ def test_corpus_of_another_seed_is_current_here(tmp_path):
             uri=layout.corpus,
             kind="corpus",
             settings={"beams": 3},
-            inputs={"manifest": manifest.fingerprint()},
+            inputs={"manifest": manifest.images_fingerprint()},
             verb="corpus",
         )
         if seed == 1:
             Path(layout.corpus_table).mkdir(parents=True)
             Path(layout.corpus_table, "part-00000.parquet").write_bytes(b"answers")
-            corpus.complete()
+            finished(corpus)
         else:
             take_over_corpus(str(tmp_path / "seed-1"), layout.out)
         assert corpus.current() is not None

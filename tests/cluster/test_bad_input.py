@@ -350,7 +350,7 @@ FULL = "ResourceError.*No space left on device"
 @pytest.mark.timeout(900)
 def test_disk_full_while_the_corpus_is_written(small_disk: Path, refused: Run, session: None) -> None:
     arguments = _arguments(small_disk / "run", **{"data.num_images": 80})
-    with Ballast(small_disk, "run/corpus/answers/part-*.parquet") as ballast:
+    with Ballast(small_disk, "run/corpus.making-*/answers/part-*.parquet") as ballast:
         message = refused(*arguments)
     assert _found(FULL, message)
     assert 1 <= len(ballast.kept) < 20

@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.data.artifacts import read_meta, workshop_of
 from qaclims_ray.data.classes import COCO_CLASSES
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
@@ -64,12 +65,16 @@ def test_coco_goes_to_scored_cams_and_its_masks_are_drawn_once(tmp_path: Path) -
         # A run that was stopped after the first shard: the manifest is not there yet, nor is the second shard.
         # The first mask is in a whole shard: it is not drawn again, and emptied to show that.
         first, last = masks / "train" / f"{name_of(9)}.png", masks / "train" / f"{name_of(9 + NUM_TRAIN - 1)}.png"
-        (out / "manifest" / "meta.json").unlink()
-        (masks / "meta.json").unlink()
-        (masks / "parts").mkdir()
-        (masks / "parts" / "part-00000.npz").touch()
+        meta = read_meta(str(masks))
+        assert meta is not None
         Image.fromarray(np.zeros((24, 24), np.uint8)).save(first)
         last.unlink()
+        for stale in ("meta.json", "files.json"):
+            (masks / stale).unlink()
+        (masks / "parts").mkdir()
+        (masks / "parts" / "part-00000.npz").touch()
+        masks.rename(workshop_of(str(masks), meta.fingerprint))
+        (out / "manifest" / "meta.json").unlink()
         run_pipeline(config, str(out), until="evaluate", console=console)
     assert last.exists() and _values(first) == {0} and not (masks / "parts").exists()
     scores = json.loads((out / "evaluations" / "baseline" / "scores.json").read_text())["seed"]

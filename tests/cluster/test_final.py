@@ -79,8 +79,8 @@ def test_pseudo_masks_are_palette_pngs_with_an_index_that_tells_the_truth(finish
         assert set(np.unique(values)) <= {0, *(class_id + 1 for class_id in row.class_ids)}
         assert row.coverage == pytest.approx(float((values > 0).mean()), abs=1e-6)
     found = {path.name for path in (finished / "masks" / "baseline").iterdir() if path.suffix != ".png"}
-    expected = {"image_counts.parquet", "index.parquet", "meta.json", "scores.json"}
-    assert {name for name in found if not name.startswith("plan-")} == expected
+    expected = {"files.json", "image_counts.parquet", "index.parquet", "meta.json", "scores.json"}
+    assert found == expected
     assert (finished / "masks" / "baseline" / "index.parquet").is_file()
 
 

@@ -38,33 +38,35 @@ def _artifact(uri: Path) -> Artifact:
 
 
 def _write_parts(uri: Path, error: str) -> None:
-    uri.mkdir(parents=True, exist_ok=True)
-    (uri / f"plan-{_artifact(uri).fingerprint}").write_bytes(b"")
-    write_part(str(uri), 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
-    write_part(str(uri), 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
+    workshop = _artifact(uri).workshop
+    write_part(workshop, 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
+    write_part(workshop, 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
 
 
 def test_rows_follow_each_other_and_counts_add_up(tmp_path) -> None:
-    _write_parts(tmp_path, "")
-    whole = _run(tmp_path, max_failed_fraction=0.0)
+    _write_parts(tmp_path / "masks", "")
+    whole = _run(tmp_path / "masks", max_failed_fraction=0.0)
     assert [row["image_id"] for row in whole.rows] == ["000", "064"]
     assert whole.counts["sweep"].tolist() == [11, 22]
 
 
 def test_too_many_failures_forget_their_shards_alone(tmp_path) -> None:
-    _write_parts(tmp_path, "064.jpg is broken")
-    assert _run(tmp_path, max_failed_fraction=0.5).counts["sweep"].tolist() == [11, 22]
+    uri = tmp_path / "masks"
+    _write_parts(uri, "064.jpg is broken")
+    assert _run(uri, max_failed_fraction=0.5).counts["sweep"].tolist() == [11, 22]
     with pytest.raises(DataError, match=r"1 of 128 images cannot be read: 064.jpg is broken"):
-        _run(tmp_path, max_failed_fraction=0.0)
-    assert (tmp_path / part_name(0)).exists() and not (tmp_path / part_name(1)).exists()
+        _run(uri, max_failed_fraction=0.0)
+    workshop = Path(_artifact(uri).workshop)
+    assert (workshop / part_name(0)).exists() and not (workshop / part_name(1)).exists()
 
 
-def test_a_final_network_does_not_depend_on_how_its_masks_were_scored(tmp_path) -> None:
-    def content(sweep: list[float], scored: str, cams: str) -> str:
+def test_a_final_network_does_not_depend_on_how_its_masks_were_scored_nor_on_which_others_there_are(tmp_path) -> None:
+    def content(sweep: list[float], scored: str, cams: str, images: str = "m") -> str:
         settings = {"masks": artifacts.plain(mask_settings(MaskConfig())), "sweep": sweep}
-        inputs = {"cams": cams, "manifest": "m", "scored": scored}
-        made = Artifact(uri=str(tmp_path), kind="masks", settings=settings, inputs=inputs, verb="refine")
+        inputs = {"cams": cams, "manifest": images, "scored": scored}
+        made = Artifact(uri=str(tmp_path / "masks"), kind="masks", settings=settings, inputs=inputs, verb="refine")
         return content_fingerprint(made.complete())
 
     assert content([0.1], "one", "c") == content([0.1, 0.2], "other", "c")
+    assert content([0.1], "one", "c") == content([0.1], "one", "c", images="more")
     assert content([0.1], "one", "c") != content([0.1], "one", "d")

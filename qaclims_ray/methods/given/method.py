@@ -41,7 +41,7 @@ def cam_work(recipe: Recipe, manifest: Manifest) -> CamWork:
     cams, files = recipe.cams, given_files(given.cams)
     return CamWork(
         settings={"store": cams.store, "grid_stride": cams.grid_stride, "dtype": cams.dtype},
-        inputs={"given": given_fingerprint(given.cams), "manifest": manifest.fingerprint()},
+        inputs={"given": given_fingerprint(given.cams), "manifest": manifest.images_fingerprint()},
         actor=ImportActor,
         actor_kwargs={"config": cams, "num_classes": len(manifest.class_names)},
         files_of=lambda: files_by_image(files),

@@ -10,7 +10,7 @@ from qaclims_ray.settings import require, require_at_least, settings
 from qaclims_ray.training.config import OptimConfig
 
 PROMPTS_DIR = "prompts"
-"""Folder of the prompts in a joint training's checkpoint."""
+"""Folder of the prompts in a joint training's checkpoint, and beside a network that was trained with them."""
 
 
 def _prompt_optim() -> OptimConfig:

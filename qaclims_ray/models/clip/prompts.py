@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.weight_files import read_stored
@@ -231,11 +231,11 @@ def load_prompts(
     if not storage.exists(storage.join(folder, PROMPTS_NAME)):
         raise ArtifactError(f"there are no learned prompts at {folder} (no {PROMPTS_NAME}); train them first")
     try:
-        content: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, PROMPTS_NAME)))
+        content: dict[str, Any] = json.loads(whole_files.read_whole(storage.join(folder, PROMPTS_NAME)))
         template = TypeAdapter(PromptTemplate).validate_python(content["template"])
         class_names = TypeAdapter(tuple[str, ...]).validate_python(content["class_names"])
         learned_with = TypeAdapter(str).validate_python(content["clip_fingerprint"])
-        with storage.local_copy(storage.join(folder, VECTORS_NAME)) as path:
+        with whole_files.whole_copy(storage.join(folder, VECTORS_NAME)) as path:
             vectors = read_stored(path, named=VECTORS_NAME)[_VECTORS_KEY]
         require_finite({_VECTORS_KEY: vectors}, source=VECTORS_NAME)
         _check_shape(vectors, template, class_names)

@@ -67,22 +67,17 @@ def test_a_build_goes_on_where_it_stopped(tmp_path):
     assert table.missing_shards(uri, 3, "p1") == [0, 1, 2]
     table.write_shard(f"{uri}/{shard_name(1)}", [row()], plan="p1")
     (tmp_path / "corpus" / "part-00000.parquet.partial-1234").write_bytes(b"cut off")
-    (tmp_path / "corpus" / "meta.json").write_text("{}")
     assert table.missing_shards(uri, 3, "p1") == [0, 2]
     assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["_plan.json", "part-00001.parquet"]
 
 
-def test_a_finished_build_lacks_nothing_and_keeps_its_meta(tmp_path):
-    uri = built(tmp_path, [[row()]])
-    (tmp_path / "corpus" / "meta.json").write_text("{}")
-    assert table.missing_shards(uri, 1, "p1") == []
-    assert (tmp_path / "corpus" / "meta.json").exists()
+def test_a_finished_build_lacks_nothing(tmp_path):
+    assert table.missing_shards(built(tmp_path, [[row()]]), 1, "p1") == []
 
 
 @pytest.mark.parametrize(("num_shards", "plan"), [(2, "p2"), (3, "p1")])
 def test_another_plan_empties_the_folder_of_shards_only(tmp_path, num_shards, plan):
     uri = built(tmp_path, [[row("a")], [row("b")]])
-    (tmp_path / "corpus" / "meta.json").write_text("{}")
     (tmp_path / "corpus" / "notes.txt").write_text("mine")
     assert table.missing_shards(uri, num_shards, plan) == list(range(num_shards))
     assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["_plan.json", "notes.txt"]

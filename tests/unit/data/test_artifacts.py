@@ -157,7 +157,7 @@ def test_require_says_how_to_make_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"kind": "cams"}', '{"kind": "cams", "surplus": 1}'])
 def test_a_broken_meta_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "meta.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"meta\.json is broken .* run the stage again"):
+    with pytest.raises(ArtifactError, match=r"meta\.json is broken .* makes it again"):
         artifacts.read_meta(str(tmp_path))
 
 

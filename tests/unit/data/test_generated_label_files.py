@@ -109,7 +109,7 @@ def test_nothing_is_read_as_other_classes_without_a_word(
 
 
 def one_phrase_each(labels: Labels, mark: str) -> bool:
-    """Whether blanks join the names of an image and no word is in two cells: "cat dog" is as much a name as "hot dog"."""
+    """Whether blanks join the names and no word is in two cells: "cat dog" is as much a name as "hot dog"."""
     cells = {mark.join(found) for found in labels.values() if found}
     words = [word for cell in cells for word in set(cell.split(mark))]
     return mark in JOINING_MARKS and len(words) == len(set(words))

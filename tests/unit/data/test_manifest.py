@@ -11,7 +11,7 @@ import torch
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.datasets import label_matrix
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, read_manifest, summarise, write_manifest
-from qaclims_ray.errors import ArtifactError, DataError, ResourceError
+from qaclims_ray.errors import ArtifactError, DamagedError, DataError, ResourceError
 
 CLASSES = ("cat", "dining table")
 
@@ -50,6 +50,7 @@ def test_it_lives_in_an_fsspec_store(manifest: Manifest) -> None:
         path.rsplit("/", 1)[-1] for path in fsspec.filesystem("memory").ls("/bucket/run/manifest", detail=False)
     } == {
         "manifest.parquet",
+        "files.json",
         "meta.json",
     }
 
@@ -146,16 +147,35 @@ def test_a_broken_table_is_refused(manifest: Manifest, tmp_path: Path, damage: s
             path.write_text("image_id,labels\n")
         case "foreign":
             pandas.DataFrame({"image_id": ["a"]}).to_parquet(path)
-    with pytest.raises(ArtifactError, match=r"manifest\.parquet cannot be read .* `qaclims data`"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"its manifest\.parquet (is missing|has \d+ bytes, .*); `qaclims data` makes it again",
+    ):
         read_manifest(str(tmp_path))
 
 
-def test_a_table_that_its_meta_does_not_describe_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_table_with_a_flipped_bit_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     write_manifest(manifest, manifest_artifact(str(tmp_path / "one"), {}))
-    write_manifest(Manifest(CLASSES, manifest.records[:2]), manifest_artifact(str(tmp_path / "two"), {}))
-    (tmp_path / "two/manifest.parquet").replace(tmp_path / "one/manifest.parquet")
-    with pytest.raises(ArtifactError, match="describes"):
+    path = tmp_path / "one/manifest.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match="is not the file that was written"):
         read_manifest(str(tmp_path / "one"))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_seen"),
+    [({"splits": ("val",)}, (False, False)), ({"mask_uri": "/m.png"}, (False, True)), ({"labels": (1,)}, (True, True))],
+)
+def test_trainings_see_images_and_labels_and_scores_see_masks(
+    manifest: Manifest, change: dict, is_seen: tuple[bool, bool]
+) -> None:
+    first, *others = manifest.records
+    changed = Manifest(CLASSES, (dataclasses.replace(first, **change), *others))
+    known = [manifest.images_fingerprint(), manifest.truth_fingerprint()]
+    seen = [changed.images_fingerprint(), changed.truth_fingerprint()]
+    assert tuple(a != b for a, b in zip(seen, known, strict=True)) == is_seen
 
 
 def test_another_artefact_is_refused(tmp_path: Path) -> None:
@@ -166,5 +186,5 @@ def test_another_artefact_is_refused(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ResourceError, match="cannot be written"):
+    with pytest.raises(ResourceError, match="a file lies there"):
         write_manifest(manifest, manifest_artifact(str(tmp_path / "file"), {}))

@@ -33,30 +33,12 @@ def test_names_sort_as_their_numbers_do() -> None:
     assert shard_name(7) == "part-00007.parquet" and shard_name(99) < shard_name(100)
 
 
-def test_finished_shards_are_those_whose_file_is_there(tmp_path: Path) -> None:
+def test_finished_shards_are_those_whose_file_lies_in_the_workshop(tmp_path: Path) -> None:
     artifact = _artifact(str(tmp_path / "cams"), a=1)
     assert finished_shards(artifact, 3) == set()
+    Path(artifact.workshop).mkdir()
     for index in (0, 2, 5):
-        Path(artifact.uri, shard_name(index)).touch()
+        Path(artifact.workshop, shard_name(index)).touch()
     assert finished_shards(artifact, 3) == {0, 2}, "5 is no shard of the whole"
     assert finished_shards(artifact, 3, lambda index: f"done-{index}") == set()
-    Path(artifact.uri, "done-1").touch()
-    assert finished_shards(artifact, 3, lambda index: f"done-{index}") == {1}
-
-
-def test_shards_of_other_settings_are_removed_before_any_is_made(tmp_path: Path) -> None:
-    first, second = (_artifact(str(tmp_path / "cams"), a=number) for number in (1, 2))
-    finished_shards(first, 2)
-    Path(first.uri, shard_name(0)).touch()
-    assert finished_shards(second, 2) == set()
-    assert not Path(first.uri, shard_name(0)).exists()
-    Path(first.uri, shard_name(1)).touch()
-    assert finished_shards(second, 2) == {1}, "and those made since stay"
-
-
-def test_a_complete_artefact_of_other_settings_is_no_longer_complete(tmp_path: Path) -> None:
-    first, second = (_artifact(str(tmp_path / "cams"), a=number) for number in (1, 2))
-    finished_shards(first, 1)
-    first.complete()
-    finished_shards(second, 1)
-    assert first.current() is None
+    assert finished_shards(_artifact(str(tmp_path / "cams"), a=2), 3) == set(), "those of other settings lie elsewhere"

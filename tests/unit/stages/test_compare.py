@@ -20,12 +20,13 @@ from qaclims_ray.stages.compare import CompareArguments, run_compare
 from qaclims_ray.stages.evaluate import scoring_settings
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.systems.table import system_config
+from tests.finished_artifacts import finished
 
 NAMES = ("bird", "boat")
 
 
 def complete(uri: str, kind: str, settings: Any, inputs: dict[str, str] | None = None) -> ArtifactMeta:
-    return Artifact(uri=uri, kind=kind, settings=settings, inputs=inputs or {}, verb="").complete()
+    return finished(Artifact(uri=uri, kind=kind, settings=settings, inputs=inputs or {}, verb=""))
 
 
 def make_run(
@@ -48,7 +49,7 @@ def make_run(
         figures = [CountedFigure(name, 0.1, images) for name in ("fixed", "label_free", "best")]
         write_image_counts(layout.evaluation(system), figures, NAMES)
         scored = scoring_settings(resolved.scoring)
-        complete(layout.evaluation(system), "evaluation", scored, {"cams": cams.fingerprint})
+        complete(layout.evaluation(system), "evaluation", scored, {"cams": cams.recipe()})
     return str(out)
 
 

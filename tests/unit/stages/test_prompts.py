@@ -34,6 +34,7 @@ from qaclims_ray.stages.prompt_readings import (
 )
 from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
+from tests.finished_artifacts import finished
 
 WORDS = ("grass", "sky", "sheep", "lamp")
 
@@ -279,6 +280,6 @@ def test_without_the_miniature_words_come_from_the_corpus_or_a_short_list(tmp_pa
     ]
     table.missing_shards(layout.corpus_table, 1, "plan")
     table.write_shard(storage.join(layout.corpus_table, shard_name(0)), rows, plan="plan")
-    Artifact(uri=layout.corpus, kind="corpus", settings={}, verb="corpus").complete()
+    finished(Artifact(uri=layout.corpus, kind="corpus", settings={}, verb="corpus"))
     source, words = default_words(config, layout, ("train", "lake"))
     assert "corpus" in source and words == ["train", "lake", "zoo", "rail"]

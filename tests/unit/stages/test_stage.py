@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
-from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.errors import DataError
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout
@@ -94,10 +94,11 @@ def test_nothing_is_completed_when_the_work_raises(tmp_path: Path) -> None:
     assert told.lines == [("start", "score")]
 
 
-def test_a_broken_meta_is_told_and_not_written_over(tmp_path: Path) -> None:
-    artifact = _artifact(tmp_path, {"a": 1})
+def test_what_has_a_broken_meta_is_told_set_aside_and_made_again(tmp_path: Path) -> None:
+    told, artifact = Told(), _artifact(tmp_path, {"a": 1})
     Path(artifact.uri).mkdir(parents=True)
     Path(artifact.uri, "meta.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"meta\.json is broken"):
-        _make(tmp_path, artifact)
-    assert Path(artifact.uri, "meta.json").read_text() == "{"
+    meta, times = _make(tmp_path, artifact, told)
+    assert times == 1 and artifact.current() == meta
+    assert told.lines[1][0] == "remake" and "its meta.json is broken" in told.lines[1][1]
+    assert Path(f"{artifact.uri}.damaged-1", "meta.json").read_text() == "{"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -209,7 +209,9 @@ def test_summary_counts_pairs_texts_and_what_is_cut(caplog):
 
 def written(tmp_path, bank: TextBank):
     uri = str(tmp_path / "bank")
-    write_bank(bank, bank_artifact(uri, {"template": "x"}, {"corpus": "c0ffee", "manifest": "81ab", "clip": "77"}))
+    artifact = bank_artifact(uri, {"template": "x"}, {"corpus": "c0ffee", "manifest": "81ab", "clip": "77"})
+    write_bank(bank, artifact)
+    artifact.complete(bank.summary())
     return uri
 
 
@@ -255,22 +257,20 @@ def test_reading_refuses_a_broken_bank(tmp_path, name, damage):
     path.unlink()
     if damage == "cut":
         path.write_bytes(content[:20])
-    with pytest.raises(ArtifactError, match=r"cannot be read.*qaclims text"):
+    with pytest.raises(ArtifactError, match=r"is damaged: its .*qaclims text"):
         read_bank(uri)
 
 
 def test_reading_refuses_broken_numbers(tmp_path):
-    uri = written(tmp_path, example_bank())
-    path = tmp_path / "bank" / "features.safetensors"
-    save_file({"features": load_file(path)["features"] * torch.nan}, path)
+    bank = example_bank()
+    uri = written(tmp_path, replace(bank, features=bank.features * torch.nan))
     with pytest.raises(ArtifactError, match=r"cannot be read .*NaN or infinite numbers in features.*qaclims text"):
         read_bank(uri)
 
 
 def test_reading_refuses_files_of_two_banks(tmp_path):
-    uri = written(tmp_path, example_bank())
-    write_bank(example_bank(source="class_names"), bank_artifact(str(tmp_path / "other"), {}, {}))
-    (tmp_path / "other" / "texts.parquet").replace(tmp_path / "bank" / "texts.parquet")
+    bank = example_bank()
+    uri = written(tmp_path, replace(bank, features=bank.features[1:]))
     with pytest.raises(ArtifactError, match="do not belong together"):
         read_bank(uri)
 

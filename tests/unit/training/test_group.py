@@ -84,7 +84,7 @@ def test_a_training_that_was_stopped_at_its_very_end_still_completes_its_artefac
     first = _context(LocalContext(runs), training)
     _report(first, 1)
     _report(first, 2)
-    Path(training.artifact.uri, "network.safetensors").write_text("half a copy")
+    Path(training.artifact.workshop, "network.safetensors").write_text("half a copy")
     again = _context(LocalContext(runs), training)
     with again.latest_checkpoint():
         pass

@@ -14,6 +14,7 @@ from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.given.files import files_by_image, given_files, given_fingerprint, import_cams, maps_at
+from tests.finished_artifacts import finished
 
 CONFIG = CamConfig(store="both", grid_stride=4)
 
@@ -187,9 +188,9 @@ def test_the_fingerprint_follows_files_or_the_artefact(tmp_path: Path) -> None:
     _save(tmp_path, "two", [0], _maps(1))
     assert given_fingerprint(str(tmp_path)) != first
     cams = Artifact(uri=str(tmp_path), kind="cams", settings={}, verb="cams")
-    meta = cams.complete()
+    meta = finished(cams)
     assert given_fingerprint(str(tmp_path)) == meta.fingerprint
-    dataclasses.replace(cams, kind="evaluation").complete()
+    finished(dataclasses.replace(cams, kind="evaluation"))
     with pytest.raises(ArtifactError, match="holds a evaluation, expected CAMs"):
         given_fingerprint(str(tmp_path))
 

@@ -1,0 +1,143 @@
+"""Whole folders by path or URI: how large their files are, and how one takes the place of another.
+
+On a local or network disk a folder takes another's place by being renamed; a store that knows no folders gets its
+``meta.json`` last, so that nothing counts as complete on the way.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+from qaclims_ray.data import storage
+from qaclims_ray.errors import ResourceError
+
+LAST_NAME = "meta.json"
+"""File that declares a folder complete: the first to go and the last to come."""
+_OLD = ".old-"
+"""Between a folder's name and some digits, while another takes its place."""
+_MOST_SYNCED = 256
+"""So many files are synced one by one; for more one call for the whole disk is quicker."""
+
+
+def sizes_below(uri: str) -> dict[str, int]:
+    """Return the bytes of every file below a folder, by its path in it; an absent folder holds none.
+
+    Raises:
+        ResourceError: when the store refuses or does not answer.
+    """
+    filesystem, path = storage.resolve(uri)
+    if not storage.is_remote(uri):
+        found = {}
+        for folder, _, names in os.walk(path, followlinks=True):
+            for name in names:
+                file = os.path.join(folder, name)
+                # A link that leads nowhere has no size, and is as good as a file that is not there.
+                found[os.path.relpath(file, path).replace(os.sep, "/")] = (
+                    os.stat(file).st_size if os.path.exists(file) else -1
+                )
+        return found
+    filesystem.invalidate_cache()
+    with storage.reaching(uri):
+        entries = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    assert isinstance(entries, dict)
+    root = path.rstrip("/") + "/"
+    return {name.removeprefix(root): int(entry["size"]) for name, entry in entries.items() if name.startswith(root)}
+
+
+def put_in_place(source: str, target: str) -> None:
+    """Let a complete folder take the place of another; what was there stays whole until then and is removed after.
+
+    A call that is cut off leaves `source` whole, and the same call goes on.
+
+    Args:
+        source: the complete folder, beside `target`.
+        target: where it belongs.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    filesystem, path = storage.resolve(target)
+    _, source_path = storage.resolve(source)
+    try:
+        if storage.is_remote(target):
+            with storage.reaching(target):
+                _copy_in_place(source, target)
+                filesystem.rm(source_path, recursive=True)
+            filesystem.invalidate_cache()
+            return
+        _sync(Path(source_path))
+        old = f"{path}{_OLD}{uuid.uuid4().hex[:8]}"
+        if os.path.lexists(path):
+            if not os.path.isdir(path):
+                raise NotADirectoryError(f"a file lies there, and a folder is to take its place: {path}")
+            os.rename(path, old)
+        os.rename(source_path, path)
+        _sync_folder(Path(path).parent)
+        remove_replaced(target)
+    except OSError as error:
+        raise ResourceError(f"{target} cannot be written: {error}. Check the permissions and the free space") from error
+
+
+def _copy_in_place(source: str, target: str) -> None:
+    filesystem, path = storage.resolve(target)
+    if filesystem.exists(f"{path}/{LAST_NAME}"):
+        filesystem.rm(f"{path}/{LAST_NAME}")
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+    names = sorted(sizes_below(source), key=lambda name: name == LAST_NAME)
+    for name in names:
+        filesystem.cp_file(storage.resolve(storage.join(source, name))[1], f"{path}/{name}")
+
+
+def move_tree(source: str, target: str) -> None:
+    """Rename a folder to one that is not there.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    filesystem, path = storage.resolve(source)
+    try:
+        with storage.reaching(source):
+            if storage.is_remote(source):
+                filesystem.mv(path, storage.resolve(target)[1], recursive=True)
+                filesystem.invalidate_cache()
+            else:
+                os.rename(path, storage.resolve(target)[1])
+    except OSError as error:
+        raise ResourceError(f"{target} cannot be written: {error}. Check the permissions and the free space") from error
+
+
+def beside(uri: str, mark: str) -> list[str]:
+    """Return the folders beside another whose names are its own with a mark and more behind it."""
+    parent, name = uri.rstrip("/").rsplit("/", 1)
+    return [found for found in storage.list_folders(parent) if found.rsplit("/", 1)[-1].startswith(f"{name}{mark}")]
+
+
+def remove_replaced(uri: str) -> None:
+    """Remove what lay in a folder's place before it."""
+    for old in beside(uri, _OLD):
+        path = storage.resolve(old)[1]
+        if not storage.is_remote(old) and os.path.islink(path):
+            os.unlink(path)
+        else:
+            storage.remove_tree(old)
+
+
+def _sync(folder: Path) -> None:
+    """Bring all files of a folder to the disk, so that no rename outlives its content in a power cut."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > _MOST_SYNCED:
+        os.sync()
+        return
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,182 @@
+"""The files of a finished artefact: the list of their sizes and SHA-256 hashes, and reading that holds them to it.
+
+``files.json`` lies beside ``meta.json``. Sizes are looked at whenever an artefact is, hashes when a file is read. A
+file that is not the one that was written raises `DamagedError` and leaves a mark, by which the next run makes the
+artefact again.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from qaclims_ray.data import storage, trees
+from qaclims_ray.errors import ArtifactError, DamagedError, DataError, ResourceError
+
+LIST_NAME = "files.json"
+"""The list of an artefact's files."""
+MARK_NAME = "damaged.txt"
+"""Names a file that was found to be another than was written."""
+_OWN = (LIST_NAME, MARK_NAME, trees.LAST_NAME)
+_PARTIAL = ".partial-"
+_READERS = 8
+"""Files that are hashed at a time: hashing frees the interpreter, and a store answers many at once."""
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """What a file is known by."""
+
+    num_bytes: int
+    """Its size."""
+    sha256: str
+    """Its hash, in hex digits."""
+
+
+def write_list(folder: str) -> str:
+    """List all files below a folder, and remove those that a killed writer left half written.
+
+    Args:
+        folder: the finished artefact, without ``meta.json``.
+
+    Returns:
+        Hash of the list, and so of all that the artefact holds.
+
+    Raises:
+        ResourceError: when the place cannot be written.
+    """
+    sizes = trees.sizes_below(folder)
+    for name in [name for name in sizes if _PARTIAL in name]:
+        storage.remove_tree(storage.join(folder, name))
+    names = sorted(name for name in sizes if _PARTIAL not in name and name not in _OWN)
+    with ThreadPoolExecutor(_READERS) as pool:
+        hashes = pool.map(lambda name: _hash_of(storage.join(folder, name)), names)
+        listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}
+    content = json.dumps(listed, indent=0).encode()
+    storage.write_bytes(storage.join(folder, LIST_NAME), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def faults_of(folder: str, content: str) -> dict[str, str]:
+    """Say what is not whole in a finished artefact, by sizes and marks alone.
+
+    Args:
+        folder: the artefact.
+        content: what `write_list` returned.
+
+    Returns:
+        Name of a file -> what is wrong with it; empty where all are there.
+    """
+    path = storage.join(folder, LIST_NAME)
+    try:
+        listing = storage.read_bytes(path)
+        if hashlib.sha256(listing).hexdigest() != content:
+            return {LIST_NAME: "is not the list that was written"}
+        listed = _parsed(listing, path)
+        marked = storage.join(folder, MARK_NAME)
+        faults = {storage.read_bytes(marked).decode(): "was changed"} if storage.exists(marked) else {}
+    except (DataError, ArtifactError, UnicodeDecodeError) as error:
+        return {LIST_NAME: str(error)}
+    sizes = trees.sizes_below(folder)
+    for name, mark in listed.items():
+        if name not in sizes:
+            faults[name] = "is missing"
+        elif sizes[name] != mark.num_bytes:
+            faults[name] = f"has {sizes[name]} bytes, {mark.num_bytes} were written"
+    return faults
+
+
+def read_whole(uri: str) -> bytes:
+    """Return a file's bytes, after making sure that they are those that were written, where its artefact lists it.
+
+    Raises:
+        DataError: when it is not there or may not be read.
+        DamagedError: when it was changed.
+    """
+    content = storage.read_bytes(uri)
+    if (found := _listed(uri)) is not None:
+        folder, name, mark = found
+        if hashlib.sha256(content).hexdigest() != mark.sha256:
+            raise _damaged(folder, name)
+    return content
+
+
+@contextlib.contextmanager
+def whole_copy(uri: str) -> Iterator[str]:
+    """Yield a local path of a file or folder, after making sure that it holds what was written; see `read_whole`.
+
+    A folder that is local already is not looked at: those who read its files do.
+    """
+    with storage.local_copy(uri) as path:
+        if (found := _listed(uri)) is not None:
+            folder, name, mark = found
+            if _hash_of(path) != mark.sha256:
+                raise _damaged(folder, name)
+        elif storage.is_remote(uri):
+            for name, mark in (_list_of(uri) or {}).items():
+                if _hash_of(storage.join(path, name)) != mark.sha256:
+                    raise _damaged(uri, name)
+        yield path
+
+
+def check_files(folder: str, names: Collection[str]) -> None:
+    """Hold files of an artefact to its list, several at a time; for those that are read again and again afterwards.
+
+    Raises:
+        DataError: when one is not there or may not be read.
+        DamagedError: when one was changed.
+    """
+    listed = _list_of(folder)
+    if listed is None:
+        return
+    wanted = [name for name in names if name in listed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        hashes = pool.map(lambda name: _hash_of(storage.join(folder, name)), wanted)
+        for name, found in zip(wanted, hashes, strict=True):
+            if found != listed[name].sha256:
+                raise _damaged(folder, name)
+
+
+def _listed(uri: str) -> tuple[str, str, FileMark] | None:
+    """Return the artefact that lists a file, its name there and its mark; None where none does."""
+    folder, _, name = uri.rpartition("/")
+    for _ in range(2):  # a network has folders of its own: prompts, its calibrated twin
+        if not folder:
+            return None
+        listed = _list_of(folder)
+        if listed is not None:
+            return (folder, name, listed[name]) if name in listed else None
+        folder, _, parent = folder.rpartition("/")
+        name = f"{parent}/{name}"
+    return None
+
+
+def _list_of(folder: str) -> Mapping[str, FileMark] | None:
+    path = storage.join(folder, LIST_NAME)
+    # A list without a meta is of a folder in the making, or half removed.
+    if not (storage.exists(path) and storage.exists(storage.join(folder, trees.LAST_NAME))):
+        return None
+    return _parsed(storage.read_bytes(path), path)
+
+
+def _parsed(content: bytes, path: str) -> dict[str, FileMark]:
+    try:
+        return {name: FileMark(int(mark["bytes"]), str(mark["sha256"])) for name, mark in json.loads(content).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{path} is broken ({error})") from None
+
+
+def _damaged(folder: str, name: str) -> DamagedError:
+    with contextlib.suppress(ResourceError):  # a folder that may only be read is told of all the same
+        storage.write_bytes(storage.join(folder, MARK_NAME), name.encode())
+    return DamagedError(folder, name)
+
+
+def _hash_of(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_input(uri) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

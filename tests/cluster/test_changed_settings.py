@@ -1,0 +1,161 @@
+"""Settings A finished, B begun and stopped, A again: as if B had never been; and what only scores trains nothing."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.stages.pipeline import run_pipeline
+from qaclims_ray.stages.resources import needs_of
+from tests.cluster.small_run import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+FINAL: dict[str, Any] = {
+    "goal": "segmentation",
+    "systems": ["qa_clims"],
+    "data__num_images": 12,
+    "data__limit": 12,
+    "cluster__num_workers": 0,  # in this process, where a test can stop it
+    "masks__steps": ["irn"],
+    "masks__irn__optim__epochs": 1,
+    "masks__irn__optim__batch_size": 8,
+    "segmentation__optim__epochs": 1,
+    "segmentation__steps_per_epoch": 2,
+    "segmentation__optim__batch_size": 8,
+    "supervised_bound": False,
+}
+"""A: every kind of artefact, as small as may be."""
+CHANGES: dict[str, dict[str, Any]] = {
+    "corpus": {"corpus__num_beams": 2},
+    "text_bank": {"text__template": "a picture of {}."},
+    "classifier": {"classifier__optim__lr": 2e-3},
+    "ritc": {"ritc__optim__lr": 2e-4},
+    "cams": {"cams__scales": [1.0]},
+    "evaluation": {"evaluation__fixed_threshold": 0.35},
+    "seed_labels": {"masks__irn__foreground_threshold": 0.6},
+    "affinity": {"masks__irn__optim__lr": 2e-2},
+    "masks": {"masks__irn__beta": 5},
+    "segmentation": {"segmentation__optim__lr": 2e-3},
+    "predictions": {"segmentation__test__crf__iterations": 2},
+}
+"""Kind of an artefact -> B: a setting that makes it another."""
+
+
+def _config(**overrides: Any) -> Any:
+    return small_config(**{**FINAL, **overrides})
+
+
+def _run(out: Path, **overrides: Any) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    run_pipeline(_config(**overrides), str(out), console=console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _content(out: Path) -> dict[str, str]:
+    """Return the hash of every file of every artefact; metas hold times, and the run's own records change."""
+    left_out = {"meta.json", "config.json", "timings.json"}
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name not in left_out and "report" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    with ray_session(needs_of(_config())):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    out = tmp_path_factory.mktemp("changed") / "run"
+    _run(out)
+    return out, _content(out)
+
+
+class Stopped(BaseException):
+    """Ctrl-C, as it reaches a stage."""
+
+
+@pytest.mark.parametrize("kind", list(CHANGES))
+def test_a_stopped_run_with_other_settings_leaves_what_was_finished(
+    finished: tuple[Path, dict[str, str]], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, before = finished
+
+    def complete(self: Artifact, *args: Any, **options: Any) -> Any:
+        if self.kind == kind:
+            raise Stopped
+        return original(self, *args, **options)
+
+    original = Artifact.complete
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifact, "complete", complete)
+        with pytest.raises(Stopped):
+            _run(out, **CHANGES[kind])
+    made_beside = list(out.rglob("*.making-*"))
+    said = _run(out)
+    assert said.count("(there already)") >= 12 and "is made again" not in said
+    after = {name: content for name, content in _content(out).items() if ".making-" not in name}
+    assert after == before
+    assert made_beside, "what B had made so far is kept for B"
+    for folder in made_beside:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        folder.rmdir()
+
+
+def test_a_finished_run_with_other_settings_gives_way_to_the_first_again(
+    finished: tuple[Path, dict[str, str]],
+) -> None:
+    out, before = finished
+    said = _run(out, **CHANGES["classifier"])
+    assert "classifier is made again: classifier.optim.lr 0.001 -> 0.002" in said.replace("0.0020", "0.002")
+    assert _content(out) != before
+    _run(out)
+    assert _content(out) == before
+
+
+def test_what_only_scores_trains_nothing(finished: tuple[Path, dict[str, str]]) -> None:
+    out, _ = finished
+    networks = {path: path.stat().st_mtime_ns for path in out.rglob("network.safetensors")}
+    assert len(networks) == 4
+    said = _run(out, data__eval_split="val", data__test_split="train")
+    assert {path: path.stat().st_mtime_ns for path in networks} == networks
+    assert "answers" in said and "CAMs of qa_clims" in said
+    _run(out)
+
+
+@pytest.mark.parametrize(
+    ("file", "again"),
+    [
+        ("classifier/network.safetensors", "networks/qa_clims"),
+        ("corpus/answers/part-00001.parquet", "text_banks/qa_clims"),
+        ("cams/qa_clims/part-00000.parquet", "evaluations/qa_clims"),
+        ("masks/qa_clims/mini_000003.png", "segmentation/qa_clims"),
+        ("manifest/manifest.parquet", "report"),
+        ("evaluations/qa_clims/scores.json", "report"),
+    ],
+)
+def test_a_flipped_bit_is_found_when_the_file_is_read_and_the_result_is_the_same(
+    finished: tuple[Path, dict[str, str]], file: str, again: str
+) -> None:
+    out, before = finished
+    path = out / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    for name in ("meta.json",):  # what reads the file has to be made again, or nobody would read it
+        (out / again / name).unlink(missing_ok=True)
+    _run(out)
+    after = {name: content for name, content in _content(out).items() if ".damaged-" not in name}
+    assert after == before
