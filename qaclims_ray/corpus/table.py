@@ -154,7 +154,7 @@ def _read_plan(uri: str) -> dict[str, Any] | None:
     try:
         plan = json.loads(storage.read_bytes(path))
         return {"fingerprint": str(plan["fingerprint"]), "num_shards": int(plan["num_shards"])}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

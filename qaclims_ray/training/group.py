@@ -7,15 +7,19 @@ artefact of its own, complete as soon as it ends; a group that was stopped goes 
 import contextlib
 import functools
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.errors import DataError, ResourceError
+from qaclims_ray.data.json_files import read_json_file
+from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import OnStep
 
@@ -25,6 +29,8 @@ NOTE_NAME = "training.json"
 """In every checkpoint: whose it is, and the curves up to it."""
 
 Curves = dict[int, dict[str, float]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +168,17 @@ def read_note(uri: str) -> dict[str, Any] | None:
 
 
 def raw_curves(uri: str) -> Curves:
-    """Return the training curves kept beside an artefact: step -> figures."""
+    """Return the training curves kept beside an artefact: step -> figures. None of them where they cannot be read."""
     uri = storage.join(uri, CURVES_NAME)
-    return _as_curves(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+    if not storage.exists(uri):
+        return {}
+    try:
+        return read_json_file(
+            uri, TypeAdapter(Curves).validate_python, remedy="Its training curves are left out of the report"
+        )
+    except ArtifactError as error:  # nothing is made of them but pictures
+        logger.warning("%s", error)
+        return {}
 
 
 def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
