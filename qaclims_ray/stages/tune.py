@@ -15,6 +15,7 @@ from qaclims_ray.cluster.dashboard import require_dashboard
 from qaclims_ray.cluster.search import SearchPlan, TrialEnd, search_settings
 from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
@@ -75,6 +76,8 @@ def run_search(asked: Search, console: Console) -> SearchResult:
     asked = Search(preset=asked.preset, config=asked.config, search=search, out=asked.out)
     first = trial_config(asked.config, search, "check", start_values(asked.config, search.system, search.space))
     preflight(first, asked.out)
+    if not storage.is_remote(asked.out):
+        remove_abandoned(asked.out)
     if search.concurrent not in (None, 1) and must_take_turns(asked.config, search):
         raise ConfigError(
             f"--concurrent is {search.concurrent}, but some phase of {search.system} depends on nothing that is "

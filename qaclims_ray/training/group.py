@@ -29,6 +29,7 @@ NOTE_NAME = "training.json"
 """In every checkpoint: whose it is, and the curves up to it."""
 
 Curves = dict[int, dict[str, float]]
+_CURVES = TypeAdapter(Curves)
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class GroupContext:
                 folder = stack.enter_context(storage.local_copy(self._earlier))
                 note = self._note_of(folder)
             if note is not None:
-                self._curves = _as_curves(note["curves"])
+                self._curves = note["curves"]
             yield folder if note is not None else None
 
     def _note_of(self, folder: str | None) -> dict[str, Any] | None:
@@ -162,8 +163,8 @@ def read_note(uri: str) -> dict[str, Any] | None:
     """Return what a checkpoint says of itself, or None where it is not whole."""
     try:
         note = json.loads(storage.read_bytes(storage.join(uri, NOTE_NAME)))
-        return {"training": note["training"], "curves": note["curves"]}
-    except (DataError, ValueError, KeyError, TypeError):
+        return {"training": str(note["training"]), "curves": _CURVES.validate_python(note["curves"])}
+    except (DataError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -173,9 +174,7 @@ def raw_curves(uri: str) -> Curves:
     if not storage.exists(uri):
         return {}
     try:
-        return read_json_file(
-            uri, TypeAdapter(Curves).validate_python, remedy="Its training curves are left out of the report"
-        )
+        return read_json_file(uri, _CURVES.validate_python, remedy="Its training curves are left out of the report")
     except ArtifactError as error:  # nothing is made of them but pictures
         logger.warning("%s", error)
         return {}
@@ -188,7 +187,3 @@ def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
         for name, value in metrics.items():
             curves.setdefault(name, []).append((step, value))
     return curves
-
-
-def _as_curves(content: Mapping[str, dict[str, float]]) -> Curves:
-    return {int(step): metrics for step, metrics in content.items()}

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -121,8 +121,9 @@ def whole(tmp_path_factory) -> RunLayout:
     clip = load_prompt_clip(config)
     template = prompt_template(clip, length=1)
     vectors = initial_prompts(clip, len(CLASSES), 1, init="vocabulary", generator=torch.Generator().manual_seed(0))
-    prompts = dict(template=template, class_names=CLASSES, clip_fingerprint=clip.fingerprint())
-    save_prompts(layout.prompts(SYSTEM), vectors, **prompts)
+    save_prompts(
+        layout.prompts(SYSTEM), vectors, template=template, class_names=CLASSES, clip_fingerprint=clip.fingerprint()
+    )
     resolved = system_config(config, SYSTEM)
     figures = [CountedFigure(name, 0.1, [("image", [(1, 40, 50, 60, 1)])]) for name in ("fixed", "label_free", "best")]
     write_image_counts(layout.evaluation(SYSTEM), figures, CLASSES)
@@ -151,11 +152,11 @@ def _compare(layout: RunLayout) -> None:
     run_compare(CompareArguments((run, f"{other}:{SYSTEM}"), resamples=100))
 
 
-def _predict(layout: RunLayout, network: str) -> None:
+def _predict(layout: RunLayout, network: Literal["cam", "final"]) -> None:
     """Predict one image in this process, as the actors of `predict` do."""
     arguments = PredictArguments(
         run=layout.out, images=(), out=str(Path(layout.out).with_name("predicted")), network=network
-    )  # type: ignore[arg-type]
+    )
     config = system_config(load_config(layout.out), SYSTEM)
     actor, kwargs = _predictor(config, layout, SYSTEM, arguments)
     manifest = read_manifest(layout.manifest)
