@@ -153,8 +153,12 @@ def _share_of_node(at_once: int) -> dict[str, float]:
     here = ray.get_runtime_context().get_node_id()
     of_node = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     name = next(name for name in of_node if name.startswith("node:") and not name.endswith("__"))
+    return {"cpu": 0.01, name: _share_of(at_once)}
+
+
+def _share_of(at_once: int) -> float:
     # Ray counts resources in units of 1/10,000.
-    return {"cpu": 0.01, name: math.floor(10_000 / at_once) / 10_000}
+    return math.floor(10_000 / at_once) / 10_000
 
 
 def _trial(sampled: Mapping[str, Any], *, work: Work) -> None:
