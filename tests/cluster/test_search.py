@@ -18,7 +18,7 @@ from qaclims_ray.settings import Parameter
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-TRIALS = 4
+TRIALS = 3
 
 
 def trial(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str, at_once: int) -> None:

@@ -1,4 +1,4 @@
-"""What Ray Tune is told of the trials that may be at work; `tests/cluster/test_search.py` counts them. Starts no Ray."""
+"""What Ray Tune is told of the trials that may be at work; tests/cluster/test_search.py counts them. Starts no Ray."""
 
 import pytest
 from ray.tune.search import BasicVariantGenerator
