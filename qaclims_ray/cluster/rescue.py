@@ -7,10 +7,10 @@ beside it. And a training whose neighbours in its group have changed belongs to 
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from qaclims_ray.data import storage
-from qaclims_ray.training.checkpoint import epochs_kept
+from qaclims_ray.training.checkpoint import epochs_kept, epochs_said, fault_of, is_sound
 from qaclims_ray.training.group import read_note
 
 SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
@@ -35,29 +35,62 @@ def rescue(runs_uri: str, run_name: str, num_epochs: Mapping[str, int]) -> dict[
     """
     run_uri = storage.join(runs_uri, run_name)
     is_known = _lists_checkpoints(run_uri)
-    newest: dict[str, tuple[int, str]] = {}
+    folders = [folder for folder in storage.list_folders(runs_uri) if folder != run_uri or not is_known]
+    newest = _newest(folders, num_epochs)
+    for uri in newest.values():
+        logger.warning("Ray does not list this checkpoint for %s; going on from %s", run_name, uri)
+    return newest
+
+
+def remove_finished(runs_uri: str, run_names: Collection[str], fingerprints: Collection[str]) -> None:
+    """Remove the checkpoints of trainings that are complete; a process may have been killed before it came to that.
+
+    Args:
+        runs_uri: folder of all Ray runs; it need not exist.
+        run_names: runs of these trainings alone.
+        fingerprints: the trainings; a run of another name goes too where all its checkpoints are theirs.
+    """
     for folder in storage.list_folders(runs_uri):
-        if folder == run_uri and is_known:
-            continue
+        notes = [read_note(uri) for uri in storage.list_folders(folder)]
+        is_theirs = bool(notes) and all(note is not None and note["training"] in fingerprints for note in notes)
+        if folder.rsplit("/", 1)[-1] in run_names or is_theirs:
+            storage.remove_tree(folder)
+
+
+def _newest(folders: Sequence[str], num_epochs: Mapping[str, int]) -> dict[str, str]:
+    """Return the newest whole checkpoint of each training in the folders of runs."""
+    claims: list[tuple[int, str, str]] = []
+    for folder in folders:
         for uri in storage.list_folders(folder):
             note = read_note(uri)
-            if note is None or note["training"] not in num_epochs:
-                continue
-            epochs, training = epochs_kept(uri), note["training"]
-            if newest.get(training, (0, ""))[0] < epochs < num_epochs[training]:
-                newest[training] = epochs, uri
-    for _, uri in newest.values():
-        logger.warning("Ray does not list this checkpoint for %s; going on from %s", run_name, uri)
-    return {training: uri for training, (_, uri) in newest.items()}
+            if note is not None and (training := note["training"]) in num_epochs:
+                claims.append((epochs_said(uri), training, uri))
+    newest: dict[str, str] = {}
+    for epochs, training, uri in sorted(claims, reverse=True):
+        if training not in newest and 0 < epochs < num_epochs[training] and is_sound(uri):
+            newest[training] = uri
+    return newest
 
 
 def _lists_checkpoints(run_uri: str) -> bool:
-    """Whether Ray goes on with this run by itself; a run may have been stopped before it took note of a checkpoint."""
+    """Whether Ray goes on with this run by itself; a run may have been stopped before it took note of a checkpoint.
+
+    Ray goes on from the last one that it lists. Where that is damaged and another is not, its list is removed.
+    """
     snapshot = storage.join(run_uri, SNAPSHOT_NAME)
     if not storage.exists(snapshot):
         return False
     try:
-        return bool(json.loads(storage.read_bytes(snapshot)).get("checkpoint_results"))
-    except ValueError:
+        content = json.loads(storage.read_bytes(snapshot))
+        if not content["checkpoint_results"]:
+            return False
+        names = [content.get("latest_checkpoint_result"), *reversed(content["checkpoint_results"])]
+        listed = [storage.join(run_uri, entry["checkpoint_dir_name"]) for entry in names if entry]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         storage.remove_tree(snapshot)
         return False
+    is_gone = not storage.exists(listed[0])
+    if is_gone or (fault_of(listed[0]) and any(epochs_kept(uri) for uri in storage.list_folders(run_uri))):
+        storage.remove_tree(snapshot)
+        return False
+    return True

@@ -4,12 +4,14 @@ Ray Tune keeps its state in the search's folder, so the same search goes on afte
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
@@ -99,9 +101,7 @@ def search_settings(work: Work, plan: SearchPlan) -> list[TrialEnd]:
 
 
 def _tuner(work: Work, plan: SearchPlan) -> tune.Tuner:
-    # What a trial's trainings ask for is counted beforehand (`session.runs_at_once`). The trial itself asks for next to
-    # nothing, because what it held would be missing for them; Tune refuses 0.
-    trainable = tune.with_resources(functools.partial(_trial, work=work), {"cpu": 0.01})
+    trainable = tune.with_resources(functools.partial(_trial, work=work), _share_of_node(plan.at_once))
     # Seconds between two writings of Tune's state: what a killed driver forgets at most.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     filesystem, path = storage.arrow_filesystem(plan.folder)
@@ -114,9 +114,9 @@ def _tuner(work: Work, plan: SearchPlan) -> tune.Tuner:
             storage_filesystem=filesystem,
             param_space=space,
             resume_unfinished=True,
-            # Afresh: trials report no checkpoint that Tune could resume. What a trial's stages finished is kept as
-            # artefacts.
-            restart_errored=True,
+            # Under their own names, for what their stages had finished lies there. Restarted, they would get new ones,
+            # which Optuna does not know: their first result would end the search.
+            resume_errored=True,
         )
     return tune.Tuner(
         trainable,
@@ -141,6 +141,26 @@ def _tuner(work: Work, plan: SearchPlan) -> tune.Tuner:
     )
 
 
+def _share_of_node(at_once: int) -> dict[str, float]:
+    """Return what a trial asks for: so much that no more of them than allowed are at work together.
+
+    What a trial's trainings ask for is counted beforehand (`session.runs_at_once`). The trial itself asks for next to
+    no CPU, because what it held would be missing for them; Tune refuses 0. Its share of the one unit that every node
+    has of its own name is what keeps their number: Tune's own limit holds back new trials alone, and when a search goes
+    on, all that had failed or were at work begin together. So trials are at work on the driver's node, where a SQLite
+    tracking store may lie.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    of_node = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    name = next(name for name in of_node if name.startswith("node:") and not name.endswith("__"))
+    return {"cpu": 0.01, name: _share_of(at_once)}
+
+
+def _share_of(at_once: int) -> float:
+    # Ray counts resources in units of 1/10,000.
+    return math.floor(10_000 / at_once) / 10_000
+
+
 def _trial(sampled: Mapping[str, Any], *, work: Work) -> None:
     name = trial_name(tune.get_context().get_trial_id() or "")
     work(sampled, name, lambda epoch, objective: tune.report({EPOCH: epoch, OBJECTIVE: objective}))
@@ -158,7 +178,8 @@ def _name_of(trial: Any) -> str:
 def _algorithm(plan: SearchPlan) -> Any:
     start = [plan.start] if plan.start is not None else None
     if plan.algorithm == "random":
-        return BasicVariantGenerator(points_to_evaluate=start, random_state=plan.seed)
+        # Tune ignores `max_concurrent_trials` for its own generator.
+        return BasicVariantGenerator(points_to_evaluate=start, random_state=plan.seed, max_concurrent=plan.at_once)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return OptunaSearch(metric=OBJECTIVE, mode="max", points_to_evaluate=start, seed=plan.seed)
 

@@ -31,6 +31,7 @@ from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import on_this_node
 from qaclims_ray.data import storage
 from qaclims_ray.errors import QaclimsError, ResourceError
+from qaclims_ray.training.checkpoint import is_sound
 from qaclims_ray.training.group import Training, train_group
 
 OnPosition = Callable[[int, int], None]
@@ -61,11 +62,18 @@ class RayContext:
     def latest_checkpoint(self) -> Iterator[str | None]:
         """Yield a local folder with the latest checkpoint of this run."""
         checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                yield folder
-        else:
+        if checkpoint is None:
             yield None
+            return
+        with contextlib.ExitStack() as stack:
+            latest = stack.enter_context(checkpoint.as_directory())
+            if is_sound(latest):
+                yield latest
+                return
+            # Where none is whole, restoring the latest says what is wrong with it.
+            others = [reported.checkpoint for reported in ray.train.get_all_reported_checkpoints()]
+            folders = (stack.enter_context(other.as_directory()) for other in reversed(others) if other != checkpoint)
+            yield next((folder for folder in folders if is_sound(folder)), latest)
 
     def must_save(self) -> bool:
         """See `WorkerContext.must_save`; true once for every notice that a node will be taken away."""

@@ -1,6 +1,5 @@
 """The line of the search command: a preset with options, what is searched and how, settings."""
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from qaclims_ray.commands.arguments import Line, RunArguments, parse_settings, preset_help, take_preset
 from qaclims_ray.data import storage
+from qaclims_ray.data.json_files import parse_json_file
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.settings import Parameter
@@ -78,9 +78,9 @@ def read_space(uri: str) -> tuple[Parameter, ...]:
     if not storage.exists(uri):
         raise ConfigError(f"there is no space file {uri}")
     try:
-        return TypeAdapter(tuple[Parameter, ...]).validate_python(json.loads(storage.read_bytes(uri)))
+        return TypeAdapter(tuple[Parameter, ...]).validate_python(
+            parse_json_file(uri, remedy="Give a JSON list of settings to search", error=ConfigError)
+        )
     except ValidationError as error:
         faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"the space file {uri} cannot be used:\n  " + "\n  ".join(faults)) from None
-    except ValueError as error:
-        raise ConfigError(f"{uri} is no JSON: {error}") from None

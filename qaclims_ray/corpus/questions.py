@@ -138,7 +138,7 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
         raise ConfigError(
             f"question file {path} cannot be read ({error.strerror}). Give the path of a JSON list of questions."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"question file {path} is not JSON ({error}). Expected a list of objects with template, kind and group."
         ) from error

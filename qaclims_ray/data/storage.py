@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 
 from qaclims_ray.data import links
+from qaclims_ray.data.partial_files import partial_path
 from qaclims_ray.errors import DataError, ResourceError
 
 
@@ -274,9 +275,8 @@ def publishing(uri: str) -> Iterator[str]:
                 filesystem.invalidate_cache()
         else:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # In the same folder, because a file can be renamed in one step within a file system only. The random part
-            # keeps two processes apart that write the same file.
-            partial = f"{path}.partial-{uuid.uuid4().hex[:8]}"
+            # In the same folder, because a file can be renamed in one step within a file system only.
+            partial = partial_path(path)
             try:
                 yield partial
                 os.replace(partial, path)

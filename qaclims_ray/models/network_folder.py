@@ -65,7 +65,10 @@ def load_network(
         with whole_files.whole_copy(storage.join(folder, WEIGHTS_NAME)) as path:
             put_weights(net, read_weights(path, named=WEIGHTS_NAME), source=WEIGHTS_NAME)
     except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, DataError, ModelError) as error:
-        raise ArtifactError(f"the network at {folder} is broken ({error}); train it again") from None
+        raise ArtifactError(
+            f"the network at {folder} is broken ({error}); remove the folder and run the command that made it "
+            "again: `qaclims train`, or `qaclims segment` for a final network"
+        ) from None
     return net.to(device).eval()
 
 

@@ -1,13 +1,17 @@
 """Reading a stored run: the ``config.json`` of a run folder, or a preset file; also those of earlier versions."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qaclims_ray.data import storage
+from pydantic import TypeAdapter
+
 from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.json_files import read_json_file
+from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.semples.config import PromptConfig
 from qaclims_ray.run_config import RunConfig, flat, from_dict
 
@@ -23,15 +27,27 @@ RENAMED = {
 """Earlier dotted name -> today's; a name that is not there today is left as it is."""
 
 
-def read_run(uri: str) -> RunConfig:
+_ANOTHER_FILE = "Give the config.json of a run folder, the best.json of a search, or the name of a preset"
+
+
+def read_run(uri: str, *, remedy: str = _ANOTHER_FILE) -> RunConfig:
     """Return the run that a JSON file holds.
 
+    Args:
+        uri: the file.
+        remedy: what to do where it holds none.
+
     Raises:
-        ConfigError: when it holds something else.
-        ValueError: when it is no JSON.
+        ConfigError: when it holds something else, or is damaged.
     """
-    values = json.loads(storage.read_bytes(uri))
-    return from_dict(upgraded(values) if isinstance(values, dict) else {"": values})
+    values = read_json_file(uri, TypeAdapter(dict[str, Any]).validate_python, remedy=remedy, error=ConfigError)
+    # What no version ever wrote is left as it is: the check says what is wrong with it.
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ArithmeticError):
+        values = upgraded(values)
+    try:
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{uri} holds no run: {error}\n{remedy}") from None
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,10 +97,7 @@ def _from_file(uri: str, *options: str) -> RunConfig:
         raise ConfigError(f"{uri} holds a whole run, which takes no options; leave out: {' '.join(options)}")
     if not storage.exists(uri):
         raise ConfigError(f"there is no preset file {uri}; presets by name: {', '.join(PRESETS)}")
-    try:
-        return read_run(uri)
-    except ValueError as error:
-        raise ConfigError(f"{uri} is no JSON: {error}") from None
+    return read_run(uri)
 
 
 def check_run(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
 from qaclims_ray.cams.inference import compute_cams
@@ -12,6 +13,7 @@ from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import Rgb, load_image
+from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
@@ -167,7 +169,12 @@ def _errors_of(uri: str, num_shards: int, num_allowed: float) -> list[str]:
         DataError: when there are too many; their shards are forgotten, so that mended images are read again.
     """
     files = {index: storage.join(uri, errors_name(index)) for index in range(num_shards)}
-    found = {index: json.loads(storage.read_bytes(file)) for index, file in files.items() if storage.exists(file)}
+    remedy = f"Remove {uri} and run the same command again, which makes it anew"
+    found = {
+        i: read_json_file(file, TypeAdapter(list[str]).validate_python, remedy=remedy)
+        for i, file in files.items()
+        if storage.exists(file)
+    }
     errors = [error for index in found for error in found[index]]
     if len(errors) <= num_allowed:
         return errors

@@ -3,16 +3,18 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import artifacts, storage, whole_files
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
@@ -21,11 +23,13 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, ImageSweep, image_sweep, write_image_counts
-from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
 
 SCORES_NAME = "scores.json"
+
+_Scores = TypeVar("_Scores")
 
 
 class SweepActor:
@@ -142,17 +146,21 @@ def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFi
 
 def read_evaluation(uri: str) -> Evaluation:
     """Return the scores of a finished evaluation."""
-    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))
-    places = values["cooccurrence"]
-    if places is not None:
-        places["per_class"] = {name: tuple(figures) for name, figures in places["per_class"].items()}
-    return Evaluation(scores_from(values["seed"]), CooccurrenceScores(**places) if places else None)
+    return read_scores(uri, TypeAdapter(Evaluation).validate_python)
 
 
-def scores_from(values: dict[str, Any]) -> SeedScores:
-    """Return scores from what ``dataclasses.asdict`` made of them."""
-    curve = SweepCurve(**{name: tuple(points) for name, points in values["curve"].items()})
-    return SeedScores(**{**values, "in_no_mask": tuple(values["in_no_mask"]), "curve": curve})
+def read_scores(uri: str, validate: Callable[[Any], _Scores]) -> _Scores:
+    """Return what a stage scored, out of the file that ``dataclasses.asdict`` filled.
+
+    Args:
+        uri: the stage's folder.
+        validate: makes what the stage wrote of it.
+
+    Raises:
+        ArtifactError: when the file is damaged.
+    """
+    remedy = f"Remove {uri} and run the same command again, which makes it anew"
+    return read_json_file(storage.join(uri, SCORES_NAME), validate, remedy=remedy)
 
 
 def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:

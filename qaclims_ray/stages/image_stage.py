@@ -7,6 +7,8 @@ flight, and nothing is counted twice.
 import io
 import itertools
 import json
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import finished_shards, shards_of
-from qaclims_ray.errors import DataError
+from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.stages.stage import Stage
 
 
@@ -72,10 +74,20 @@ def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping
 
 
 def read_part(uri: str, index: int) -> Part:
-    """Read a part back."""
-    with np.load(io.BytesIO(storage.read_bytes(storage.join(uri, part_name(index))))) as content:
-        rows = json.loads(content["rows"].tobytes())
-        return Part(rows, {name: content[name] for name in content.files if name != "rows"})
+    """Read a part back.
+
+    Raises:
+        ArtifactError: when it is damaged.
+    """
+    path = storage.join(uri, part_name(index))
+    try:
+        with np.load(io.BytesIO(storage.read_bytes(path))) as content:
+            rows = json.loads(content["rows"].tobytes())
+            return Part(rows, {name: content[name] for name in content.files if name != "rows"})
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error}). Remove it and run the same command again, which makes it anew"
+        ) from None
 
 
 def run_image_stage(

@@ -55,8 +55,8 @@ class RunLayout:
 
     @property
     def training_runs(self) -> str:
-        """Checkpoints of trainings in progress."""
-        return storage.join(self.out, "training_runs")
+        """Checkpoints of trainings in progress; a trial's are its own, since another may train the same beside it."""
+        return storage.join(self.records, "training_runs")
 
     @property
     def report(self) -> str:

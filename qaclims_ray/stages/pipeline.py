@@ -12,6 +12,7 @@ from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
 from qaclims_ray.errors import ConfigError, DamagedError
 from qaclims_ray.methods.table import method_of
@@ -105,6 +106,8 @@ def run_pipeline(
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
+    if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
+        remove_abandoned(out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch)
     progress.remarks(threshold_remarks(config))
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())

@@ -148,5 +148,5 @@ def _run_handle(config: TrackingConfig, layout: RunLayout) -> TrackerHandle | No
         return None
     spool_dir = storage.join(layout.records, SPOOL_NAME)
     return TrackerHandle(
-        uri=uri, experiment=config.experiment, run_id=record["run_id"], spool_dir=spool_dir, started_ms=0
+        uri=uri, experiment=config.experiment, run_id=str(record["run_id"]), spool_dir=spool_dir, started_ms=0
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
@@ -29,7 +30,7 @@ from qaclims_ray.refine.refinement import (
 )
 from qaclims_ray.refine.sam_masks import generate_masks, load_sam
 from qaclims_ray.stages.affinity import WALK_FIELDS, run_affinity
-from qaclims_ray.stages.evaluate import SCORES_NAME, check_stores_full, scores_from
+from qaclims_ray.stages.evaluate import SCORES_NAME, check_stores_full, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import coverage_text, images_with_stored_cams, mask_row_of
 from qaclims_ray.stages.stage import Stage
@@ -97,6 +98,13 @@ class PseudoMasks:
     """Their scores; None where no scored image has a mask."""
     summary: dict[str, Any]
     """Coverage, ignored share, class areas."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """What the file of scores holds."""
+
+    scores: SeedScores | None
 
 
 def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
@@ -196,8 +204,7 @@ def content_fingerprint(masks: ArtifactMeta) -> str:
 
 def read_pseudo_masks(uri: str, meta: ArtifactMeta) -> PseudoMasks:
     """Return what a finished stage kept."""
-    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))["scores"]
-    return PseudoMasks(meta, None if values is None else scores_from(values), meta.summary)
+    return PseudoMasks(meta, read_scores(uri, TypeAdapter(_Scored).validate_python).scores, meta.summary)
 
 
 def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, classes: Classes) -> SeedScores | None:

@@ -1,10 +1,16 @@
 """In what runs differ besides their results: settings, data, code, versions."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from qaclims_ray.data import storage
+from qaclims_ray.data.json_files import read_json_file
+from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.comparison import Difference, Side
 from qaclims_ray.report.files import JSON_NAME
 from qaclims_ray.run_config import in_effect
@@ -21,8 +27,17 @@ _SAID_ELSEWHERE = ("source_hash", "supervision")
 _WHERE_ALL_HAVE = ("data", "code")
 """Kinds that say nothing where a run has not come so far."""
 
+logger = logging.getLogger(__name__)
+
 Facts = dict[tuple[str, str], Any]
 """(kind, name) -> value, of plain JSON types."""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is read of a report."""
+
+    environment: dict[str, Any]
 
 
 def what_differs(
@@ -78,5 +93,11 @@ def _versions(run: str) -> Facts | None:
     uri = storage.join(RunLayout(run).report, JSON_NAME)
     if not storage.exists(uri):
         return None
-    found = dotted(json.loads(storage.read_bytes(uri))["environment"])
+    remedy = f"Its versions are not compared; `qaclims report --out {run}` writes it anew"
+    try:
+        found = read_json_file(uri, TypeAdapter(_Recorded).validate_python, remedy=remedy).environment
+    except ArtifactError as error:
+        logger.warning("%s", error)
+        return None
+    found = dotted(found)
     return {("versions", name): value for name, value in found.items() if name not in _SAID_ELSEWHERE}

@@ -116,7 +116,7 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
             continue
         reason = stale.get(before) or _other_source(metas, name, before)
         reason = reason or _other_settings(metas[name], name, of_network if name == "network" else settings)
-        if name == "masks" and metas[name].settings["masks"] != artifacts.plain(mask_settings(resolved.masks)):
+        if name == "masks" and metas[name].settings.get("masks") != artifacts.plain(mask_settings(resolved.masks)):
             reason = reason or "its masks had other settings than config.json has"
         if reason:
             stale[name] = reason

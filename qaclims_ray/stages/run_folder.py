@@ -41,10 +41,11 @@ def load_config(out: str) -> RunConfig:
             f"there is no run at {out} (no config.json); give the output folder of a run, or begin one with a preset: "
             "`qaclims run --help` lists them"
         )
-    try:
-        return read_run(uri)
-    except ValueError as error:
-        raise ConfigError(f"{uri} is broken: {error}") from None
+    return read_run(
+        uri,
+        remedy=f"Begin the run again with its preset, its settings and --out {out}: that writes the file anew, and "
+        "keeps what is finished",
+    )
 
 
 def absolute_out(out: str) -> str:

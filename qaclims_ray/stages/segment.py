@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import artifacts, storage, whole_files
@@ -29,7 +30,7 @@ from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.segmentation.task import train_segmentation
-from qaclims_ray.stages.evaluate import SCORES_NAME, scores_from
+from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
 from qaclims_ray.stages.refine import content_fingerprint, stage_scores
@@ -270,8 +271,7 @@ def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Cla
 
 def read_segmentation(uri: str) -> Segmentation:
     """Return what a finished stage kept."""
-    values = json.loads(whole_files.read_whole(storage.join(uri, SCORES_NAME)))
-    return Segmentation(*(values[name] and scores_from(values[name]) for name in _FIGURES))
+    return read_scores(uri, TypeAdapter(Segmentation).validate_python)
 
 
 def _describe(found: Segmentation) -> str:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from qaclims_ray.cluster.rescue import remove_finished
 from qaclims_ray.cluster.workers import fit_on_workers
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
@@ -114,6 +115,8 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
                 on_epoch=stage.progress.epoch,
             )
         lines.close()
+    names = {_run_name(trainings), *(_run_name([one]) for one in trainings)}
+    remove_finished(stage.layout.training_runs, names, {one.artifact.fingerprint for one in trainings})
     return [training.artifact.require() for training in trainings]
 
 

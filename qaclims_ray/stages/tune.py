@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from qaclims_ray.cluster.dashboard import require_dashboard
 from qaclims_ray.cluster.search import SearchPlan, TrialEnd, search_settings
 from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
@@ -33,6 +35,10 @@ from qaclims_ray.tracking.tracker import Tracker
 BEST_NAME = "best.json"
 """The run with the best values, a preset that can be run as it is."""
 _SHARED = "shared"
+_WHY_DASHBOARD = (
+    "Ray frees what a trial stopped by ASHA had reserved through it alone, so later trials would wait for ever. Start "
+    'Ray with it (`ray start --head --include-dashboard true`, with "ray[default]" installed), or set --scheduler none'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,8 @@ def run_search(asked: Search, console: Console) -> SearchResult:
     asked = Search(preset=asked.preset, config=asked.config, search=search, out=asked.out)
     first = trial_config(asked.config, search, "check", start_values(asked.config, search.system, search.space))
     preflight(first, asked.out)
+    if not storage.is_remote(asked.out):
+        remove_abandoned(asked.out)
     if search.concurrent not in (None, 1) and must_take_turns(asked.config, search):
         raise ConfigError(
             f"--concurrent is {search.concurrent}, but some phase of {search.system} depends on nothing that is "
@@ -79,8 +87,13 @@ def run_search(asked: Search, console: Console) -> SearchResult:
     try:
         # One CPU more than the trials need, for what is theirs together.
         needs = needs_of_many(first, search.concurrent or 1, beside=1)
-        with ray_session(needs, dashboard=search.scheduler == "asha"):
+        # A trial without workers trains in its own process, which reserves nothing.
+        needs_dashboard = search.scheduler == "asha" and asked.config.cluster.num_workers > 0
+        with ray_session(needs, dashboard=needs_dashboard):
+            if needs_dashboard:
+                require_dashboard(_WHY_DASHBOARD)
             at_once = 1 if must_take_turns(asked.config, search) else runs_at_once(needs, search.concurrent)
+            at_once = min(at_once, search.trials)
             console.print(f"{search.trials} trials, {at_once} at once -> {asked.folder}", highlight=False)
             prepare_shared(asked)
             epochs = sum(rated_epochs(first, "check"))

@@ -20,7 +20,9 @@ def planned_phases(config: RunConfig, name: str) -> list[Phase]:
         manifest="manifest",
         clip="clip",
         classifier=Trained("", "classifier"),
-        texts=Trained("", f"texts of {name}") if method.uses_texts else None,
+        texts=Trained("", artifacts.fingerprint_of(artifacts.plain([resolved.text, resolved.clip])))
+        if method.uses_texts
+        else None,
         base=Trained("", f"network {system.base}") if system.base and given is None else None,
         given=given,
     )

@@ -333,7 +333,7 @@ def _pipeline_run(
     expected = {"store": fingerprint_of(uri), "experiment": config.experiment, "identity": identity}
     record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
     if {name: record.get(name) for name in expected} == expected:
-        run = _active_run(client, record.get("run_id", ""))
+        run = _active_run(client, str(record.get("run_id", "")))
         if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
             for name, value in tags.items():

@@ -203,6 +203,6 @@ def read_json(content: bytes) -> dict[str, Any]:
     """Return a JSON object, or an empty one when the bytes are none."""
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -6,7 +6,9 @@ uninterrupted one draws, also with another number of workers.
 """
 
 import dataclasses
+import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,13 +20,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ArtifactError, DataError, ModelError, ResourceError
 from qaclims_ray.models.weight_files import read_stored
 from qaclims_ray.models.weight_fit import require_finite
 
 PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
+_SEALS = ("files", "checksums", "seal")
+"""What is written beside the progress, by which a damaged copy is known."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,15 +74,51 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
     try:
         save(folder)
         save_file(tensors, Path(folder, OPTIMIZER_NAME))
-        # Progress and sizes are written last: a copy that was cut short is known by them (`epochs_kept`).
-        sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()}
-        Path(folder, PROGRESS_NAME).write_text(json.dumps({**content, "files": sizes}, indent=2))
+        _write_sealed(folder, content)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ResourceError(
             f"the checkpoint cannot be written to {folder}: {error}. Check the free space there, or name another "
             "temporary folder in TMPDIR; the checkpoint before is kept"
         ) from error
+
+
+def seal_checkpoint(folder: str) -> None:
+    """Count in what was added to a checkpoint, or changed in it, since it was saved.
+
+    Raises:
+        ResourceError: when the folder is full.
+    """
+    content = json.loads(Path(folder, PROGRESS_NAME).read_text())
+    try:
+        _write_sealed(folder, {name: value for name, value in content.items() if name not in _SEALS})
+    except OSError as error:
+        raise ResourceError(
+            f"the checkpoint cannot be written to {folder}: {error}. Check the free space there; the one before is kept"
+        ) from error
+
+
+def _write_sealed(folder: str, content: dict[str, Any]) -> None:
+    """Write progress last, with size and checksum of every file: a copy that was cut short or damaged is known by them.
+
+    See `fault_of`.
+    """
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name != PROGRESS_NAME]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    sealed = {
+        **content,
+        "files": {name: path.stat().st_size for name, path in names.items()},
+        "checksums": {name: _checksum(str(path)) for name, path in names.items()},
+    }
+    Path(folder, PROGRESS_NAME).write_text(json.dumps({**sealed, "seal": artifacts.fingerprint_of(sealed)}, indent=2))
+
+
+def _checksum(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_input(uri) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Optimizer, fresh: Progress) -> Progress:
@@ -93,8 +136,7 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
     try:
         content: dict[str, Any] = json.loads(Path(folder, PROGRESS_NAME).read_text())
         numbers = content.pop("optimizer")
-        content.pop("files", None)
-        progress = Progress(**content)
+        progress = Progress(**{name: value for name, value in content.items() if name not in _SEALS})
         tensors = read_stored(Path(folder, OPTIMIZER_NAME), named=OPTIMIZER_NAME)
         require_finite(tensors, source=OPTIMIZER_NAME)
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
@@ -118,11 +160,47 @@ def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Opti
     return progress
 
 
+def fault_of(uri: str) -> str:
+    """Say what is wrong with a checkpoint, at a path or URI; empty where it is whole.
+
+    Those of earlier versions have sizes alone.
+    """
+    try:
+        content = _progress_at(uri)
+        files, checksums = content["files"], content.get("checksums", {})
+        if "seal" in content and content.pop("seal") != artifacts.fingerprint_of(content):
+            return f"{PROGRESS_NAME} is damaged"
+        for name, size in files.items():
+            if (found := storage.size(storage.join(uri, name))) != size:
+                return f"{name} has {found} bytes, expected {size}"
+            if name in checksums and _checksum(storage.join(uri, name)) != checksums[name]:
+                return f"the content of {name} has changed"
+    except DataError as error:  # a file that is not there
+        return str(error)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{PROGRESS_NAME} is damaged ({error})"
+    return ""
+
+
+def is_sound(uri: str) -> bool:
+    """Whether a checkpoint is whole; says in a line that one that is not is passed over."""
+    if fault := fault_of(uri):
+        logger.warning("the checkpoint %s is passed over: %s", uri, fault)
+    return not fault
+
+
 def epochs_kept(uri: str) -> int:
     """Return the epochs of a checkpoint, at a path or URI; 0 when the copy there is not whole."""
+    return 0 if fault_of(uri) else epochs_said(uri)
+
+
+def epochs_said(uri: str) -> int:
+    """Return the epochs that a checkpoint claims, whole or not; 0 where it says none."""
     try:
-        content = json.loads(storage.read_bytes(storage.join(uri, PROGRESS_NAME)))
-        sizes = {name: storage.size(storage.join(uri, name)) for name in content["files"]}
-        return int(content["epochs_done"]) if sizes == content["files"] else 0
-    except (DataError, ValueError, KeyError, TypeError):
+        return int(_progress_at(uri)["epochs_done"])
+    except (DataError, ValueError, KeyError, TypeError, RecursionError):
         return 0
+
+
+def _progress_at(uri: str) -> dict[str, Any]:
+    return json.loads(storage.read_bytes(storage.join(uri, PROGRESS_NAME)))

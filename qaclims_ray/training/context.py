@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qaclims_ray.data import storage
+from qaclims_ray.training.checkpoint import is_sound
 
 
 @runtime_checkable
@@ -57,7 +58,7 @@ class WorkerContext(Protocol):
 
 
 class LocalContext:
-    """A single worker in this process; keeps the latest checkpoint in a folder and all reported metrics."""
+    """A single worker in this process; keeps the two latest checkpoints and all reported metrics."""
 
     def __init__(self, checkpoint_root: str, device: str = "cpu") -> None:
         self.rank = 0
@@ -85,18 +86,20 @@ class LocalContext:
             storage.upload_tree(checkpoint_dir, str(arriving))
         finally:
             shutil.rmtree(checkpoint_dir, ignore_errors=True)
-        shutil.rmtree(self._previous, ignore_errors=True)
-        # A folder cannot be replaced in one step. The old one moves aside first, where `latest_checkpoint` finds it.
+        # A folder cannot be replaced in one step. The old one moves aside first, where `latest_checkpoint` finds it; it
+        # stays there, and serves where the new one gets damaged.
         if self._latest.is_dir():
+            shutil.rmtree(self._previous, ignore_errors=True)
             self._latest.rename(self._previous)
         arriving.rename(self._latest)
-        shutil.rmtree(self._previous, ignore_errors=True)
 
     @contextlib.contextmanager
     def latest_checkpoint(self) -> Iterator[str | None]:
         """See `WorkerContext.latest_checkpoint`."""
         # The previous one is the latest if the process was killed between the two renames.
-        yield next((str(folder) for folder in (self._latest, self._previous) if folder.is_dir()), None)
+        found = [str(folder) for folder in (self._latest, self._previous) if folder.is_dir()]
+        # Where none is whole, restoring the latest says what is wrong with it.
+        yield next((folder for folder in found if is_sound(folder)), found[0] if found else None)
 
     def must_save(self) -> bool:
         """See `WorkerContext.must_save`; nobody tells this process."""

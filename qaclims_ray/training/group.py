@@ -7,6 +7,7 @@ artefact of its own, complete as soon as it ends; a group that was stopped goes 
 import contextlib
 import functools
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.data import storage, whole_files
+from pydantic import TypeAdapter
+
+from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.errors import DataError, ResourceError
+from qaclims_ray.data.json_files import read_json_file
+from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import OnStep
 
@@ -26,6 +30,9 @@ NOTE_NAME = "training.json"
 """In every checkpoint: whose it is, and the curves up to it."""
 
 Curves = dict[int, dict[str, float]]
+_CURVES = TypeAdapter(Curves)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +122,7 @@ class GroupContext:
                 folder = stack.enter_context(storage.local_copy(self._earlier))
                 note = self._note_of(folder)
             if note is not None:
-                self._curves = _as_curves(note["curves"])
+                self._curves = note["curves"]
             yield folder if note is not None else None
 
     def _note_of(self, folder: str | None) -> dict[str, Any] | None:
@@ -158,15 +165,21 @@ def read_note(uri: str) -> dict[str, Any] | None:
     """Return what a checkpoint says of itself, or None where it is not whole."""
     try:
         note = json.loads(storage.read_bytes(storage.join(uri, NOTE_NAME)))
-        return {"training": note["training"], "curves": note["curves"]}
-    except (DataError, ValueError, KeyError, TypeError):
+        return {"training": str(note["training"]), "curves": _CURVES.validate_python(note["curves"])}
+    except (DataError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def raw_curves(uri: str) -> Curves:
-    """Return the training curves kept beside an artefact: step -> figures."""
+    """Return the training curves kept beside an artefact: step -> figures. None of them where they cannot be read."""
     uri = storage.join(uri, CURVES_NAME)
-    return _as_curves(json.loads(whole_files.read_whole(uri))) if storage.exists(uri) else {}
+    if not storage.exists(uri):
+        return {}
+    try:
+        return read_json_file(uri, _CURVES.validate_python, remedy="Its training curves are left out of the report")
+    except ArtifactError as error:  # nothing is made of them but pictures
+        logger.warning("%s", error)
+        return {}
 
 
 def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
@@ -176,7 +189,3 @@ def read_curves(network_uri: str) -> dict[str, list[tuple[int, float]]]:
         for name, value in metrics.items():
             curves.setdefault(name, []).append((step, value))
     return curves
-
-
-def _as_curves(content: Mapping[str, dict[str, float]]) -> Curves:
-    return {int(step): metrics for step, metrics in content.items()}

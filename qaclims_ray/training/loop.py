@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint, seal_checkpoint
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
@@ -207,6 +207,8 @@ def _keep(
             selection.conclude(folder)
         if task.finish is not None:
             task.finish(folder)
+        if folder is not None:
+            seal_checkpoint(folder)
     context.report({**done.metrics, "epoch": float(done.epochs_done)}, folder)
     return done
 

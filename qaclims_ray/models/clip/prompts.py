@@ -239,8 +239,11 @@ def load_prompts(
             vectors = read_stored(path, named=VECTORS_NAME)[_VECTORS_KEY]
         require_finite({_VECTORS_KEY: vectors}, source=VECTORS_NAME)
         _check_shape(vectors, template, class_names)
-    except (ValueError, KeyError, TypeError, ValidationError, DataError, ModelError) as error:
-        raise ArtifactError(f"the prompts at {folder} are broken ({error}); learn them again") from None
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError, DataError, ModelError) as error:
+        raise ArtifactError(
+            f"the prompts at {folder} are broken ({error}); remove the folder of their network, which holds them, and "
+            "run `qaclims train` again"
+        ) from None
     if clip_fingerprint is not None and learned_with != clip_fingerprint:
         raise ArtifactError(
             f"the prompts at {folder} were learned with CLIP {learned_with}, this run has {clip_fingerprint}; "

@@ -145,7 +145,9 @@ def test_overrides_of_a_system_are_written_anew_too(name, value, expected):
     assert next(one for one in adjusted.variants if one.adjusts).overrides == expected
 
 
-@pytest.mark.parametrize(("content", "message"), [("[1]", "cannot be used"), ('{"name": "x"}', "Field required")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("[1]", "it holds a list, expected an object"), ('{"name": "x"}', "Field required")]
+)
 def test_a_file_that_is_no_run_is_refused(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_text(content)

@@ -13,7 +13,14 @@ from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.stages.trainings import TrackedWork, local_start, plan_training, run_trainings, start_fingerprint
+from qaclims_ray.stages.trainings import (
+    TrackedWork,
+    _run_name,
+    local_start,
+    plan_training,
+    run_trainings,
+    start_fingerprint,
+)
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext, WorkerContext
 from qaclims_ray.training.group import CURVES_NAME, Training
@@ -202,3 +209,16 @@ def test_a_training_is_planned_for_one_folder(tmp_path: Path) -> None:
     moved = dataclasses.replace(training, artifact=training.artifact.at(stage.layout.phase("x")))
     run_trainings(stage, [moved])
     assert moved.artifact.current() is not None and training.artifact.current() is None
+
+
+def test_what_a_killed_run_left_of_complete_trainings_is_removed(tmp_path: Path) -> None:
+    stage, machine = _stage(tmp_path, Told()), _Machine()
+    trainings = [_training(stage, machine, name) for name in "ab"]
+    run_trainings(stage, trainings)
+    left = [Path(stage.layout.training_runs, _run_name(names)) for names in (trainings, trainings[:1])]
+    others = Path(stage.layout.training_runs, "x-0123456789abcdef")
+    for folder in (*left, others):
+        (folder / "checkpoint_1").mkdir(parents=True)
+    run_trainings(stage, trainings)
+    assert [path.name for path in Path(stage.layout.training_runs).iterdir()] == [others.name]
+    assert machine.worked == ["a", "b"], "nothing is trained again"

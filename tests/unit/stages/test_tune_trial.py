@@ -4,6 +4,7 @@ from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.settings import Parameter
+from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.tune_trial import EpochCount, must_take_turns
 from qaclims_ray.systems.planning import rated_epochs
 from qaclims_ray.systems.search import SearchConfig, checked_search
@@ -48,3 +49,10 @@ def test_trials_that_would_train_one_phase_take_turns():
     assert takes_turns("semples", Parameter(name="semples.refine_weight", kind="log", low=0.1, high=1.0))
     choice = Parameter(name="semples.background_weight", kind="choice", choices=(1.0, 2.0))
     assert takes_turns("semples", choice)
+
+
+def test_trials_that_try_equal_values_keep_their_checkpoints_apart():
+    one, other = RunLayout("/run", "trial_1"), RunLayout("/run", "trial_2")
+    assert one.training_runs == "/run/trials/trial_1/training_runs"
+    assert one.training_runs != other.training_runs
+    assert RunLayout("/run").training_runs == "/run/training_runs"

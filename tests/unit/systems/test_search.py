@@ -104,7 +104,7 @@ def test_a_preset_file_is_a_preset(tmp_path):
     path.write_text(json.dumps(to_dict(with_overrides(miniature(), {"ritc.omega": 0.3}))))
     assert preset(str(path)).ritc.omega == 0.3
     path.write_text("{")
-    with pytest.raises(ConfigError, match="no JSON"):
+    with pytest.raises(ConfigError, match="it is cut short"):
         preset(str(path))
     with pytest.raises(ConfigError, match="no preset file"):
         preset(str(tmp_path / "absent.json"))

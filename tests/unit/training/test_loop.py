@@ -183,7 +183,8 @@ def test_other_settings_and_broken_checkpoints_are_refused(tmp_path) -> None:
     _fit(_task(OPTIMS[0]), context)
     with pytest.raises(ArtifactError, match="belongs to a training with seed"):
         _fit(_task(dataclasses.replace(OPTIMS[0], epochs=9)), context)
-    (tmp_path / "latest/optimizer.safetensors").write_bytes(b"broken")
+    for name in ("latest", "previous"):
+        (tmp_path / name / "optimizer.safetensors").write_bytes(b"broken")
     with pytest.raises(ArtifactError, match="is broken"):
         _fit(_task(OPTIMS[0]), context)
 

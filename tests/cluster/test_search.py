@@ -1,0 +1,133 @@
+"""How many trials of a search are at work together, and what a search asks of the Ray that it joins."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaclims_ray.cluster.search import Report, SearchPlan, search_settings
+from qaclims_ray.cluster.session import Needs, ray_session
+from qaclims_ray.settings import Parameter
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+TRIALS = 3
+
+
+def trial(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str, at_once: int) -> None:
+    """Leave when the trial was at work, and fail where the folder says so."""
+    path, began = Path(folder, name), time.time()
+    path.touch()
+    while len(list(path.parent.glob("trial_*"))) < at_once:
+        time.sleep(0.05)
+    time.sleep(1.5)  # so long another may begin that must not
+    path.write_text(f"{began} {time.time()}")
+    if Path(folder, "fails").exists():
+        raise RuntimeError("as the test asks")
+    report(1, sampled["omega"])
+
+
+def most_at_once(folder: Path) -> int:
+    """Return how many trials were at work together, and forget them."""
+    spans = []
+    for path in folder.glob("trial_*"):
+        spans.append([float(number) for number in path.read_text().split()])
+        path.unlink()
+    assert len(spans) == TRIALS
+    return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    with ray_session(Needs(cpus=4)):
+        yield
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+def test_no_more_trials_are_at_work_than_the_search_says(private_ray, tmp_path, algorithm):
+    plan = SearchPlan(
+        name="search",
+        folder=str(tmp_path / "state"),
+        space=(Parameter(name="omega", low=0.0, high=1.0),),
+        start={"omega": 0.5},
+        trials=TRIALS,
+        at_once=2,
+        epochs=1,
+        algorithm=algorithm,
+        seed=0,
+        scheduler="none",
+        grace_epochs=1,
+        reduction_factor=2,
+        tracker=None,
+    )
+    (tmp_path / "fails").touch()
+    failed = search_settings(functools.partial(trial, folder=str(tmp_path), at_once=2), plan)
+    assert all("as the test asks" in end.failure for end in failed)
+    assert most_at_once(tmp_path) == 2
+    # The same search on a smaller cluster: all that failed wait to be tried again.
+    (tmp_path / "fails").unlink()
+    work = functools.partial(trial, folder=str(tmp_path), at_once=1)
+    ends = search_settings(work, dataclasses.replace(plan, at_once=1))
+    assert [end.failure for end in ends] == [""] * TRIALS
+    assert {end.name: end.values for end in ends} == {end.name: end.values for end in failed}
+    assert {"omega": 0.5} in [end.values for end in ends]
+    assert most_at_once(tmp_path) == 1
+
+
+_HEAD = """
+import sys, ray
+context = ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20)
+print("ADDRESS", context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def without_dashboard() -> Iterator[dict[str, str]]:
+    """Environment in which a run joins a Ray that has no dashboard."""
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    head = subprocess.Popen(
+        [sys.executable, "-c", _HEAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=env,
+    )
+    assert head.stdout is not None
+    address = next((line.split()[1] for line in head.stdout if line.startswith("ADDRESS")), "")
+    assert address, "Ray did not start"
+    yield {**env, "RAY_ADDRESS": address}
+    head.communicate("")
+
+
+def test_a_search_that_stops_trials_refuses_a_ray_without_dashboard_at_once(without_dashboard, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "qaclims_ray",
+        "tune",
+        "miniature",
+        "--out",
+        str(tmp_path / "run"),
+        "--goal",
+        "seed",
+    ]
+    ended = subprocess.run(
+        [*command, "--tracking.enabled", "False"],
+        env=without_dashboard,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "this Ray has no dashboard that answers" in ended.stdout + ended.stderr
+    assert "--scheduler none" in ended.stdout + ended.stderr
+    assert not (tmp_path / "run" / "manifest").exists(), "nothing was made before"
