@@ -47,7 +47,6 @@ from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
-from qaclims_ray.tracking.metric_names import sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
@@ -302,9 +301,7 @@ def _log(tracker: Tracker, result: AblationResult, files: Mapping[str, str]) -> 
             FIGURES["seed_fixed"].metric: mean_and_deviation(row, "miou_fixed")[0],
             FIGURES["seed_best"].metric: mean_and_deviation(row, "miou_best")[0],
         }
-        tracker.log_metrics(
-            {sanitise(f"{row.system}/{name}"): mean / 100 for name, mean in means.items() if mean is not None}
-        )
+        tracker.log_metrics({f"{row.system}/{name}": mean / 100 for name, mean in means.items() if mean is not None})
     header: Sequence[str] = ("row", "paper", "paper_to_first", "fixed", "fixed_to_first", "best", "best_to_first")
     tracker.log_table(dict(zip(header, zip(*table_cells(result), strict=True), strict=True)), result.name)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,8 @@
+import contextlib
 import os
 import pickle
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -162,6 +164,22 @@ def test_submitting_again_continues_the_run_and_its_stages(runs):
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert found["a"].data.tags["attempt"] == "1"
     assert curve(runs, ids[0][1], "train/loss") == [(0, 5.0)]
+
+
+def test_reruns_leave_one_point_of_each_figure_and_step(runs):
+    for _ in range(3):
+        tracker = open_quiet(runs)
+        stage = tracker.child("train")
+        for step in range(3):
+            stage.log_metrics({"train/loss": 1.0}, step=step)
+        stage.log_metrics({"cam/miou_best": 0.5, "cam/iou/none": float("nan")})
+        stage.finish("FINISHED")
+        tracker.log_metrics({"baseline/cam/miou_best": 0.5})
+        tracker.finish("FINISHED")
+    with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
+        counts = store.execute("SELECT key, step, count(*) FROM metrics GROUP BY run_uuid, key, step").fetchall()
+    assert {count for _, _, count in counts} == {1}
+    assert len(counts) == 6
 
 
 def test_another_configuration_is_another_run(runs):
