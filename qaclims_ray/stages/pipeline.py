@@ -1,6 +1,7 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def run_pipeline(
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
-    progress = ConsoleProgress(console, read_timings(layout), on_epoch)
+    progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
     progress.remarks(threshold_remarks(config))
     storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
     identity = artifacts.fingerprint_of(to_dict(config))
@@ -124,7 +125,6 @@ def run_pipeline(
         if run.reaches("report"):
             with run.stage("report") as stage:
                 report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
-        write_timings(layout, progress.seconds)
     return RunOutcome(
         layout=layout,
         results=found,
