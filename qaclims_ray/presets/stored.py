@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import places, storage
 from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.methods.semples.config import PromptConfig
@@ -24,13 +24,13 @@ RENAMED = {
 
 
 def read_run(uri: str) -> RunConfig:
-    """Return the run that a JSON file holds.
+    """Return the run that a JSON file holds; places in the file's own folder are where that is now.
 
     Raises:
         ConfigError: when it holds something else.
         ValueError: when it is no JSON.
     """
-    values = json.loads(storage.read_bytes(uri))
+    values = places.resolved(json.loads(storage.read_bytes(uri)), storage.absolute(uri).rpartition("/")[0])
     return from_dict(upgraded(values) if isinstance(values, dict) else {"": values})
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.workers import OnEpoch
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
 from qaclims_ray.errors import ConfigError
@@ -106,8 +106,9 @@ def run_pipeline(
     preflight(config, out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
     progress.remarks(threshold_remarks(config))
-    storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
-    identity = artifacts.fingerprint_of(to_dict(config))
+    settings = places.stored(to_dict(config), layout.records)
+    storage.write_bytes(layout.config, json.dumps(settings, indent=2).encode())
+    identity = artifacts.fingerprint_of(settings)
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
     tracker = open_tracker(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
@@ -115,7 +116,7 @@ def run_pipeline(
     handle = tracker.handle()
     room = room_here(config)
     with _ending(tracker, progress), contextlib.ExitStack() as session:
-        tracker.log_params(to_dict(config))
+        tracker.log_params(settings)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -256,7 +257,7 @@ class _PipelineRun:
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
         config = system_config(self.config, system) if system else self.config
         tracker = _child(self.tracker, config, name, system)
-        tracker.log_params(to_dict(config))
+        tracker.log_params(places.stored(to_dict(config), self.layout.records))
         try:
             yield Stage(config, self.layout, tracker, self.progress, self.room)
         except BaseException:

@@ -30,7 +30,7 @@ def draw_true_masks(stage: Stage, data: CocoData, uri: str) -> None:
         data: the checked data set.
         uri: folder of the masks, the one that the manifest names.
     """
-    annotations = storage.listing_fingerprint(storage.join(stage.config.data.root, ANNOTATIONS))
+    annotations = storage.listing_fingerprint(storage.join(stage.config.data.root, ANNOTATIONS), home=stage.layout.out)
     artifact = Artifact(
         uri=uri,
         kind=KIND,

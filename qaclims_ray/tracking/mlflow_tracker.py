@@ -26,6 +26,7 @@ from qaclims_ray.tracking.store import (
     SPOOL_NAME,
     artifact_root,
     first_line,
+    follow_move,
     one_at_a_time,
     opening_failure,
     prepare_environment,
@@ -87,7 +88,10 @@ def open_tracker(
     try:
         with one_at_a_time(uri):
             client = _connect(uri)
-            experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
+            root = artifact_root(uri, config.experiment, out_dir)
+            experiment_id = _experiment_id(client, config.experiment, root)
+            if not config.uri and root is not None:
+                follow_move(uri, experiment_id, root)
         run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
     except Exception as error:
         raise opening_failure(uri, error) from error
@@ -323,9 +327,12 @@ def _pipeline_run(
 ) -> tuple["Run", bool]:
     """Return the run that tracks an output folder, and whether it was begun before."""
     path = storage.join(out_dir, RECORD_NAME)
-    # The address itself is not written down: it may hold a password.
-    expected = {"store": fingerprint_of(uri), "experiment": config.experiment, "identity": identity}
+    # The address itself is not written down: it may hold a password. That of the store beside the outputs moves along.
+    store = fingerprint_of(uri) if config.uri else "beside"
+    expected = {"store": store, "experiment": config.experiment, "identity": identity}
     record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
+    if record.get("store") == fingerprint_of(uri):  # as earlier versions wrote it of either
+        record["store"] = store
     if {name: record.get(name) for name in expected} == expected:
         run = _active_run(client, record.get("run_id", ""))
         if run is not None:

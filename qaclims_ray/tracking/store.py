@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,32 @@ def artifact_root(uri: str, experiment: str, out_dir: str) -> str | None:
     beside = uri.removeprefix("sqlite:///") if uri.startswith("sqlite") else storage.absolute(out_dir)
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in experiment)
     return storage.join(beside.rpartition("/")[0], "mlflow-artifacts", name)
+
+
+def follow_move(uri: str, experiment_id: str, root: str) -> None:
+    """Point an experiment of a SQLite store, and its runs, at the files beside it: both may have been moved together.
+
+    MLflow stores absolute places, and has no call to change them.
+
+    Args:
+        uri: the store that is taken where none is named.
+        experiment_id: of that store.
+        root: where the experiment's files would be if it were made now; see `artifact_root`.
+    """
+    tail = "/".join(root.rsplit("/", 2)[1:])
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as store, store:
+        select = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+        (old,) = store.execute(select, (experiment_id,)).fetchone()
+        is_ours = old.endswith(f"/{tail}") and old != root
+        # Files that were left where they were are still found there.
+        if not is_ours or (Path(old).is_dir() and not Path(root).is_dir()):
+            return
+        store.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (root, experiment_id))
+        store.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE experiment_id = ? "
+            "AND substr(artifact_uri, 1, ?) = ?",
+            (root, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
+        )
 
 
 def shown(uri: str) -> str:

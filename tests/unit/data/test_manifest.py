@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import manifest as manifest_module
 from qaclims_ray.data.datasets import label_matrix
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, read_manifest, summarise, write_manifest
 from qaclims_ray.errors import ArtifactError, DataError, ResourceError
@@ -32,6 +33,46 @@ def test_it_comes_back_as_it_was_written(manifest: Manifest, tmp_path: Path) -> 
     assert again == manifest
     assert again.notes == manifest.notes
     assert again.fingerprint() == manifest.fingerprint()
+
+
+def in_run(out: str) -> Manifest:
+    """Return a manifest with images inside and outside of a run's folder, and one in a neighbour of its name."""
+    uris = (f"{out}/data/a [1].jpg", f"{out}2/b.jpg", "/data/c.jpg", "s3://bucket/d.jpg")
+    records = tuple(
+        dataclasses.replace(record(f"i{number}", 0), image_uri=uri, mask_uri=f"{out}/data/masks/{number}.png")
+        for number, uri in enumerate(uris)
+    )
+    return Manifest(CLASSES, records, (f"read {out}/data", f"labels from {out}/data/x.csv, not {out}2/x.csv"))
+
+
+@pytest.mark.parametrize("scheme", ["", "memory:/"])
+def test_it_goes_on_working_where_its_folder_is_moved(tmp_path: Path, scheme: str) -> None:
+    one, two = f"{scheme}{tmp_path}/one", f"{scheme}{tmp_path}/x/two"
+    meta = write_manifest(in_run(one), manifest_artifact(f"{one}/manifest", {}))
+    for name in ("manifest.parquet", "meta.json"):
+        content = storage.read_bytes(f"{one}/manifest/{name}")
+        assert one.encode() + b"/" not in content
+        storage.write_bytes(f"{two}/manifest/{name}", content)
+    here, there = read_manifest(f"{one}/manifest"), read_manifest(f"{two}/manifest")
+    assert here == in_run(one) and here.notes == in_run(one).notes
+    assert there.records[0].image_uri == f"{two}/data/a [1].jpg" and there.records[1].image_uri == f"{one}2/b.jpg"
+    assert there.notes == (f"read {two}/data", f"labels from {two}/data/x.csv, not {one}2/x.csv")
+    assert here.fingerprint() == there.fingerprint() == meta.summary["content"]
+    assert here.subset("train").fingerprint() == there.subset("train").fingerprint()
+    changed = dataclasses.replace(there, records=there.records[1:])
+    assert changed.fingerprint() != there.fingerprint()
+
+
+def test_one_of_an_earlier_version_counts_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = str(tmp_path)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(manifest_module, "_home_of", lambda uri: "")
+        write_manifest(in_run(out), manifest_artifact(f"{out}/manifest", {}))
+    table = pq.read_table(f"{out}/manifest/manifest.parquet")
+    metadata = {name: value for name, value in table.schema.metadata.items() if name != b"has_home"}
+    pq.write_table(table.replace_schema_metadata(metadata), f"{out}/manifest/manifest.parquet")
+    again = read_manifest(f"{out}/manifest")
+    assert again == in_run(out) and again.fingerprint() == in_run(out).fingerprint()
 
 
 @pytest.mark.parametrize("records", [(), (record("only"),)])
