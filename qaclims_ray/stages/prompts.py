@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.report.console_text import print_line, print_table
@@ -28,7 +28,7 @@ from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import RECORD_NAME, attach
 from qaclims_ray.tracking.spooled_tracker import read_json
-from qaclims_ray.tracking.store import SPOOL_NAME, shown, tracking_uri
+from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, shown, store_marks, tracking_uri
 from qaclims_ray.tracking.tracker import TrackerHandle
 
 
@@ -144,8 +144,12 @@ def _run_handle(config: TrackingConfig, layout: RunLayout) -> TrackerHandle | No
     if not config.enabled or not uri or not storage.exists(record_uri):
         return None
     record = read_json(storage.read_bytes(record_uri))
-    if not record.get("run_id") or record.get("store") != artifacts.fingerprint_of(uri):
+    if not record.get("run_id") or record.get("store") not in store_marks(config, uri):
         return None
+    if not config.uri:  # the folder may have been moved, with the store beside it or without
+        if not storage.exists(uri.removeprefix("sqlite:///")):
+            return None
+        follow_move(config, uri, layout.records)
     spool_dir = storage.join(layout.records, SPOOL_NAME)
     return TrackerHandle(
         uri=uri, experiment=config.experiment, run_id=record["run_id"], spool_dir=spool_dir, started_ms=0

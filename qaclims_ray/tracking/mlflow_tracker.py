@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.journal import Entry
@@ -32,6 +31,7 @@ from qaclims_ray.tracking.store import (
     prepare_environment,
     shown,
     spool_folder,
+    store_marks,
     tracking_uri,
 )
 from qaclims_ray.tracking.system_metrics import mlflow_samplers
@@ -88,10 +88,8 @@ def open_tracker(
     try:
         with one_at_a_time(uri):
             client = _connect(uri)
-            root = artifact_root(uri, config.experiment, out_dir)
-            experiment_id = _experiment_id(client, config.experiment, root)
-            if not config.uri and root is not None:
-                follow_move(uri, experiment_id, root)
+            experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
+            follow_move(config, uri, out_dir)
         run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
     except Exception as error:
         raise opening_failure(uri, error) from error
@@ -327,11 +325,10 @@ def _pipeline_run(
 ) -> tuple["Run", bool]:
     """Return the run that tracks an output folder, and whether it was begun before."""
     path = storage.join(out_dir, RECORD_NAME)
-    # The address itself is not written down: it may hold a password. That of the store beside the outputs moves along.
-    store = fingerprint_of(uri) if config.uri else "beside"
+    store, earlier = store_marks(config, uri)
     expected = {"store": store, "experiment": config.experiment, "identity": identity}
     record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
-    if record.get("store") == fingerprint_of(uri):  # as earlier versions wrote it of either
+    if record.get("store") == earlier:
         record["store"] = store
     if {name: record.get(name) for name in expected} == expected:
         run = _active_run(client, record.get("run_id", ""))

@@ -62,20 +62,32 @@ def artifact_root(uri: str, experiment: str, out_dir: str) -> str | None:
     return storage.join(beside.rpartition("/")[0], "mlflow-artifacts", name)
 
 
-def follow_move(uri: str, experiment_id: str, root: str) -> None:
-    """Point an experiment of a SQLite store, and its runs, at the files beside it: both may have been moved together.
+def store_marks(config: TrackingConfig, uri: str) -> tuple[str, str]:
+    """Return how an output folder notes its store, today and as earlier versions did.
 
-    MLflow stores absolute places, and has no call to change them.
+    The address itself is not written down: it may hold a password. That of the store beside the outputs moves along.
+    """
+    return fingerprint_of(uri) if config.uri else "beside", fingerprint_of(uri)
+
+
+def follow_move(config: TrackingConfig, uri: str, out_dir: str) -> None:
+    """Point an experiment of the store beside the outputs, and its runs, at the files beside it.
+
+    MLflow stores absolute places, and has no call to change them when all is moved together. A store that was named
+    stays as it is.
 
     Args:
-        uri: the store that is taken where none is named.
-        experiment_id: of that store.
-        root: where the experiment's files would be if it were made now; see `artifact_root`.
+        config: names the experiment.
+        uri: the store; there.
+        out_dir: output folder or URI.
     """
+    root = artifact_root(uri, config.experiment, out_dir)
+    if config.uri or root is None:
+        return
     tail = "/".join(root.rsplit("/", 2)[1:])
     with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as store, store:
-        select = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        (old,) = store.execute(select, (experiment_id,)).fetchone()
+        select = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+        experiment_id, old = store.execute(select, (config.experiment,)).fetchone() or ("", "")
         is_ours = old.endswith(f"/{tail}") and old != root
         # Files that were left where they were are still found there.
         if not is_ours or (Path(old).is_dir() and not Path(root).is_dir()):
