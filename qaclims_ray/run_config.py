@@ -63,6 +63,10 @@ class System:
             set(self.name) <= _NAME_LETTERS,
             f"system {self.name!r} names folders: expected only letters, digits, underscore, point and hyphen",
         )
+        require(
+            bool(self.name.strip(".")),
+            f"system {self.name!r} names folders, and this is that of the others or the one above: call it otherwise",
+        )
         if self.like:
             require(
                 not self.method and not self.base,
@@ -131,6 +135,12 @@ class RunConfig(MethodSettings):
         require(self.seed >= 0, f"seed is {self.seed}, expected at least 0")
         require(bool(self.systems), "systems is empty: name at least one, e.g. qa_clims")
         require(len(set(self.systems)) == len(self.systems), "systems names one system twice")
+        folded = {name.casefold(): name for name in self.systems}
+        alike = next(([name, folded[name.casefold()]] for name in self.systems if folded[name.casefold()] != name), [])
+        require(
+            not alike,
+            f"systems has {' and '.join(alike)}, which differ in case only: on some disks their folders would be one",
+        )
         require(
             self.goal != "segmentation" or bool(self.segmentation.net.weights.strip()),
             'segmentation.net.weights is empty: say what the final network starts from, "random", "timm" (ImageNet) or '

@@ -13,6 +13,7 @@ from qaclims_ray.commands.arguments import Line, RunArguments, parse_run
 from qaclims_ray.commands.tune import parse_search
 from qaclims_ray.report.ablation import failures
 from qaclims_ray.report.comparison import print_comparison
+from qaclims_ray.report.console_text import print_line
 from qaclims_ray.stages.ablate import Ablation, run_ablation
 from qaclims_ray.stages.compare import CompareArguments, run_compare
 from qaclims_ray.stages.pipeline import run_pipeline
@@ -21,6 +22,7 @@ from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
 from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.tune import Search, run_search
 from qaclims_ray.tracking.mlflow_tracker import replay
+from qaclims_ray.tracking.store import shown
 
 _Asked = TypeVar("_Asked")
 _WITH_TABLES = ("run", "report", "evaluate")
@@ -76,7 +78,7 @@ def _ablate(asked: Ablation, console: Console) -> str | None:
 def _compare(asked: CompareArguments, console: Console) -> None:
     comparison, page = run_compare(asked)
     print_comparison(comparison, console)
-    console.print(f"written  {page}", highlight=False, soft_wrap=True)
+    print_line(console, f"written  {page}")
 
 
 def _predict(asked: PredictArguments, console: Console) -> None:
@@ -92,7 +94,7 @@ def _tune(asked: Search, console: Console) -> None:
 
 
 def _sync(asked: SyncArguments, console: Console) -> None:
-    print(f"sent {replay(asked.spool, asked.uri)} calls to {asked.uri}")
+    print_line(console, f"sent {replay(asked.spool, asked.uri)} calls to {shown(asked.uri)}")
 
 
 VERBS: dict[str, Verb[Any]] = {

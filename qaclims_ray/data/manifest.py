@@ -1,19 +1,20 @@
 """The manifest: every image of a data set with its size, labels, masks and splits. All later stages read it.
 
-Stored as ``manifest.parquet`` with the class names in the schema metadata, and ``meta.json`` beside it.
+Stored as ``manifest.parquet`` with the class names in the schema metadata, and ``meta.json`` beside it. Images and
+masks that lie in the run's own folder are stored by their place in it, and count by it, so that a run can be moved.
 """
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaclims_ray.data import artifacts, storage, whole_files
+from qaclims_ray.data import artifacts, places, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError, DataError
@@ -35,6 +36,10 @@ _SCHEMA = pa.schema(
         ("splits", pa.list_(pa.string())),
     ]
 )
+
+
+_URIS = ("image_uri", "mask_uri", "context_uri")
+"""Fields of a record that are places."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Manifest:
     """What a person should know about how the data set was read; no part of the content."""
     has_background: bool = True
     """Whether pixels may show none of the classes; without it masks hold no 0."""
+    home: str = field(default="", compare=False)
+    """Folder of the run: what lies in it counts by its place there. Empty: every place counts as it is."""
 
     def __post_init__(self) -> None:
         counts = Counter(record.image_id for record in self.records)
@@ -112,22 +119,30 @@ class Manifest:
 
         Splits and masks are no part of it: they say what is scored.
         """
-        images = [[one.image_id, one.image_uri, one.width, one.height, one.labels] for one in self.records]
-        return artifacts.fingerprint_of([self.class_names, self.has_background, images])
+        names = ("image_id", "image_uri", "width", "height", "labels")
+        return artifacts.fingerprint_of([self.class_names, self.has_background, self._columns(names)])
 
     def truth_fingerprint(self) -> str:
         """Return a hash of what scoring reads: the images and where their masks lie."""
-        masks = [[one.mask_uri, one.context_uri] for one in self.records]
-        return artifacts.fingerprint_of([self.images_fingerprint(), masks])
+        return artifacts.fingerprint_of([self.images_fingerprint(), self._columns(("mask_uri", "context_uri"))])
+
+    def _columns(self, names: Sequence[str]) -> list[list[Any]]:
+        return [[row[name] for name in names] for row in self.rows()]
 
     def fingerprint(self) -> str:
         """Return a hash of class names and records, splits and all: 16 hex digits.
 
-        Pixels are known by URI and size only: a file that is replaced under its own name goes unseen.
+        Pixels are known by URI and size only: a file that is replaced under its own name goes unseen. The place of
+        the run's folder is no part of it.
         """
-        content = [self.class_names, [list(dataclasses.astuple(record)) for record in self.records]]
+        content = [self.class_names, [list(row.values()) for row in self.rows()]]
         # Data sets with a background keep the fingerprint that they had before this field existed.
         return artifacts.fingerprint_of(content if self.has_background else [*content, "no background"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the records as they are stored, with the places in the run's folder counted from it."""
+        rows = [dataclasses.asdict(record) for record in self.records]
+        return [{**row, **{name: places.stored(row[name], self.home) for name in _URIS}} for row in rows]
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:
@@ -167,7 +182,10 @@ def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.Artifact
     Raises:
         ResourceError: when the place cannot be written.
     """
-    table = pa.Table.from_pylist([dataclasses.asdict(record) for record in manifest.records], schema=_SCHEMA)
+    home = _home_of(artifact.uri)
+    notes = tuple(places.stored_text(note, home) for note in manifest.notes)
+    manifest = dataclasses.replace(manifest, notes=notes, home=home)
+    table = pa.Table.from_pylist(manifest.rows(), schema=_SCHEMA)
     metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
     artifact.begin()
@@ -187,16 +205,24 @@ def read_manifest(uri: str) -> Manifest:
     try:
         table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
         metadata = table.schema.metadata or {}
+        home = _home_of(uri)
         manifest = Manifest(
             class_names=tuple(json.loads(metadata[b"class_names"])),
-            records=tuple(_record(row) for row in table.to_pylist()),
-            notes=tuple(json.loads(metadata[b"notes"])),
+            records=tuple(_record(row, home) for row in table.to_pylist()),
+            notes=tuple(places.resolved_text(note, home) for note in json.loads(metadata[b"notes"])),
             has_background=json.loads(metadata.get(b"has_background", b"true")),
+            home=home,
         )
     except (pa.ArrowException, KeyError, ValueError, TypeError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it again with `qaclims data`") from None
     return manifest
 
 
-def _record(row: dict[str, Any]) -> ImageRecord:
-    return ImageRecord(**{**row, "labels": tuple(row["labels"]), "splits": tuple(row["splits"])})
+def _record(row: dict[str, Any], home: str) -> ImageRecord:
+    uris = {name: places.resolved(row[name], home) for name in _URIS}
+    return ImageRecord(**{**row, **uris, "labels": tuple(row["labels"]), "splits": tuple(row["splits"])})
+
+
+def _home_of(uri: str) -> str:
+    """Return the folder of the run whose manifest lies at a URI."""
+    return storage.absolute(uri).rstrip("/").rpartition("/")[0]

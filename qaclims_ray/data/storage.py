@@ -177,11 +177,11 @@ def _list(uri: str, kind: str) -> list[str]:
     return [join(uri, name) for name in sorted(names)]
 
 
-def listing_fingerprint(uri: str) -> str:
+def listing_fingerprint(uri: str, *, home: str = "") -> str:
     """Return a hash over names, sizes and times of all files below a folder: it changes when any of them does.
 
     Links are followed, to files and to folders. A folder that is met again, such as one that holds a link to itself,
-    counts once.
+    counts once. Files inside `home`, a folder that may be moved, count by their place in it.
 
     Raises:
         DataError: when the folder is not there, or is a link that leads nowhere.
@@ -193,7 +193,9 @@ def listing_fingerprint(uri: str) -> str:
         _refuse_lost_link(uri)
         raise DataError(f"there is no file below {uri}; give the folder of the data set")
     digest = hashlib.sha256()
+    start = f"{resolve(home)[1].rstrip('/')}/" if home else ""
     for name, mark in sorted(found.items()):
+        name = name.removeprefix(start)
         digest.update(f"{name} {mark}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from qaclims_ray.data import places, storage
 from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.json_files import read_json_file
@@ -31,7 +32,7 @@ _ANOTHER_FILE = "Give the config.json of a run folder, the best.json of a search
 
 
 def read_run(uri: str, *, remedy: str = _ANOTHER_FILE) -> RunConfig:
-    """Return the run that a JSON file holds.
+    """Return the run that a JSON file holds; places in the file's own folder are where that is now.
 
     Args:
         uri: the file.
@@ -41,6 +42,7 @@ def read_run(uri: str, *, remedy: str = _ANOTHER_FILE) -> RunConfig:
         ConfigError: when it holds something else, or is damaged.
     """
     values = read_json_file(uri, TypeAdapter(dict[str, Any]).validate_python, remedy=remedy, error=ConfigError)
+    values = places.resolved(values, storage.absolute(uri).rpartition("/")[0])
     # What no version ever wrote is left as it is: the check says what is wrong with it.
     with contextlib.suppress(AttributeError, KeyError, TypeError, ArithmeticError):
         values = upgraded(values)

@@ -9,9 +9,9 @@ from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.evaluation.scored_labels import left_out_text
 from qaclims_ray.report.comparison_figure import comparison_figure
 from qaclims_ray.report.comparison_tables import classes_table, differences_table, results_table, runs_table
+from qaclims_ray.report.console_text import print_line, print_table
 from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.palette import system_colours
-from qaclims_ray.report.table import rich_table
 
 TITLE = "Comparison of runs"
 
@@ -44,22 +44,22 @@ def comparison_page(comparison: Comparison) -> str:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print what differs, the results of each group, and classes at the last stage that the runs share."""
     for side in comparison.sides:
-        _say(console, f"{side.letter}  {side.run}:{side.system}" if side.system else f"{side.letter}  {side.run}")
+        print_line(console, f"{side.letter}  {side.run}:{side.system}" if side.system else f"{side.letter}  {side.run}")
     if comparison.differences:
-        console.print(rich_table(differences_table(comparison), "What differs"))
+        print_table(console, differences_table(comparison), "What differs")
     else:
-        console.print("Nothing differs but the results.")
+        print_line(console, "Nothing differs but the results.")
     for group, stages in _groups(comparison).items():
-        console.print(rich_table(results_table(stages), f"{group}: mIoU, %"))
+        print_table(console, results_table(stages), f"{group}: mIoU, %")
         for line in (*_unpaired(stages), *_left_out(stages)):
-            _say(console, line)
+            print_line(console, line)
         last = [stage for stage in stages if stage.stage == stages[-1].stage]
         if any(row.difference for stage in last for row in stage.classes):
             title = f"{group}: IoU by class, {FIGURES[last[0].stage].words} ({last[0].split}), %"
-            console.print(rich_table(classes_table(last, "class"), title))
-    _say(console, "* threshold chosen with pixel labels. ! interval excludes 0")
+            print_table(console, classes_table(last, "class"), title)
+    print_line(console, "* threshold chosen with pixel labels. ! interval excludes 0")
     for line in (*MEANING[:2], *comparison.notes):
-        _say(console, line)
+        print_line(console, line)
 
 
 def _groups(comparison: Comparison) -> dict[str, list[StageDifference]]:
@@ -84,8 +84,3 @@ def _left_out(stages: Sequence[StageDifference]) -> list[str]:
 
 def _title(stage: StageDifference) -> str:
     return f"{FIGURES[stage.stage].words}: {stage.other_letter} against {stage.first_letter}"
-
-
-def _say(console: Console, line: str) -> None:
-    """Print a line as it is: names come from users."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 The pictures tell in a second what a mean cannot: whether a CAM shows the whole object, only its head, or the track.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -245,7 +247,8 @@ def _draw_caption(draw: ImageDraw.ImageDraw, row: SheetRow, class_names: Sequenc
 
 
 def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
-    """Cut a text that would run into its neighbour."""
+    """Write out letters that the font has not, and cut a text that would run into its neighbour."""
+    text = "".join(letter if ord(letter) in _letters() else ascii(letter)[1:-1] for letter in text)
     if draw.textlength(text, font=font) <= width_px:
         return text
     while text and draw.textlength(f"{text}..", font=font) > width_px:
@@ -253,7 +256,18 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFon
     return f"{text}.."
 
 
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Return the code points that the font draws, but for line breaks and the like."""
+    drawn = FT2Font(_font_file("DejaVuSans-Bold.ttf")).get_charmap()
+    return frozenset(code for code in drawn if chr(code).isprintable())
+
+
 def _font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Matplotlib's own font: the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size_px)
+    return ImageFont.truetype(_font_file(name), size_px)
+
+
+def _font_file(name: str) -> str:
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name)

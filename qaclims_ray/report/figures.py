@@ -3,9 +3,11 @@
 Matplotlib's object interface only: no pyplot, no global state, so charts can be drawn in any worker.
 """
 
+import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -156,7 +158,8 @@ def figure_png(figure: Figure, *, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.set_dpi(dpi)
     figure.set_facecolor(PAPER)
-    FigureCanvasAgg(figure).print_png(buffer)
+    with _any_script():
+        FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
 
 
@@ -165,7 +168,8 @@ def figure_pixels(figure: Figure, *, dpi: int = 110) -> UInt8[np.ndarray, "heigh
     figure.set_facecolor(PAPER)
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _any_script():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -180,12 +184,25 @@ def figure_svg(figure: Figure, name: str) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with _any_script(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     markup = buffer.getvalue()
-    markup = markup[markup.index("<svg") :].replace(INK, "currentColor")
-    markup = re.sub(r'(\sid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", markup)
+    # Within tags alone: between them stand names, which may look like an identifier or a colour.
+    markup = re.sub("<[^>]*>", lambda tag: _tag_for_page(tag[0], name), markup[markup.index("<svg") :])
     return markup.replace("<svg ", '<svg role="img" ', 1)
+
+
+@contextlib.contextmanager
+def _any_script() -> Iterator[None]:
+    """Be silent of letters that matplotlib's font has not: a page's reader has fonts of his own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _tag_for_page(tag: str, name: str) -> str:
+    tag = tag.replace(INK, "currentColor")
+    return re.sub(r'(\sid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", tag)
 
 
 def colours_of(colours: Mapping[str, str] | None, systems: Mapping[str, object]) -> dict[str, str]:
@@ -196,7 +213,9 @@ def colours_of(colours: Mapping[str, str] | None, systems: Mapping[str, object])
 
 def plain_text(text: str) -> str:
     """Return a text as matplotlib shows it word for word: names come from users, a dollar sign in one is no formula."""
-    return text.replace("$", r"\$")
+    text = text.replace("$", r"\$")
+    # Nor is one that begins with an underscore to be left out of the legend: an unseen letter goes before it.
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def dress(axes: Axes, title: str) -> None:

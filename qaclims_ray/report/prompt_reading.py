@@ -21,6 +21,7 @@ from torch import Tensor
 from qaclims_ray.errors import DataError, ModelError
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.report.contact_sheet import heat_picture
+from qaclims_ray.report.figures import plain_text
 from qaclims_ray.report.palette import INK, QUIET_INK
 
 _TILE_INCHES = 2.1
@@ -178,13 +179,8 @@ def _lit(image: Tensor, heat: Tensor) -> np.ndarray:
 
 def _show(axes: Axes, pixels: np.ndarray, title: str, caption: str) -> None:
     axes.imshow(pixels, interpolation="nearest")
-    axes.set_title(_plain(title), fontsize=10, fontweight="bold", color=INK, loc="left")
-    axes.set_xlabel(_plain(fill(caption, _CAPTION_CHARACTERS)), fontsize=9, color=QUIET_INK, loc="left")
+    axes.set_title(plain_text(title), fontsize=10, fontweight="bold", color=INK, loc="left")
+    axes.set_xlabel(plain_text(fill(caption, _CAPTION_CHARACTERS)), fontsize=9, color=QUIET_INK, loc="left")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-
-
-def _plain(text: str) -> str:
-    """Names come from users: a dollar sign in one is no formula."""
-    return text.replace("$", r"\$")

@@ -1,17 +1,14 @@
 """One table for console, page and Markdown: a list of columns and a list of rows.
 
-Pages show everything (`templates/parts.html`). The console and Markdown show text alone, and there the columns, heads
-and cells that say on a page with colour or small print what letters must say have a `plain` form.
+Pages show everything (`templates/parts.html`). The console (`console_text.py`) and Markdown show text alone, and there
+the columns, heads and cells that say on a page with colour or small print what letters must say have a `plain` form.
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-from rich.markup import escape
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from qaclims_ray.report.wording import PIXEL_LABELS
 
@@ -120,30 +117,16 @@ def text_rows(rows: list[list[str]]) -> tuple[Row, ...]:
     return tuple(Row(tuple(Cell(text=text) for text in row)) for row in rows)
 
 
-def rich_table(table: Table, title: str) -> RichTable:
-    """Return a table for the console; an asterisk marks what was chosen with pixel labels.
-
-    Names come from users, so nothing in them is read as markup.
-    """
-    shown = RichTable(title=escape(title), title_justify="left")
-    for position, column in table.plain_columns():
-        is_left = position == 0 or column.is_words
-        head = _head(column) + (" *" if column.is_chosen else "")
-        shown.add_column(escape(head), justify="left" if is_left else "right", overflow="fold")
-    for row in table.plain_rows():
-        shown.add_row(*map(Text, row))
-    return shown
-
-
 def markdown_table(table: Table) -> list[str]:
     """Return the lines of a Markdown table."""
     columns = [column for _, column in table.plain_columns()]
-    heads = [_head(column) + (f" ({PIXEL_LABELS})" if column.is_chosen else "") for column in columns]
+    heads = [plain_head(column) + (f" ({PIXEL_LABELS})" if column.is_chosen else "") for column in columns]
     lines = [_line(heads), _line(["---", *("---" if column.is_words else "---:" for column in columns[1:])])]
     return lines + [_line(row) for row in table.plain_rows()]
 
 
-def _head(column: Column) -> str:
+def plain_head(column: Column) -> str:
+    """Return a column's head where there is only text."""
     return column.head.replace("\n", " ") if column.plain is None else column.plain
 
 
@@ -154,4 +137,11 @@ def _plain(cell: Cell | None) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Return a text as Markdown shows it word for word; an asterisk or underscore between blanks or letters is one."""
+    text = re.sub(r"[\r\n]+", " ", text).replace("\\", "\\\\")
+    text = re.sub(r"[|`<\[\]~]|&(?=#?\w+;)|\*(?=\S)|(?<=\S)\*", r"\\\g<0>", text)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)

@@ -36,6 +36,7 @@ from qaclims_ray.report.ablation import (
     table_cells,
     write_ablation,
 )
+from qaclims_ray.report.console_text import print_line
 from qaclims_ray.run_config import RunConfig, System, flat, to_dict, with_overrides
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
@@ -47,7 +48,6 @@ from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
-from qaclims_ray.tracking.metric_names import sanitise
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
@@ -107,7 +107,7 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
         with ray_session(needs):
             at_once = runs_at_once(needs, ablation.concurrent)
             trials = plan_trials(ablation)
-            console.print(f"{len(trials)} trials, {at_once} at once", highlight=False)
+            print_line(console, f"{len(trials)} trials, {at_once} at once")
             ended = run_trials(trials, at_once=at_once, on_end=functools.partial(_tell, console))
             result = gather(ablation, ended, _conditions(ablation, resources_there()))
         files = write_ablation(ablation.out, result)
@@ -116,9 +116,9 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FAILED" if failures(result) else "FINISHED")
-    console.print(ablation_markdown(result), highlight=False, markup=False, soft_wrap=True)
+    print_line(console, ablation_markdown(result))
     for uri in files.values():
-        console.print(uri, highlight=False, soft_wrap=True)
+        print_line(console, uri)
     return result
 
 
@@ -230,7 +230,7 @@ def _log_file(uri: str) -> Iterator[TextIO]:
         path = Path(folder, "log.txt") if storage.is_remote(uri) else Path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("a", buffering=1) as lines:
+            with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as lines:
                 try:
                     yield lines
                 except BaseException:
@@ -258,7 +258,7 @@ def _tell(console: Console, trial: Trial, result: Any, seconds: float) -> None:
         text = f"FAILED: {result}"
     elif isinstance(result, SeedFigures):
         text = f"mIoU {result.miou_fixed:.1%} at the fixed threshold, {result.miou_best:.1%} at the best (pixel labels)"
-    console.print(f"{trial.name:<40} {seconds:7.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+    print_line(console, f"{trial.name:<40} {seconds:7.1f} s  {text}")
 
 
 def _conditions(ablation: Ablation, resources: Mapping[str, float]) -> dict[str, str]:
@@ -305,9 +305,7 @@ def _log(tracker: Tracker, result: AblationResult, files: Mapping[str, str]) -> 
             FIGURES["seed_fixed"].metric: mean_and_deviation(row, "miou_fixed")[0],
             FIGURES["seed_best"].metric: mean_and_deviation(row, "miou_best")[0],
         }
-        tracker.log_metrics(
-            {sanitise(f"{row.system}/{name}"): mean / 100 for name, mean in means.items() if mean is not None}
-        )
+        tracker.log_metrics({f"{row.system}/{name}": mean / 100 for name, mean in means.items() if mean is not None})
     header: Sequence[str] = ("row", "paper", "paper_to_first", "fixed", "fixed_to_first", "best", "best_to_first")
     tracker.log_table(dict(zip(header, zip(*table_cells(result), strict=True), strict=True)), result.name)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from typing import Any
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import places, storage
 from qaclims_ray.data.artifacts import Artifact, plain
 from qaclims_ray.data.class_counts import class_lines
 from qaclims_ray.data.coco import read_coco
@@ -29,12 +29,12 @@ def run_data(stage: Stage) -> Manifest:
     Raises:
         DataError: one report of all faults of the data set, or that the run would have nothing to learn from it.
     """
-    config, uri = stage.config, stage.layout.manifest
+    config, uri, home = stage.config, stage.layout.manifest, stage.layout.out
     is_drawn = config.data.dataset == "miniature"
     artifact = manifest_artifact(
         uri,
-        plain({"data": config.data, "seed": config.seed if is_drawn else None}),
-        {} if is_drawn else {"files": storage.listing_fingerprint(config.data.root)},
+        places.stored(plain({"data": config.data, "seed": config.seed if is_drawn else None}), home),
+        {} if is_drawn else {"files": storage.listing_fingerprint(config.data.root, home=home)},
     )
     stage.progress.start("data")
     manifest = _there_already(stage, artifact)
@@ -42,8 +42,8 @@ def run_data(stage: Stage) -> Manifest:
         stage.progress.finish(f"{_describe(manifest)} (there already)", is_new=False)
     else:
         stage.say_why(artifact)
-        manifest = _read(stage, config.data, artifact.fingerprint)
-        write_manifest(manifest, artifact)
+        write_manifest(_read(stage, config.data, artifact.fingerprint), artifact)
+        manifest = read_manifest(uri)
         stage.progress.finish(f"{_describe(manifest)} -> {uri}")
     for line in (*manifest.notes, *class_lines(manifest, used_splits(config.data))):
         stage.progress.note(line)
@@ -122,6 +122,7 @@ def _read(stage: Stage, data: DataConfig, fingerprint: str) -> Manifest:
             return read_voc(data, masks_uri=masks_uri, on_progress=on_progress, check_labels=check)
         case "coco14":
             coco = read_coco(data, masks_uri, on_progress=on_progress, check_labels=check)
+            coco = dataclasses.replace(coco, manifest=dataclasses.replace(coco.manifest, home=stage.layout.out))
             draw_true_masks(stage, coco, masks_uri)
             return coco.manifest
         case "folder":

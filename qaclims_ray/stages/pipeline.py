@@ -1,6 +1,7 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.workers import OnEpoch
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
@@ -108,10 +109,11 @@ def run_pipeline(
     preflight(config, out)
     if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
         remove_abandoned(out)
-    progress = ConsoleProgress(console, read_timings(layout), on_epoch)
+    progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
     progress.remarks(threshold_remarks(config))
-    storage.write_bytes(layout.config, json.dumps(to_dict(config), indent=2).encode())
-    identity = artifacts.fingerprint_of(to_dict(config))
+    settings = places.stored(to_dict(config), layout.records)
+    storage.write_bytes(layout.config, json.dumps(settings, indent=2).encode())
+    identity = artifacts.fingerprint_of(settings)
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
     tracker = open_tracker(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
@@ -119,7 +121,7 @@ def run_pipeline(
     handle = tracker.handle()
     room = room_here(config)
     with _ending(tracker, progress), contextlib.ExitStack() as session:
-        tracker.log_params(to_dict(config))
+        tracker.log_params(settings)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
@@ -129,7 +131,6 @@ def run_pipeline(
         if run.reaches("report"):
             with run.stage("report") as stage:
                 report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
-        write_timings(layout, progress.seconds)
     return RunOutcome(
         layout=layout,
         results=found,
@@ -275,7 +276,7 @@ class _PipelineRun:
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
         config = system_config(self.config, system) if system else self.config
         tracker = _child(self.tracker, config, name, system)
-        tracker.log_params(to_dict(config))
+        tracker.log_params(places.stored(to_dict(config), self.layout.records))
         try:
             yield Stage(config, self.layout, tracker, self.progress, self.room)
         except BaseException:

@@ -26,6 +26,7 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
+from qaclims_ray.report.console_text import print_line
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.stages.console import ConsoleProgress
@@ -184,7 +185,7 @@ def run_predict(arguments: PredictArguments) -> None:
     storage.check_writable(out)
     progress = ConsoleProgress(Console())
     for note in notes:
-        progress.console.print(note, highlight=False, soft_wrap=True, markup=False)
+        print_line(progress.console, note)
     progress.start("predict")
     room = room_here(resolved)
     with ray_session(needs_of(resolved, room)):
@@ -215,13 +216,13 @@ def run_predict(arguments: PredictArguments) -> None:
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
     errors = [row for row in rows if "error" in row]
     for line in remarkable(rows):
-        progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(progress.console, line)
     progress.finish(closing_line(rows, _says(actor), out))
     if len(errors) == len(rows):
         raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
     if submission:
         _submit(submission, out, [target.image_id for target in targets], errors)
-        progress.console.print(f"submission {submission}", highlight=False, soft_wrap=True)
+        print_line(progress.console, f"submission {submission}")
 
 
 def _predictor(

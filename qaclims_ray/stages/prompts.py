@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
+from qaclims_ray.report.console_text import print_line, print_table
 from qaclims_ray.report.contents import PromptReading
 from qaclims_ray.report.prompt_table import prompts_table
-from qaclims_ray.report.table import rich_table
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.prompt_readings import (
@@ -28,7 +28,7 @@ from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import RECORD_NAME, attach
 from qaclims_ray.tracking.spooled_tracker import read_json
-from qaclims_ray.tracking.store import SPOOL_NAME, shown, tracking_uri
+from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, shown, store_marks, tracking_uri
 from qaclims_ray.tracking.tracker import TrackerHandle
 
 
@@ -85,12 +85,12 @@ def run_read_prompts(arguments: PromptArguments, console: Console) -> PromptRead
     if reading.picture:
         storage.write_bytes(storage.join(out, "prompts.png"), reading.picture)
     print_reading(reading, label, console)
-    console.print(f"written  {out}", highlight=False, soft_wrap=True)
+    print_line(console, f"written  {out}")
     if (handle := _run_handle(config.tracking, layout)) is not None:
         tracker = attach(handle)
         log_reading(tracker, system, reading)
         tracker.close()
-        console.print(f"MLflow   {shown(handle.uri)}", highlight=False, soft_wrap=True)
+        print_line(console, f"MLflow   {shown(handle.uri)}")
     return reading
 
 
@@ -110,9 +110,9 @@ def reading_json(reading: PromptReading) -> dict[str, object]:
 def print_reading(reading: PromptReading, label: str, console: Console) -> None:
     """Print the table of classes and what there is to say about the pictures."""
     title = f"Prompts of {label}: nearest of {reading.vocabulary}"
-    console.print(rich_table(prompts_table({label: reading}, {}), title))
+    print_table(console, prompts_table({label: reading}, {}), title)
     if reading.note:
-        console.print(f"no similarity maps: {reading.note}", highlight=False, soft_wrap=True, markup=False)
+        print_line(console, f"no similarity maps: {reading.note}")
 
 
 def _chosen_system(config: RunConfig, layout: RunLayout, asked: str) -> str:
@@ -144,8 +144,12 @@ def _run_handle(config: TrackingConfig, layout: RunLayout) -> TrackerHandle | No
     if not config.enabled or not uri or not storage.exists(record_uri):
         return None
     record = read_json(storage.read_bytes(record_uri))
-    if not record.get("run_id") or record.get("store") != artifacts.fingerprint_of(uri):
+    if not record.get("run_id") or record.get("store") not in store_marks(config, uri):
         return None
+    if not config.uri:  # the folder may have been moved, with the store beside it or without
+        if not storage.exists(uri.removeprefix("sqlite:///")):
+            return None
+        follow_move(config, uri, layout.records)
     spool_dir = storage.join(layout.records, SPOOL_NAME)
     return TrackerHandle(
         uri=uri, experiment=config.experiment, run_id=str(record["run_id"]), spool_dir=spool_dir, started_ms=0

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -13,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
+from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
@@ -42,6 +44,8 @@ from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_wit
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
 from qaclims_ray.training.group import read_curves
+
+_log = logging.getLogger(__name__)
 
 PACKAGES = ("ray", "torch", "timm", "transformers", "open_clip_torch", "accelerate", "mlflow", "numpy", "pyarrow")
 
@@ -248,9 +252,15 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def read_timings(layout: RunLayout) -> dict[str, float]:
-    """Return the seconds of stages that earlier calls ran."""
+    """Return the seconds of stages that earlier calls ran; a damaged file is told of and counts as none."""
     uri = storage.join(layout.records, "timings.json")
-    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+    if not storage.exists(uri):
+        return {}
+    try:
+        return TypeAdapter(dict[str, NonNegativeFloat]).validate_json(storage.read_bytes(uri), strict=True)
+    except ValidationError:
+        _log.warning("%s is damaged, so the times of earlier calls are lost; it is written anew", uri)
+        return {}
 
 
 def write_timings(layout: RunLayout, seconds: Mapping[str, float]) -> None:

@@ -36,7 +36,7 @@ def true_masks(root: str, manifest: Manifest, uri: str) -> Artifact:
         kind=KIND,
         settings={"rule": "smaller on top, crowds 255"},
         inputs={
-            "annotations": storage.listing_fingerprint(storage.join(root, ANNOTATIONS)),
+            "annotations": storage.listing_fingerprint(storage.join(root, ANNOTATIONS), home=manifest.home),
             "manifest": manifest.truth_fingerprint(),
         },
         verb="data",

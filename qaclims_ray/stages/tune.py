@@ -17,6 +17,7 @@ from qaclims_ray.cluster.session import ray_session, runs_at_once
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.report.console_text import print_line
 from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
@@ -94,7 +95,7 @@ def run_search(asked: Search, console: Console) -> SearchResult:
                 require_dashboard(_WHY_DASHBOARD)
             at_once = 1 if must_take_turns(asked.config, search) else runs_at_once(needs, search.concurrent)
             at_once = min(at_once, search.trials)
-            console.print(f"{search.trials} trials, {at_once} at once -> {asked.folder}", highlight=False)
+            print_line(console, f"{search.trials} trials, {at_once} at once -> {asked.folder}")
             prepare_shared(asked)
             epochs = sum(rated_epochs(first, "check"))
             work = functools.partial(train_trial, config=asked.config, search=search, out=asked.out)
@@ -177,7 +178,7 @@ def _tracker(asked: Search) -> Tracker:
 def _print(asked: Search, result: SearchResult, files: dict[str, str], console: Console) -> None:
     best = best_trial(result)
     assert best is not None and best.objective is not None
-    show: Callable[[str], None] = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    show: Callable[[str], None] = functools.partial(print_line, console)
     stopped = sum(not row.failure and row.epochs < result.epochs for row in result.rows)
     failed = sum(bool(row.failure) for row in result.rows)
     show(f"{len(result.rows)} trials, {stopped} stopped early, {failed} failed")

@@ -8,7 +8,7 @@ from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.needs import source_of_cams, systems_with_cams
 from qaclims_ray.systems.recipe import recipe_of
-from qaclims_ray.systems.table import adjustments, known_system, system_config, system_of, training_order
+from qaclims_ray.systems.table import SUPERVISED, adjustments, known_system, system_config, system_of, training_order
 from qaclims_ray.text.config import SHARED_KEY
 
 
@@ -29,11 +29,21 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         _check_background(name, resolved)
         _check_method(config, name, resolved)
+    _check_labels(config)
     for variant in adjustments(config):
         known_system(variant.like)
     own = [variant.name for variant in config.variants if not variant.adjusts]
     if unused := [name for name in own if name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
+
+
+def _check_labels(config: RunConfig) -> None:
+    """Refuse systems of one label: tables and figures tell systems apart by it."""
+    by_label: dict[str, str] = {}
+    for name in dict.fromkeys((*config.systems, SUPERVISED)):
+        other = by_label.setdefault(label := system_of(config, name).label, name)
+        if other != name:
+            raise ConfigError(f"systems {other} and {name} are both called {label!r}: give one another label")
 
 
 def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:

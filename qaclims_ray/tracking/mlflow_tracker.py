@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.journal import Entry
+from qaclims_ray.tracking.logged_points import LoggedPoints, all_points
 from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Outbox
 from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
 from qaclims_ray.tracking.store import (
     SPOOL_NAME,
     artifact_root,
     first_line,
+    follow_move,
     one_at_a_time,
     opening_failure,
     prepare_environment,
     shown,
     spool_folder,
+    store_marks,
     tracking_uri,
 )
 from qaclims_ray.tracking.system_metrics import mlflow_samplers
@@ -87,6 +89,7 @@ def open_tracker(
         with one_at_a_time(uri):
             client = _connect(uri)
             experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
+            follow_move(config, uri, out_dir)
         run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
     except Exception as error:
         raise opening_failure(uri, error) from error
@@ -180,7 +183,7 @@ class Delivery:
         self._client: MlflowClient | None = None
         self._run_ids: dict[str, str] = {}
         self._resumed = {resumed} if resumed else set()
-        self._steps: dict[tuple[str, str], set[int]] = {}
+        self._logged = LoggedPoints()
 
     def __call__(self, entries: list[Entry]) -> None:
         """Send calls of one kind and run.
@@ -255,28 +258,21 @@ class Delivery:
     def _send_metrics(self, client: "MlflowClient", entries: list[Entry]) -> None:
         from mlflow.entities import Metric
 
-        run_id = self._run_id(client, entries[0]["run"])
-        metrics = []
-        for entry in entries:
-            for name, value in entry["values"].items():
-                if not self._is_there(client, run_id, name, entry):
-                    metrics.append(Metric(name, value, entry["time"], entry["step"] or 0))
+        run = entries[0]["run"]
+        run_id = self._run_id(client, run)
+        if run_id in self._resumed or run in self._resumed or any("adopted" in entry for entry in entries):
+
+            def history(run_id: str, name: str) -> list[tuple[int, float]]:
+                points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.timestamp)
+                return [(point.step, point.value) for point in points]
+
+            points = self._logged.missing(run_id, entries, history)
+        else:
+            points = all_points(entries)
+        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
         for start in range(0, len(metrics), _MAX_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
-        for entry in entries:
-            # Several processes that died may have left the same step, each in a journal of its own.
-            if "adopted" in entry and entry["step"] is not None:
-                for name in entry["values"]:
-                    self._steps[run_id, name].add(entry["step"])
-
-    def _is_there(self, client: "MlflowClient", run_id: str, name: str, entry: Entry) -> bool:
-        """Whether another process logged this metric at this step before: a restart repeats steps."""
-        resumed = run_id in self._resumed or entry["run"] in self._resumed or "adopted" in entry
-        if entry["step"] is None or not resumed:
-            return False
-        if (run_id, name) not in self._steps:
-            self._steps[run_id, name] = {point.step for point in client.get_metric_history(run_id, name)}
-        return entry["step"] in self._steps[run_id, name]
+        self._logged.note(run_id, points)
 
     def _send_names(self, client: "MlflowClient", entry: Entry) -> None:
         from mlflow.entities import Param, RunTag
@@ -329,9 +325,11 @@ def _pipeline_run(
 ) -> tuple["Run", bool]:
     """Return the run that tracks an output folder, and whether it was begun before."""
     path = storage.join(out_dir, RECORD_NAME)
-    # The address itself is not written down: it may hold a password.
-    expected = {"store": fingerprint_of(uri), "experiment": config.experiment, "identity": identity}
+    store, earlier = store_marks(config, uri)
+    expected = {"store": store, "experiment": config.experiment, "identity": identity}
     record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
+    if record.get("store") == earlier:
+        record["store"] = store
     if {name: record.get(name) for name in expected} == expected:
         run = _active_run(client, str(record.get("run_id", "")))
         if run is not None:

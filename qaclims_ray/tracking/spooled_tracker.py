@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -65,12 +64,12 @@ class SpooledTracker:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """See `Tracker.log_params`."""
-        values = {metric_names.sanitise(name): text for name, text in flatten_params(params).items()}
+        values = {metric_names.legal_name(name): text for name, text in flatten_params(params).items()}
         self._put("params", values=values)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See `Tracker.log_metrics`."""
-        values = {metric_names.sanitise(name): float(value) for name, value in metrics.items()}
+        values = {metric_names.legal_name(name): float(value) for name, value in metrics.items()}
         self._put("metrics", values=values, step=step)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -79,7 +78,7 @@ class SpooledTracker:
 
     def log_image(self, image: UInt8[np.ndarray, "height width 3"], key: str, step: int | None = None) -> None:
         """See `Tracker.log_image`."""
-        key = re.sub(r"[^\w\-./ ]", "_", key, flags=re.ASCII).strip("/")
+        key = metric_names.legal_file(key)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{key.rpartition('/')[2]}.png"
             PIL.Image.fromarray(np.ascontiguousarray(image)).save(path)
@@ -101,7 +100,7 @@ class SpooledTracker:
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
         """See `Tracker.log_table`."""
         # CSV: the UI shows it as a table, and a call that is sent twice leaves one (MLflow's own log_table appends).
-        folder, _, file_name = f"tables/{name}.csv".rpartition("/")
+        folder, _, file_name = f"tables/{metric_names.legal_file(name)}.csv".rpartition("/")
         with tempfile.TemporaryDirectory() as local_dir:
             path = Path(local_dir) / file_name
             with path.open("w", newline="", encoding="utf-8") as handle:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,44 @@ def artifact_root(uri: str, experiment: str, out_dir: str) -> str | None:
     beside = uri.removeprefix("sqlite:///") if uri.startswith("sqlite") else storage.absolute(out_dir)
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in experiment)
     return storage.join(beside.rpartition("/")[0], "mlflow-artifacts", name)
+
+
+def store_marks(config: TrackingConfig, uri: str) -> tuple[str, str]:
+    """Return how an output folder notes its store, today and as earlier versions did.
+
+    The address itself is not written down: it may hold a password. That of the store beside the outputs moves along.
+    """
+    return fingerprint_of(uri) if config.uri else "beside", fingerprint_of(uri)
+
+
+def follow_move(config: TrackingConfig, uri: str, out_dir: str) -> None:
+    """Point an experiment of the store beside the outputs, and its runs, at the files beside it.
+
+    MLflow stores absolute places, and has no call to change them when all is moved together. A store that was named
+    stays as it is.
+
+    Args:
+        config: names the experiment.
+        uri: the store; there.
+        out_dir: output folder or URI.
+    """
+    root = artifact_root(uri, config.experiment, out_dir)
+    if config.uri or root is None:
+        return
+    tail = "/".join(root.rsplit("/", 2)[1:])
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as store, store:
+        select = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+        experiment_id, old = store.execute(select, (config.experiment,)).fetchone() or ("", "")
+        is_ours = old.endswith(f"/{tail}") and old != root
+        # Files that were left where they were are still found there.
+        if not is_ours or (Path(old).is_dir() and not Path(root).is_dir()):
+            return
+        store.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (root, experiment_id))
+        store.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE experiment_id = ? "
+            "AND substr(artifact_uri, 1, ?) = ?",
+            (root, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
+        )
 
 
 def shown(uri: str) -> str:

@@ -1,6 +1,9 @@
 """The pipeline on a real local Ray: complete, skipped when there, resumed after kills."""
 
+import contextlib
+import io
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
@@ -32,9 +37,21 @@ def session() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory) -> tuple[Path, object]:
-    out = tmp_path_factory.mktemp("run")
-    config = small_config(cluster__num_workers=2)
-    return out, run_pipeline(config, str(out))
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, run_pipeline(_tracked_config(), str(out))
+
+
+def _tracked_config() -> RunConfig:
+    return small_config(cluster__num_workers=2, tracking__enabled=True)
+
+
+def _doubled_points(runs: Path) -> list[tuple]:
+    """Return the points that MLflow's store beside the outputs holds more than once."""
+    with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
+        assert store.execute("SELECT count(*) FROM metrics").fetchone() > (10,)
+        return store.execute(
+            "SELECT key, step, count(*) FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
+        ).fetchall()
 
 
 def test_whole_run_leaves_every_artefact(finished_run):
@@ -69,11 +86,32 @@ def test_corpus_holds_each_question_once(finished_run):
     assert frame["image_id"].nunique() == 24
 
 
+def test_a_moved_folder_goes_on_and_logs_nothing_twice(finished_run):
+    from mlflow.tracking._tracking_service import utils
+
+    out, first = finished_run
+    record, lines = (out / "tracking.json").read_bytes(), io.StringIO()
+    elsewhere = out.parent.with_name("elsewhere [b]")
+    out.parent.rename(elsewhere)
+    utils._artifact_repos_cache.clear()  # such a rerun is another process
+    try:
+        again = run_pipeline(_tracked_config(), str(elsewhere / "run"), console=Console(file=lines))
+        assert not out.parent.exists()
+        made = [line for line in lines.getvalue().splitlines() if " -> " in line]
+        assert len(made) == 1 and made[0].startswith("report ") and "is made again" not in lines.getvalue()
+        assert again.results.scores["qa_clims"] == first.results.scores["qa_clims"]
+        assert (elsewhere / "run" / "tracking.json").read_bytes() == record
+        assert _doubled_points(elsewhere) == []
+    finally:
+        elsewhere.rename(out.parent)
+        utils._artifact_repos_cache.clear()
+
+
 def test_second_run_does_nothing_again(finished_run):
     out, first = finished_run
     watched = [p for p in out.rglob("*") if p.suffix in (".parquet", ".safetensors") and "report" not in p.parts]
     before = {path: path.stat().st_mtime_ns for path in watched}
-    second = run_pipeline(small_config(cluster__num_workers=2), str(out))
+    second = run_pipeline(_tracked_config(), str(out))
     assert {path: path.stat().st_mtime_ns for path in watched} == before
     assert second.results.scores["qa_clims"] == first.results.scores["qa_clims"]
 
@@ -130,9 +168,14 @@ def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
 
 def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     config = small_config(
-        data__num_images=64, classifier__optim__epochs=30, systems=["baseline"], cluster__num_workers=2
+        data__num_images=64,
+        classifier__optim__epochs=30,
+        systems=["baseline"],
+        cluster__num_workers=2,
+        tracking__enabled=True,
     )
-    runs = tmp_path / "training_runs"
+    out = tmp_path / "run"
+    runs = out / "training_runs"
     victims: list[int] = []
 
     def kill_one() -> None:
@@ -141,11 +184,12 @@ def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatc
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    run_pipeline(config, str(tmp_path), until="train")
+    run_pipeline(config, str(out), until="train")
     killer.join()
     assert victims
-    meta = read_meta(RunLayout(str(tmp_path)).classifier)
+    meta = read_meta(RunLayout(str(out)).classifier)
     assert meta is not None
+    assert _doubled_points(tmp_path) == []
     undisturbed = tmp_path / "undisturbed"
     run_pipeline(config, str(undisturbed), until="train")
     again = read_meta(RunLayout(str(undisturbed)).classifier)

@@ -34,6 +34,34 @@ def test_it_comes_back_as_it_was_written(manifest: Manifest, tmp_path: Path) -> 
     assert again.fingerprint() == manifest.fingerprint()
 
 
+def in_run(out: str) -> Manifest:
+    """Return a manifest with images inside and outside of a run's folder, and one in a neighbour of its name."""
+    uris = (f"{out}/data/a [1].jpg", f"{out}2/b.jpg", "/data/c.jpg", "s3://bucket/d.jpg")
+    records = tuple(
+        dataclasses.replace(record(f"i{number}", 0), image_uri=uri, mask_uri=f"{out}/data/masks/{number}.png")
+        for number, uri in enumerate(uris)
+    )
+    return Manifest(CLASSES, records, (f"read {out}/data", f"labels from {out}/data/x.csv, not {out}2/x.csv"))
+
+
+@pytest.mark.parametrize("scheme", ["", "memory:/"])
+def test_it_goes_on_working_where_its_folder_is_moved(tmp_path: Path, scheme: str) -> None:
+    one, two = f"{scheme}{tmp_path}/one", f"{scheme}{tmp_path}/x/two"
+    meta = write_manifest(in_run(one), manifest_artifact(f"{one}/manifest", {}))
+    for name in ("manifest.parquet", "meta.json"):
+        content = storage.read_bytes(f"{one}/manifest/{name}")
+        assert one.encode() + b"/" not in content
+        storage.write_bytes(f"{two}/manifest/{name}", content)
+    here, there = read_manifest(f"{one}/manifest"), read_manifest(f"{two}/manifest")
+    assert here == in_run(one) and here.notes == in_run(one).notes
+    assert there.records[0].image_uri == f"{two}/data/a [1].jpg" and there.records[1].image_uri == f"{one}2/b.jpg"
+    assert there.notes == (f"read {two}/data", f"labels from {two}/data/x.csv, not {one}2/x.csv")
+    assert here.fingerprint() == there.fingerprint() == meta.summary["content"]
+    assert here.subset("train").fingerprint() == there.subset("train").fingerprint()
+    changed = dataclasses.replace(there, records=there.records[1:])
+    assert changed.fingerprint() != there.fingerprint()
+
+
 @pytest.mark.parametrize("records", [(), (record("only"),)])
 def test_empty_and_unlabelled_manifests_come_back(records: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     manifest = Manifest(CLASSES, records)

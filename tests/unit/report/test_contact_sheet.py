@@ -94,6 +94,11 @@ def test_long_names_do_not_run_into_their_neighbours():
     assert int(captions.min()) == 255
 
 
+def test_names_in_letters_that_the_font_has_not_stay_apart():
+    sheets = [contact_sheet([row()], names, tile_px=64) for names in (("\u732b", "a\nb"), ("\u72d7", "a\nb"))]
+    assert not np.array_equal(*sheets)
+
+
 def test_rows_must_agree_on_the_systems():
     with pytest.raises(DataError, match="at least one image"):
         contact_sheet([], NAMES)

@@ -72,6 +72,13 @@ def test_a_dollar_in_a_class_name_is_no_formula():
     assert "costs $5 to $9" in svg and "n/a" in svg
 
 
+def test_a_name_is_neither_an_identifier_nor_a_colour_nor_left_out_of_the_legend():
+    names = ['a id="b', "url(#c)", figures.INK, "_d"]
+    svg = figures.figure_svg(figures.class_figure({name: dict.fromkeys(names, 0.5) for name in names}), "classes")
+    texts = [text.strip("\N{ZERO WIDTH SPACE}") for text in re.findall("<text[^>]*>([^<]*)</text>", svg)]
+    assert [texts.count(name) for name in names] == [2] * 4  # in the legend and beside the bars
+
+
 def test_a_chart_draws_only_the_systems_it_has():
     colours = system_colours(["baseline", "other", "ours"])
     svg = figures.figure_svg(figures.class_figure({"ours": scores().iou}, colours=colours), "classes")

@@ -15,6 +15,7 @@ from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
 from qaclims_ray.report.files import write_report
+from qaclims_ray.report.palette import INK
 
 
 def seed(best: float, fixed: float) -> SeedScores:
@@ -194,6 +195,58 @@ def test_no_prompts_no_section(full_report: tuple[dict, str]):
 def test_sheets_of_many_systems_scroll(tmp_path: Path):
     _, page = written(tmp_path, report_data(contact_sheets={"all": png(2400)}))
     assert page.count('class="picture wide"') == 1 and page.count('class="picture"') == 1
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", '"><img src=x>', "a&b", "&lt;", "a?b#c%20d", "[b]x[/b]", "a|b", ' id="x',
+    "url(#x)", INK,
+    "_hidden", "$x^{$", "\u732b", "{{ 1 }}", "a'b", "C:\\x", "..",
+)  # fmt: skip
+
+
+class Texts(Balance):
+    """Gathers what a reader sees, and the elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_names_are_shown_as_they_are_and_are_no_part_of_the_page(tmp_path: Path):
+    def named(names) -> ReportData:
+        iou = {"background": 0.5, **dict.fromkeys(names, 0.25)}
+        systems = {
+            f"s{number}": SystemReport(
+                label=name,
+                description=f"of {name}",
+                seed=dataclasses.replace(seed(0.4, 0.3), iou=iou, iou_best=iou),
+                mask=dataclasses.replace(seed(0.4, 0.3), iou=iou, iou_best=iou),
+                segmentation=dataclasses.replace(seed(0.4, 0.3), iou=iou, iou_best=iou),
+                initial_weights=f"/data/{name}",
+                curves={f"train/{name}": [(0, 2.0), (10, 1.0)]},
+                contact_images=(png(),),
+            )
+            for number, name in enumerate(names[::3])
+        }
+        places = {"root": f"/data/{names[0]}", "notes": [f"read /data/{name}" for name in names]}
+        return report_data(title=names[0], systems=systems, dataset=places, splits={"seed": names[0]})
+
+    plain = [f"name {number:02d}" for number in range(len(HOSTILE))]
+    pages = []
+    for folder, names in (("plain", plain), ("hostile", HOSTILE)):
+        page = Texts()
+        page.feed(written(tmp_path / folder, named(names))[1])
+        assert len(page.ids) == len(set(page.ids))
+        pages.append(page)
+    plainly, hostile = pages
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in hostile.ids) and not hostile.open
+    assert [one[:5] for one in hostile.addresses] == [one[:5] for one in plainly.addresses]
+    shown = [text.replace("\N{ZERO WIDTH SPACE}", "") for text in hostile.texts]
+    for one, other in zip(plain, HOSTILE, strict=True):
+        assert sum(other in text for text in shown) >= sum(one in text for text in plainly.texts) > 2, other
 
 
 def test_no_system_no_report(tmp_path: Path):

@@ -1,13 +1,19 @@
 """One table in three forms: console, Markdown, page."""
 
+import html
 import io
+import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jinja2 import DictLoader, UndefinedError
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from qaclims_ray.report import page
-from qaclims_ray.report.table import Cell, Column, Note, Row, Table, markdown_table, rich_table, text_rows
+from qaclims_ray.report.console_text import print_table
+from qaclims_ray.report.table import Cell, Column, Note, Row, Table, markdown_table, text_rows
 
 TABLE = Table(
     (
@@ -35,7 +41,7 @@ TABLE = Table(
 
 def on_console(table: Table, title: str = "") -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(rich_table(table, title))
+    print_table(console, table, title)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -62,6 +68,16 @@ def test_markdown_says_what_pixel_labels_chose_and_escapes_bars() -> None:
         "| --- | ---: | ---: | ---: |",
     ]
     assert lines[3] == r"| a \| b | not scored |  |  |"
+
+
+@given(st.lists(st.one_of(st.text("a_*|\\\\`[]()<>&;!~#x ", max_size=8), st.text(max_size=6)), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_markdown_shows_names_word_for_word(names: list[str]) -> None:
+    names = [" ".join(re.sub(r"[\x00-\x1f]", " ", name).split()) for name in names]
+    table = Table((Column(head="class"), Column(head="x")), text_rows([[name, "1"] for name in names]))
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render("\n".join(markdown_table(table)))
+    shown = [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page)]
+    assert [" ".join(cell.split()) for cell in shown] == names
 
 
 def test_a_page_has_small_print_colours_spans_and_escapes() -> None:

@@ -161,6 +161,7 @@ def test_prompts_learn_as_their_settings_say() -> None:
     [
         ({"name": ""}, "system.name is empty"),
         ({"name": "a/b", "like": "clims"}, "'a/b' names folders"),
+        ({"name": "..", "like": "clims"}, "the one above"),
         ({"name": "x"}, "system 'x' has no method; give it one, or name a known system that it is like"),
         ({"name": "x", "like": "clims", "method": "clims"}, "is like 'clims', which says its method and base"),
         ({"name": "x", "like": "clims", "base": "clims"}, "leave them out"),

@@ -256,6 +256,25 @@ def test_it_is_logged_into_the_run_whose_status_stays(run):
     assert float(own_text) == reading.own_text["aeroplane"]
 
 
+def test_a_moved_run_is_logged_into_where_its_store_lies_now(run, tmp_path):
+    config, layout, _ = run
+    tracker = open_tracker(config.tracking, run_name="mini", out_dir=layout.records, identity="", system_metrics=False)
+    tracker.finish("FINISHED")
+    elsewhere = tmp_path / "elsewhere"
+    Path(layout.out).parent.rename(elsewhere)
+    moved = elsewhere / Path(layout.out).name
+    console = Console(file=io.StringIO(), width=200)
+    run_read_prompts(PromptArguments(run=str(moved), top=2), console)
+    assert f"MLflow   sqlite:///{elsewhere}/mlflow.db" in shown_by(console)
+    assert [file.name for file in elsewhere.glob("mlflow-artifacts/*/*/*/*.png")] == ["prompts_semples.png"]
+    assert not Path(layout.out).parent.exists()
+
+    (elsewhere / "mlflow.db").unlink()
+    console = Console(file=io.StringIO(), width=200)
+    run_read_prompts(PromptArguments(run=str(moved), top=2), console)
+    assert "MLflow" not in shown_by(console) and not (elsewhere / "mlflow.db").exists()
+
+
 def test_half_precision_reads_the_same_words(run):
     config, layout, manifest = run
     config = with_overrides(config, {"cluster.use_gpu": True, "cluster.precision": "bf16"})

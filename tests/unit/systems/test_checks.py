@@ -41,6 +41,12 @@ def test_a_variant_that_cannot_work_is_refused(variant, message) -> None:
         check_systems(run_of("x", variants=(variant,)))
 
 
+def test_two_systems_of_one_label_are_refused() -> None:
+    variants = tuple(System(name=name, like="qa_clims", label="ours") for name in ("one", "two"))
+    with pytest.raises(ConfigError, match="systems one and two are both called 'ours': give one another label"):
+        check_systems(run_of("one", "two", variants=variants))
+
+
 def test_a_system_of_an_unknown_method_is_refused_with_the_known_ones() -> None:
     own = System(name="own", method="ritc")
     with pytest.raises(ConfigError, match=r"there is no method 'ritc'; known: classifier, qa_clims, .*supervised"):

@@ -1,6 +1,8 @@
+import contextlib
 import os
 import pickle
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -162,6 +164,67 @@ def test_submitting_again_continues_the_run_and_its_stages(runs):
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert found["a"].data.tags["attempt"] == "1"
     assert curve(runs, ids[0][1], "train/loss") == [(0, 5.0)]
+
+
+def test_reruns_leave_one_point_of_each_figure_and_step(runs):
+    for _ in range(3):
+        tracker = open_quiet(runs)
+        stage = tracker.child("train")
+        for step in range(3):
+            stage.log_metrics({"train/loss": 1.0}, step=step)
+        stage.log_metrics({"cam/miou_best": 0.5, "cam/iou/none": float("nan")})
+        stage.finish("FINISHED")
+        tracker.log_metrics({"baseline/cam/miou_best": 0.5})
+        tracker.finish("FINISHED")
+    with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
+        counts = store.execute("SELECT key, step, count(*) FROM metrics GROUP BY run_uuid, key, step").fetchall()
+    assert {count for _, _, count in counts} == {1}
+    assert len(counts) == 6
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_moved_folder_goes_on_in_the_store_beside_it(runs, tmp_path, is_copy):
+    from mlflow.tracking._tracking_service import utils
+
+    source = tmp_path / "config.json"
+    source.write_text("{}")
+    before, after = runs / "before", runs / "after"
+    before.mkdir()
+    shutil.move(runs / "mlflow.db", before / "mlflow.db")
+    for folder in (before, after):
+        tracker = open_quiet(folder)
+        tracker.log_metrics({"miou": 0.5})
+        tracker.log_artifact(str(source), "settings")
+        tracker.finish("FINISHED")
+        if folder == before:
+            first = sorted(path.relative_to(before) for path in before.rglob("*"))
+            utils._artifact_repos_cache.clear()  # the rerun is another process
+            (shutil.copytree if is_copy else shutil.move)(before, after)
+    if is_copy:
+        assert first == sorted(path.relative_to(before) for path in before.rglob("*"))
+    else:
+        assert not before.exists()
+    (run,) = client_of(after).search_runs(["1"])
+    assert Path(run.info.artifact_uri).is_relative_to(after / "mlflow-artifacts")
+    assert (Path(run.info.artifact_uri) / "settings/config.json").read_text() == "{}"
+    assert Path(client_of(after).get_experiment("1").artifact_location) == after / "mlflow-artifacts/qaclims"
+    assert curve(after, run.info.run_id, "miou") == [(0, 0.5)]
+
+
+def test_files_that_were_left_behind_are_still_found(runs, tmp_path):
+    before, after = runs / "before", runs / "after"
+    before.mkdir()
+    after.mkdir()
+    shutil.move(runs / "mlflow.db", before / "mlflow.db")
+    (tmp_path / "x.txt").write_text("x")
+    tracker = open_quiet(before)
+    tracker.log_artifact(str(tmp_path / "x.txt"))
+    tracker.finish("FINISHED")
+    for name in ("a", "mlflow.db"):
+        shutil.move(before / name, after / name)
+    open_quiet(after).finish("FINISHED")
+    (run,) = client_of(after).search_runs(["1"])
+    assert (Path(run.info.artifact_uri) / "x.txt").exists()
 
 
 def test_another_configuration_is_another_run(runs):
