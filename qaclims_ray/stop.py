@@ -8,10 +8,11 @@ uses the package without the command keeps its own handlers.
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import psutil
 
@@ -35,20 +36,29 @@ class Stop:
         self.prog = prog
         self.code = 0
         """Exit code; 0 while nothing has asked for a stop."""
-        self._is_woken = False
+        self._is_interrupted = False
+        self._own_signals = 0
         self._first = 0.0
         self._lock = threading.Lock()
 
-    def on_signal(self, signum: int, frame: object) -> None:
-        """Stop at the first signal, end at the second."""
-        if self._is_woken:  # `end` has said why, and only needs the main thread
-            self._is_woken = False
+    def interrupt(self, signum: int, frame: object) -> None:
+        """Handle a signal, or `end`, in the main thread: once."""
+        self.begin(f"stopped; {KEPT}", EXIT_CODES[signal.Signals(signum)], GRACE_S)
+        if not self._is_interrupted:
+            self._is_interrupted = True
             raise KeyboardInterrupt
-        code = EXIT_CODES[signal.Signals(signum)]
-        if self.begin(f"stopped; {KEPT}", code, GRACE_S):
-            raise KeyboardInterrupt
-        if time.monotonic() - self._first > ECHO_S:
-            _end_at_once(code)
+
+    def listen(self, arrivals: socket.socket) -> None:
+        """Stop at the first signal and end at the second, also while the main thread waits in a library's C code."""
+        while arrived := arrivals.recv(1):
+            code = EXIT_CODES.get(signal.Signals(arrived[0]))
+            if code is not None and self._own_signals:
+                self._own_signals = 0
+                continue
+            if code is None or self.begin(f"stopped; {KEPT}", code, GRACE_S):
+                continue
+            if time.monotonic() - self._first > ECHO_S:
+                _end_at_once(code)
 
     def begin(self, message: str, code: int, grace_s: float) -> bool:
         """Say a line and start the clock; return whether this was the first time."""
@@ -62,7 +72,7 @@ class Stop:
 
     def wake(self) -> None:
         """Interrupt whatever the main thread waits for."""
-        self._is_woken = True
+        self._own_signals = 1
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _say(self, message: str) -> None:
@@ -93,16 +103,22 @@ def handled(prog: str) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    arrivals, announced = socket.socketpair()
+    announced.setblocking(False)
+    threading.Thread(target=stop.listen, args=(arrivals,), daemon=True).start()
+    announced_before = signal.set_wakeup_fd(announced.fileno(), warn_on_full_buffer=False)
     before = {number: signal.getsignal(number) for number in EXIT_CODES}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, stop.on_signal)
+            signal.signal(number, stop.interrupt)
     _current = stop
     try:
         yield stop
     finally:
         if not stop.code:
             _put_back(before)
+            signal.set_wakeup_fd(announced_before)
+            announced.close()
             _current = None
 
 
@@ -154,7 +170,7 @@ def keeping_handlers() -> Iterator[None]:
         _put_back(before)
 
 
-def _put_back(handlers: dict[signal.Signals, object]) -> None:
+def _put_back(handlers: Mapping[signal.Signals, object]) -> None:
     for number, handler in handlers.items():
         if handler is not None:  # None: set by C code, which Python cannot set again
             signal.signal(number, handler)  # type: ignore[arg-type]

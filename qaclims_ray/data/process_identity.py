@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-_SAME_START_S = 0.5
+_SAME_START_S = 2.0
 """Two readings of one process's start differ by less."""
 _PID_SPACE = "/proc/self/ns/pid"
 
