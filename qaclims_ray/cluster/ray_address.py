@@ -81,7 +81,7 @@ def _require_control_service(address: str, found: str) -> None:
                 pass  # an answer: joining sends the token, or says which is missing
             except RayError as error:
                 reasons[:] = [str(error)]
-                time.sleep(1)
+                time.sleep(3)  # Ray's core writes a line of its own for every try
                 continue
             answered.set()
             return
