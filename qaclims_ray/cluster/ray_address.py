@@ -12,7 +12,7 @@ from ray.exceptions import AuthenticationError, RayError
 from qaclims_ray.errors import ResourceError
 
 VARIABLE = "RAY_ADDRESS"
-CONNECT_S = 6.0
+CONNECT_S = 4.0
 """Seconds in which the port has to open; tried again while it is refused, as a head that starts just now refuses it."""
 ANSWER_S = 8.0
 """Seconds in which the control service has to answer on it."""

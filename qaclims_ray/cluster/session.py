@@ -51,6 +51,16 @@ def joins_ray() -> bool:
     return ray.is_initialized() or bool(address_to_join())
 
 
+def require_reachable() -> None:
+    """Make sure that the Ray to join answers, where this process is told to join one.
+
+    Raises:
+        ResourceError: when it does not.
+    """
+    if not ray.is_initialized() and (address := address_to_join()):
+        require_answer(address)
+
+
 @contextlib.contextmanager
 def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the time of the context.

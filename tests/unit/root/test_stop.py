@@ -1,4 +1,4 @@
-"""Stopping a process: one line and an exit code at the first signal, its end at the second or when it does not close."""
+"""Stopping a process: a line and an exit code at the first signal, its end at the second or when it does not close."""
 
 import signal
 import subprocess
