@@ -1,4 +1,4 @@
-"""The pieces of a private Ray's start: what passes to the console meanwhile, where the store lies, which errors come."""
+"""The pieces of a private Ray's start: what passes to the console, where the store lies, which errors come."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ def test_whatever_a_start_raises_is_one_line_and_its_folder_is_kept(tmp_path, mo
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray_folder, "_candidates", lambda: ("/tmp",))
-    with pytest.raises(ResourceError, match="timed out during startup. This could happen") as refused:
+    with pytest.raises(ResourceError, match=r"timed out during startup\. This could happen") as refused:
         with ray_session(Needs(cpus=1)):
             pass
     assert "\n" not in str(refused.value)
