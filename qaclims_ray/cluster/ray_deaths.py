@@ -15,8 +15,9 @@ from qaclims_ray.cluster import ray_folder
 
 SERVICES = {"gcs_server": "control service", "raylet": "node service"}
 """Processes without which a Ray is none: name -> what it is."""
-MISTAKE = 2
-GRACE_S = 12.0
+RAY_LOST = 2
+"""Exit code, that of other trouble with machines."""
+CLOSING_S = 12.0
 """Seconds to close: ray.shutdown alone waits seven for a control service that is gone."""
 EVERY_S = 0.5
 JOINED_EVERY_S = 10.0
@@ -78,7 +79,7 @@ def _watching(look: Callable[[], str], every_s: float) -> Iterator[None]:
     def watch() -> None:
         while not is_over.wait(every_s):
             if (found := look()) and not is_over.is_set():
-                stop.end(f"ResourceError: {found}; {stop.KEPT}", MISTAKE, grace_s=GRACE_S)
+                stop.end(f"ResourceError: {found}; {stop.KEPT}", RAY_LOST, grace_s=CLOSING_S)
                 return
 
     thread = threading.Thread(target=watch, daemon=True)

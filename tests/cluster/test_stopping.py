@@ -56,7 +56,7 @@ class Run:
 
     def ends(self) -> tuple[int, str]:
         """Return the exit code and what stood on stderr, once nothing of the run lives any more."""
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         _, alive = psutil.wait_procs(self.started, timeout=30)
         assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
         assert not list(self.out.glob(".owner-*"))
@@ -73,7 +73,7 @@ def no_run_left() -> Iterator[None]:
     """End the runs of a test that has failed."""
     yield
     for child in psutil.Process().children():
-        if "qaclims_ray" in child.cmdline():
+        if child.status() != psutil.STATUS_ZOMBIE and "qaclims_ray" in child.cmdline():
             for process in [*child.children(recursive=True), child]:
                 process.kill()
 
