@@ -38,6 +38,7 @@ _EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "memory")
 _READ_BACK_S = 2.0
 _UNWRITTEN_S = 2.0
 _PATIENCE_S = 2.0
+_LOOK_S = 1.0
 _TRIES = 8
 _LOST = 2
 
@@ -57,10 +58,6 @@ class FolderOwner:
     renewed: float
     """Its last sign of life, in seconds since 1970."""
 
-    def is_alive(self, now: float) -> bool:
-        """Whether it may still write: by its process where that can be seen, else by its last sign."""
-        return self.process.is_alive() if self.process.is_near() else now - self.renewed < STALE_S
-
     def refusal(self, uri: str) -> ResourceError:
         """Return what a second one is told."""
         process = self.process
@@ -70,8 +67,8 @@ class FolderOwner:
         )
         if not process.is_near():
             told += (
-                f". Its last sign of life is of {_utc(self.renewed)}; {STALE_S / 60:.0f} minutes without another, and "
-                "the folder is free"
+                f". It lives: it gave a sign at {_utc(self.renewed)}; {STALE_S / 60:.0f} minutes without one, and the "
+                "folder is free"
             )
         return ResourceError(told)
 
@@ -161,9 +158,9 @@ def _take(folder: str, command: str, clock: Callable[[], float]) -> _Mark:
     for _ in range(_TRIES):
         numbers, now = _numbers(folder), clock()
         owners = {number: _read(_mark_uri(folder, number)) for number in numbers}
-        for owner in owners.values():
-            if owner is not None and owner.is_alive(now):
-                raise owner.refusal(folder)
+        for number, owner in owners.items():
+            if owner is not None and (living := _as_alive(_mark_uri(folder, number), owner, clock)) is not None:
+                raise living.refusal(folder)
         owner = FolderOwner(
             process=this_process(), since=_utc(now), command=command, token=uuid.uuid4().hex, renewed=now
         )
@@ -182,6 +179,28 @@ def _take(folder: str, command: str, clock: Callable[[], float]) -> _Mark:
                 )
         return mark
     raise ResourceError(f"several runs are taking {folder} at once; start one alone")
+
+
+def _as_alive(uri: str, owner: FolderOwner, clock: Callable[[], float]) -> FolderOwner | None:
+    """Return the owner where it may still write: by its process where that can be seen, else by its signs of life.
+
+    An owner elsewhere is waited for, because the run of a lost machine is started again within minutes.
+    """
+    if owner.process.is_near():
+        return owner if owner.process.is_alive() else None
+    if clock() - owner.renewed < STALE_S:
+        logger.warning(
+            "%s belongs to process %d on %s; waiting for a sign that it lives, until %s at most",
+            *(uri.rpartition("/")[0], owner.process.pid, owner.process.host, _utc(owner.renewed + STALE_S)),
+        )
+    while clock() - owner.renewed < STALE_S:
+        found = _read(uri)
+        if found is None or found.token != owner.token:
+            return None
+        if found.renewed != owner.renewed:
+            return found
+        time.sleep(_LOOK_S)
+    return None
 
 
 def _numbers(folder: str) -> list[int]:

@@ -154,14 +154,34 @@ def test_a_process_id_that_is_used_again_is_no_owner(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("elsewhere", [{"host": "node-7"}, {"pid_space": "pid:[1]"}])
-def test_an_owner_on_another_machine_lives_as_long_as_it_gives_signs(tmp_path, elsewhere, caplog):
-    now = 1_800_000_000.0
-    _leave_mark(tmp_path, renewed=now - STALE_S + 1, **elsewhere)
-    with pytest.raises(ResourceError, match="5 minutes without another"), owning(str(tmp_path), "x", clock=lambda: now):
+ELSEWHERE = pytest.mark.parametrize("elsewhere", [{"host": "node-7"}, {"pid_space": "pid:[1]"}])
+
+
+@ELSEWHERE
+def test_an_owner_on_another_machine_that_gives_a_sign_lives(tmp_path, monkeypatch, elsewhere):
+    now, looks = 1_800_000_000.0, []
+
+    def give_a_sign_at_the_third(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            _leave_mark(tmp_path, renewed=now, **elsewhere)
+
+    monkeypatch.setattr(folder_owner.time, "sleep", give_a_sign_at_the_third)
+    _leave_mark(tmp_path, renewed=now - 20, **elsewhere)
+    with pytest.raises(ResourceError, match="It lives: it gave a sign"), owning(str(tmp_path), "x", clock=lambda: now):
         pass
-    with owning(str(tmp_path), "x", clock=lambda: now + 2):
-        assert "is taken over from" in caplog.text
+    assert len(looks) == 3
+
+
+@ELSEWHERE
+def test_an_owner_on_another_machine_that_stays_silent_is_followed(tmp_path, monkeypatch, elsewhere, caplog):
+    now = 1_800_000_000.0
+    monkeypatch.setattr(folder_owner, "_LOOK_S", 0.0)
+    ticks = iter(range(10_000))
+    _leave_mark(tmp_path, renewed=now, **elsewhere)
+    with owning(str(tmp_path), "x", clock=lambda: now + next(ticks)):
+        assert next(ticks) > STALE_S
+        assert "waiting for a sign that it lives" in caplog.text and "is taken over from" in caplog.text
         assert _marks(tmp_path) == [".owner-2.json"]
 
 
