@@ -4,9 +4,6 @@ import contextlib
 import logging
 import math
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +11,11 @@ import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from qaclims_ray.errors import QaclimsError, ResourceError
+from qaclims_ray import stop
+from qaclims_ray.cluster.private_ray import one_line, private_ray, without_level_line
+from qaclims_ray.cluster.ray_address import address_to_join, cannot_join, require_answer
+from qaclims_ray.cluster.ray_deaths import watching_cluster
+from qaclims_ray.errors import ResourceError
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,9 @@ DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Our own lines say what happens; Ray's full logs stay in its session folder.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Its handler makes Ctrl-C an ordinary end of the search.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-
-
-LEVEL_LINE = b"Set ray log level from environment variable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,17 @@ class Needs:
 
 def joins_ray() -> bool:
     """Whether `ray_session` uses a Ray that is there, and so starts none of its own."""
-    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    return ray.is_initialized() or bool(address_to_join())
+
+
+def require_reachable() -> None:
+    """Make sure that the Ray to join answers, where this process is told to join one.
+
+    Raises:
+        ResourceError: when it does not.
+    """
+    if not ray.is_initialized() and (address := address_to_join()):
+        require_answer(address)
 
 
 @contextlib.contextmanager
@@ -70,79 +80,34 @@ def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
         os.environ.setdefault(name, value)
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    with _connected(needs, dashboard):
+        check_resources(needs)
+        yield
+
+
+def _connected(needs: Needs, dashboard: bool) -> contextlib.AbstractContextManager[None]:
     if ray.is_initialized():
-        check_resources(needs)
-        yield
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        with _joined():
-            check_resources(needs)
-            yield
-        return
-    temp_dir = tempfile.mkdtemp(prefix="qaclims-ray-")
-    keeps_logs = False
-    try:
-        with _without_level_line():
-            ray.init(
-                # Without it ray.init() would join any Ray that runs on this machine.
-                address="local",
-                num_cpus=needs.num_cpus or math.ceil(needs.cpus),
-                include_dashboard=dashboard,
-                object_store_memory=needs.object_store_mib << 20,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                # No protection by itself: Ray's control service and agents listen on all interfaces (docs/cluster.md).
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temp_dir,
-            )
-        check_resources(needs)
-        yield
-    except Exception as error:
-        # A user's mistake says by itself what is wrong. All other trouble needs Ray's logs.
-        keeps_logs = isinstance(error, ResourceError) or not isinstance(error, QaclimsError)
-        raise
-    finally:
-        ray.shutdown()
-        if keeps_logs:
-            logger.warning("Ray's logs of this run are kept in %s", temp_dir)
-        else:
-            shutil.rmtree(temp_dir, ignore_errors=True)
+        return contextlib.nullcontext()
+    if address := address_to_join():
+        return _joined(address)
+    num_cpus = needs.num_cpus or math.ceil(needs.cpus)
+    return private_ray(num_cpus=num_cpus, object_store_mib=needs.object_store_mib, dashboard=dashboard)
 
 
 @contextlib.contextmanager
-def _joined() -> Iterator[None]:
+def _joined(address: str) -> Iterator[None]:
+    require_answer(address)
     try:
-        with _without_level_line():
+        with stop.keeping_handlers(), without_level_line():
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(
-            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']}: {error}. "
-            "Unset RAY_ADDRESS to run on this machine alone"
-        ) from None
+    # Ray raises what it meets: other versions, wrong tokens, lost connections come as a dozen types.
+    except Exception as error:
+        raise cannot_join(address, one_line(error)) from error
     try:
-        yield
+        with watching_cluster() if "://" not in address else contextlib.nullcontext():
+            yield
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _without_level_line() -> Iterator[None]:
-    """Keep one line of Ray's core off the console: the log level that was set, written before the level takes effect.
-
-    The core writes to the process's own stderr, below Python's. What else comes out in the meantime follows at the end.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            os.write(2, b"".join(line for line in held if LEVEL_LINE not in line))
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:

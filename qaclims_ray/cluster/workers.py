@@ -40,6 +40,17 @@ OnEpoch = Callable[[Mapping[str, float]], None]
 """Receives the figures of an epoch, its number as `epoch` among them."""
 
 
+class _Trainer(TorchTrainer):
+    """Ray's trainer, which leaves Ctrl-C to the command.
+
+    Its own handler makes an interruption look like an ordinary end, and stays behind after the training, where it
+    swallows every further one.
+    """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Register none."""
+
+
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
@@ -110,7 +121,7 @@ def fit_on_workers(
     rescued = rescue(runs_uri, name, {one.artifact.fingerprint: one.epochs for one in trainings})
     # On the driver's node, because with any other node news would be lost that the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _work,
         train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
         # With Ray's default a rank would wait half an hour for one that has gone silent.

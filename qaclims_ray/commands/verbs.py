@@ -1,7 +1,11 @@
 """The table of verbs: what each is for, how its line is read, and what it runs."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +15,7 @@ from rich.console import Console
 from qaclims_ray.commands.ablate import parse_ablation
 from qaclims_ray.commands.arguments import Line, RunArguments, parse_run
 from qaclims_ray.commands.tune import parse_search
+from qaclims_ray.data.folder_owner import owning
 from qaclims_ray.report.ablation import failures
 from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.report.console_text import print_line
@@ -20,6 +25,7 @@ from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
 from qaclims_ray.stages.results_console import print_results
+from qaclims_ray.stages.run_folder import absolute_out
 from qaclims_ray.stages.tune import Search, run_search
 from qaclims_ray.tracking.mlflow_tracker import replay
 from qaclims_ray.tracking.store import shown
@@ -64,33 +70,50 @@ def _on_its_own(about: str, kind: type[_Asked], run: Callable[[_Asked, Console],
     return Verb(about, parse, run)
 
 
+@contextlib.contextmanager
+def _owning(*folders: str) -> Iterator[None]:
+    """Own the folders that a verb writes in; what it runs in them, in this process or another, is its own."""
+    program = os.path.basename(sys.argv[0])
+    command = shlex.join(["qaclims" if program == "__main__.py" else program, *sys.argv[1:]])
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(owning(absolute_out(folder), command))
+        yield
+
+
 def _run(until: str, asked: RunArguments, console: Console) -> None:
-    outcome = run_pipeline(asked.config, asked.out, until=until)
+    with _owning(asked.out):
+        outcome = run_pipeline(asked.config, asked.out, until=until)
     if until in _WITH_TABLES:
         print_results(outcome, console)
 
 
 def _ablate(asked: Ablation, console: Console) -> str | None:
-    failed = failures(run_ablation(asked, console))
+    with _owning(asked.out, *[asked.folder(seed) for seed in asked.seeds]):
+        failed = failures(run_ablation(asked, console))
     return f"{len(failed)} trials failed; the same command tries them again" if failed else None
 
 
 def _compare(asked: CompareArguments, console: Console) -> None:
-    comparison, page = run_compare(asked)
+    with _owning(*asked.owned()):
+        comparison, page = run_compare(asked)
     print_comparison(comparison, console)
     print_line(console, f"written  {page}")
 
 
 def _predict(asked: PredictArguments, console: Console) -> None:
-    run_predict(asked)
+    with _owning(asked.out):
+        run_predict(asked)
 
 
 def _prompts(asked: PromptArguments, console: Console) -> None:
-    run_read_prompts(asked, console)
+    with _owning(asked.out or asked.run):
+        run_read_prompts(asked, console)
 
 
 def _tune(asked: Search, console: Console) -> None:
-    run_search(asked, console)
+    with _owning(asked.out):
+        run_search(asked, console)
 
 
 def _sync(asked: SyncArguments, console: Console) -> None:

@@ -70,6 +70,8 @@ def faults_of(folder: str, content: str) -> dict[str, str]:
         Name of a file -> what is wrong with it; empty where all are there.
     """
     path = storage.join(folder, LIST_NAME)
+    if not storage.exists(path):
+        return {LIST_NAME: "is missing"}
     try:
         listing = storage.read_bytes(path)
         if hashlib.sha256(listing).hexdigest() != content:

@@ -44,6 +44,10 @@ class CompareArguments:
     seed: int = 0
     """Seed of the resampling."""
 
+    def owned(self) -> tuple[str, ...]:
+        """Return the folder that is written in: the given one, or the first run's, which nothing else may work in."""
+        return (self.out,) if self.out else tuple(_parse(name)[0] for name in self.runs[:1])
+
 
 @dataclass(frozen=True)
 class _ComparedRun:

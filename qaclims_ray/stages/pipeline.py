@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.session import ray_session, require_reachable
 from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
@@ -152,6 +152,8 @@ def _check_reachable(config: RunConfig, until: str) -> None:
 def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     """Read the data, then start Ray for what follows: what is wrong with people's data is told without waiting."""
     is_early = reads_after_ray(run.config.data)
+    if is_early or run.reaches("corpus"):
+        require_reachable()
     if is_early:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     with run.stage("data") as stage:

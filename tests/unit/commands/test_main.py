@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from qaclims_ray.commands import main
+from qaclims_ray.commands import verbs
 from qaclims_ray.commands.main import INCOMPLETE, MISTAKE, STOPPED, run_verb
 from qaclims_ray.commands.verbs import Verb
 from qaclims_ray.errors import DataError
@@ -16,7 +16,7 @@ def _ends(monkeypatch, error: BaseException | None, incomplete: str | None = Non
             raise error
         return incomplete
 
-    monkeypatch.setattr(main, "VERBS", {"try": Verb("Tries.", lambda line: line, work)})
+    monkeypatch.setattr(verbs, "VERBS", {"try": Verb("Tries.", lambda line: line, work)})
     return run_verb("try", [], prog="jobs/try.py")
 
 

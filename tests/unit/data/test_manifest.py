@@ -48,7 +48,7 @@ def in_run(out: str) -> Manifest:
 def test_it_goes_on_working_where_its_folder_is_moved(tmp_path: Path, scheme: str) -> None:
     one, two = f"{scheme}{tmp_path}/one", f"{scheme}{tmp_path}/x/two"
     meta = write_manifest(in_run(one), manifest_artifact(f"{one}/manifest", {}))
-    for name in ("manifest.parquet", "meta.json"):
+    for name in ("manifest.parquet", "files.json", "meta.json"):
         content = storage.read_bytes(f"{one}/manifest/{name}")
         assert one.encode() + b"/" not in content
         storage.write_bytes(f"{two}/manifest/{name}", content)

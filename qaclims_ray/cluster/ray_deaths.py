@@ -1,0 +1,101 @@
+"""Watching that Ray lives: its death ends the run within seconds and in one line, where Ray itself waits a minute."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import ray
+import ray._private.worker
+
+from qaclims_ray import stop
+from qaclims_ray.cluster import ray_folder
+
+SERVICES = {"gcs_server": "control service", "raylet": "node service"}
+"""Processes without which a Ray is none: name -> what it is."""
+RAY_LOST = 2
+"""Exit code, that of other trouble with machines."""
+CLOSING_S = 12.0
+"""Seconds to close: ray.shutdown alone waits seven for a control service that is gone."""
+EVERY_S = 0.5
+JOINED_EVERY_S = 10.0
+JOINED_LOST_S = 50.0
+"""A control service may be started again elsewhere, for which Ray gives it 60 s before it aborts its clients."""
+
+
+@contextlib.contextmanager
+def watching_services(folder: str) -> Iterator[None]:
+    """End the run, for the time of the context, when a service of the Ray that this process started has ended.
+
+    Args:
+        folder: of that Ray; kept when it dies, for its logs.
+    """
+    services = [child for child in psutil.Process().children() if child.name() in SERVICES]
+    # What Ray publishes then is the end of the node service's log, some ninety lines.
+    ray._private.worker.print_to_stdstream = _drop  # type: ignore[assignment]
+
+    def look() -> str:
+        for service in services:
+            if not _runs(service):
+                ray_folder.keep(folder)
+                return (
+                    f"Ray's {SERVICES[names[service.pid]]} (process {service.pid}) has ended; its logs are in {folder}"
+                )
+        return ""
+
+    names = {service.pid: service.name() for service in services}
+    with _watching(look, EVERY_S):
+        yield
+
+
+@contextlib.contextmanager
+def watching_cluster() -> Iterator[None]:
+    """End the run, for the time of the context, when the control service of the joined Ray stays silent."""
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    heard = time.monotonic()
+
+    def look() -> str:
+        nonlocal heard
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            heard = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - heard > JOINED_LOST_S:
+                return f"the Ray cluster at {address} has not answered for {JOINED_LOST_S:.0f} s ({error})"
+        return ""
+
+    with _watching(look, JOINED_EVERY_S):
+        yield
+
+
+@contextlib.contextmanager
+def _watching(look: Callable[[], str], every_s: float) -> Iterator[None]:
+    """Call `look` again and again in a thread of its own; what it says ends the run."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(every_s):
+            if (found := look()) and not is_over.is_set():
+                stop.end(f"ResourceError: {found}; {stop.KEPT}", RAY_LOST, grace_s=CLOSING_S)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _drop(data: object, ignore_prefix: bool = False) -> None:
+    """Stand in for Ray's printing of its services' logs, which stay in its folder."""

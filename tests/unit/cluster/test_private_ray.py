@@ -1,0 +1,95 @@
+"""The pieces of a private Ray's start: what passes to the console, where the store lies, which errors come."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import ray
+
+from qaclims_ray.cluster import private_ray, ray_deaths, ray_folder
+from qaclims_ray.cluster.private_ray import LEVEL_LINE, without_level_line
+from qaclims_ray.cluster.session import Needs, ray_session
+from qaclims_ray.errors import ResourceError
+
+
+def test_stderr_passes_at_once_but_for_the_line_of_the_level(capfd):
+    with without_level_line():
+        os.write(2, b"first\n[I] " + LEVEL_LINE + b" to 3\nsecond\n")
+        heard, deadline = "", time.monotonic() + 60
+        while "second\n" not in heard and time.monotonic() < deadline:
+            heard += capfd.readouterr().err
+    assert heard == "first\nsecond\n"
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_the_last_words_of_a_process_that_aborts_are_passed_on():
+    code = (
+        "import os; from qaclims_ray.cluster.private_ray import without_level_line\n"
+        "with without_level_line(): os.write(2, b'last words\\n'); os.abort()"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome.returncode == -signal.SIGABRT
+    assert outcome.stderr == "last words\n"
+
+
+@pytest.mark.parametrize("shared", ["absent", "small"])
+def test_without_shared_memory_the_store_lies_in_the_folder_and_a_line_says_so(tmp_path, monkeypatch, caplog, shared):
+    monkeypatch.setattr(private_ray.sys, "platform", "linux")
+    monkeypatch.setattr(private_ray, "SHARED_MEMORY", str(tmp_path if shared == "small" else tmp_path / "none"))
+    monkeypatch.setattr(os, "statvfs", _statvfs(os.statvfs, free=64 << 20))
+    assert private_ray._store_folder("/folder", 200 << 20) == "/folder"
+    assert "--shm-size" in caplog.text and "/folder" in caplog.text
+    if shared == "small":
+        assert private_ray._store_folder("/folder", 60 << 20) is None
+
+
+def _statvfs(real, *, free: int):
+    def found(path):
+        real(path)
+        return SimpleNamespace(f_bavail=free, f_frsize=1)
+
+    return found
+
+
+def test_whatever_a_start_raises_is_one_line_and_its_folder_is_kept(tmp_path, monkeypatch, caplog):
+    def init(**options):
+        raise RuntimeError("The current node timed out during startup.\nThis could happen because\n the raylet failed")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_folder, "_candidates", lambda: ("/tmp",))
+    with pytest.raises(ResourceError, match=r"timed out during startup\. This could happen") as refused:
+        with ray_session(Needs(cpus=1)):
+            pass
+    assert "\n" not in str(refused.value)
+    kept = caplog.records[-1].args
+    assert isinstance(kept, tuple)
+    os.rmdir(str(kept[0]))  # no owner is named in it any more, and Ray has written nothing
+
+
+def test_the_end_of_a_service_ends_the_run(tmp_path, monkeypatch):
+    (tmp_path / ray_folder.OWNER_NAME).touch()
+    told = []
+    monkeypatch.setattr(ray_deaths, "EVERY_S", 0.01)
+    monkeypatch.setattr(ray_deaths, "SERVICES", {psutil.Process().name(): "control service"})
+    monkeypatch.setattr(ray_deaths.stop, "end", lambda message, code, grace_s: told.append((message, code)))
+    service = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    deadline = time.monotonic() + 60
+    while psutil.Process(service.pid).name() != psutil.Process().name() and time.monotonic() < deadline:
+        time.sleep(0.01)  # between fork and exec
+    with ray_deaths.watching_services(str(tmp_path)):
+        time.sleep(0.1)
+        assert not told
+        service.kill()
+        while not told:
+            assert time.monotonic() < deadline
+    service.wait()
+    ((message, code),) = told
+    assert code == 2 and f"control service (process {service.pid}) has ended" in message and str(tmp_path) in message
+    assert not list(tmp_path.iterdir()), "its folder is kept"

@@ -1,0 +1,54 @@
+"""Every verb that writes in a folder stops before work where another run owns it, and owns it while it works."""
+
+import pytest
+
+from qaclims_ray.commands import verbs
+from qaclims_ray.commands.main import MISTAKE, run_verb
+from qaclims_ray.data.folder_owner import owning
+
+FOLDERS = {
+    "run": ("run miniature --out {0}", "run_pipeline"),
+    "data": ("data miniature --out {0}", "run_pipeline"),
+    "segment": ("segment miniature --goal segmentation --out {0}", "run_pipeline"),
+    "report": ("report miniature --out {0}", "run_pipeline"),
+    "ablate": ("ablate qa_clims_table4 miniature --out {0}", "run_ablation"),
+    "ablate, a seed's folder": ("ablate qa_clims_table4 miniature --seeds 20 --out {1}", "run_ablation"),
+    "tune": ("tune miniature --system qa_clims --out {0}", "run_search"),
+    "predict": ("predict --run {1}/elsewhere --images a.png --out {0}", "run_predict"),
+    "prompts": ("prompts --run {0}", "run_read_prompts"),
+    "prompts, elsewhere": ("prompts --run {1}/elsewhere --out {0}", "run_read_prompts"),
+    "compare": ("compare {0} {1}/elsewhere", "run_compare"),
+    "compare, a system": ("compare {0}:qa_clims {1}/elsewhere:clims", "run_compare"),
+    "compare, elsewhere": ("compare {1}/one {1}/two --out {0}", "run_compare"),
+}
+"""What is called -> its line, and what then works in the folder {0}, which lies in {1}."""
+
+
+class Worked(Exception):
+    """Work began."""
+
+
+@pytest.fixture
+def line(request, tmp_path, monkeypatch) -> list[str]:
+    words, work = FOLDERS[request.param]
+
+    def begin(*given: object, **named: object) -> None:
+        raise Worked([path.name for path in (tmp_path / "seed-20").glob(".owner-*")])
+
+    monkeypatch.setattr(verbs, work, begin)
+    return words.format(tmp_path / "seed-20", tmp_path).split()
+
+
+@pytest.mark.parametrize("line", FOLDERS, indirect=True)
+def test_it_is_refused_before_work(line, tmp_path, capsys):
+    with owning(str(tmp_path / "seed-20"), "qaclims run voc12"):
+        assert run_verb(line[0], line[1:]) == MISTAKE
+    assert "is in use by another run: `qaclims run voc12`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", FOLDERS, indirect=True)
+def test_it_owns_the_folder_while_it_works_and_no_longer(line, tmp_path):
+    with pytest.raises(Worked) as worked:
+        run_verb(line[0], line[1:])
+    assert worked.value.args == ([".owner-1.json"],)
+    assert not (tmp_path / "seed-20").exists()
