@@ -19,8 +19,8 @@ from qaclims_ray import stop
 stop.GRACE_S = float(sys.argv[2])
 with stop.handled("prog") as stopped, stop.undone_at_last(lambda: print("undone at last", flush=True)):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print("ready", child.pid, flush=True)
     try:
+        print("ready", child.pid, flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         print("closing", flush=True)
