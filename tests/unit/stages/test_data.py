@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from qaclims_ray.errors import DataError
@@ -42,6 +43,31 @@ def test_notes_and_classes_are_told_also_when_the_manifest_is_there(tmp_path: Pa
         assert any(note.startswith('labels of an image are parted by "/"') for note in notes)
         assert "3 classes, by images of train (6 images): [b] 3, cat 3, rare 1" in notes
         assert "classes with fewer than 3 images in train, too few to learn from: rare (1)" in notes
+
+
+def test_a_data_set_in_the_folder_of_the_run_moves_with_it(tmp_path: Path) -> None:
+    """Images, and masks that the run translated; a data set that lies elsewhere stays where it is."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    masks = before / "run" / "set" / "masks"
+    masks.mkdir(parents=True)
+    first = stage_of(before / "run", SIX, Told(), mask_values=("0=background", "1=[b]", "2=cat", "3=rare"))
+    for number, value in enumerate((2, 2, 1, 1, 0, 3)):
+        size = Image.open(before / f"run/set/i{number}.jpg").size
+        Image.new("L", size, value).save(masks / f"i{number}.png")
+    first = Stage(with_overrides(first.config, {"data.mask_check": "warn"}), RunLayout(str(before / "run")))
+    made = run_data(first)
+    assert made.records[0].mask_uri and made.records[0].mask_uri.startswith(f"{before}/run/data/masks/")
+
+    before.rename(after)
+    config = with_overrides(first.config, {"data.root": str(after / "run" / "set")})
+    told = Told()
+    found = run_data(Stage(config, RunLayout(str(after / "run")), progress=told))
+    assert [kind for kind, _ in told.lines if kind in ("there", "finish", "remake")] == ["there"]
+    assert found.fingerprint() == made.fingerprint()
+    for record in found.records:
+        assert Path(record.image_uri).is_file() and record.mask_uri and Path(record.mask_uri).is_file()
+        assert record.image_uri.startswith(f"{after}/run/set/")
+    assert f"read {after}/run/set" in found.notes
 
 
 def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
