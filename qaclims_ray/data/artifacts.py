@@ -259,7 +259,7 @@ def read_meta(uri: str) -> ArtifactMeta | None:
         if meta.seal and meta.seal != meta.sealed():
             raise ValueError("its values are not those that were written")
         return meta
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is broken ({error}); the command that made {uri} makes it again") from error
 
 

@@ -19,7 +19,9 @@ LIST_NAME = "files.json"
 """The list of an artefact's files."""
 MARK_NAME = "damaged.txt"
 """Names a file that was found to be another than was written."""
-_OWN = (LIST_NAME, MARK_NAME, trees.LAST_NAME)
+CURVES_NAME = "curves.json"
+"""Training curves beside a network: no reason to train it again, so they are not listed."""
+_UNLISTED = (LIST_NAME, MARK_NAME, CURVES_NAME, trees.LAST_NAME)
 _PARTIAL = ".partial-"
 _READERS = 8
 """Files that are hashed at a time: hashing frees the interpreter, and a store answers many at once."""
@@ -50,7 +52,7 @@ def write_list(folder: str) -> str:
     sizes = trees.sizes_below(folder)
     for name in [name for name in sizes if _PARTIAL in name]:
         storage.remove_tree(storage.join(folder, name))
-    names = sorted(name for name in sizes if _PARTIAL not in name and name not in _OWN)
+    names = sorted(name for name in sizes if _PARTIAL not in name and name.rsplit("/", 1)[-1] not in _UNLISTED)
     with ThreadPoolExecutor(_READERS) as pool:
         hashes = pool.map(lambda name: _hash_of(storage.join(folder, name)), names)
         listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}

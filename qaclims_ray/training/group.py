@@ -20,12 +20,11 @@ from pydantic import TypeAdapter
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.json_files import read_json_file
+from qaclims_ray.data.whole_files import CURVES_NAME
 from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import OnStep
 
-CURVES_NAME = "curves.json"
-"""Beside every network: step -> figures."""
 NOTE_NAME = "training.json"
 """In every checkpoint: whose it is, and the curves up to it."""
 
