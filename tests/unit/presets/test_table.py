@@ -60,7 +60,8 @@ def test_small_networks_differ_in_the_backbone_and_what_it_needs() -> None:
     changed = {name for name in one if one[name] != other[name]} - {"name"}
     backbones = {f"{section}.backbone" for section in ("cam_net", "masks.irn", "segmentation.net")}
     paddings = {"cam_net.pad_same", "segmentation.net.pad_same"}
-    assert changed == backbones | paddings
+    cuts = {"seed_threshold", "irn.walk_threshold", "irn.background_threshold", "irn.foreground_threshold"}
+    assert changed == backbones | paddings | {f"masks.{name}" for name in cuts}
     for settings in (one, other):
         assert settings["evaluation.fixed_threshold"] is None, "seeds are scored as they are cut"
         assert settings["segmentation.steps_per_epoch"] is None, "the training grows with the photographs"
