@@ -17,13 +17,18 @@ import psutil
 _OWNED = re.compile(r"\.partial-(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[0-9a-f]{8}$")
 _EARLIER = re.compile(r"\.partial-[0-9a-f]{8}$")
 """Files of earlier versions, which name no owner."""
+_LONGEST = 200
+"""Bytes of a file's name that are kept in the name of its unfinished form; disks take 255 in all."""
 _UNTOUCHED_S = 24 * 3600.0
 """Seconds without a change after which a file of another machine, or of an earlier version, counts as left behind."""
 
 
 def partial_path(path: str) -> str:
     """Return where a process writes a file before it gets its name: another one for each writer and each time."""
-    return f"{path}.partial-{_this_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder, name = os.path.split(path)
+    # A name may be as long as a disk takes, and this one is longer.
+    short = name.encode()[:_LONGEST].decode(errors="ignore")
+    return os.path.join(folder, f"{short}.partial-{_this_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 def remove_abandoned(folder: str) -> list[str]:

@@ -6,6 +6,7 @@ git-annex and ``ln -s`` leave them; one that leads nowhere is listed as a file, 
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import shutil
@@ -290,10 +291,20 @@ def publishing(uri: str) -> Iterator[str]:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder and all in it; an absent one is fine."""
+    """Remove a folder and all in it, or a file; an absent one is fine."""
     filesystem, path = resolve(uri)
-    if filesystem.exists(path):
+    if not filesystem.exists(path):
+        return
+    if not is_remote(uri) or not glob.has_magic(path):
         filesystem.rm(path, recursive=True)
+        return
+    # Where a name has brackets or stars, rm() takes it for a pattern.
+    found: Any = filesystem.find(path, withdirs=True, detail=True)
+    for name in (name for name, entry in found.items() if entry["type"] != "directory"):
+        filesystem.rm_file(name)
+    for name in sorted({path, *found}, reverse=True):
+        with contextlib.suppress(OSError):  # most stores know no folders
+            filesystem.rmdir(name)
 
 
 def check_writable(uri: str, *, min_free_mib: int = 64) -> None:

@@ -61,8 +61,10 @@ def put_in_place(source: str, target: str) -> None:
     try:
         if storage.is_remote(target):
             with storage.reaching(target):
-                _copy_in_place(source, target)
-                filesystem.rm(source_path, recursive=True)
+                storage.remove_tree(storage.join(target, LAST_NAME))
+                storage.remove_tree(target)
+                _copy(source, target)
+                storage.remove_tree(source)
             filesystem.invalidate_cache()
             return
         _sync(Path(source_path))
@@ -78,14 +80,9 @@ def put_in_place(source: str, target: str) -> None:
         raise ResourceError(f"{target} cannot be written: {error}. Check the permissions and the free space") from error
 
 
-def _copy_in_place(source: str, target: str) -> None:
+def _copy(source: str, target: str) -> None:
     filesystem, path = storage.resolve(target)
-    if filesystem.exists(f"{path}/{LAST_NAME}"):
-        filesystem.rm(f"{path}/{LAST_NAME}")
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
-    names = sorted(sizes_below(source), key=lambda name: name == LAST_NAME)
-    for name in names:
+    for name in sorted(sizes_below(source), key=lambda name: name == LAST_NAME):
         filesystem.cp_file(storage.resolve(storage.join(source, name))[1], f"{path}/{name}")
 
 
@@ -95,12 +92,12 @@ def move_tree(source: str, target: str) -> None:
     Raises:
         ResourceError: when the place cannot be written.
     """
-    filesystem, path = storage.resolve(source)
+    _, path = storage.resolve(source)
     try:
         with storage.reaching(source):
             if storage.is_remote(source):
-                filesystem.mv(path, storage.resolve(target)[1], recursive=True)
-                filesystem.invalidate_cache()
+                _copy(source, target)
+                storage.remove_tree(source)
             else:
                 os.rename(path, storage.resolve(target)[1])
     except OSError as error:

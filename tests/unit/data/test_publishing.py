@@ -54,7 +54,7 @@ def folders(uri: str) -> list[str]:
 @pytest.fixture(params=["disk", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder on the disk, and one in a store that knows no renaming."""
-    return str(tmp_path / "run" / "cams") if request.param == "disk" else f"memory://{tmp_path.name}/run/cams"
+    return str(tmp_path / "run[1]" / "cams") if request.param == "disk" else f"memory://{tmp_path.name}/run[1]/cams"
 
 
 def test_it_appears_with_its_list_and_its_meta_and_leaves_nothing_beside_it(place: str) -> None:
@@ -302,3 +302,9 @@ def test_a_link_to_a_folder_elsewhere_is_replaced_and_what_it_led_to_stays(tmp_p
     assert_whole(new)
     assert trees.sizes_below(str(tmp_path / "elsewhere")) == trees.sizes_below(str(tmp_path / "kept"))
     assert not list(tmp_path.glob("cams.old-*"))
+
+
+def test_a_file_may_have_the_longest_name_that_a_disk_takes(tmp_path: Path) -> None:
+    for name in ("x" * 255, "\u732b" * 85):
+        storage.write_bytes(str(tmp_path / name), b"x")
+        assert (tmp_path / name).read_bytes() == b"x"
