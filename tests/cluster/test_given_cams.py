@@ -67,9 +67,10 @@ def test_given_cams_score_as_their_source_and_serve_prompt_learning(tmp_path: Pa
         np.savez(files / f"{cam.image_id}.npz", keys=np.array(cam.class_ids), maps=cam.full.numpy())
     np.savez(files / f"{cams[0].image_id}.npz", keys=np.array([8]), maps=np.ones((1, 4, 4)))
     config = _config("given_cams", given=str(files))
+    imported = read_meta(out.cams("given_cams"))
     with pytest.raises(DataError, match=r"(?s)class ids that are none.*images without CAMs"):
         run_pipeline(config, out.out, until="evaluate")
-    assert read_meta(out.cams("given_cams")) is None
+    assert read_meta(out.cams("given_cams")) == imported, "those of before stay until others are whole"
     for cam in cams[:2]:
         np.savez(files / f"{cam.image_id}.npz", keys=np.array(cam.class_ids), maps=cam.full.numpy())
     scores = run_pipeline(config, out.out, until="evaluate").results.scores
