@@ -106,7 +106,7 @@ class SegmentationConfig:
     accumulation: int = 1
     """Parts of a worker's share of a batch that are computed one after the other, to save memory (D1)."""
     freeze_batch_norm: bool = False
-    """Keep the batch norm statistics of the backbone fixed; a decoder's are new and learned in any case."""
+    """Keep batch norm statistics fixed."""
 
     def __post_init__(self) -> None:
         require_at_least(self, "segmentation", 1, "accumulation")

@@ -67,7 +67,7 @@ class Task:
     optim: OptimConfig
     """Optimiser and schedule."""
     freeze_batch_norm: bool
-    """Keep the batch norm statistics of the first of `groups` fixed, those that may come pretrained."""
+    """Keep batch norm statistics fixed."""
     identity: Any = None
     """What else must not change between a checkpoint and going on from it, as JSON types."""
     score: Callable[[], float] | None = None
@@ -123,7 +123,7 @@ def fit(
         steps = (epoch + 1) * len(sampler)
         with seeded(_epoch_seed(seed, epoch, context.rank, skipped), context.device):
             # In every epoch: a rating puts the network back into training mode as a whole, fixed batch norm included.
-            _set_training_mode(task)
+            _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
                 set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
                 result = _take_step(task, wrapped, batch, optimizer, context)
@@ -139,7 +139,7 @@ def fit(
 
 
 def _share_batch_norm(task: Task, network: nn.Module, context: WorkerContext) -> None:
-    if context.world_size > 1 and context.device.type == "cuda":
+    if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
         # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part of
         # timm's own norm layers; torch's loses it.
         convert_sync_batchnorm(network)
@@ -268,16 +268,13 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _set_training_mode(task: Task) -> None:
-    task.network.train()
-    if not task.freeze_batch_norm:
-        return
-    # What is new has no statistics to keep: frozen at 0 and 1 it would not normalise at all.
-    new = {id(parameter) for group, _ in task.groups[1:] for parameter in group}
-    for module in task.network.modules():
-        # Private, but the only base that all batch norms share, SyncBatchNorm and timm's among them.
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module.weight) not in new:
-            module.eval()
+def _set_training_mode(network: nn.Module, freeze_batch_norm: bool) -> None:
+    network.train()
+    if freeze_batch_norm:
+        for module in network.modules():
+            # Private, but the only base that all batch norms share, SyncBatchNorm and timm's among them.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def _update(

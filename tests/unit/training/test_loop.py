@@ -209,18 +209,6 @@ def test_batch_norm_statistics_move_only_when_they_may(tmp_path, freeze) -> None
     assert not torch.equal(norm.weight, weight)
 
 
-def test_norms_that_are_new_learn_their_statistics_beside_fixed_ones(tmp_path) -> None:
-    task = _task(OPTIMS[0], freeze_batch_norm=True)
-    old, new = task.network.backbone.stem[1], task.network.backbone.blocks[0].bn1
-    (backbone, factor), head = task.groups
-    names = {id(parameter) for parameter in new.parameters()}
-    kept = tuple(parameter for parameter in backbone if id(parameter) not in names)
-    task = dataclasses.replace(task, groups=((kept, factor), head, (tuple(new.parameters()), 1.0)))
-    _fit(task, LocalContext(str(tmp_path)))
-    assert torch.equal(old.running_mean, torch.zeros(24))
-    assert not torch.equal(new.running_mean, torch.zeros(48))
-
-
 def test_fewer_images_than_a_batch_are_one_batch(tmp_path) -> None:
     task = _task(OptimConfig(lr=0.05, epochs=1, batch_size=64))
     assert _fit(task, LocalContext(str(tmp_path)))["images"] == 10
