@@ -62,13 +62,13 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]], *, plan: str = "") 
 
 
 def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
-    """Prepare a corpus folder for a build and return the shards it still lacks.
+    """Prepare the folder of a build and return the shards it still lacks.
 
-    A folder of the same plan keeps its whole shards; one of another plan is emptied of them first. A shard with a
-    failed image is asked again: the image may have been mended since, or the failure have been a passing one.
+    A folder of the same plan keeps its whole shards; one whose plan cannot be read, or is another, is emptied. A shard
+    with a failed image is asked again: the image may have been mended since, or the failure have been a passing one.
 
     Args:
-        uri: the corpus folder; it need not exist.
+        uri: folder of the shards, in the corpus's workshop; it need not exist.
         num_shards: shards of the plan.
         plan: fingerprint of the plan.
 
@@ -77,11 +77,9 @@ def missing_shards(uri: str, num_shards: int, plan: str) -> list[int]:
     """
     wanted = {"fingerprint": plan, "num_shards": num_shards}
     if _read_plan(uri) != wanted:
-        _remove(uri, storage.list_files(uri))
+        storage.remove_tree(uri)
         storage.write_bytes(storage.join(uri, PLAN_NAME), json.dumps(wanted, indent=2).encode())
-        return list(range(num_shards))
     names = _names(storage.list_files(uri))
-    _remove(uri, [name for name in names if ".partial-" in name])
     return [
         index
         for index in range(num_shards)
@@ -156,13 +154,3 @@ def _read_plan(uri: str) -> dict[str, Any] | None:
 
 def _names(uris: list[str]) -> list[str]:
     return [uri.rsplit("/", 1)[-1] for uri in uris]
-
-
-def _remove(uri: str, files: list[str]) -> None:
-    """Remove files of a corpus, and no others that a person may keep in the folder."""
-    for name in _names(files):
-        is_ours = name.startswith("part-") or name == PLAN_NAME
-        path = storage.join(uri, name)
-        if is_ours and storage.exists(path):
-            filesystem, inner_path = storage.resolve(path)
-            filesystem.rm(inner_path)

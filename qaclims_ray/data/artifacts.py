@@ -102,11 +102,10 @@ class Artifact:
 
     def current(self) -> ArtifactMeta | None:
         """Return its meta when it is there and whole, and made from just these settings and inputs."""
-        self._go_on_publishing()
-        meta = _meta_or_fault(self.uri)
-        if not isinstance(meta, ArtifactMeta) or meta.fingerprint != self.fingerprint:
-            return None
-        return None if _faults(self.uri, meta) else meta
+        meta = readable_meta(self.uri)
+        if meta is None or meta.fingerprint != self.fingerprint:
+            meta = self._go_on_publishing()
+        return None if meta is None or _faults(self.uri, meta) else meta
 
     def require(self) -> ArtifactMeta:
         """Return its meta, or say how to make it; see `require_artifact`.
@@ -177,15 +176,13 @@ class Artifact:
         for other in trees.beside(self.uri, _WORKSHOP):
             storage.remove_tree(other)
 
-    def _go_on_publishing(self) -> None:
-        """Put in place what was complete when the call that made it was cut off."""
-        # Looked for only where its place is empty or holds another: with many artefacts every look counts.
-        here = readable_meta(self.uri)
-        if here is not None and here.fingerprint == self.fingerprint:
-            return
+    def _go_on_publishing(self) -> ArtifactMeta | None:
+        """Put in place what was complete when the call that made it was cut off, and return its meta."""
         made = readable_meta(self.workshop)
-        if made is not None and made.fingerprint == self.fingerprint and not _faults(self.workshop, made):
-            self._publish()
+        if made is None or made.fingerprint != self.fingerprint or _faults(self.workshop, made):
+            return None
+        self._publish()
+        return made
 
     def differs(self) -> str:
         """Say why what lies in its folder does not serve: what is damaged, or which settings and inputs are others now.

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
@@ -36,11 +37,17 @@ _NAME = re.compile(r"/\.owner-(\d+)\.json$")
 _EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "memory")
 """Stores whose clients can make an object on condition that there is none."""
 _READ_BACK_S = 2.0
+"""Seconds after which, of two that wrote at once, the one whose mark stays can be read."""
 _UNWRITTEN_S = 2.0
+"""Seconds that a mark may be there without its content."""
 _PATIENCE_S = 2.0
+"""Seconds that the end of a run waits for a sign of life that is being given."""
 _LOOK_S = 1.0
+"""Seconds between two looks for a sign of life."""
 _TRIES = 8
+"""Times that a folder is tried for that others take and leave."""
 _LOST = 2
+"""Exit code of a run whose folder was taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,15 +273,20 @@ def _create_object(uri: str, content: bytes) -> bool:
         if storage.exists(uri):
             return False
         raise
-    with contextlib.suppress(OSError):
-        if uri.partition("://")[0] in _EXCLUSIVE:
-            # A store that does not know the condition writes once more, the same.
-            filesystem.pipe_file(path, content, mode="create")
-        logger.warning(
-            "%s does not promise that one of two runs that start together is refused; start one at a time", uri
-        )
-        time.sleep(_READ_BACK_S)  # the last of two writers stays, and only then finds itself there
+    if uri.partition("://")[0] in _EXCLUSIVE and _keeps_condition(filesystem, path, content):
+        return True
+    logger.warning("%s does not promise that one of two runs that start together is refused; start one at a time", uri)
+    time.sleep(_READ_BACK_S)  # the last of two writers stays, and only then finds itself there
     return True
+
+
+def _keeps_condition(filesystem: Any, path: str, content: bytes) -> bool:
+    """Whether a store refuses to make an object that is there; one that does not writes it once more, the same."""
+    try:
+        filesystem.pipe_file(path, content, mode="create")
+    except OSError:
+        return True
+    return False
 
 
 def _utc(seconds: float) -> str:

@@ -127,7 +127,7 @@ class Manifest:
         return artifacts.fingerprint_of([self.images_fingerprint(), self._columns(("mask_uri", "context_uri"))])
 
     def _columns(self, names: Sequence[str]) -> list[list[Any]]:
-        return [[row[name] for name in names] for row in self.rows()]
+        return [[places.stored(getattr(one, name), self.home) for name in names] for one in self.records]
 
     def fingerprint(self) -> str:
         """Return a hash of class names and records, splits and all: 16 hex digits.

@@ -249,6 +249,19 @@ def read_bytes(uri: str) -> bytes:
         return handle.read()
 
 
+def sha256(uri: str) -> str:
+    """Return the SHA-256 hash of a file, in hex digits.
+
+    Raises:
+        DataError: when it is not there or may not be read.
+    """
+    digest = hashlib.sha256()
+    with open_input(uri) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 
@@ -338,7 +351,12 @@ def local_copy(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, path.rstrip("/").rsplit("/", 1)[-1])
-        filesystem.get(path, target, recursive=True)
+        # Name by name: in a path that is to be expanded, brackets and stars are a pattern.
+        names = filesystem.find(path)
+        copies = [target + name[len(path.rstrip("/")) :] for name in names]
+        for copy in copies:
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+        filesystem.get(names, copies)
         yield target
 
 

@@ -54,7 +54,7 @@ def write_list(folder: str) -> str:
         storage.remove_tree(storage.join(folder, name))
     names = sorted(name for name in sizes if _PARTIAL not in name and name.rsplit("/", 1)[-1] not in _UNLISTED)
     with ThreadPoolExecutor(_READERS) as pool:
-        hashes = pool.map(lambda name: _hash_of(storage.join(folder, name)), names)
+        hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), names)
         listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}
     content = json.dumps(listed, indent=0).encode()
     storage.write_bytes(storage.join(folder, LIST_NAME), content)
@@ -116,11 +116,11 @@ def whole_copy(uri: str) -> Iterator[str]:
     with storage.local_copy(uri) as path:
         if (found := _listed(uri)) is not None:
             folder, name, mark = found
-            if _hash_of(path) != mark.sha256:
+            if storage.sha256(path) != mark.sha256:
                 raise _damaged(folder, name)
         elif storage.is_remote(uri):
             for name, mark in (_list_of(uri) or {}).items():
-                if _hash_of(storage.join(path, name)) != mark.sha256:
+                if storage.sha256(storage.join(path, name)) != mark.sha256:
                     raise _damaged(uri, name)
         yield path
 
@@ -137,7 +137,7 @@ def check_files(folder: str, names: Collection[str]) -> None:
         return
     wanted = [name for name in names if name in listed]
     with ThreadPoolExecutor(_READERS) as pool:
-        hashes = pool.map(lambda name: _hash_of(storage.join(folder, name)), wanted)
+        hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), wanted)
         for name, found in zip(wanted, hashes, strict=True):
             if found != listed[name].sha256:
                 raise _damaged(folder, name)
@@ -176,11 +176,3 @@ def _damaged(folder: str, name: str) -> DamagedError:
     with contextlib.suppress(ResourceError):  # a folder that may only be read is told of all the same
         storage.write_bytes(storage.join(folder, MARK_NAME), name.encode())
     return DamagedError(folder, name)
-
-
-def _hash_of(uri: str) -> str:
-    digest = hashlib.sha256()
-    with storage.open_input(uri) as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

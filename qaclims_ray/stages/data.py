@@ -68,7 +68,8 @@ def _there_already(stage: Stage, artifact: Artifact) -> Manifest | None:
     """Return the manifest where it, and what was drawn for it, is there and whole."""
     try:
         manifest = read_manifest(artifact.uri) if artifact.current() else None
-    except ArtifactError:
+    except ArtifactError as error:
+        stage.progress.remake(str(error))
         return None
     return manifest if manifest is not None and _has_its_files(stage, manifest) else None
 

@@ -6,7 +6,6 @@ uninterrupted one draws, also with another number of workers.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -108,17 +107,9 @@ def _write_sealed(folder: str, content: dict[str, Any]) -> None:
     sealed = {
         **content,
         "files": {name: path.stat().st_size for name, path in names.items()},
-        "checksums": {name: _checksum(str(path)) for name, path in names.items()},
+        "checksums": {name: storage.sha256(str(path)) for name, path in names.items()},
     }
     Path(folder, PROGRESS_NAME).write_text(json.dumps({**sealed, "seal": artifacts.fingerprint_of(sealed)}, indent=2))
-
-
-def _checksum(uri: str) -> str:
-    digest = hashlib.sha256()
-    with storage.open_input(uri) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def restore_checkpoint(folder: str, load: Callable[[str], None], optimizer: Optimizer, fresh: Progress) -> Progress:
@@ -173,7 +164,7 @@ def fault_of(uri: str) -> str:
         for name, size in files.items():
             if (found := storage.size(storage.join(uri, name))) != size:
                 return f"{name} has {found} bytes, expected {size}"
-            if name in checksums and _checksum(storage.join(uri, name)) != checksums[name]:
+            if name in checksums and storage.sha256(storage.join(uri, name)) != checksums[name]:
                 return f"the content of {name} has changed"
     except DataError as error:  # a file that is not there
         return str(error)

@@ -124,7 +124,17 @@ def test_what_only_scores_trains_nothing(finished: tuple[Path, dict[str, str]]) 
     assert len(networks) >= 5
     said = _run(out, data__eval_split="val", data__test_split="train")
     assert {path: path.stat().st_mtime_ns for path in networks} == networks
-    assert "answers" in said and "CAMs of qa_clims" in said
+    for stage in (
+        "corpus",
+        "text bank of qa_clims",
+        "train classifier",
+        "train qa_clims",
+        "train qa_clims: irn",
+        "train qa_clims: segmentation",
+    ):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{stage} ")]
+        assert line.endswith("(there already)"), line
+    assert "evaluations/qa_clims is made again: another scored" in said
     _run(out)
 
 

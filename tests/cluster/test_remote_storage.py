@@ -1,8 +1,6 @@
 """The same pipeline with data and outputs on a real S3 server (moto, on this machine)."""
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import read_meta
@@ -13,26 +11,15 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import PredictArguments, run_predict
 from tests.cluster.small_run import AS_VOC, small_config
+from tests.s3_server import s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    storage.resolve("s3://bucket")[0].clear_instance_cache()
-    yield "s3://bucket"
-    server.stop()
+def bucket():
+    with s3_server() as uri:
+        yield uri
 
 
 def test_folder_data_set_on_s3_from_images_to_masks(bucket, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qaclims_ray.data.classes import VOC_FILE_NAMES
+from tests.s3_server import s3_server
 from tests.unit.data.tiny_data_sets import IMAGES, annotation, image_bytes, mask_bytes
 
 
@@ -59,19 +60,5 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def s3_bucket() -> Iterator[str]:
     """URI of an empty bucket on an S3 server of this test run, on the loopback interface."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("qaclims-test")
-        yield "s3://qaclims-test"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server() as uri:
+        yield uri

@@ -9,14 +9,13 @@ import threading
 import time
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from qaclims_ray.data import folder_owner, storage
 from qaclims_ray.data.folder_owner import STALE_S, owning
 from qaclims_ray.data.process_identity import this_process
 from qaclims_ray.errors import ResourceError
+from tests.s3_server import s3_server
 
 _OWN = """
 import sys, time
@@ -34,21 +33,9 @@ except ResourceError as error:
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    storage.resolve("s3://bucket")[0].clear_instance_cache()
-    yield "s3://bucket"
-    server.stop()
+def bucket():
+    with s3_server() as uri:
+        yield uri
 
 
 def _processes(folder: Path | str, number: int) -> list[subprocess.Popen]:

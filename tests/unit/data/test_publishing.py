@@ -209,7 +209,7 @@ def test_many_files_are_held_to_the_list_at_once(tmp_path: Path) -> None:
 
 
 def test_a_remote_folder_is_held_to_its_list_when_it_is_copied(tmp_path: Path) -> None:
-    one = artifact(f"memory://{tmp_path.name}/net", "A")
+    one = artifact(f"memory://{tmp_path.name}/a[1]/net", "A")
     make(one)
     with whole_files.whole_copy(one.uri) as folder:
         assert Path(folder, NAMES[0]).read_bytes() == content_of("A", NAMES[0])
