@@ -6,6 +6,8 @@ with other settings.
 """
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,6 +36,7 @@ from qaclims_ray.errors import QaclimsError, ResourceError
 from qaclims_ray.training.checkpoint import is_sound
 from qaclims_ray.training.group import Training, train_group
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 OnPosition = Callable[[int, int], None]
 """Receives the position of the training at work and the optimiser steps that it has done."""
 OnEpoch = Callable[[Mapping[str, float]], None]
@@ -142,7 +145,7 @@ def fit_on_workers(
             result = trainer.fit()
     # Train's controller is an actor: where it dies, fit() raises a RayError and no TrainingFailedError.
     except (TrainingFailedError, RayError) as error:
-        raise _as_user_error(error, trainings[0].artifact.kind) from error
+        raise _as_user_error(error, trainings[0].artifact.kind, runs_uri) from error
     finally:
         news.shutdown(force=True)
     # Not from Result.metrics: these come only from reports with a checkpoint that the controller took note of.
@@ -205,9 +208,13 @@ def _reading(news: Queue, on_position: OnPosition, on_epoch: OnEpoch) -> Iterato
         thread.join()
 
 
-def _as_user_error(error: BaseException, kind: str) -> QaclimsError:
+def _as_user_error(error: BaseException, kind: str, runs_uri: str) -> QaclimsError:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    what = lines[-1] if lines else type(error).__name__
+    if any(os.strerror(code) in what for code in _FULL) and runs_uri not in what:
+        # Ray Train's upload of a checkpoint does not say where to.
+        what = f"{runs_uri} is full, make room there ({what})"
     return ResourceError(
-        f"the {kind} training failed: {lines[-1] if lines else type(error).__name__}. Checkpoints are kept; "
-        "run the same command again to go on from the last one"
+        f"the {kind} training failed: {what}. Checkpoints are kept; run the same command again to go on from the last "
+        "one"
     )

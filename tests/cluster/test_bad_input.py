@@ -388,6 +388,7 @@ def test_disk_full_while_checkpoints_are_written(
 ) -> None:
     overrides = {"systems": ["baseline"], "classifier.optim.epochs": 12, "cluster.num_workers": num_workers}
     overrides["cluster.max_failures"] = 0  # a restart meets the same disk
+    overrides |= {"tracking.enabled": True, "tracking.uri": f"sqlite:///{small_disk}/mlflow.db"}  # so does its store
     arguments = _arguments(small_disk / "run", **overrides)
 
     def epochs(note: Path) -> int:
@@ -399,6 +400,7 @@ def test_disk_full_while_checkpoints_are_written(
     ) as ballast:
         message = refused(*arguments)
     assert _found(FULL, message)
+    assert str(small_disk) in message and message.count("\n") == 1, "one line that names the place"
     assert 1 <= max(map(epochs, ballast.kept)) < 12
     mark_checkpoints(small_disk / "run" / "training_runs")
     assert run_verb("train", arguments) == 0
