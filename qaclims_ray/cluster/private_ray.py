@@ -40,6 +40,7 @@ def private_ray(*, num_cpus: int, object_store_mib: int, dashboard: bool) -> Ite
     Raises:
         ResourceError: when it does not start, in one line.
     """
+    require_shared_memory()
     folder = ray_folder.new_ray_folder()
     with stop.undone_at_last(functools.partial(ray_folder.remove, folder)):
         try:
@@ -83,15 +84,25 @@ def _start(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool)
         ) from error
 
 
+def require_shared_memory() -> None:
+    """Make sure that processes on this machine can share memory: torch's loaders and the object store do.
+
+    Raises:
+        ResourceError: on a Linux without /dev/shm, in one line.
+    """
+    if sys.platform == "linux" and not (os.path.isdir(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)):
+        raise ResourceError(
+            f"there is no {SHARED_MEMORY} that may be written to, through which Ray and PyTorch share memory between "
+            f"processes; mount one: docker run --shm-size=1g, or mount -t tmpfs tmpfs {SHARED_MEMORY}"
+        )
+
+
 def _store_folder(folder: str, needed: int) -> str | None:
     """Return where the object store goes, None for Ray's own choice; say so where it is not in shared memory."""
     if sys.platform != "linux":
         return None
-    try:
-        found = os.statvfs(SHARED_MEMORY)
-        free = found.f_bavail * found.f_frsize if os.access(SHARED_MEMORY, os.W_OK) else 0
-    except OSError:
-        free = 0
+    found = os.statvfs(SHARED_MEMORY)
+    free = found.f_bavail * found.f_frsize
     if free >= needed:
         return None
     logger.warning(

@@ -1,6 +1,7 @@
 """Watching that Ray lives: its death ends the run within seconds and in one line, where Ray itself waits a minute."""
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ import ray._private.worker
 from qaclims_ray import stop
 from qaclims_ray.cluster import ray_folder
 
+logger = logging.getLogger(__name__)
+
 SERVICES = {"gcs_server": "control service", "raylet": "node service"}
 """Processes without which a Ray is none: name -> what it is."""
 RAY_LOST = 2
@@ -20,7 +23,7 @@ RAY_LOST = 2
 CLOSING_S = 12.0
 """Seconds to close: ray.shutdown alone waits seven for a control service that is gone."""
 EVERY_S = 0.5
-JOINED_EVERY_S = 10.0
+JOINED_EVERY_S = 5.0
 JOINED_LOST_S = 50.0
 """A control service may be started again elsewhere, for which Ray gives it 60 s before it aborts its clients."""
 
@@ -55,16 +58,22 @@ def watching_cluster() -> Iterator[None]:
     """End the run, for the time of the context, when the control service of the joined Ray stays silent."""
     address = ray.get_runtime_context().gcs_address
     host, _, port = address.rpartition(":")
-    heard = time.monotonic()
+    heard, is_silent = time.monotonic(), False
 
     def look() -> str:
-        nonlocal heard
+        nonlocal heard, is_silent
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            heard = time.monotonic()
+            heard, is_silent = time.monotonic(), False
         except OSError as error:
             if time.monotonic() - heard > JOINED_LOST_S:
                 return f"the Ray cluster at {address} has not answered for {JOINED_LOST_S:.0f} s ({error})"
+            if not is_silent:
+                logger.warning(
+                    "the Ray cluster at %s does not answer (%s); it may come back within %.0f s, then the run ends",
+                    *(address, error, JOINED_LOST_S),
+                )
+                is_silent = True
         return ""
 
     with _watching(look, JOINED_EVERY_S):

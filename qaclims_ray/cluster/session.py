@@ -12,7 +12,7 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qaclims_ray import stop
-from qaclims_ray.cluster.private_ray import one_line, private_ray, without_level_line
+from qaclims_ray.cluster.private_ray import one_line, private_ray, require_shared_memory, without_level_line
 from qaclims_ray.cluster.ray_address import address_to_join, cannot_join, require_answer
 from qaclims_ray.cluster.ray_deaths import watching_cluster
 from qaclims_ray.errors import ResourceError
@@ -52,13 +52,17 @@ def joins_ray() -> bool:
 
 
 def require_reachable() -> None:
-    """Make sure that the Ray to join answers, where this process is told to join one.
+    """Make sure that the Ray to join answers, where this process is told to join one, or else that one can start here.
 
     Raises:
         ResourceError: when it does not.
     """
-    if not ray.is_initialized() and (address := address_to_join()):
+    if ray.is_initialized():
+        return
+    if address := address_to_join():
         require_answer(address)
+    else:
+        require_shared_memory()
 
 
 @contextlib.contextmanager

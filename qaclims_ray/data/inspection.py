@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import random
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
 from qaclims_ray.data import storage
@@ -16,7 +15,7 @@ from qaclims_ray.data.mask_evidence import MaskFacts
 from qaclims_ray.data.mask_files import MaskPicture, colours_complaint, read_mask
 from qaclims_ray.data.photographs import PhotoHeader, inspect_photograph
 from qaclims_ray.data.turned_photographs import size_complaint, turned_note
-from qaclims_ray.data.validation import NUM_THREADS, Fault, OnProgress, RawImage
+from qaclims_ray.data.validation import Fault, OnProgress, RawImage, each_in_threads
 from qaclims_ray.errors import DataError
 
 MASK_SAMPLE = 1000
@@ -78,8 +77,8 @@ def inspect_images(
         decode=config.check_images and (not known or len(images) <= SOON_DECODED),
         mask_sample=_mask_sample(images),
     )
-    with ThreadPool(NUM_THREADS) as pool:
-        for done, opened in enumerate(pool.imap(inspect, images), start=1):
+    with each_in_threads(inspect, images) as results:
+        for done, opened in enumerate(results, start=1):
             faults += opened.faults
             if opened.record is not None:
                 records.append(opened.record)

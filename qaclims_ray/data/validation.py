@@ -4,11 +4,12 @@ The readers (``voc.py``, ``folder.py``) collect `Fault`s while they read lists a
 and masks; `fail_on` turns all faults into one message.
 """
 
+import contextlib
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from typing import Protocol, TypeVar
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
@@ -130,8 +131,21 @@ def check_class_names(class_names: Sequence[str]) -> None:
 
 def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
     """Return ``function`` of each item, in order, several at a time."""
-    with ThreadPool(NUM_THREADS) as pool:
-        return list(pool.imap(function, items))
+    with each_in_threads(function, items) as results:
+        return list(results)
+
+
+@contextlib.contextmanager
+def each_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[Iterator[_Result]]:
+    """Yield what `in_threads` returns one by one; what has not begun when the context ends does not begin.
+
+    Not with a pool of `multiprocessing`: its locks lie in /dev/shm, which a container may lack.
+    """
+    pool = ThreadPoolExecutor(NUM_THREADS)
+    try:
+        yield pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_splits(splits: Iterable[str], images: Sequence[RawImage]) -> list[Fault]:

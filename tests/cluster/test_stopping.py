@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from tests.cluster.small_run import SMALL, as_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-STOPPED = "qaclims cams: stopped; what is finished is kept, the same command goes on\n"
+STOPPED = "qaclims {}: stopped; what is finished is kept, the same command goes on\n"
 MANY_EPOCHS = 500
 """So many that the training is still at work when it is stopped."""
 
@@ -26,13 +27,21 @@ MANY_EPOCHS = 500
 class Run:
     """A run in a process group of its own, as a terminal starts one."""
 
-    def __init__(self, folder: Path, epochs: int, **environment: str) -> None:
-        settings = SMALL | {"data.num_images": 8, "systems": ["baseline"], "classifier.optim.epochs": epochs}
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int,
+        line: str = "cams miniature --systems baseline",
+        own: dict[str, Any] | None = None,
+        **environment: str,
+    ) -> None:
+        settings = SMALL | {"data.num_images": 8, "classifier.optim.epochs": epochs} | (own or {})
+        del settings["systems"]  # which a table names itself
         self.out = folder / "run"
         self.log = folder / "log.txt"
         self.errors = folder / "errors.txt"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qaclims_ray", "cams", "miniature", "--out", str(self.out), *as_flags(settings)],
+            [sys.executable, "-m", "qaclims_ray", *line.split(), "--out", str(self.out), *as_flags(settings)],
             stdout=self.log.open("w"),
             stderr=self.errors.open("w"),
             env={**os.environ, **environment},
@@ -97,7 +106,7 @@ def test_ctrl_c_while_the_package_is_imported(folder, temporary):
     run = Run(folder, MANY_EPOCHS, TMPDIR=str(temporary))
     run.reaches(lambda: "torch" in Path(f"/proc/{run.process.pid}/maps").read_text(), "the imports")
     os.killpg(run.process.pid, signal.SIGINT)
-    assert run.ends() == (130, STOPPED)
+    assert run.ends() == (130, STOPPED.format("cams"))
 
 
 def test_a_second_run_is_refused_and_ctrl_c_stops_the_first_in_its_training(folder, temporary):
@@ -109,7 +118,7 @@ def test_a_second_run_is_refused_and_ctrl_c_stops_the_first_in_its_training(fold
     assert f"on {socket.gethostname()}, process {run.process.pid}, since " in second.stderr
     assert second.stderr.count("\n") == 1
     os.killpg(run.process.pid, signal.SIGINT)
-    assert run.ends() == (130, STOPPED)
+    assert run.ends() == (130, STOPPED.format("cams"))
     assert run.is_training(), "its checkpoints are kept"
     assert not list(temporary.glob("qaclims-ray-*"))
 
@@ -120,7 +129,24 @@ def test_a_second_ctrl_c_ends_at_once(folder, temporary):
     os.killpg(run.process.pid, signal.SIGINT)
     time.sleep(0.5)
     os.killpg(run.process.pid, signal.SIGINT)
-    assert run.ends() == (130, STOPPED)
+    assert run.ends() == (130, STOPPED.format("cams"))
+    assert not list(temporary.glob("qaclims-ray-*"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tune miniature --systems qa_clims --algorithm random --num-images 4 --trials 2",
+        "ablate qa_clims_fat miniature",
+    ],
+)
+def test_ctrl_c_in_a_search_and_in_a_table(line, folder, temporary):
+    own = {"ritc.optim.epochs": MANY_EPOCHS, "cluster.num_workers": 0}
+    run = Run(folder, 1, line, own, TMPDIR=str(temporary))
+    run.reaches(lambda: any(run.out.glob("**/training_runs/*ritc*/**/progress.json")), "a training of RITC")
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.ends() == (130, STOPPED.format(line.split()[0]))
+    assert any(run.out.glob("**/classifier/meta.json")), "what is finished is kept"
     assert not list(temporary.glob("qaclims-ray-*"))
 
 
@@ -143,7 +169,7 @@ def test_a_signal_after_the_training_in_a_long_temporary_directory(folder, numbe
     run = Run(folder, 1, TMPDIR=str(long))
     run.reaches(lambda: "train classifier" in run.log.read_text(), "the end of the training")
     run.process.send_signal(number) if number == signal.SIGTERM else os.killpg(run.process.pid, number)
-    assert run.ends() == (code, STOPPED)
+    assert run.ends() == (code, STOPPED.format("cams"))
     assert (run.out / "classifier" / "meta.json").is_file()
     assert not list(long.glob("qaclims-ray-*"))
 

@@ -13,7 +13,7 @@ import ray
 
 from qaclims_ray.cluster import private_ray, ray_deaths, ray_folder
 from qaclims_ray.cluster.private_ray import LEVEL_LINE, without_level_line
-from qaclims_ray.cluster.session import Needs, ray_session
+from qaclims_ray.cluster.session import Needs, ray_session, require_reachable
 from qaclims_ray.errors import ResourceError
 
 
@@ -38,15 +38,24 @@ def test_the_last_words_of_a_process_that_aborts_are_passed_on():
     assert outcome.stderr == "last words\n"
 
 
-@pytest.mark.parametrize("shared", ["absent", "small"])
-def test_without_shared_memory_the_store_lies_in_the_folder_and_a_line_says_so(tmp_path, monkeypatch, caplog, shared):
+def test_with_little_shared_memory_the_store_lies_in_the_folder_and_a_line_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(private_ray.sys, "platform", "linux")
-    monkeypatch.setattr(private_ray, "SHARED_MEMORY", str(tmp_path if shared == "small" else tmp_path / "none"))
+    monkeypatch.setattr(private_ray, "SHARED_MEMORY", str(tmp_path))
     monkeypatch.setattr(os, "statvfs", _statvfs(os.statvfs, free=64 << 20))
     assert private_ray._store_folder("/folder", 200 << 20) == "/folder"
     assert "--shm-size" in caplog.text and "/folder" in caplog.text
-    if shared == "small":
-        assert private_ray._store_folder("/folder", 60 << 20) is None
+    assert private_ray._store_folder("/folder", 60 << 20) is None
+
+
+def test_no_shared_memory_at_all_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(private_ray.sys, "platform", "linux")
+    monkeypatch.setattr(private_ray, "SHARED_MEMORY", str(tmp_path / "none"))
+    with pytest.raises(ResourceError, match=r"there is no .*none.*--shm-size") as refused:
+        require_reachable()
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ResourceError, match=r"there is no .*none"), ray_session(Needs(cpus=1)):
+        pass
 
 
 def _statvfs(real, *, free: int):
