@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import psutil
@@ -15,6 +16,7 @@ from qaclims_ray import stop
 from qaclims_ray.cluster import ray_folder
 from qaclims_ray.cluster.ray_deaths import watching_services
 from qaclims_ray.errors import QaclimsError, ResourceError
+from qaclims_ray.training.checkpoint import SCRATCH_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def private_ray(*, num_cpus: int, object_store_mib: int, dashboard: bool) -> Ite
 
 def _start(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool) -> None:
     try:
-        with stop.keeping_handlers(), without_level_line():
+        with stop.keeping_handlers(), without_level_line(), _keeping_scratch_in(folder):
             ray.init(
                 # Without it ray.init() would join any Ray that runs on this machine.
                 address="local",
@@ -82,6 +84,23 @@ def _start(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool)
             f"Ray could not start on this machine: {one_line(error)}. Try the same command again when less runs here; "
             "else see Ray's logs, and whether memory, open files (ulimit -n) and free ports suffice"
         ) from error
+
+
+@contextlib.contextmanager
+def _keeping_scratch_in(folder: str) -> Iterator[None]:
+    """Let processes that start in the context, and theirs, write checkpoints into a Ray's folder: it ends with the Ray.
+
+    Not where that folder lies outside the temporary directory, which the user may have chosen for its size.
+    """
+    before = os.environ.get(SCRATCH_VARIABLE)
+    if before is not None or os.path.dirname(folder) != tempfile.gettempdir():
+        yield
+        return
+    os.environ[SCRATCH_VARIABLE] = folder
+    try:
+        yield
+    finally:
+        del os.environ[SCRATCH_VARIABLE]
 
 
 def require_shared_memory() -> None:

@@ -8,7 +8,9 @@ uninterrupted one draws, also with another number of workers.
 import dataclasses
 import json
 import logging
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,8 @@ PROGRESS_NAME = "progress.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
 _SEALS = ("files", "checksums", "seal")
 """What is written beside the progress, by which a damaged copy is known."""
-
+SCRATCH_VARIABLE = "QACLIMS_SCRATCH"
+"""Environment variable: where checkpoints are written before they are reported; a private Ray names its own folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,14 @@ class Progress:
     """Optimiser steps done: the position in the schedule; beyond whole epochs when a machine was about to go."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the last epoch."""
+
+
+def new_checkpoint_folder() -> str:
+    """Make a local folder for a checkpoint under way, where nothing of it outlives a private Ray.
+
+    It is not removed by this process: Ray uploads it after it was reported, and removes it then.
+    """
+    return tempfile.mkdtemp(prefix="qaclims-", dir=os.environ.get(SCRATCH_VARIABLE))
 
 
 def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimizer, progress: Progress) -> None:

@@ -8,7 +8,6 @@ schedule and the reduction are ours.
 import contextlib
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -25,7 +24,13 @@ from torch.utils.data import DataLoader
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.training.checkpoint import Progress, restore_checkpoint, save_checkpoint, seal_checkpoint
+from qaclims_ray.training.checkpoint import (
+    Progress,
+    new_checkpoint_folder,
+    restore_checkpoint,
+    save_checkpoint,
+    seal_checkpoint,
+)
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
@@ -196,8 +201,7 @@ def _keep(
     context: WorkerContext,
 ) -> Progress:
     """Rate the network where an epoch is chosen, save a checkpoint, report it; return the progress as reported."""
-    # Not a TemporaryDirectory: Ray uploads the folder after `report` has returned, and removes it then.
-    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    folder = new_checkpoint_folder() if context.rank == 0 else None
     if selection is not None:
         done = dataclasses.replace(done, metrics=done.metrics | selection.update(folder, best_score))
     if folder is not None:
@@ -223,7 +227,7 @@ def _keep_within_epoch(
 ) -> None:
     """Save a checkpoint between two steps; metrics and choice are those of the last whole epoch."""
     done = dataclasses.replace(progress, steps_done=steps_done)
-    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    folder = new_checkpoint_folder() if context.rank == 0 else None
     if folder is not None:
         if selection is not None:
             selection.carry(folder)

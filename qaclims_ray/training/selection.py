@@ -4,12 +4,15 @@ The released codes score every epoch against pixel labels and keep the best, whi
 is the default, and there is a score that needs no label beyond those of the images.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
+
+from qaclims_ray.training.checkpoint import SCRATCH_VARIABLE
 
 Rate = Callable[[nn.Module], float]
 """Rates a mask generator, higher is better; runs on every worker and gives the same on all."""
@@ -27,7 +30,7 @@ class Selection:
 
     def __init__(self, score: Callable[[], float], save: Callable[[str], None]) -> None:
         self._score, self._save = score, save
-        self._best = tempfile.TemporaryDirectory(prefix="qaclims-")
+        self._best = tempfile.TemporaryDirectory(prefix="qaclims-", dir=os.environ.get(SCRATCH_VARIABLE))
 
     def restore(self, folder: str) -> None:
         """Take over what a checkpoint holds."""

@@ -120,7 +120,7 @@ def test_a_second_run_is_refused_and_ctrl_c_stops_the_first_in_its_training(fold
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.ends() == (130, STOPPED.format("cams"))
     assert run.is_training(), "its checkpoints are kept"
-    assert not list(temporary.glob("qaclims-ray-*"))
+    assert not list(temporary.glob("qaclims-*"))
 
 
 def test_a_second_ctrl_c_ends_at_once(folder, temporary):
@@ -147,7 +147,7 @@ def test_ctrl_c_in_a_search_and_in_a_table(line, folder, temporary):
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.ends() == (130, STOPPED.format(line.split()[0]))
     assert any(run.out.glob("**/classifier/meta.json")), "what is finished is kept"
-    assert not list(temporary.glob("qaclims-ray-*"))
+    assert not list(temporary.glob("qaclims-*"))
 
 
 def test_a_ray_that_loses_its_control_service_is_told_in_one_line(folder, temporary):
@@ -156,7 +156,7 @@ def test_a_ray_that_loses_its_control_service_is_told_in_one_line(folder, tempor
     (service,) = [process for process in run.started if process.name() == "gcs_server"]
     service.kill()
     code, told = run.ends()
-    (kept,) = temporary.glob("qaclims-ray-*")
+    (kept,) = temporary.glob("qaclims-*")
     expected = f"qaclims cams: ResourceError: Ray's control service (process {service.pid}) has ended; its logs are in "
     assert code == 2
     assert told == f"{expected}{kept}; what is finished is kept, the same command goes on\n"

@@ -6,7 +6,6 @@ only runs the text tower on one prompt per class. Steps cost the same however la
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator
 
 import torch
@@ -31,6 +30,7 @@ from qaclims_ray.models.clip.prompts import (
     save_prompts,
 )
 from qaclims_ray.models.generators.mask_generator import MaskNetwork
+from qaclims_ray.training.checkpoint import new_checkpoint_folder
 from qaclims_ray.training.context import WorkerContext, gather_rows
 from qaclims_ray.training.loop import Task
 from qaclims_ray.training.meter import StepResult, weighted
@@ -264,7 +264,7 @@ def load_vectors(prompts: LearnedPrompts, folder: str) -> None:
 
 
 def _report_start(save: Callable[[str], None], context: WorkerContext) -> dict[str, float]:
-    folder = tempfile.mkdtemp(prefix="qaclims-") if context.rank == 0 else None
+    folder = new_checkpoint_folder() if context.rank == 0 else None
     if folder is not None:
         save(folder)
     metrics = {"loss": 0.0}

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -15,6 +17,7 @@ from qaclims_ray.cluster import private_ray, ray_deaths, ray_folder
 from qaclims_ray.cluster.private_ray import LEVEL_LINE, without_level_line
 from qaclims_ray.cluster.session import Needs, ray_session, require_reachable
 from qaclims_ray.errors import ResourceError
+from qaclims_ray.training.checkpoint import SCRATCH_VARIABLE, new_checkpoint_folder
 
 
 def test_stderr_passes_at_once_but_for_the_line_of_the_level(capfd):
@@ -56,6 +59,19 @@ def test_no_shared_memory_at_all_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(refused.value)
     with pytest.raises(ResourceError, match=r"there is no .*none"), ray_session(Needs(cpus=1)):
         pass
+
+
+def test_checkpoints_of_a_private_ray_begin_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(SCRATCH_VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / "qaclims-ray-1"
+    folder.mkdir()
+    with private_ray._keeping_scratch_in(str(folder)):
+        assert Path(new_checkpoint_folder()).parent == folder
+    assert Path(new_checkpoint_folder()).parent == tmp_path
+    # The user has chosen the temporary directory, which may be the only large one.
+    with private_ray._keeping_scratch_in("/elsewhere/qaclims-ray-1"):
+        assert Path(new_checkpoint_folder()).parent == tmp_path
 
 
 def _statvfs(real, *, free: int):
