@@ -1,5 +1,6 @@
 """The ``qaclims`` command: the whole pipeline, one verb per stage, ablations and prediction."""
 
+import importlib.metadata
 import sys
 
 from qaclims_ray.commands.main import MISTAKE, run_verb
@@ -8,11 +9,14 @@ from qaclims_ray.commands.main import MISTAKE, run_verb
 def main() -> None:
     """Run one verb; a user's mistake ends in one line and exit code 2."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["--version"]:
+        print(f"qaclims {importlib.metadata.version('qaclims_ray')}")
+        sys.exit(0)
     if arguments and arguments[0] not in ("-h", "--help"):
         sys.exit(run_verb(arguments[0], arguments[1:]))
-    from qaclims_ray.commands.verbs import VERBS  # slow, so not before a verb's signals are handled
+    from qaclims_ray.commands.verbs import VERBS
 
-    print("usage: qaclims VERB ...\n\nverbs:")
+    print("usage: qaclims VERB ...\n       qaclims --version\n\nverbs:")
     print("\n".join(f"  {name:<10} {verb.about}" for name, verb in VERBS.items()))
     print("\n`qaclims VERB --help` says what a verb takes.")
     sys.exit(0 if arguments else MISTAKE)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from qaclims_ray.commands.arguments import Line, RunArguments, parse_settings, preset_help, take_preset
+from qaclims_ray.commands.arguments import RunArguments, parse_settings, preset_help, take_preset
+from qaclims_ray.commands.line import Line
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS
-from qaclims_ray.stages.ablate import Ablation
+from qaclims_ray.stages.requests import Ablation
 from qaclims_ray.systems.ablations import TABLES, ablation_table
 
 _DECIDED = {"systems": "the table names its systems", "variants": "the table names its systems", "seed": "give --seeds"}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from qaclims_ray.commands.line import Line
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.option import summary_line
@@ -15,24 +16,6 @@ from qaclims_ray.stages.run_folder import absolute_out, load_config, with_absolu
 
 _RECORDS = {"profile": "it records what the preset's options chose; name or leave out the option paper instead"}
 """Settings that no command line sets, and why."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A command line as a verb reads it."""
-
-    arguments: tuple[str, ...]
-    """What stands after the program or verb."""
-    prog: str
-    """What stands before it, for usage and messages."""
-    about: str
-    """First lines of the help."""
-    default_preset: str = ""
-    """Preset when none is named."""
-
-    def asks_help(self) -> bool:
-        """Whether the help is asked for."""
-        return bool({"-h", "--help"} & set(self.arguments))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """One verb from its line to an exit code: parse, run, one line per mistake. The command and all jobs go through it."""
 
+import difflib
 import errno
 import logging
 import sys
@@ -57,16 +58,18 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
 
 
 def _run(name: str, argv: Sequence[str], prog: str, default_preset: str) -> str | None:
-    # Not at the top: it takes seconds, in which Ctrl-C has to end in one line already.
-    from rich.console import Console
-
-    from qaclims_ray.commands.arguments import Line
+    # Not at the top: Ctrl-C has to end in one line from the first moment on.
+    from qaclims_ray.commands.line import Line
     from qaclims_ray.commands.verbs import VERBS
 
     if name not in VERBS:
-        raise ConfigError(f"there is no verb {name!r}; known: {', '.join(VERBS)}")
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"there is no verb {name!r}; {hint}known: {', '.join(VERBS)}")
     verb = VERBS[name]
     asked = verb.parse(Line(tuple(argv), prog, verb.about, default_preset))
+    from rich.console import Console
+
     return verb.run(asked, Console())
 
 

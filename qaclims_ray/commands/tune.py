@@ -6,13 +6,14 @@ from typing import Annotated
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from qaclims_ray.commands.arguments import Line, RunArguments, parse_settings, preset_help, take_preset
+from qaclims_ray.commands.arguments import RunArguments, parse_settings, preset_help, take_preset
+from qaclims_ray.commands.line import Line
 from qaclims_ray.data import storage
 from qaclims_ray.data.json_files import parse_json_file
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS
 from qaclims_ray.settings import Parameter
-from qaclims_ray.stages.tune import Search
+from qaclims_ray.stages.requests import Search
 from qaclims_ray.systems.search import SearchConfig, default_space
 
 _DECIDED = {

@@ -1,4 +1,7 @@
-"""The table of verbs: what each is for, how its line is read, and what it runs."""
+"""The table of verbs: what each is for, how its line is read, and what it runs.
+
+Everything is imported where it is used: reading a line takes no stage, and listing the verbs takes nothing.
+"""
 
 import contextlib
 import functools
@@ -7,28 +10,15 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import tyro
-from rich.console import Console
+from qaclims_ray.commands.line import Line
 
-from qaclims_ray.commands.ablate import parse_ablation
-from qaclims_ray.commands.arguments import Line, RunArguments, parse_run
-from qaclims_ray.commands.tune import parse_search
-from qaclims_ray.data.folder_owner import owning
-from qaclims_ray.report.ablation import failures
-from qaclims_ray.report.comparison import print_comparison
-from qaclims_ray.report.console_text import print_line
-from qaclims_ray.stages.ablate import Ablation, run_ablation
-from qaclims_ray.stages.compare import CompareArguments, run_compare
-from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.predict import PredictArguments, run_predict
-from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
-from qaclims_ray.stages.results_console import print_results
-from qaclims_ray.stages.run_folder import absolute_out
-from qaclims_ray.stages.tune import Search, run_search
-from qaclims_ray.tracking.mlflow_tracker import replay
-from qaclims_ray.tracking.store import shown
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qaclims_ray.commands.arguments import RunArguments
+    from qaclims_ray.stages.requests import Ablation, CompareArguments, PredictArguments, PromptArguments, Search
 
 _Asked = TypeVar("_Asked")
 _WITH_TABLES = ("run", "report", "evaluate")
@@ -43,7 +33,7 @@ class Verb(Generic[_Asked]):
     """What it does, for the list of verbs and its own help."""
     parse: Callable[[Line], _Asked]
     """Reads its line."""
-    run: Callable[[_Asked, Console], str | None]
+    run: "Callable[[_Asked, Console], str | None]"
     """Does what was asked for; returns what stayed incomplete, None where nothing did."""
 
 
@@ -57,22 +47,12 @@ class SyncArguments:
     """Tracking server or store."""
 
 
-def _pipeline(until: str, about: str) -> Verb[RunArguments]:
-    return Verb(about, parse_run, functools.partial(_run, until))
-
-
-def _on_its_own(about: str, kind: type[_Asked], run: Callable[[_Asked, Console], str | None]) -> Verb[_Asked]:
-    """Return a verb that takes no preset."""
-
-    def parse(line: Line) -> _Asked:
-        return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
-
-    return Verb(about, parse, run)
-
-
 @contextlib.contextmanager
 def _owning(*folders: str) -> Iterator[None]:
     """Own the folders that a verb writes in; what it runs in them, in this process or another, is its own."""
+    from qaclims_ray.data.folder_owner import owning
+    from qaclims_ray.stages.run_folder import absolute_out
+
     program = os.path.basename(sys.argv[0])
     command = shlex.join(["qaclims" if program == "__main__.py" else program, *sys.argv[1:]])
     with contextlib.ExitStack() as stack:
@@ -81,43 +61,122 @@ def _owning(*folders: str) -> Iterator[None]:
         yield
 
 
-def _run(until: str, asked: RunArguments, console: Console) -> None:
+# --- the pipeline's stages
+
+
+def _pipeline(until: str, about: str) -> "Verb[RunArguments]":
+    return Verb(about, _parse_run, functools.partial(_run, until))
+
+
+def _parse_run(line: Line) -> "RunArguments":
+    from qaclims_ray.commands.arguments import parse_run
+
+    return parse_run(line)
+
+
+def _run(until: str, asked: "RunArguments", console: "Console") -> None:
+    from qaclims_ray.stages.pipeline import run_pipeline
+    from qaclims_ray.stages.results_console import print_results
+
     with _owning(asked.out):
         outcome = run_pipeline(asked.config, asked.out, until=until)
     if until in _WITH_TABLES:
         print_results(outcome, console)
 
 
-def _ablate(asked: Ablation, console: Console) -> str | None:
+# --- many runs of a preset
+
+
+def _parse_ablation(line: Line) -> "Ablation":
+    from qaclims_ray.commands.ablate import parse_ablation
+
+    return parse_ablation(line)
+
+
+def _ablate(asked: "Ablation", console: "Console") -> str | None:
+    from qaclims_ray.report.ablation import failures
+    from qaclims_ray.stages.ablate import run_ablation
+
     with _owning(asked.out, *[asked.folder(seed) for seed in asked.seeds]):
         failed = failures(run_ablation(asked, console))
     return f"{len(failed)} trials failed; the same command tries them again" if failed else None
 
 
-def _compare(asked: CompareArguments, console: Console) -> None:
+def _parse_search(line: Line) -> "Search":
+    from qaclims_ray.commands.tune import parse_search
+
+    return parse_search(line)
+
+
+def _tune(asked: "Search", console: "Console") -> None:
+    from qaclims_ray.stages.tune import run_search
+
+    with _owning(asked.out):
+        run_search(asked, console)
+
+
+# --- verbs without a preset
+
+
+def _parse_comparison(line: Line) -> "CompareArguments":
+    from qaclims_ray.stages.requests import CompareArguments
+
+    return _parse(CompareArguments, line)
+
+
+def _compare(asked: "CompareArguments", console: "Console") -> None:
+    from qaclims_ray.report.comparison import print_comparison
+    from qaclims_ray.report.console_text import print_line
+    from qaclims_ray.stages.compare import run_compare
+
     with _owning(*asked.owned()):
         comparison, page = run_compare(asked)
     print_comparison(comparison, console)
     print_line(console, f"written  {page}")
 
 
-def _predict(asked: PredictArguments, console: Console) -> None:
+def _parse_prediction(line: Line) -> "PredictArguments":
+    from qaclims_ray.stages.requests import PredictArguments
+
+    return _parse(PredictArguments, line)
+
+
+def _predict(asked: "PredictArguments", console: "Console") -> None:
+    from qaclims_ray.stages.predict import run_predict
+
     with _owning(asked.out):
         run_predict(asked)
 
 
-def _prompts(asked: PromptArguments, console: Console) -> None:
+def _parse_prompts(line: Line) -> "PromptArguments":
+    from qaclims_ray.stages.requests import PromptArguments
+
+    return _parse(PromptArguments, line)
+
+
+def _prompts(asked: "PromptArguments", console: "Console") -> None:
+    from qaclims_ray.stages.prompts import run_read_prompts
+
     with _owning(asked.out or asked.run):
         run_read_prompts(asked, console)
 
 
-def _tune(asked: Search, console: Console) -> None:
-    with _owning(asked.out):
-        run_search(asked, console)
+def _parse_sync(line: Line) -> SyncArguments:
+    return _parse(SyncArguments, line)
 
 
-def _sync(asked: SyncArguments, console: Console) -> None:
+def _sync(asked: SyncArguments, console: "Console") -> None:
+    from qaclims_ray.report.console_text import print_line
+    from qaclims_ray.tracking.mlflow_tracker import replay
+    from qaclims_ray.tracking.store import shown
+
     print_line(console, f"sent {replay(asked.spool, asked.uri)} calls to {shown(asked.uri)}")
+
+
+def _parse(kind: type[_Asked], line: Line) -> _Asked:
+    import tyro
+
+    return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
 
 
 VERBS: dict[str, Verb[Any]] = {
@@ -134,18 +193,18 @@ VERBS: dict[str, Verb[Any]] = {
     "segment": _pipeline("segment", "train the final networks on the pseudo masks and score them"),
     "report": _pipeline("report", "write the report; what is missing is computed first"),
     "ablate": Verb(
-        "run a table of either paper over seeds, and write it with our column beside it", parse_ablation, _ablate
+        "run a table of either paper over seeds, and write it with our column beside it", _parse_ablation, _ablate
     ),
-    "compare": _on_its_own(
+    "compare": Verb(
         "what differs between runs, in settings and in results, with paired bootstrap intervals",
-        CompareArguments,
+        _parse_comparison,
         _compare,
     ),
-    "predict": _on_its_own("masks and overlays of any images, by a trained run", PredictArguments, _predict),
-    "prompts": _on_its_own(
-        "what learned prompts say: nearest words, similarity maps beside manual prompts", PromptArguments, _prompts
+    "predict": Verb("masks and overlays of any images, by a trained run", _parse_prediction, _predict),
+    "prompts": Verb(
+        "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts
     ),
-    "tune": Verb("search settings of a system by Ray Tune, without masks by default", parse_search, _tune),
-    "sync": _on_its_own("send what could not be sent while the tracking server was away", SyncArguments, _sync),
+    "tune": Verb("search settings of a system by Ray Tune, without masks by default", _parse_search, _tune),
+    "sync": Verb("send what could not be sent while the tracking server was away", _parse_sync, _sync),
 }
 """All verbs by name."""

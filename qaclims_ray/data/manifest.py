@@ -9,34 +9,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from qaclims_ray.data import artifacts, places, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError, DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _KIND = "manifest"
 """Kind of the artefact."""
 _FILE_NAME = "manifest.parquet"
 """Name of the table in the artefact's folder."""
-
-_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("image_uri", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("labels", pa.list_(pa.int32())),
-        ("mask_uri", pa.string()),
-        ("context_uri", pa.string()),
-        ("splits", pa.list_(pa.string())),
-    ]
-)
-
 
 _URIS = ("image_uri", "mask_uri", "context_uri")
 """Fields of a record that are places."""
@@ -182,10 +168,14 @@ def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.Artifact
     Raises:
         ResourceError: when the place cannot be written.
     """
+    # Imported where it is used: settings name this module's types, and are read without it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     home = _home_of(artifact.uri)
     notes = tuple(places.stored_text(note, home) for note in manifest.notes)
     manifest = dataclasses.replace(manifest, notes=notes, home=home)
-    table = pa.Table.from_pylist(manifest.rows(), schema=_SCHEMA)
+    table = pa.Table.from_pylist(manifest.rows(), schema=_schema())
     metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
     artifact.begin()
@@ -200,6 +190,9 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     artifacts.require_artifact(uri, _KIND, verb="data")
     path = storage.join(uri, _FILE_NAME)
     try:
@@ -216,6 +209,23 @@ def read_manifest(uri: str) -> Manifest:
     except (pa.ArrowException, KeyError, ValueError, TypeError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it again with `qaclims data`") from None
     return manifest
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("image_uri", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("labels", pa.list_(pa.int32())),
+            ("mask_uri", pa.string()),
+            ("context_uri", pa.string()),
+            ("splits", pa.list_(pa.string())),
+        ]
+    )
 
 
 def _record(row: dict[str, Any], home: str) -> ImageRecord:

@@ -14,16 +14,18 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
-import pyarrow.fs
 from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 
 from qaclims_ray.data import links
 from qaclims_ray.data.partial_files import partial_path
 from qaclims_ray.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 
 def is_remote(uri: str) -> bool:
@@ -61,8 +63,10 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from None
 
 
-def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+def arrow_filesystem(uri: str) -> "tuple[pyarrow.fs.FileSystem, str]":
     """Return the same place as `resolve`, as a pyarrow file system (for Parquet, Ray Data and Ray Train)."""
+    import pyarrow.fs
+
     filesystem, path = resolve(uri)
     if not is_remote(uri):
         return pyarrow.fs.LocalFileSystem(), path

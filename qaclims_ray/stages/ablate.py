@@ -10,7 +10,6 @@ import os
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +22,7 @@ from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, storage, trees
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.splits import scored_images
-from qaclims_ray.errors import ConfigError, DataError, QaclimsError
+from qaclims_ray.errors import DataError, QaclimsError
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.ablation import (
@@ -37,59 +36,22 @@ from qaclims_ray.report.ablation import (
     write_ablation,
 )
 from qaclims_ray.report.console_text import print_line
-from qaclims_ray.run_config import RunConfig, System, flat, to_dict, with_overrides
+from qaclims_ray.run_config import RunConfig, flat, to_dict
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import RunOutcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report import environment, supervision
+from qaclims_ray.stages.requests import Ablation
 from qaclims_ray.stages.resources import needs_of_many
 from qaclims_ray.stages.run_description import run_tags
-from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.tracker import Tracker
 
 CLASSIFIER_TRIAL = "shared"
 """Trial under which a seed's classifier is trained."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """What is asked for."""
-
-    table: AblationTable
-    """The paper's table."""
-    preset: str
-    """Name of the preset the settings started from."""
-    config: RunConfig
-    """The preset with the user's settings; rows, and seeds, come on top."""
-    out: str
-    """Folder of the table and of one run folder per seed."""
-    seeds: tuple[int, ...]
-    """Seeds of the repetitions."""
-    concurrent: int | None = None
-    """Trials at once; None takes as many as the cluster holds."""
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"seeds are {self.seeds}, expected one or more different numbers of at least 0")
-        if self.concurrent is not None and self.concurrent < 1:
-            raise ConfigError(f"concurrent is {self.concurrent}, expected at least 1")
-        if self.config.cluster.num_workers == 0 and self.config.cluster.use_gpu:
-            raise ConfigError("cluster.num_workers 0 trains in a trial's own process, where no GPU is set aside: set 1")
-
-    def folder(self, seed: int) -> str:
-        """Return the run folder of a seed."""
-        return storage.join(self.out, f"seed-{seed}")
-
-    def run(self, seed: int, rows: tuple[System, ...]) -> RunConfig:
-        """Return the run of a seed with some of the rows."""
-        uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
-        places = {"seed": seed, "goal": "seed", "tracking.uri": uri, "tracking.enabled": bool(uri)}
-        return with_overrides(with_rows(self.config, rows), places)
 
 
 def run_ablation(ablation: Ablation, console: Console) -> AblationResult:

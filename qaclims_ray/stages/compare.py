@@ -4,9 +4,6 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
-
-import tyro
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ArtifactError, ConfigError
@@ -22,6 +19,7 @@ from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.comparison import comparison_page
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.requests import CompareArguments, side_of
 from qaclims_ray.stages.run_differences import what_differs
 from qaclims_ray.stages.run_figures import SystemFigures, read_figures
 from qaclims_ray.stages.run_folder import absolute_out, load_config
@@ -29,24 +27,6 @@ from qaclims_ray.systems.table import SUPERVISED, system_of
 
 _HTML_NAME = "comparison.html"
 _JSON_NAME = "comparison.json"
-
-
-@dataclass(frozen=True)
-class CompareArguments:
-    """Which runs to compare."""
-
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Output folders or URIs, each also as RUN:SYSTEM; the first is what the others are compared with."""
-    out: str = ""
-    """Folder for comparison.html and comparison.json; empty takes report/compare in the first run."""
-    resamples: int = 2000
-    """Resamples of the images behind each interval."""
-    seed: int = 0
-    """Seed of the resampling."""
-
-    def owned(self) -> tuple[str, ...]:
-        """Return the folder that is written in: the given one, or the first run's, which nothing else may work in."""
-        return (self.out,) if self.out else tuple(_parse(name)[0] for name in self.runs[:1])
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ def _runs(names: Sequence[str]) -> list[_ComparedRun]:
         raise ConfigError(f"{len(names)} runs are named, expected at most {len(string.ascii_uppercase)}")
     runs = []
     for letter, name in zip(string.ascii_uppercase, names, strict=False):
-        run, system = _parse(name)
+        run, system = side_of(name)
         if not storage.exists(RunLayout(run).config):
             raise ConfigError(
                 f"there is no run at {run} (no config.json); give output folders of runs, each as RUN or RUN:SYSTEM"
@@ -122,14 +102,6 @@ def _runs(names: Sequence[str]) -> list[_ComparedRun]:
         if system and system not in runs[-1].systems():
             raise ConfigError(f"{run} has no system {system!r}; it has {', '.join(runs[-1].systems())}")
     return runs
-
-
-def _parse(name: str) -> tuple[str, str]:
-    """Part RUN:SYSTEM; a folder's own name may hold a colon, and every URI has one."""
-    head, _, tail = name.rpartition(":")
-    if not head or not tail or "/" in tail or storage.exists(RunLayout(storage.absolute(name)).config):
-        return storage.absolute(name), ""
-    return storage.absolute(head), tail
 
 
 def _groups(runs: list[_ComparedRun]) -> dict[str, list[tuple[_ComparedRun, str]]]:

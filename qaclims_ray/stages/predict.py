@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -33,39 +33,12 @@ from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
 from qaclims_ray.stages.predictions import closing_line, doubled, empty_masks, remarkable, shown_classes
+from qaclims_ray.stages.requests import PredictArguments
 from qaclims_ray.stages.resources import needs_of, room_here
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.systems.table import system_config, system_of
 
 _IMAGES_PER_TASK = 16
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """What to predict, with which run, and where to."""
-
-    run: str
-    """Output folder of a trained run."""
-    images: tuple[str, ...]
-    """Image files, folders or buckets."""
-    out: str
-    """Folder for masks/, overlays/ and predictions.json."""
-    system: str = ""
-    """System of the run; empty takes its last one."""
-    labels: str = ""
-    """CSV or JSON of image-level labels by file name; without it CAMs take the classifier's labels, and the final
-    network finds the classes itself."""
-    label_threshold: float = 0.5
-    """Probability from which the classifier's label counts as present."""
-    threshold: float | None = None
-    """Background score of CAMs; None takes the run's fixed threshold."""
-    network: Literal["auto", "final", "cam"] = "auto"
-    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
-    trained and no --threshold is given."""
-    crf: bool = False
-    """Refine what the final network says by its dense CRF."""
-    submission: str = ""
-    """Also write the masks as an archive for the VOC evaluation server, e.g. results.tgz."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,12 @@ from qaclims_ray.report.figures import figure_png
 from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prompt_figure, similarity_maps
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.requests import WORDS_PER_CLASS
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import training_order
 from qaclims_ray.text.prompts import class_prompts, class_words
 from qaclims_ray.tracking.tracker import Tracker
 
-TOP = 8
-"""Words shown for each class."""
 PICTURES = 6
 """Classes shown in pictures where no images are named."""
 CORPUS_WORDS = 1000
@@ -71,7 +70,7 @@ def read_prompts(
     words: Sequence[str] | None = None,
     records: Sequence[ImageRecord] = (),
     manual: Sequence[str] = (),
-    top: int = TOP,
+    top: int = WORDS_PER_CLASS,
 ) -> PromptReading:
     """Find the nearest words of a system's prompts and draw their maps.
 

@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -16,13 +15,13 @@ from qaclims_ray.report.prompt_table import prompts_table
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.prompt_readings import (
-    TOP,
     load_prompt_clip,
     log_reading,
     read_prompts,
     read_words,
     systems_with_prompts,
 )
+from qaclims_ray.stages.requests import PromptArguments
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.config import TrackingConfig
@@ -30,26 +29,6 @@ from qaclims_ray.tracking.mlflow_tracker import RECORD_NAME, attach
 from qaclims_ray.tracking.spooled_tracker import read_json
 from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, shown, store_marks, tracking_uri
 from qaclims_ray.tracking.tracker import TrackerHandle
-
-
-@dataclass(frozen=True)
-class PromptArguments:
-    """Whose prompts to read, with which words, on which images."""
-
-    run: str
-    """Output folder of a trained run."""
-    system: str = ""
-    """System of the run; empty takes the last one that has learned prompts."""
-    words: str = ""
-    """File with one word a line; empty takes the miniature's words, the corpus's answers or a short list."""
-    images: tuple[str, ...] = ()
-    """Ids of images to show; empty shows one image for each of the first classes."""
-    manual: tuple[str, ...] = ()
-    """Words of manual prompts to compare with; empty takes the word nearest to the class's prompt."""
-    top: int = TOP
-    """Words per class."""
-    out: str = ""
-    """Folder for prompts.json and prompts.png; empty takes report/prompts/SYSTEM in the run."""
 
 
 def run_read_prompts(arguments: PromptArguments, console: Console) -> PromptReading:

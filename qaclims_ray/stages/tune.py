@@ -7,27 +7,27 @@ keeps its state in the folder, so the same command goes on after the driver died
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 
 from qaclims_ray.cluster.dashboard import require_dashboard
 from qaclims_ray.cluster.search import SearchPlan, TrialEnd, search_settings
 from qaclims_ray.cluster.session import ray_session, runs_at_once
-from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data import storage
 from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.report.console_text import print_line
 from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
-from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
 from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.requests import Search
 from qaclims_ray.stages.resources import needs_of_many
 from qaclims_ray.stages.run_description import run_tags
 from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
 from qaclims_ray.systems.needs import needs_corpus
 from qaclims_ray.systems.planning import rated_epochs
-from qaclims_ray.systems.search import SearchConfig, best_config, checked_search, start_values, trial_config
+from qaclims_ray.systems.search import best_config, checked_search, start_values, trial_config
 from qaclims_ray.systems.table import system_of, with_systems
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import tracking_uri
@@ -40,30 +40,6 @@ _WHY_DASHBOARD = (
     "Ray frees what a trial stopped by ASHA had reserved through it alone, so later trials would wait for ever. Start "
     'Ray with it (`ray start --head --include-dashboard true`, with "ray[default]" installed), or set --scheduler none'
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What is asked for."""
-
-    preset: str
-    """Name of the preset the settings started from."""
-    config: RunConfig
-    """The preset with the user's settings."""
-    search: SearchConfig
-    """What is varied and how."""
-    out: str
-    """Run folder of all trials."""
-
-    @property
-    def folder(self) -> str:
-        """Where results go."""
-        return storage.join(self.out, "tune")
-
-    @property
-    def identity(self) -> str:
-        """Names the search: with other settings it is another."""
-        return artifacts.fingerprint_of([to_dict(self.config), to_dict(self.search)])
 
 
 def run_search(asked: Search, console: Console) -> SearchResult:

@@ -17,9 +17,10 @@ from qaclims_ray.data.splits import training_images
 from qaclims_ray.errors import ConfigError, DataError, QaclimsError, ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.presets.table import preset
-from qaclims_ray.stages.ablate import Ablation, gather, plan_trials, run_ablation, take_over_corpus
+from qaclims_ray.stages.ablate import gather, plan_trials, run_ablation, take_over_corpus
 from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.requests import Ablation
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row

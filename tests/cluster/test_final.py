@@ -15,10 +15,11 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.refine.mask_index import read_mask_index
-from qaclims_ray.stages.compare import CompareArguments, run_compare
+from qaclims_ray.stages.compare import run_compare
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.predict import run_predict
+from qaclims_ray.stages.requests import CompareArguments, PredictArguments
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_figures import read_figures
 from qaclims_ray.stages.run_folder import load_config

@@ -20,7 +20,8 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.predict import run_predict
+from qaclims_ray.stages.requests import PredictArguments
 from qaclims_ray.stages.resources import needs_of
 from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config

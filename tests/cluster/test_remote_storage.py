@@ -9,7 +9,8 @@ from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.predict import run_predict
+from qaclims_ray.stages.requests import PredictArguments
 from tests.cluster.small_run import AS_VOC, small_config
 from tests.s3_server import s3_server
 

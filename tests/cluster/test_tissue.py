@@ -16,7 +16,8 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.tissue import luad_histoseg
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.predict import PredictArguments, run_predict
+from qaclims_ray.stages.predict import run_predict
+from qaclims_ray.stages.requests import PredictArguments
 from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.results_console import print_results
 from tests.tiny_tissue import write_luad

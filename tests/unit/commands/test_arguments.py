@@ -5,7 +5,8 @@ import json
 import pytest
 
 from qaclims_ray.commands.ablate import parse_ablation
-from qaclims_ray.commands.arguments import Line, parse_run, take_preset
+from qaclims_ray.commands.arguments import parse_run, take_preset
+from qaclims_ray.commands.line import Line
 from qaclims_ray.commands.tune import parse_search
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import preset

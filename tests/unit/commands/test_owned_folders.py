@@ -2,24 +2,23 @@
 
 import pytest
 
-from qaclims_ray.commands import verbs
 from qaclims_ray.commands.main import MISTAKE, run_verb
 from qaclims_ray.data.folder_owner import owning
 
 FOLDERS = {
-    "run": ("run miniature --out {0}", "run_pipeline"),
-    "data": ("data miniature --out {0}", "run_pipeline"),
-    "segment": ("segment miniature --goal segmentation --out {0}", "run_pipeline"),
-    "report": ("report miniature --out {0}", "run_pipeline"),
-    "ablate": ("ablate qa_clims_table4 miniature --out {0}", "run_ablation"),
-    "ablate, a seed's folder": ("ablate qa_clims_table4 miniature --seeds 20 --out {1}", "run_ablation"),
-    "tune": ("tune miniature --system qa_clims --out {0}", "run_search"),
-    "predict": ("predict --run {1}/elsewhere --images a.png --out {0}", "run_predict"),
-    "prompts": ("prompts --run {0}", "run_read_prompts"),
-    "prompts, elsewhere": ("prompts --run {1}/elsewhere --out {0}", "run_read_prompts"),
-    "compare": ("compare {0} {1}/elsewhere", "run_compare"),
-    "compare, a system": ("compare {0}:qa_clims {1}/elsewhere:clims", "run_compare"),
-    "compare, elsewhere": ("compare {1}/one {1}/two --out {0}", "run_compare"),
+    "run": ("run miniature --out {0}", "pipeline.run_pipeline"),
+    "data": ("data miniature --out {0}", "pipeline.run_pipeline"),
+    "segment": ("segment miniature --goal segmentation --out {0}", "pipeline.run_pipeline"),
+    "report": ("report miniature --out {0}", "pipeline.run_pipeline"),
+    "ablate": ("ablate qa_clims_table4 miniature --out {0}", "ablate.run_ablation"),
+    "ablate, a seed's folder": ("ablate qa_clims_table4 miniature --seeds 20 --out {1}", "ablate.run_ablation"),
+    "tune": ("tune miniature --system qa_clims --out {0}", "tune.run_search"),
+    "predict": ("predict --run {1}/elsewhere --images a.png --out {0}", "predict.run_predict"),
+    "prompts": ("prompts --run {0}", "prompts.run_read_prompts"),
+    "prompts, elsewhere": ("prompts --run {1}/elsewhere --out {0}", "prompts.run_read_prompts"),
+    "compare": ("compare {0} {1}/elsewhere", "compare.run_compare"),
+    "compare, a system": ("compare {0}:qa_clims {1}/elsewhere:clims", "compare.run_compare"),
+    "compare, elsewhere": ("compare {1}/one {1}/two --out {0}", "compare.run_compare"),
 }
 """What is called -> its line, and what then works in the folder {0}, which lies in {1}."""
 
@@ -35,7 +34,7 @@ def line(request, tmp_path, monkeypatch) -> list[str]:
     def begin(*given: object, **named: object) -> None:
         raise Worked([path.name for path in (tmp_path / "seed-20").glob(".owner-*")])
 
-    monkeypatch.setattr(verbs, work, begin)
+    monkeypatch.setattr(f"qaclims_ray.stages.{work}", begin)
     return words.format(tmp_path / "seed-20", tmp_path).split()
 
 

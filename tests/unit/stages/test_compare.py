@@ -16,9 +16,10 @@ from qaclims_ray.evaluation.image_counts import IMAGE_COUNTS_FILE, CountedFigure
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.run_config import to_dict, with_overrides
-from qaclims_ray.stages.compare import CompareArguments, run_compare
+from qaclims_ray.stages.compare import run_compare
 from qaclims_ray.stages.evaluate import scoring_settings
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.requests import CompareArguments
 from qaclims_ray.systems.table import system_config
 from tests.finished_artifacts import finished
 

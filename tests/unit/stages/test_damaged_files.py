@@ -28,13 +28,14 @@ from qaclims_ray.models.generators.mask_generator import build_mask_generator, s
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
-from qaclims_ray.stages.compare import CompareArguments, run_compare
+from qaclims_ray.stages.compare import run_compare
 from qaclims_ray.stages.evaluate import Evaluation, read_evaluation, scoring_settings
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.predict import PredictArguments, _predictor, _Target
+from qaclims_ray.stages.predict import _predictor, _Target
 from qaclims_ray.stages.prompt_readings import load_prompt_clip
-from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
+from qaclims_ray.stages.prompts import run_read_prompts
 from qaclims_ray.stages.refine import read_pseudo_masks
+from qaclims_ray.stages.requests import CompareArguments, PredictArguments, PromptArguments
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.stages.segment import Segmentation, read_segmentation
 from qaclims_ray.systems.table import system_config

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from qaclims_ray.data import label_files
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages import predict
-from qaclims_ray.stages.predict import PredictArguments
 from qaclims_ray.stages.predictions import LISTED, closing_line, doubled, empty_masks, remarkable, shown_classes
+from qaclims_ray.stages.requests import PredictArguments
 
 
 class Counted(str):

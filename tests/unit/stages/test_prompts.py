@@ -32,7 +32,8 @@ from qaclims_ray.stages.prompt_readings import (
     read_words,
     systems_with_prompts,
 )
-from qaclims_ray.stages.prompts import PromptArguments, run_read_prompts
+from qaclims_ray.stages.prompts import run_read_prompts
+from qaclims_ray.stages.requests import PromptArguments
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from tests.finished_artifacts import finished
 

@@ -1,0 +1,154 @@
+"""What verbs are asked to do: values that a command line is read into, and that a stage works through.
+
+Apart from the stages, which import what they run: reading a line, and refusing it, takes none of that.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.errors import ConfigError
+from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.systems.ablations import AblationTable, with_rows
+from qaclims_ray.systems.search import SearchConfig
+from qaclims_ray.tracking.store import tracking_uri
+
+WORDS_PER_CLASS = 8
+"""Nearest words shown of a learned prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What is asked for."""
+
+    table: AblationTable
+    """The paper's table."""
+    preset: str
+    """Name of the preset the settings started from."""
+    config: RunConfig
+    """The preset with the user's settings; rows, and seeds, come on top."""
+    out: str
+    """Folder of the table and of one run folder per seed."""
+    seeds: tuple[int, ...]
+    """Seeds of the repetitions."""
+    concurrent: int | None = None
+    """Trials at once; None takes as many as the cluster holds."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds are {self.seeds}, expected one or more different numbers of at least 0")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise ConfigError(f"concurrent is {self.concurrent}, expected at least 1")
+        if self.config.cluster.num_workers == 0 and self.config.cluster.use_gpu:
+            raise ConfigError("cluster.num_workers 0 trains in a trial's own process, where no GPU is set aside: set 1")
+
+    def folder(self, seed: int) -> str:
+        """Return the run folder of a seed."""
+        return storage.join(self.out, f"seed-{seed}")
+
+    def run(self, seed: int, rows: tuple[System, ...]) -> RunConfig:
+        """Return the run of a seed with some of the rows."""
+        uri = tracking_uri(self.config.tracking, self.out) if self.config.tracking.enabled else ""
+        places = {"seed": seed, "goal": "seed", "tracking.uri": uri, "tracking.enabled": bool(uri)}
+        return with_overrides(with_rows(self.config, rows), places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is asked for."""
+
+    preset: str
+    """Name of the preset the settings started from."""
+    config: RunConfig
+    """The preset with the user's settings."""
+    search: SearchConfig
+    """What is varied and how."""
+    out: str
+    """Run folder of all trials."""
+
+    @property
+    def folder(self) -> str:
+        """Where results go."""
+        return storage.join(self.out, "tune")
+
+    @property
+    def identity(self) -> str:
+        """Names the search: with other settings it is another."""
+        return artifacts.fingerprint_of([to_dict(self.config), to_dict(self.search)])
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Which runs to compare."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Output folders or URIs, each also as RUN:SYSTEM; the first is what the others are compared with."""
+    out: str = ""
+    """Folder for comparison.html and comparison.json; empty takes report/compare in the first run."""
+    resamples: int = 2000
+    """Resamples of the images behind each interval."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+    def owned(self) -> tuple[str, ...]:
+        """Return the folder that is written in: the given one, or the first run's, which nothing else may work in."""
+        return (self.out,) if self.out else tuple(side_of(name)[0] for name in self.runs[:1])
+
+
+def side_of(name: str) -> tuple[str, str]:
+    """Part RUN:SYSTEM; a folder's own name may hold a colon, and every URI has one."""
+    head, _, tail = name.rpartition(":")
+    if not head or not tail or "/" in tail or storage.exists(RunLayout(storage.absolute(name)).config):
+        return storage.absolute(name), ""
+    return storage.absolute(head), tail
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """What to predict, with which run, and where to."""
+
+    run: str
+    """Output folder of a trained run."""
+    images: tuple[str, ...]
+    """Image files, folders or buckets."""
+    out: str
+    """Folder for masks/, overlays/ and predictions.json."""
+    system: str = ""
+    """System of the run; empty takes its last one."""
+    labels: str = ""
+    """CSV or JSON of image-level labels by file name; without it CAMs take the classifier's labels, and the final
+    network finds the classes itself."""
+    label_threshold: float = 0.5
+    """Probability from which the classifier's label counts as present."""
+    threshold: float | None = None
+    """Background score of CAMs; None takes the run's fixed threshold."""
+    network: Literal["auto", "final", "cam"] = "auto"
+    """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
+    trained and no --threshold is given."""
+    crf: bool = False
+    """Refine what the final network says by its dense CRF."""
+    submission: str = ""
+    """Also write the masks as an archive for the VOC evaluation server, e.g. results.tgz."""
+
+
+@dataclass(frozen=True)
+class PromptArguments:
+    """Whose prompts to read, with which words, on which images."""
+
+    run: str
+    """Output folder of a trained run."""
+    system: str = ""
+    """System of the run; empty takes the last one that has learned prompts."""
+    words: str = ""
+    """File with one word a line; empty takes the miniature's words, the corpus's answers or a short list."""
+    images: tuple[str, ...] = ()
+    """Ids of images to show; empty shows one image for each of the first classes."""
+    manual: tuple[str, ...] = ()
+    """Words of manual prompts to compare with; empty takes the word nearest to the class's prompt."""
+    top: int = WORDS_PER_CLASS
+    """Words per class."""
+    out: str = ""
+    """Folder for prompts.json and prompts.png; empty takes report/prompts/SYSTEM in the run."""

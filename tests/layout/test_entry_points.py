@@ -1,0 +1,43 @@
+"""What an entry point loads: help, version and typos answer at once, because nothing loads what it does not run."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    *("torch", "torchvision", "transformers", "timm", "open_clip", "accelerate", "ray", "mlflow", "pyarrow", "numpy"),
+    *("pandas", "scipy", "matplotlib"),
+)
+"""Libraries that take from a tenth of a second to seconds."""
+LINES = (
+    "",
+    "--help",
+    "--version",
+    "rum miniature",
+    "run --help",
+    "run miniatur --out x",
+    "run miniature --otu x",
+    "run miniature --out x --ritc.omegga 0.1",
+    "ablate nosuch miniature",
+    "tune miniature --out x --trails 3",
+    "predict --imagse x",
+    "prompts --rum x",
+    "compare --otu x",
+    "sync --help",
+)
+_REPORT = """
+import sys
+from qaclims_ray.cli import main
+try:
+    main()
+finally:
+    print("LOADED", *(name for name in %r if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_it_loads_no_library_that_it_does_not_need(line):
+    ended = subprocess.run([sys.executable, "-c", _REPORT % (HEAVY,), *line.split()], capture_output=True, text=True)
+    assert ended.returncode in (0, 2) and "Traceback" not in ended.stderr
+    assert ended.stdout.splitlines()[-1].split() == ["LOADED"]
