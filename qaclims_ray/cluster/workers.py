@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray import cloudpickle
 from ray.exceptions import RayError
 from ray.train import (
     Checkpoint,
@@ -126,7 +127,8 @@ def fit_on_workers(
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = _Trainer(
         _work,
-        train_loop_config={"trainings": list(trainings), "news": news, "rescued": rescued},
+        # As bytes: Ray Train's controller unpacks this too, and would import torch and the methods for nothing.
+        train_loop_config={"trainings": cloudpickle.dumps(list(trainings)), "news": news, "rescued": rescued},
         # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
@@ -170,7 +172,7 @@ def _work(loop_config: dict[str, Any]) -> Any:
     notes: Any = news.actor
     try:
         train_group(
-            loop_config["trainings"],
+            cloudpickle.loads(loop_config["trainings"]),
             # This waits until the epoch has arrived, so that none is lost when the worker is killed right after it.
             RayContext(news.put),
             # This does not wait: a position that gets lost is made good by the next one.
