@@ -5,6 +5,7 @@ sets have no background: tissue fills the whole picture. Their label maps hold t
 differs for them is what `Classes` says.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -121,7 +122,8 @@ def has_background(dataset: str) -> bool:
     return dataset not in _WITHOUT_BACKGROUND
 
 
-def voc_palette(num_colours: int = 256) -> list[int]:
+@functools.cache
+def voc_palette(num_colours: int = 256) -> tuple[int, ...]:
     """Return VOC's palette, flat RGB: bit k of a label spreads over the high bits of red, green and blue."""
     palette = []
     for label in range(num_colours):
@@ -130,7 +132,7 @@ def voc_palette(num_colours: int = 256) -> list[int]:
             for channel in range(3):
                 colour[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
         palette.extend(colour)
-    return palette
+    return tuple(palette)
 
 
 def voc_colours(num_classes: int = IGNORE_VALUE - 1) -> dict[Colour, int]:

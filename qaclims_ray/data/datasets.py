@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from qaclims_ray.data.config import AugmentConfig
+from qaclims_ray.data.decoded import DecodedPictures
 from qaclims_ray.data.images import load_image, training_crop
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError
@@ -54,6 +55,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
         self._mean, self._std = mean, std
         self._seed = seed
         self._labels = label_matrix(manifest)
+        self._decoded = DecodedPictures()
         # Shared memory: loading processes that outlive an epoch must see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -76,7 +78,7 @@ class ImageLabelDataset(Dataset[TrainingItem]):
             DataError: when the image cannot be read.
         """
         generator = torch.Generator().manual_seed(seed_of("crop", self._seed, int(self._epoch), index))
-        image = load_image(self.manifest.records[index].image_uri)
+        (image,) = self._decoded.get(index, lambda: (load_image(self.manifest.records[index].image_uri),))
         crop = training_crop(image, self._augment, self._mean, self._std, generator)
         return {"image": crop, "labels": self._labels[index], "index": index}
 

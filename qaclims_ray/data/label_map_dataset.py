@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
+from qaclims_ray.data.decoded import DecodedPictures
 from qaclims_ray.data.images import crop_offsets, load_image, random_integer, resize, torchvision_draws_from
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import DataError
@@ -87,6 +88,7 @@ class LabelMapDataset(Dataset[LabelMapItem]):
         self._items_per_epoch = items_per_epoch
         # Shared memory: loading processes that outlive an epoch must see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._decoded = DecodedPictures()
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __setstate__(self, state: dict) -> None:
@@ -110,7 +112,7 @@ class LabelMapDataset(Dataset[LabelMapItem]):
             raise IndexError(index)
         epoch = int(self._epoch)
         position = self._position(epoch, index)
-        image, labels = load_labelled(self.images[position])
+        image, labels = self._decoded.get(position, lambda: load_labelled(self.images[position]))
         generator = torch.Generator().manual_seed(seed_of("labelled crop", self._seed, epoch, index))
         pixels, labels = labelled_crop(image, labels, self._crop, self._mean, self._std, generator)
         return {"image": pixels, "labels": labels, "index": position}
