@@ -243,6 +243,7 @@ def _miniature_segmentation() -> SegmentationConfig:
             image_mean=(0.5, 0.5, 0.5),
             image_std=(0.25, 0.25, 0.25),
             width=48,
+            decoder_norm="batch",
         ),
         crop=JointCropConfig(min_scale=0.75, max_scale=1.33, crop_px=64),
         test=SegmentationTestConfig(crf=replace(_miniature_crf(), unary="softmax"), batch_size=64),

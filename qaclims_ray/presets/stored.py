@@ -59,6 +59,7 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     if entries := [*adjusted, *values.get("variants", ())]:
         found["variants"] = [_system(entry) for entry in entries]
     _write_lengths_anew(found)
+    _name_decoder_norm(found)
     return renamed(found, RENAMED, _names_today())
 
 
@@ -74,6 +75,15 @@ def _write_lengths_anew(values: dict[str, Any]) -> None:
         prompt["learn"] = prompt["epochs"] > 0
         if not prompt["learn"]:
             del prompt["epochs"]
+
+
+def _name_decoder_norm(values: dict[str, Any]) -> None:
+    """Say in place that a decoder has the batch norms that all once had, unless they could not normalise."""
+    final = values.get("segmentation", {})
+    net = final.get("net", {})
+    was_written_out = "width" in net and "decoder_norm" not in net
+    if was_written_out and net.get("architecture") == "encoder" and not final.get("freeze_batch_norm"):
+        net["decoder_norm"] = "batch"
 
 
 def _overrides_today(overrides: Mapping[str, Any]) -> dict[str, Any]:

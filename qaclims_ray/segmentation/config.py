@@ -39,6 +39,9 @@ class SegmentationNetConfig:
     """encoder: build the backbone with TensorFlow's padding (timm pad_type="same")."""
     width: int = 128
     """encoder: channels of the decoder."""
+    decoder_norm: Literal["group", "batch"] = "group"
+    """encoder: what the decoder is normalised by. group (Wu and He, 2018) takes no statistics of a batch: it works
+    beside a backbone whose batch norm is fixed, on any number of workers; batch learns faster on the miniature."""
     image_size: int = 512
     """segmenter: side in pixels for which position embeddings are stored; other sizes interpolate them."""
 
@@ -112,3 +115,10 @@ class SegmentationConfig:
         require_at_least(self, "segmentation", 1, "accumulation")
         steps = self.steps_per_epoch
         require(steps is None or steps >= 1, f"segmentation.steps_per_epoch is {steps}, expected at least 1, or None")
+        is_unsettled = self.net.architecture == "encoder" and self.net.decoder_norm == "batch"
+        require(
+            not (is_unsettled and self.freeze_batch_norm),
+            "segmentation.net.decoder_norm is batch and segmentation.freeze_batch_norm is true: a decoder is new and "
+            "has no statistics to keep, so it would not normalise at all; set decoder_norm group, or freeze_batch_norm "
+            "false",
+        )

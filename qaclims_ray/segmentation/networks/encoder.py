@@ -5,6 +5,7 @@ next finer stage added, as in feature pyramids (Lin et al., 2017); a 3x3 convolu
 miniature world's own backbone gives its stem as a finer stage, since its objects are 10-20 pixels wide.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -21,6 +22,8 @@ from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConf
 
 FINEST_STRIDE = 4
 """Stride of the logits over a timm encoder; finer stages are not decoded."""
+NORM_GROUPS = 32
+"""Groups of channels of a decoder's group norms; fewer where they do not divide its width."""
 
 
 class EncoderSegmenter(nn.Module):
@@ -34,7 +37,7 @@ class EncoderSegmenter(nn.Module):
         self.config = config
         self.num_labels = num_labels
         self.encoder = encoder
-        self.decoder = _Decoder(widths, config.width)
+        self.decoder = _Decoder(widths, config.width, config.decoder_norm)
         self.classifier = nn.Conv2d(config.width, num_labels, 1)
 
     def forward(
@@ -62,13 +65,13 @@ class EncoderSegmenter(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, widths: list[int], width: int) -> None:
+    def __init__(self, widths: list[int], width: int, norm: Literal["group", "batch"]) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(each, width, 1, bias=False), nn.BatchNorm2d(width)) for each in widths
+            nn.Sequential(nn.Conv2d(each, width, 1, bias=False), _norm(norm, width)) for each in widths
         )
         self.smooth = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(norm, width), nn.ReLU(inplace=True)
         )
 
     def forward(self, stages: list[Tensor]) -> Tensor:
@@ -81,6 +84,10 @@ class _Decoder(nn.Module):
             merged = F.relu(own)
         assert merged is not None
         return self.smooth(merged)
+
+
+def _norm(norm: Literal["group", "batch"], width: int) -> nn.Module:
+    return nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(math.gcd(width, NORM_GROUPS), width)
 
 
 class _MiniatureEncoder(nn.Module):

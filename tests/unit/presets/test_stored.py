@@ -153,3 +153,17 @@ def test_a_file_that_is_no_run_is_refused(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_run(str(path))
+
+
+@pytest.mark.parametrize(("frozen", "norm"), [(False, "batch"), (True, "group")])
+def test_a_decoder_of_earlier_has_the_norm_that_it_had_where_that_normalised(frozen, norm):
+    values = to_dict(preset("miniature"))
+    values["segmentation"]["freeze_batch_norm"] = frozen
+    del values["segmentation"]["net"]["decoder_norm"]
+    assert from_dict(upgraded(values)).segmentation.net.decoder_norm == norm
+
+
+def test_a_preset_of_today_may_leave_the_norm_open():
+    assert upgraded({"segmentation": {"net": {"architecture": "encoder"}}})["segmentation"]["net"] == {
+        "architecture": "encoder"
+    }

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.generators.cam_net import MiniatureBackbone
-from qaclims_ray.segmentation.config import SegmentationNetConfig
+from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig
 from qaclims_ray.segmentation.networks.encoder import build_encoder_segmenter
 
 
@@ -33,6 +33,36 @@ def test_logits_have_the_finest_stages_resolution_and_the_labels_in_training(bac
 def test_images_of_any_size_pass(pad_same) -> None:
     net = build_encoder_segmenter(settings(backbone="mobilenetv2_050", pad_same=pad_same), 3).eval()
     assert net(torch.randn(1, 3, 75, 50)).shape == (1, 3, 19, 13)
+
+
+@pytest.mark.parametrize(("norm", "own"), [("group", torch.nn.GroupNorm), ("batch", torch.nn.BatchNorm2d)])
+def test_a_decoder_is_normalised_as_named(norm, own) -> None:
+    decoder = build_encoder_segmenter(settings(decoder_norm=norm), 3).decoder
+    norms = [module for module in decoder.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.BatchNorm2d)]
+    assert len(norms) == 3 and {type(module) for module in norms} == {own}
+
+
+@pytest.mark.parametrize(("width", "groups"), [(128, 32), (48, 16), (5, 1)])
+def test_a_group_norm_has_as_many_groups_as_fit(width, groups) -> None:
+    decoder = build_encoder_segmenter(settings(width=width), 3).decoder
+    assert {module.num_groups for module in decoder.modules() if isinstance(module, torch.nn.GroupNorm)} == {groups}
+
+
+def test_a_decoder_normalises_features_of_any_scale_beside_a_fixed_batch_norm() -> None:
+    """A backbone whose batch norm is fixed gives features as large as its weights make them."""
+    decoder = build_encoder_segmenter(settings(), 3).train().decoder
+    stages = [torch.randn(2, width, side, side) for width, side in ((24, 16), (96, 8))]
+    once, scaled = (decoder([factor * stage for stage in stages]) for factor in (1.0, 20.0))
+    assert torch.allclose(once, scaled, atol=1e-2)
+    assert decoder([20.0 * stages[0][:1], 20.0 * stages[1][:1]]).allclose(scaled[:1], atol=1e-5), "image by image"
+
+
+def test_a_new_decoder_has_no_statistics_that_could_be_kept() -> None:
+    net = settings(decoder_norm="batch")
+    with pytest.raises(ConfigError, match=r"decoder_norm is batch.*set decoder_norm group, or freeze_batch_norm false"):
+        SegmentationConfig(net=net, freeze_batch_norm=True)
+    assert SegmentationConfig(net=net).net.decoder_norm == "batch"
+    assert SegmentationConfig(net=settings(), freeze_batch_norm=True).freeze_batch_norm
 
 
 def test_every_stage_matters() -> None:
