@@ -5,6 +5,7 @@ masks that lie in the run's own folder are stored by their place in it, and coun
 """
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -105,11 +106,19 @@ class Manifest:
 
         Splits and masks are no part of it: they say what is scored.
         """
+        return self._images_hash
+
+    @functools.cached_property
+    def _images_hash(self) -> str:
         names = ("image_id", "image_uri", "width", "height", "labels")
         return artifacts.fingerprint_of([self.class_names, self.has_background, self._columns(names)])
 
     def truth_fingerprint(self) -> str:
         """Return a hash of what scoring reads: the images and where their masks lie."""
+        return self._truth_hash
+
+    @functools.cached_property
+    def _truth_hash(self) -> str:
         return artifacts.fingerprint_of([self.images_fingerprint(), self._columns(("mask_uri", "context_uri"))])
 
     def _columns(self, names: Sequence[str]) -> list[list[Any]]:

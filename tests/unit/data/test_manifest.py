@@ -129,6 +129,15 @@ def test_the_fingerprint_follows_every_field(manifest: Manifest, change: dict) -
     assert changed.fingerprint() != manifest.fingerprint()
 
 
+def test_hashes_of_what_stages_read_are_computed_once(manifest: Manifest, monkeypatch) -> None:
+    expected = (manifest.images_fingerprint(), manifest.truth_fingerprint())
+    monkeypatch.setattr(artifacts, "fingerprint_of", lambda content: pytest.fail("computed again"))
+    assert (manifest.images_fingerprint(), manifest.truth_fingerprint()) == expected
+    monkeypatch.undo()
+    changed = dataclasses.replace(manifest, records=manifest.records[:2])
+    assert changed.images_fingerprint() != expected[0], "a changed copy has its own"
+
+
 def test_the_fingerprint_follows_names_and_order_but_not_notes(manifest: Manifest) -> None:
     prints = [
         manifest.fingerprint(),
