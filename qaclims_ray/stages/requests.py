@@ -1,6 +1,6 @@
-"""What verbs are asked to do: values that a command line is read into, and that a stage works through.
+"""What verbs are asked to do: what a command line is read into, and what the stage that runs it takes.
 
-Apart from the stages, which import what they run: reading a line, and refusing it, takes none of that.
+Apart from these stages, which import all that they run: reading a line, and refusing it, takes none of it.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ WORDS_PER_CLASS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What is asked for."""
+    """A paper's table to run over seeds."""
 
     table: AblationTable
     """The paper's table."""
@@ -58,7 +58,7 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is asked for."""
+    """What to search, and from which settings."""
 
     preset: str
     """Name of the preset the settings started from."""
