@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 
 SERVICES = {"gcs_server": "control service", "raylet": "node service"}
 """Processes without which a Ray is none: name -> what it is."""
+AGENTS = {
+    "dashboard agent": ("ray::DashboardAgent", "dashboard/agent.py"),
+    "agent for environments": ("ray::RuntimeEnvAgent", "runtime_env/agent/main.py"),
+}
+"""Processes that the node service starts and does not outlive: what it is -> its title, and its command before that."""
 RAY_LOST = 2
 """Exit code, that of other trouble with machines."""
 CLOSING_S = 12.0
@@ -35,22 +40,38 @@ def watching_services(folder: str) -> Iterator[None]:
     Args:
         folder: of that Ray; kept when it dies, for its logs.
     """
-    services = [child for child in psutil.Process().children() if child.name() in SERVICES]
+    services = _services()
     # What Ray publishes then is the end of the node service's log, some ninety lines.
     ray._private.worker.print_to_stdstream = _drop  # type: ignore[assignment]
 
     def look() -> str:
-        for service in services:
+        for service, what in services.items():
             if not _runs(service):
                 ray_folder.keep(folder)
-                return (
-                    f"Ray's {SERVICES[names[service.pid]]} (process {service.pid}) has ended; its logs are in {folder}"
-                )
+                return f"Ray's {what} (process {service.pid}) has ended; its logs are in {folder}"
         return ""
 
-    names = {service.pid: service.name() for service in services}
     with _watching(look, EVERY_S):
-        yield
+        try:
+            yield
+        except Exception:
+            # It may be the first to tell of a death. Ray's core then ends this process within a moment, without a word.
+            if found := look():
+                stop.end(f"ResourceError: {found}; {stop.KEPT}", RAY_LOST, grace_s=0.0)
+            raise
+
+
+def _services() -> dict[psutil.Process, str]:
+    """Return the processes without which the Ray that this process started ends, and what each is."""
+    services = {child: SERVICES[child.name()] for child in psutil.Process().children() if child.name() in SERVICES}
+    for node in [process for process in services if process.name() == "raylet"]:
+        for agent in node.children():
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(agent.cmdline())
+                for what, marks in AGENTS.items():
+                    if any(mark in line for mark in marks):
+                        services[agent] = what
+    return services
 
 
 @contextlib.contextmanager

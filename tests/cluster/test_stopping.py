@@ -66,6 +66,7 @@ class Run:
     def ends(self) -> tuple[int, str]:
         """Return the exit code and what stood on stderr, once nothing of the run lives any more."""
         code = self.process.wait(300)
+        code = 128 - code if code < 0 else code  # as a shell tells the end by a signal, in the last moments of Python
         _, alive = psutil.wait_procs(self.started, timeout=30)
         assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
         assert not list(self.out.glob(".owner-*"))
@@ -140,14 +141,29 @@ def test_a_second_ctrl_c_ends_at_once(folder, temporary):
         "ablate qa_clims_fat miniature",
     ],
 )
-def test_ctrl_c_in_a_search_and_in_a_table(line, folder, temporary):
+def test_ctrl_c_in_a_search_and_in_a_table(line, tmp_path, temporary):
     own = {"ritc.optim.epochs": MANY_EPOCHS, "cluster.num_workers": 0}
-    run = Run(folder, 1, line, own, TMPDIR=str(temporary))
+    run = Run(tmp_path, 1, line, own, TMPDIR=str(temporary))
     run.reaches(lambda: any(run.out.glob("**/training_runs/*ritc*/**/progress.json")), "a training of RITC")
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.ends() == (130, STOPPED.format(line.split()[0]))
     assert any(run.out.glob("**/classifier/meta.json")), "what is finished is kept"
     assert not list(temporary.glob("qaclims-*"))
+
+
+def test_a_ray_that_loses_its_agent_is_told_in_one_line(folder, temporary):
+    run = Run(folder, MANY_EPOCHS, TMPDIR=str(temporary))
+    run.reaches(run.has_workers, "the training")
+    (agent,) = [process for process in run.started if "ray::DashboardAgent" in process.cmdline()]
+    agent.kill()
+    # Where Ray's core is first to end the process, with code 1 and its lock in place, the line is there all the same.
+    assert run.process.wait(60) in (1, 2)
+    told = run.errors.read_text()
+    assert (
+        f"qaclims cams: ResourceError: Ray's dashboard agent (process {agent.pid}) has ended; its logs are in " in told
+    )
+    _, alive = psutil.wait_procs(run.started, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_ray_that_loses_its_control_service_is_told_in_one_line(folder, temporary):

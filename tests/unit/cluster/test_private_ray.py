@@ -118,3 +118,22 @@ def test_the_end_of_a_service_ends_the_run(tmp_path, monkeypatch):
     ((message, code),) = told
     assert code == 2 and f"control service (process {service.pid}) has ended" in message and str(tmp_path) in message
     assert not list(tmp_path.iterdir()), "its folder is kept"
+
+
+def test_an_error_that_a_dead_service_has_caused_is_told_as_the_death(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(ray_deaths, "EVERY_S", 60.0)
+    monkeypatch.setattr(ray_deaths.stop, "end", lambda message, code, grace_s: told.append((message, code, grace_s)))
+    service = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    watched = {psutil.Process(service.pid): "dashboard agent"}
+    monkeypatch.setattr(ray_deaths, "_services", lambda: watched)
+    with pytest.raises(ResourceError, match="the owner has died"), ray_deaths.watching_services(str(tmp_path)):
+        service.kill()
+        service.wait()
+        raise ResourceError("the owner has died")
+    ((message, code, grace_s),) = told
+    assert (code, grace_s) == (2, 0.0) and f"dashboard agent (process {service.pid}) has ended" in message
+    with pytest.raises(ResourceError, match="a mistake"), ray_deaths.watching_services(str(tmp_path)):
+        monkeypatch.setattr(ray_deaths, "_runs", lambda process: True)
+        raise ResourceError("a mistake")
+    assert len(told) == 1, "an error of a Ray that lives is told as itself"
