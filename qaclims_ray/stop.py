@@ -142,6 +142,16 @@ def end(message: str, code: int, *, grace_s: float = GRACE_S) -> bool:
     return True
 
 
+def end_at_once(message: str, code: int) -> None:
+    """End the process from any thread without closing anything, where closing would end it without a word.
+
+    Returns where no verb of the command is at work here.
+    """
+    if _current is not None:
+        _current.begin(message, code, GRACE_S)
+        _end_at_once(_current.code)
+
+
 @contextlib.contextmanager
 def undone_at_last(undo: Callable[[], object]) -> Iterator[None]:
     """Call `undo` if the process is ended at once within the context; what closes in its own time does it itself."""

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 import ray
@@ -16,7 +18,8 @@ from qaclims_ray.cluster import ray_folder
 
 logger = logging.getLogger(__name__)
 
-SERVICES = {"gcs_server": "control service", "raylet": "node service"}
+CONTROL, NODE = "control service", "node service"
+SERVICES = {"gcs_server": CONTROL, "raylet": NODE}
 """Processes without which a Ray is none: name -> what it is."""
 AGENTS = {
     "dashboard agent": ("ray::DashboardAgent", "dashboard/agent.py"),
@@ -51,13 +54,23 @@ def watching_services(folder: str) -> Iterator[None]:
                 return f"Ray's {what} (process {service.pid}) has ended; its logs are in {folder}"
         return ""
 
-    with _watching(look, EVERY_S):
+    def end(found: str) -> None:
+        """Let everything close, or nothing: a core whose node service is gone ends its process at the next call to it.
+
+        It does so with code 1 and without a word.
+        """
+        node = next((service for service, what in services.items() if what == NODE), None)
+        if CONTROL in found and (node is None or _runs(node)):
+            stop.end(_told(found), RAY_LOST, grace_s=CLOSING_S)
+        else:
+            stop.end_at_once(_told(found), RAY_LOST)
+
+    with _watching(look, end, EVERY_S, [service.pid for service in services]):
         try:
             yield
-        except Exception:
-            # It may be the first to tell of a death. Ray's core then ends this process within a moment, without a word.
+        except Exception:  # it may be the first to tell of a death
             if found := look():
-                stop.end(f"ResourceError: {found}; {stop.KEPT}", RAY_LOST, grace_s=0.0)
+                end(found)
             raise
 
 
@@ -97,20 +110,34 @@ def watching_cluster() -> Iterator[None]:
                 is_silent = True
         return ""
 
-    with _watching(look, JOINED_EVERY_S):
+    def end(found: str) -> None:
+        stop.end(_told(found), RAY_LOST, grace_s=CLOSING_S)
+
+    with _watching(look, end, JOINED_EVERY_S):
         yield
 
 
+def _told(found: str) -> str:
+    return f"ResourceError: {found}; {stop.KEPT}"
+
+
 @contextlib.contextmanager
-def _watching(look: Callable[[], str], every_s: float) -> Iterator[None]:
-    """Call `look` again and again in a thread of its own; what it says ends the run."""
+def _watching(
+    look: Callable[[], str], end: Callable[[str], object], every_s: float, pids: Sequence[int] = ()
+) -> Iterator[None]:
+    """Call `look` again and again in a thread of its own, and when a process ends; `end` is given what it says."""
     is_over = threading.Event()
 
     def watch() -> None:
-        while not is_over.wait(every_s):
-            if (found := look()) and not is_over.is_set():
-                stop.end(f"ResourceError: {found}; {stop.KEPT}", RAY_LOST, grace_s=CLOSING_S)
-                return
+        with _ends(pids) as ended:
+            while not is_over.is_set():
+                if ended is None:
+                    is_over.wait(every_s)
+                else:
+                    ended.select(every_s)
+                if not is_over.is_set() and (found := look()):
+                    end(found)
+                    return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -118,6 +145,22 @@ def _watching(look: Callable[[], str], every_s: float) -> Iterator[None]:
         yield
     finally:
         is_over.set()
+
+
+@contextlib.contextmanager
+def _ends(pids: Sequence[int]) -> Iterator[selectors.BaseSelector | None]:
+    """Yield what waits for the end of a process, None where there is none, or the system cannot tell."""
+    if not pids or not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        ended = stack.enter_context(selectors.DefaultSelector())
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                stack.callback(os.close, descriptor)
+                ended.register(descriptor, selectors.EVENT_READ)
+        yield ended
 
 
 def _runs(process: psutil.Process) -> bool:
