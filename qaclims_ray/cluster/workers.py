@@ -127,8 +127,7 @@ def fit_on_workers(
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = _Trainer(
         _work,
-        # As bytes: Ray Train's controller unpacks this too, and would import torch and the methods for nothing.
-        train_loop_config={"trainings": cloudpickle.dumps(list(trainings)), "news": news, "rescued": rescued},
+        train_loop_config={"trainings": _packed(trainings), "news": news, "rescued": rescued},
         # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
@@ -165,6 +164,11 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})}
     num_workers = (cluster.min_workers, cluster.num_workers) if cluster.min_workers else cluster.num_workers
     return ScalingConfig(num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
+
+
+def _packed(trainings: Sequence[Training]) -> bytes:
+    """Return trainings as bytes: the controller unpacks them too, and would import torch and methods for nothing."""
+    return cloudpickle.dumps(list(trainings))
 
 
 def _work(loop_config: dict[str, Any]) -> Any:
