@@ -60,8 +60,7 @@ class Run:
 
     def has_workers(self) -> bool:
         """Whether a worker of the training lives, also one that goes on from checkpoints which were there."""
-        lines = [" ".join(child.cmdline()) for child in psutil.Process(self.process.pid).children(recursive=True)]
-        return any("RayTrainWorker" in line for line in lines)
+        return any("RayTrainWorker" in _line_of(child) for child in psutil.Process(self.process.pid).children(True))
 
     def ends(self) -> tuple[int, str]:
         """Return the exit code and what stood on stderr, once nothing of the run lives any more."""
@@ -71,6 +70,14 @@ class Run:
         assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
         assert not list(self.out.glob(".owner-*"))
         return code, self.errors.read_text()
+
+
+def _line_of(process: psutil.Process) -> str:
+    """Return a process's command line, which is empty when it has ended in the meantime."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _as_in_a_terminal() -> None:
@@ -155,7 +162,7 @@ def test_ctrl_c_in_a_search_and_in_a_table(line, tmp_path, temporary):
 def test_a_ray_that_loses_its_agent_is_told_in_one_line(folder, temporary):
     run = Run(folder, MANY_EPOCHS, TMPDIR=str(temporary))
     run.reaches(run.has_workers, "the training")
-    (agent,) = [process for process in run.started if "ray::DashboardAgent" in process.cmdline()]
+    (agent,) = [process for process in run.started if "ray::DashboardAgent" in _line_of(process)]
     agent.kill()
     code, told = run.ends()
     assert code == 2
