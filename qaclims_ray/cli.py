@@ -1,6 +1,5 @@
 """The ``qaclims`` command: the whole pipeline, one verb per stage, ablations and prediction."""
 
-import importlib.metadata
 import sys
 
 from qaclims_ray.commands.main import MISTAKE, run_verb
@@ -10,7 +9,9 @@ def main() -> None:
     """Run one verb; a user's mistake ends in one line and exit code 2."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["--version"]:
-        print(f"qaclims {importlib.metadata.version('qaclims_ray')}")
+        from qaclims_ray.data.artifacts import package_version
+
+        print(f"qaclims {package_version()}")
         sys.exit(0)
     if arguments and arguments[0] not in ("-h", "--help"):
         sys.exit(run_verb(arguments[0], arguments[1:]))

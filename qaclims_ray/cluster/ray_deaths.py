@@ -76,15 +76,25 @@ def watching_services(folder: str) -> Iterator[None]:
 
 def _services() -> dict[psutil.Process, str]:
     """Return the processes without which the Ray that this process started ends, and what each is."""
-    services = {child: SERVICES[child.name()] for child in psutil.Process().children() if child.name() in SERVICES}
-    for node in [process for process in services if process.name() == "raylet"]:
-        for agent in node.children():
-            with contextlib.suppress(psutil.Error):
-                line = " ".join(agent.cmdline())
-                for what, marks in AGENTS.items():
-                    if any(mark in line for mark in marks):
-                        services[agent] = what
+    services = {}
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has ended in the meantime, as helpers of a start do
+            if (what := SERVICES.get(child.name())) is not None:
+                services[child] = what
+            if what == NODE:
+                services |= _agents(child)
     return services
+
+
+def _agents(node: psutil.Process) -> dict[psutil.Process, str]:
+    found = {}
+    for child in node.children():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(child.cmdline())
+            what = next((what for what, marks in AGENTS.items() if any(mark in line for mark in marks)), None)
+            if what is not None:
+                found[child] = what
+    return found
 
 
 @contextlib.contextmanager
@@ -156,10 +166,15 @@ def _ends(pids: Sequence[int]) -> Iterator[selectors.BaseSelector | None]:
     with contextlib.ExitStack() as stack:
         ended = stack.enter_context(selectors.DefaultSelector())
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 descriptor = os.pidfd_open(pid)
-                stack.callback(os.close, descriptor)
-                ended.register(descriptor, selectors.EVENT_READ)
+            except ProcessLookupError:  # gone already, which a look says
+                continue
+            except OSError:  # an old kernel, or a sandbox
+                yield None
+                return
+            stack.callback(os.close, descriptor)
+            ended.register(descriptor, selectors.EVENT_READ)
         yield ended
 
 

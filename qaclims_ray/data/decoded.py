@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 LIMIT_BYTES = 256 << 20
-"""What one training process keeps: pictures of 500 x 375 pixels 480 times, or all of the miniature world."""
+"""What one training process keeps: some 480 pictures of 500 x 375 pixels, or all of the miniature world."""
 
 
 class DecodedPictures:

@@ -96,13 +96,17 @@ def _smoothness(images: UInt8[Tensor, "batch 3 height width"], config: CrfConfig
     if config.gaussian_weight == 0:
         return []
     batch, _, height, width = images.shape
-    return [_position_kernel(batch, height, width, config.gaussian_sxy, config.gaussian_weight, images.device)]
+    make = _kept_position_kernel if batch == 1 else _position_kernel  # those of many pictures fill a GPU's memory
+    return [make(batch, height, width, config.gaussian_sxy, config.gaussian_weight, images.device)]
 
 
-@functools.lru_cache(maxsize=_SIZES_KEPT)
 def _position_kernel(batch: int, height: int, width: int, sxy: float, weight: float, device: torch.device) -> Lattice:
-    """Return the kernel of positions, which no picture's content enters; pictures of one size mostly follow another."""
+    """Return the kernel of positions, which no picture's content enters."""
     return _kernel(_positions(batch, height, width, device) / sxy, weight)
+
+
+_kept_position_kernel = functools.lru_cache(maxsize=_SIZES_KEPT)(_position_kernel)
+"""The same, kept for the sizes met last: pictures of one size mostly follow one another."""
 
 
 def _appearance(images: UInt8[Tensor, "batch 3 height width"], config: CrfConfig) -> list[Lattice]:

@@ -56,8 +56,23 @@ def new_checkpoint_folder() -> str:
     """Make a local folder for a checkpoint under way, where nothing of it outlives a private Ray.
 
     It is not removed by this process: Ray uploads it after it was reported, and removes it then.
+
+    Raises:
+        ResourceError: see `scratch_place`.
     """
-    return tempfile.mkdtemp(prefix="qaclims-", dir=os.environ.get(SCRATCH_VARIABLE))
+    return tempfile.mkdtemp(prefix="qaclims-", dir=scratch_place())
+
+
+def scratch_place() -> str | None:
+    """Return the folder that `SCRATCH_VARIABLE` names, None for the temporary directory.
+
+    Raises:
+        ResourceError: when there is no such folder.
+    """
+    place = os.environ.get(SCRATCH_VARIABLE)
+    if place is not None and not os.path.isdir(place):
+        raise ResourceError(f"{SCRATCH_VARIABLE} names {place}, where no folder is: make it, or unset the variable")
+    return place
 
 
 def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimizer, progress: Progress) -> None:

@@ -4,7 +4,6 @@ The released codes score every epoch against pixel labels and keep the best, whi
 is the default, and there is a score that needs no label beyond those of the images.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from qaclims_ray.training.checkpoint import SCRATCH_VARIABLE
+from qaclims_ray.training.checkpoint import scratch_place
 
 Rate = Callable[[nn.Module], float]
 """Rates a mask generator, higher is better; runs on every worker and gives the same on all."""
@@ -30,7 +29,7 @@ class Selection:
 
     def __init__(self, score: Callable[[], float], save: Callable[[str], None]) -> None:
         self._score, self._save = score, save
-        self._best = tempfile.TemporaryDirectory(prefix="qaclims-", dir=os.environ.get(SCRATCH_VARIABLE))
+        self._best = tempfile.TemporaryDirectory(prefix="qaclims-", dir=scratch_place())
 
     def restore(self, folder: str) -> None:
         """Take over what a checkpoint holds."""

@@ -120,3 +120,15 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path, call):
     assert code == 2
     assert re.search(message, err)
     assert "Traceback" not in err
+
+
+def test_the_version_is_told(call):
+    code, out, _ = call("--version")
+    assert code == 0 and re.fullmatch(r"qaclims (\d+\.\d+\.\d+\S*|source)\n", out)
+
+
+def test_a_verb_that_is_nearly_one_is_answered_with_it(call):
+    code, out, err = call("evalaute", "--out", "x")
+    assert (code, out) == (2, "")
+    assert "there is no verb 'evalaute'; did you mean 'evaluate'? known: run, data, " in err
+    assert "did you mean" not in call("xyzzy")[2]

@@ -45,6 +45,28 @@ def test_a_batch_is_its_images() -> None:
         assert torch.equal(dense_crf(images[own], energies[own], irn_crf()), together[own])
 
 
+def test_a_kept_kernel_is_that_of_the_size_and_the_settings() -> None:
+    """Pictures of other sizes and settings in turn, and the first again: as if nothing were kept."""
+    first = (24, 30, irn_crf())
+    cases = [first, (30, 24, irn_crf()), (24, 30, replace(irn_crf(), gaussian_sxy=1.5)), first]
+    cases.append((24, 30, replace(irn_crf(), gaussian_weight=7.0)))
+
+    def refined(height: int, width: int, config: CrfConfig) -> torch.Tensor:
+        return dense_crf(picture(height, width)[0], random_energies(1, 3, height, width), config)
+
+    kept = [refined(*case) for case in cases]
+    assert crf._kept_position_kernel.cache_info().hits >= 1
+    for case, found in zip(cases, kept, strict=True):
+        crf._kept_position_kernel.cache_clear()
+        assert torch.equal(refined(*case), found)
+
+
+def test_kernels_of_many_pictures_at_once_are_not_kept() -> None:
+    crf._kept_position_kernel.cache_clear()
+    crf._smoothness(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), irn_crf())
+    assert crf._kept_position_kernel.cache_info().currsize == 0
+
+
 def test_images_together_in_one_lattice_as_on_a_gpu() -> None:
     images = torch.cat([picture(seed=seed)[0] for seed in range(3)])
     energies = random_energies(3, 3, 24, 30)

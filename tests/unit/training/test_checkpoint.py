@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from qaclims_ray.errors import ResourceError
 from qaclims_ray.training.checkpoint import (
+    SCRATCH_VARIABLE,
     Progress,
     epochs_kept,
     fault_of,
+    new_checkpoint_folder,
     restore_checkpoint,
     save_checkpoint,
     seal_checkpoint,
@@ -124,3 +127,11 @@ def test_the_checkpoint_before_serves_where_the_newest_is_damaged(tmp_path, dama
     assert f"{tmp_path}/latest is passed over: " in caplog.text
     keep(context, 3)
     assert weights_at(context) == 3
+
+
+def test_a_place_for_checkpoints_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ResourceError, match=r"QACLIMS_SCRATCH names .*none, where no folder is"):
+        new_checkpoint_folder()
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path))
+    assert Path(new_checkpoint_folder()).parent == tmp_path
