@@ -1,13 +1,15 @@
 """The shape that every Ray Data stage shares: shards in, one published file per shard out.
 
-A row of the data set is one shard (a few dozen images). Decoding runs in CPU tasks, the model in a pool of actors
-that publish the shard's file and return a small summary row. Shards are deterministic and appear only when whole,
-so a killed stage repeats at most what was in flight and a row is never written twice.
+A row of the data set is one shard (a few dozen images). Decoding runs in CPU tasks. On GPUs the model is held by a pool
+of actors; on CPUs by the processes of tasks, which Ray keeps for the next stage: a new actor is a new process, and
+spends seconds on imports. Either publishes the shard's file and returns a small summary row. Shards are deterministic
+and appear only when whole, so a killed stage repeats at most what was in flight and a row is never written twice.
 """
 
 import logging
 import pickle
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +34,7 @@ def run_shards(
     gpus_per_actor: float = 0.0,
     progress: ShardProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Decode every unfinished shard in CPU tasks, hand it to an actor pool, and return the actors' summaries.
+    """Decode every unfinished shard in CPU tasks, have an actor or task work on it, and return the summaries.
 
     Args:
         shards: one picklable description each, of all shards.
@@ -40,8 +42,8 @@ def run_shards(
         decode: shard description -> what the actor works on; must keep bad images as data.
         actor: class whose instances turn a decoded shard into a summary of plain JSON types.
         actor_kwargs: constructor arguments.
-        num_actors: size of the pool at most.
-        gpus_per_actor: GPUs of one actor; fractions share a GPU.
+        num_actors: most of them at once.
+        gpus_per_actor: GPUs of one actor; fractions share a GPU. With 0 it lives in the processes of tasks.
         progress: called with (shards done, the finished ones among them; shards in all).
 
     Returns:
@@ -86,20 +88,21 @@ def _outcomes(
     context.enable_progress_bars = False
     # Waiting for the slow ones would hold back what is done.
     context.execution_options.preserve_order = False
-    dataset = (
-        # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_ShardDecoder(decode))
-        .map_batches(
+    # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    if gpus_per_actor:
+        dataset = dataset.map(_ShardDecoder(decode)).map_batches(
             _ShardActor,
             fn_constructor_kwargs={"actor": actor, "actor_kwargs": actor_kwargs},
             # By default an actor would get a whole block at a time; with GPUs Ray Data insists on a number.
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=num_actors),
-            num_cpus=1 if gpus_per_actor == 0 else 0.5,
+            num_cpus=0.5,
             num_gpus=gpus_per_actor,
         )
-    )
+    else:
+        task = _ShardTask(decode, actor, actor_kwargs)
+        dataset = dataset.map(task, compute=ray.data.TaskPoolStrategy(size=num_actors), num_cpus=1)
     for row in dataset.iter_rows():
         yield pickle.loads(row["outcome"])
 
@@ -116,10 +119,7 @@ class _ShardDecoder:
         self.decode = decode
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {"decoded": pickle.dumps(self.decode(pickle.loads(row["shard"])))}
-        except QaclimsError as error:
-            return {"decoded": pickle.dumps(error)}
+        return {"decoded": pickle.dumps(_decoded(self.decode, row["shard"]))}
 
 
 class _ShardActor:
@@ -134,14 +134,42 @@ class _ShardActor:
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"outcome": [pickle.dumps(self.outcome(pickle.loads(batch["decoded"][0])))]}
+
+    def outcome(self, decoded: Any) -> Any:
+        """Return a shard's summary, or the mistake that prevents it."""
         started = time.perf_counter()
-        decoded = pickle.loads(batch["decoded"][0])
         failure = next((x for x in (self.work, decoded) if isinstance(x, QaclimsError)), None)
         try:
-            outcome = failure or {**self.work(decoded), "seconds": time.perf_counter() - started}
+            return failure or {**self.work(decoded), "seconds": time.perf_counter() - started}
         except QaclimsError as error:
-            outcome = error
-        return {"outcome": [pickle.dumps(outcome)]}
+            return error
+
+
+class _ShardTask:
+    """Decode a shard and turn it into its summary in one task; a process makes its model at the first one."""
+
+    def __init__(self, decode: Callable[[Any], Any], actor: type, actor_kwargs: dict[str, Any]) -> None:
+        self.decode, self.actor, self.actor_kwargs = decode, actor, actor_kwargs
+        # Another for every stage: what lies behind the arguments, such as a network's file, may have changed since.
+        self.key = uuid.uuid4().hex
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.key not in _HELD:
+            _HELD.clear()
+            _HELD[self.key] = _ShardActor(self.actor, self.actor_kwargs)
+        return {"outcome": pickle.dumps(_HELD[self.key].outcome(_decoded(self.decode, row["shard"])))}
+
+
+_HELD: dict[str, _ShardActor] = {}
+"""What this process holds for the tasks of one stage: the stage's key -> its model."""
+
+
+def _decoded(decode: Callable[[Any], Any], shard: bytes) -> Any:
+    try:
+        return decode(pickle.loads(shard))
+    except QaclimsError as error:
+        return error
 
 
 def root_cause(error: BaseException) -> str:

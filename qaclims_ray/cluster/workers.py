@@ -110,7 +110,7 @@ def fit_on_workers(
     """Train one after the other on one group of Ray Train's workers; what is finished before a failure stays.
 
     Args:
-        trainings: what is not finished, in order; none may start from another.
+        trainings: what is not finished, in order; what one starts from comes before it.
         name: of the Ray run, the same for the same trainings.
         runs_uri: folder of all Ray runs, where checkpoints go.
         cluster: workers and what each is given.

@@ -43,10 +43,10 @@ from qaclims_ray.stages.run_description import changed_settings, run_note, run_t
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
-from qaclims_ray.stages.train import run_classifier, run_method, train_together
+from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
-from qaclims_ray.systems.planning import is_one_phase_from_classifier
+from qaclims_ray.systems.planning import is_one_phase
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import shown
@@ -210,9 +210,6 @@ class _PipelineRun:
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, training_images(manifest, self.config.data))
-        if self.reaches("train") and needs_classifier(self.config):
-            with self.stage("classifier") as stage:
-                run_classifier(stage, manifest)
         found = Results()
         order = [s for s in training_order(self.config) if method_of(system_of(self.config, s).method).has_cams]
         self.networks(order, manifest)
@@ -226,7 +223,7 @@ class _PipelineRun:
         return found
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
-        """Train the mask generators; those that train once, from the classifier, share their workers."""
+        """Train classifier and mask generators; it and those that train once, from it, share their workers."""
         methods = {system: method_of(system_of(self.config, system).method) for system in systems}
         if self.reaches("text"):
             for system in [system for system, method in methods.items() if method.uses_texts]:
@@ -235,12 +232,11 @@ class _PipelineRun:
         if not self.reaches("train"):
             return
         trained = [system for system, method in methods.items() if method.phases and not method.is_classifier]
-        together = [system for system in trained if is_one_phase_from_classifier(self.config, system)]
-        if together:
-            with contextlib.ExitStack() as stack:
-                train_together(
-                    {system: stack.enter_context(self.stage("train", system)) for system in together}, manifest
-                )
+        together = [system for system in trained if is_one_phase(self.config, system)]
+        with contextlib.ExitStack() as stack:
+            classifier = stack.enter_context(self.stage("classifier")) if needs_classifier(self.config) else None
+            stages = {system: stack.enter_context(self.stage("train", system)) for system in together}
+            train_together(classifier, stages, manifest)
         for system in [system for system in trained if system not in together]:
             with self.stage("train", system) as stage:
                 run_method(stage, system, manifest)

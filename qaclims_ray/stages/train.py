@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.data import artifacts, storage, whole_files
@@ -79,19 +79,11 @@ class PhaseWork:
         return whole.subset(split) if split else scored_images(whole, self.data)
 
 
-def run_classifier(stage: Stage, manifest: Manifest) -> ArtifactMeta:
-    """Train the image-level classifier, or take the network that the user brought.
-
-    Raises:
-        ArtifactError: when that network is not there, broken, or not what `cam_net` and the data set say.
-    """
+def _plan_classifier(stage: Stage, manifest: Manifest) -> Training:
     assert CLASSIFIER.phases is not None
     sources = Sources(manifest=training_images(manifest, stage.config.data).images_fingerprint())
     phase = next(CLASSIFIER.phases(recipe_of(stage.config, CLASSIFIER), sources))
-    training = _plan(stage, "classifier", phase, manifest, uri=stage.layout.classifier)
-    if stage.config.classifier.network:
-        return _take_network(stage, training.artifact, len(manifest.class_names))
-    return run_trainings(stage, [training])[0]
+    return _plan(stage, "classifier", phase, manifest, uri=stage.layout.classifier)
 
 
 def _take_network(stage: Stage, artifact: Artifact, num_classes: int) -> ArtifactMeta:
@@ -133,23 +125,34 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
     return _keep(stage, name, method.kind, outcome, done)
 
 
-def train_together(stages: Mapping[str, Stage], manifest: Manifest) -> None:
-    """Train systems of one phase that start from the classifier, on the same workers one after the other.
+def train_together(classifier: Stage | None, stages: Mapping[str, Stage], manifest: Manifest) -> None:
+    """Train the image-level classifier and systems of one phase, on the same workers one after the other.
 
     Args:
-        stages: surroundings, by system.
+        classifier: surroundings of the classifier; None where the run needs none.
+        stages: surroundings of systems that start from nothing else that is trained, by name.
         manifest: the whole manifest.
 
     Raises:
-        ArtifactError: when what they start from is not there.
+        ArtifactError: when something else that they start from is not there, or when the network that the user brought
+            for the classifier is not there, broken, or not what `cam_net` and the data set say.
     """
     trainings = []
+    first = _plan_classifier(classifier, manifest) if classifier is not None else None
+    if classifier is not None and first is not None:
+        if classifier.config.classifier.network:
+            _take_network(classifier, first.artifact, len(manifest.class_names))
+        else:
+            trainings.append(first)
     for name, stage in stages.items():
         method = method_of(system_of(stage.config, name).method)
         assert method.phases is not None
-        phase = next(method.phases(recipe_of(stage.config, method), _sources(stage, name, manifest)))
-        trainings.append(_plan(stage, name, phase, manifest))
-    run_trainings(next(iter(stages.values())), trainings)
+        after = (first.artifact,) if method.uses_classifier and first is not None else ()
+        sources = _sources(stage, name, manifest, classifier=after[0].fingerprint if after else "")
+        phase = next(method.phases(recipe_of(stage.config, method), sources))
+        trainings.append(replace(_plan(stage, name, phase, manifest), after=after))
+    if trainings:
+        run_trainings(classifier or next(iter(stages.values())), trainings)
 
 
 def _plan(stage: Stage, name: str, phase: Phase, manifest: Manifest, *, uri: str = "") -> Training:
@@ -179,8 +182,14 @@ def _plan(stage: Stage, name: str, phase: Phase, manifest: Manifest, *, uri: str
     )
 
 
-def _sources(stage: Stage, name: str, manifest: Manifest) -> Sources:
+def _sources(stage: Stage, name: str, manifest: Manifest, *, classifier: str = "") -> Sources:
     """Return what the run offers a system.
+
+    Args:
+        stage: surroundings.
+        name: of the system.
+        manifest: the whole manifest.
+        classifier: fingerprint of the run's classifier where it may be yet to be trained.
 
     Raises:
         ArtifactError: when something that the system's method uses is not there.
@@ -201,16 +210,17 @@ def _sources(stage: Stage, name: str, manifest: Manifest) -> Sources:
     return Sources(
         manifest=trained.images_fingerprint(),
         clip=weights_fingerprint(*clip_files(config)) if method.uses_clip else "",
-        classifier=_classifier(stage) if method.uses_classifier else None,
+        classifier=_classifier(stage, classifier) if method.uses_classifier else None,
         texts=texts,
         base=base,
         given=given,
     )
 
 
-def _classifier(stage: Stage) -> Trained:
+def _classifier(stage: Stage, fingerprint: str) -> Trained:
     layout = stage.layout
-    fingerprint = artifacts.require_artifact(layout.classifier, CLASSIFIER.kind, verb="train").fingerprint
+    if not fingerprint:
+        fingerprint = artifacts.require_artifact(layout.classifier, CLASSIFIER.kind, verb="train").fingerprint
     calibrated = storage.join(layout.classifier, CALIBRATED_DIR)
     return Trained(calibrated if stage.config.classifier.calibrate else layout.classifier, fingerprint)
 

@@ -86,7 +86,7 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
 
     Args:
         stage: surroundings.
-        trainings: what to train, in order; none may start from another.
+        trainings: what to train, in order; what one starts from comes before it.
 
     Raises:
         QaclimsError: for the first that fails; those before it are complete.

@@ -40,8 +40,8 @@ def _key(phase: Phase) -> str:
     return artifacts.fingerprint_of([phase.kind, phase.settings, phase.inputs])
 
 
-def is_one_phase_from_classifier(config: RunConfig, name: str) -> bool:
-    """Whether a system trains once, from the classifier, so that it may share workers with others that do."""
+def is_one_phase(config: RunConfig, name: str) -> bool:
+    """Whether a system trains once, from the classifier at most, so that it may share workers with it and others."""
     return not system_of(config, name).base and [phase.is_last for phase in planned_phases(config, name)] == [True]
 
 

@@ -28,6 +28,9 @@ from qaclims_ray.training.meter import OnStep
 NOTE_NAME = "training.json"
 """In every checkpoint: whose it is, and the curves up to it."""
 
+_PUBLISHED_WITHIN_S = 600.0
+"""Longest wait for what another rank publishes; as long as a collective of Ray Train's may take (`cluster.workers`)."""
+
 Curves = dict[int, dict[str, float]]
 _CURVES = TypeAdapter(Curves)
 
@@ -52,6 +55,8 @@ class Training:
     """Its length in words, e.g. 9 epochs of 600 images."""
     lr: float
     """Learning rate at the start."""
+    after: tuple[Artifact, ...] = ()
+    """What it starts from, which an earlier training of its group may make."""
 
 
 def train_group(
@@ -74,9 +79,23 @@ def train_group(
     todo = [(index, training) for index, training in enumerate(trainings) if training.artifact.current() is None]
     for index, training in todo:
         tell(index, 0)
+        for artifact in training.after:
+            _wait_for(artifact)
         earlier = (rescued or {}).get(training.artifact.fingerprint, "")
         context = GroupContext(worker, training, functools.partial(tell, index), earlier)
         context.conclude(training.work(context, context.note))
+
+
+def _wait_for(artifact: Artifact) -> None:
+    """Wait until the first rank, which publishes what a training made, is done with it.
+
+    Raises:
+        ArtifactError: when it is not.
+    """
+    waited_until = time.monotonic() + _PUBLISHED_WITHIN_S
+    while artifact.current() is None and time.monotonic() < waited_until:
+        time.sleep(0.2)
+    artifact.require()
 
 
 class GroupContext:

@@ -7,7 +7,7 @@ import pytest
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.run_config import RunConfig, System, with_overrides
 from qaclims_ray.systems.known import SYSTEMS
-from qaclims_ray.systems.planning import artefacts_of, is_one_phase_from_classifier, planned_phases, rated_epochs
+from qaclims_ray.systems.planning import artefacts_of, is_one_phase, planned_phases, rated_epochs
 from tests.unit.systems.runs import run_of
 
 
@@ -173,7 +173,7 @@ def test_prompts_on_one_base_with_the_same_regions_are_learned_once() -> None:
 
 def test_those_that_train_once_from_the_classifier_may_share_workers() -> None:
     config = run_of("baseline", **{"given.cams": "/cams"})
-    found = {name for name in SYSTEMS if is_one_phase_from_classifier(config, name)}
+    found = {name for name in SYSTEMS if is_one_phase(config, name)}
     assert found == {
         name for name, system in SYSTEMS.items() if system.method in ("qa_clims", "clims") and not system.base
     }

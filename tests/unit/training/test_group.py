@@ -3,9 +3,14 @@
 import dataclasses
 import json
 import tempfile
+import threading
 from pathlib import Path
 
+import pytest
+
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.errors import ArtifactError
+from qaclims_ray.training import group
 from qaclims_ray.training.context import LocalContext, WorkerContext
 from qaclims_ray.training.group import CURVES_NAME, GroupContext, Training, raw_curves, train_group
 from qaclims_ray.training.meter import OnStep
@@ -123,6 +128,27 @@ def test_a_group_trains_in_order_what_is_not_finished(tmp_path: Path) -> None:
     assert worked == ["a", "c"]
     assert told == [(0, 0), (0, 10), (0, 20), (2, 0), (2, 10), (2, 20)]
     assert all(one.artifact.current() is not None for one in group)
+
+
+def test_another_rank_waits_for_what_its_training_starts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, seen = _training(tmp_path, "a").artifact, []
+
+    def work(context: WorkerContext, on_step: OnStep) -> dict[str, float]:
+        seen.append(first.current() is not None)
+        return {"loss": 0.5}
+
+    training = dataclasses.replace(_training(tmp_path, "b"), work=work, after=(first,))
+    worker = LocalContext(str(tmp_path / "runs"))
+    worker.rank = 1
+    publishing = threading.Timer(0.5, first.complete)
+    publishing.start()
+    train_group([training], worker)
+    publishing.join()
+    assert seen == [True]
+    monkeypatch.setattr(group, "_PUBLISHED_WITHIN_S", 0.0)
+    never = dataclasses.replace(training, after=(_training(tmp_path, "c").artifact,))
+    with pytest.raises(ArtifactError, match="qaclims train"):
+        train_group([never], worker)
 
 
 def test_rescued_checkpoints_are_found_by_fingerprint(tmp_path: Path) -> None:
