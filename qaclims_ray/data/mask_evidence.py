@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Colour, class_id, label_value, voc_colours
 from qaclims_ray.data.mask_values import BLACK
@@ -246,6 +245,9 @@ def best_order(
         for key in {*one.keys(by)} - none:
             for label in one.labels or ():
                 together[position[key], label] += 1
+    # Only masks that look wrong are brought into order, and every process that reads masks would import scipy.
+    from scipy.optimize import linear_sum_assignment
+
     # Of equally good orders the one that is expected.
     favour = [[0.01 * (key in (label + 1, MARKED)) for label in range(num_classes)] for key in keys]
     rows, columns = linear_sum_assignment(together + np.reshape(favour, together.shape), maximize=True)

@@ -28,7 +28,6 @@ from qaclims_ray.refine.refinement import (
     refined_border,
     without_uncertain,
 )
-from qaclims_ray.refine.sam_masks import generate_masks, load_sam
 from qaclims_ray.stages.affinity import WALK_FIELDS, run_affinity
 from qaclims_ray.stages.evaluate import SCORES_NAME, check_stores_full, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
@@ -84,6 +83,9 @@ class RefineActor:
         return lambda image: boundary_map(network, image, self.config.irn.pad_px).cpu()
 
     def _segments(self) -> Any:
+        # With it comes transformers, which no other step needs.
+        from qaclims_ray.refine.sam_masks import generate_masks, load_sam
+
         sam = load_sam(self.config.sam.model, self.device)
         return lambda image: generate_masks(sam, image, self.config.sam)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.cluster.rescue import remove_finished
-from qaclims_ray.cluster.workers import fit_on_workers
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
@@ -106,6 +105,9 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
         if stage.config.cluster.num_workers == 0:
             _fit_here(todo, stage, lines)
         else:
+            # Here, because workers and stages over images import this module, and none of them needs Ray Train.
+            from qaclims_ray.cluster.workers import fit_on_workers
+
             fit_on_workers(
                 todo,
                 name=_run_name(trainings),

@@ -5,7 +5,7 @@ They are trained on pseudo masks as if these were ground truth (rows D1-D8).
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,8 +17,10 @@ from qaclims_ray.segmentation.config import SegmentationNetConfig
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1, build_deeplab_v1
 from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2, build_deeplab_v2
 from qaclims_ray.segmentation.networks.encoder import EncoderSegmenter, build_encoder_segmenter
-from qaclims_ray.segmentation.networks.mask2former import Mask2Former, build_mask2former
 from qaclims_ray.segmentation.networks.segmenter import Segmenter, build_segmenter
+
+if TYPE_CHECKING:  # with it comes transformers, which no other network needs
+    from qaclims_ray.segmentation.networks.mask2former import Mask2Former
 
 
 @runtime_checkable
@@ -66,7 +68,7 @@ class SegmentationNetwork(Protocol):
         ...
 
 
-FinalNetwork: TypeAlias = EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former
+FinalNetwork: TypeAlias = "EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former"
 """The final networks there are, for code that also uses what every ``nn.Module`` has."""
 
 
@@ -92,7 +94,7 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
         case "segmenter":
             return build_segmenter(config, num_labels)
         case "mask2former":
-            return build_mask2former(config, num_labels)
+            return _build_mask2former(config, num_labels)
         case "deeplab_v2":
             return build_deeplab_v2(config, num_labels)
         case "deeplab_v1":
@@ -101,7 +103,7 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
 
 def save_segmentation_network(net: FinalNetwork, folder: str) -> None:
     """Write settings and weights into a local folder, which is made if it is not there."""
-    description = net.description if isinstance(net, Mask2Former) else {}
+    description = cast("Mask2Former", net).description if net.config.architecture == "mask2former" else {}
     save_network(net, net.config, folder, num_labels=net.num_labels, **description)
 
 
@@ -122,5 +124,13 @@ def _rebuild(config: SegmentationNetConfig, description: dict[str, Any]) -> Fina
     # All weights come from the folder. Initial ones would be read for nothing, or may be gone.
     config = dataclasses.replace(config, weights="random")
     if config.architecture == "mask2former":
-        return build_mask2former(config, description["num_labels"], description=description)
+        return _build_mask2former(config, description["num_labels"], description)
     return build_segmentation_network(config, description["num_labels"])
+
+
+def _build_mask2former(
+    config: SegmentationNetConfig, num_labels: int, description: dict[str, Any] | None = None
+) -> "Mask2Former":
+    from qaclims_ray.segmentation.networks.mask2former import build_mask2former
+
+    return build_mask2former(config, num_labels, description=description)
