@@ -18,8 +18,11 @@ from qaclims_ray.refine.permutohedral import Lattice, build_lattice, scale_point
 
 MIN_PROBABILITY = 1e-5
 """Probabilities below it count as it, as in pydensecrf."""
-_SIZES_KEPT = 4
-"""Sizes of pictures whose kernel of positions is kept: some 12 MB each for pictures of 500 x 375 pixels."""
+_POINTS_TOGETHER = 2**16
+"""Pixels of the pictures that a CPU takes together: fewer spend their time on calls, the tables of more leave the
+cache."""
+_SIZES_KEPT = 8
+"""Shapes whose kernel of positions is kept: some 12 MB each for pictures of 500 x 375 pixels."""
 
 
 def label_energy(
@@ -54,8 +57,8 @@ def dense_crf(
 ) -> Float[Tensor, "batch label height width"]:
     """Return the labels' probabilities after mean-field inference (Kraehenbuehl and Koltun 2011, algorithm 1).
 
-    Computed in float32, where the inputs are; on the CPU image by image and deterministic. Images of one call share
-    the smoothness kernel's tables.
+    Computed in float32, where the inputs are; on the CPU deterministic, whichever images come together. Images of one
+    call share the smoothness kernel's tables.
 
     Args:
         images: RGB.
@@ -71,11 +74,11 @@ def dense_crf(
     energies = energies.float()
     if energies.numel() == 0 or energies.shape[1] == 1 or config.iterations == 0:
         return (-energies).softmax(1)
-    # On the CPU the tables of one image stay in the cache; a GPU is filled by all of them.
-    group = 1 if energies.device.type == "cpu" else energies.shape[0]
-    smoothness = _smoothness(images[:group], config)
+    # A GPU is filled by all of them.
+    is_on_cpu = energies.device.type == "cpu"
+    group = max(1, _POINTS_TOGETHER // energies[0, 0].numel()) if is_on_cpu else energies.shape[0]
     refined = [
-        _mean_field(own, smoothness + _appearance(some, config), config.iterations)
+        _mean_field(own, _smoothness(some, config) + _appearance(some, config), config.iterations)
         for some, own in zip(images.split(group), energies.split(group), strict=True)
     ]
     return torch.cat(refined)
@@ -96,7 +99,8 @@ def _smoothness(images: UInt8[Tensor, "batch 3 height width"], config: CrfConfig
     if config.gaussian_weight == 0:
         return []
     batch, _, height, width = images.shape
-    make = _kept_position_kernel if batch == 1 else _position_kernel  # those of many pictures fill a GPU's memory
+    # Those of many large pictures would fill a GPU's memory.
+    make = _kept_position_kernel if batch == 1 or images.device.type == "cpu" else _position_kernel
     return [make(batch, height, width, config.gaussian_sxy, config.gaussian_weight, images.device)]
 
 

@@ -30,8 +30,8 @@ def segment_images(
     test: SegmentationTestConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-) -> Iterator[tuple[int, Float[Tensor, "label height width"]]]:
-    """Yield each image's position and label probabilities, averaged over scales and mirror images.
+) -> Iterator[tuple[list[int], Float[Tensor, "batch label height width"]]]:
+    """Yield images' positions and label probabilities, averaged over scales and mirror images.
 
     At each scale (PIL's bicubic filter) logits are enlarged bilinearly to the image's own size before the softmax.
     With a window they are averaged where windows overlap, at the scaled image's size. Images of one size run
@@ -47,8 +47,8 @@ def segment_images(
         std: of the network's normalisation, on the 0-1 scale.
 
     Yields:
-        Position in `images`, each once and not in order; probabilities on the network's device that add up to 1 over
-        the network's labels.
+        Positions in `images` of a batch, each once and not in order; probabilities on the network's device that add up
+        to 1 over the network's labels.
 
     Raises:
         ModelError: when the network's response is not finite.
@@ -58,7 +58,7 @@ def segment_images(
         pixels = torch.stack([images[position] for position in positions]).to(device)
         with inference(network):  # not around the yield, which would leave the caller in inference mode
             found = _probabilities(network, pixels, test, mean, std)
-        yield from zip(positions, found, strict=True)
+        yield positions, found
 
 
 def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"], border: float = HALF) -> ImageCam:
@@ -74,18 +74,19 @@ def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height widt
 
 
 def crf_probabilities(
-    image: UInt8[Tensor, "3 height width"],
-    probabilities: Float[Tensor, "label height width"],
+    images: UInt8[Tensor, "batch 3 height width"],
+    probabilities: Float[Tensor, "batch label height width"],
     crf: CrfConfig,
     border: float = HALF,
-) -> Float[Tensor, "label height width"]:
+) -> Float[Tensor, "batch label height width"]:
     """Return label probabilities after a dense CRF over the labels that can win.
 
     These are the background and every label that is foremost at some pixel or reaches `CRF_MIN_PROBABILITY` there;
-    the others get 0. Time grows with the number of labels, and an image has few of them.
+    the others get 0. Time grows with the number of labels, and an image has few of them. Images with as many labels
+    run together.
 
     Args:
-        image: RGB.
+        images: RGB.
         probabilities: background first, where there is one.
         crf: kernels, and what the CRF starts from: the label map, or the probabilities.
         border: see `as_class_maps`.
@@ -93,19 +94,23 @@ def crf_probabilities(
     Raises:
         ModelError: when a probability is not finite.
     """
-    foremost = probabilities.argmax(0)
-    can_win = probabilities.flatten(1).amax(1) > CRF_MIN_PROBABILITY
-    can_win[foremost.unique()] = True
+    foremost = probabilities.argmax(1)  # (batch, height, width)
+    can_win = probabilities.flatten(2).amax(2) > CRF_MIN_PROBABILITY  # (batch, label)
+    can_win.scatter_(1, foremost.flatten(1), value=True)
     if border != NO_BACKGROUND:
-        can_win[BACKGROUND_VALUE] = True
-    match crf.unary:
-        case "softmax":
-            energies = probability_energy(probabilities[None, can_win])
-        case "label":
-            numbers = can_win.cumsum(0) - 1  # of a label among those that can win
-            energies = label_energy(numbers[foremost][None], int(can_win.sum()), crf.label_confidence)
+        can_win[:, BACKGROUND_VALUE] = True
+    numbers = (can_win.cumsum(1) - 1).gather(1, foremost.flatten(1)).view_as(foremost)  # among those that can win
     refined = torch.zeros_like(probabilities, dtype=torch.float32)
-    refined[can_win] = dense_crf(image[None].to(probabilities.device), energies, crf)[0]
+    images, winners = images.to(probabilities.device), can_win.cpu()
+    for num_labels in winners.sum(1).unique().tolist():
+        at = (winners.sum(1) == num_labels).nonzero()  # (image, 1)
+        labels = winners[at[:, 0]].nonzero()[:, 1].view(-1, num_labels)
+        match crf.unary:
+            case "softmax":
+                energies = probability_energy(probabilities[at, labels])
+            case "label":
+                energies = label_energy(numbers[at[:, 0]], num_labels, crf.label_confidence)
+        refined[at, labels] = dense_crf(images[at[:, 0]], energies, crf)
     return refined
 
 

@@ -42,11 +42,12 @@ class FinalPredictor:
         """
         net, test, border = self.network.config, self.config.test, self.border
         masks: dict[int, Any] = {}
-        for position, probabilities in segment_images(self.network, images, test, net.image_mean, net.image_std):
+        for positions, probabilities in segment_images(self.network, images, test, net.image_mean, net.image_std):
             if self.with_crf:
-                probabilities = crf_probabilities(images[position], probabilities, test.crf, border)
-            maps = as_class_maps("", probabilities.cpu(), border)
-            masks[position] = _label_map(maps, labels[position], border)
+                pixels = torch.stack([images[position] for position in positions])
+                probabilities = crf_probabilities(pixels, probabilities, test.crf, border)
+            for position, found in zip(positions, probabilities.cpu(), strict=True):
+                masks[position] = _label_map(as_class_maps("", found, border), labels[position], border)
         return [masks[position] for position in range(len(images))]
 
 

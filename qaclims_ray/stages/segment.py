@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
+from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
@@ -31,7 +33,7 @@ from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities,
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
-from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
+from qaclims_ray.stages.image_stage import Part, ReadImage, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
 from qaclims_ray.stages.refine import content_fingerprint, stage_scores
 from qaclims_ray.stages.stage import Stage
@@ -79,35 +81,50 @@ class SegmentActor:
             self.network = load_segmentation_network(folder, device)
         self.config, self.uri = config, uri
         self.thresholds, self.classes, self.splits = thresholds, classes, splits
+        self.border = classes.border(HALF)
 
     def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
         net, test = self.config.net, self.config.test
         sweeps = {figure: ThresholdSweep(self.thresholds, len(self.classes)) for figure in _FIGURES}
         rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
-        border = self.classes.border(HALF)
-        index = self.thresholds.index(border)
         pixels = [image.pixels for image in shard.images]
-        for position, probabilities in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
-            image = shard.images[position]
-            name = image.record.image_id
-            maps = as_class_maps(name, probabilities.cpu(), border)
-            save_label_map(label_map(maps, border), storage.join(self.uri, f"{name}.png"))
-            if image.truth is None:
+        for positions, found in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
+            images = [shard.images[position] for position in positions]
+            predicted = self._predicted(images, found.cpu())
+            scored = [position for position, image in enumerate(images) if image.truth is not None]
+            if not scored:
                 continue
-            smooth = crf_probabilities(image.pixels, probabilities, test.crf, border)
-            refined = as_class_maps(name, smooth.cpu(), border)
-            found = {}
-            for prefix, split in self.splits.items():
-                if split in image.record.splits:
-                    for figure, scored in ((f"{prefix}plain", maps), (f"{prefix}crf", refined)):
-                        labels = image.record.labels
-                        counts = sweeps[figure].update(scored, image.truth, labels)
-                        assert counts is not None
-                        found[figure] = image_sweep(name, counts, scored.class_ids, labels).at(index)
-            rows.append({"image_id": name, "counts": found})
+            smooth = crf_probabilities(
+                torch.stack([images[position].pixels for position in scored]), found[scored], test.crf, self.border
+            )
+            for position, probabilities in zip(scored, smooth.cpu(), strict=True):
+                refined = as_class_maps(images[position].record.image_id, probabilities, self.border)
+                rows.append(self._row(images[position], predicted[position], refined, sweeps))
         write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
         return {}
+
+    def _predicted(self, images: list[ReadImage], probabilities: Tensor) -> list[ImageCam]:
+        """Write the label maps of a batch; return its class maps."""
+        predicted = []
+        for image, found in zip(images, probabilities, strict=True):
+            maps = as_class_maps(image.record.image_id, found, self.border)
+            save_label_map(label_map(maps, self.border), storage.join(self.uri, f"{maps.image_id}.png"))
+            predicted.append(maps)
+        return predicted
+
+    def _row(
+        self, image: ReadImage, plain: ImageCam, crf: ImageCam, sweeps: dict[str, ThresholdSweep]
+    ) -> dict[str, Any]:
+        """Count a scored image in the sums; return its own counts."""
+        index, labels, found = self.thresholds.index(self.border), image.record.labels, {}
+        for prefix, split in self.splits.items():
+            if split in image.record.splits:
+                for figure, maps in ((f"{prefix}plain", plain), (f"{prefix}crf", crf)):
+                    counts = sweeps[figure].update(maps, image.truth, labels)
+                    assert counts is not None
+                    found[figure] = image_sweep(maps.image_id, counts, maps.class_ids, labels).at(index)
+        return {"image_id": plain.image_id, "counts": found}
 
 
 def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dict[str, ArtifactMeta]:

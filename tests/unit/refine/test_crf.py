@@ -61,12 +61,6 @@ def test_a_kept_kernel_is_that_of_the_size_and_the_settings() -> None:
         assert torch.equal(refined(*case), found)
 
 
-def test_kernels_of_many_pictures_at_once_are_not_kept() -> None:
-    crf._kept_position_kernel.cache_clear()
-    crf._smoothness(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), irn_crf())
-    assert crf._kept_position_kernel.cache_info().currsize == 0
-
-
 def test_images_together_in_one_lattice_as_on_a_gpu() -> None:
     images = torch.cat([picture(seed=seed)[0] for seed in range(3)])
     energies = random_energies(3, 3, 24, 30)

@@ -102,6 +102,6 @@ def test_outputs_of_a_network_without_background_are_the_classes() -> None:
 def test_a_first_class_that_cannot_win_stays_out_of_the_crf() -> None:
     image = torch.zeros(3, 2, 2, dtype=torch.uint8)
     probabilities = torch.tensor([0.01, 0.59, 0.4])[:, None, None].expand(3, 2, 2)
-    found = crf_probabilities(image, probabilities, deeplab_crf(), NO_BACKGROUND)
+    (found,) = crf_probabilities(image[None], probabilities[None], deeplab_crf(), NO_BACKGROUND)
     assert float(found[0].max()) == 0.0 and float(found[1].min()) > 0
-    assert float(crf_probabilities(image, probabilities, deeplab_crf())[0].min()) > 0
+    assert float(crf_probabilities(image[None], probabilities[None], deeplab_crf())[0, 0].min()) > 0

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,7 +63,9 @@ def normalised(image: torch.Tensor) -> torch.Tensor:
 
 def segmented(network, images, test, mean, std) -> list[torch.Tensor]:
     """All probabilities in the order of the images."""
-    found = dict(segment_images(network, images, test, mean, std))
+    found: dict[int, torch.Tensor] = {}
+    for positions, probabilities in segment_images(network, images, test, mean, std):
+        found |= zip(positions, probabilities, strict=True)
     return [found[position] for position in range(len(images))]
 
 
@@ -103,9 +106,9 @@ def test_images_of_one_size_run_together_and_keep_their_order(network) -> None:
 def test_images_come_batch_by_batch_and_leave_the_caller_as_it_was(network) -> None:
     test = SegmentationTestConfig(flip=False, batch_size=2)
     found = segment_images(network, [picture(seed=seed) for seed in range(5)], test, MEAN, STD)
-    assert [next(found)[0], next(found)[0]] == [0, 1] and len(network.sizes) == 1
+    assert next(found)[0] == [0, 1] and len(network.sizes) == 1
     assert not torch.is_inference_mode_enabled() and network.training
-    assert [position for position, _ in found] == [2, 3, 4]
+    assert [positions for positions, _ in found] == [[2, 3], [4]]
 
 
 def test_the_network_keeps_its_mode_and_gets_no_gradients(network) -> None:
@@ -210,7 +213,7 @@ def edged(num_labels: int = 21) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_crf_moves_the_border_to_the_edge_and_leaves_out_labels_that_cannot_win() -> None:
     image, probabilities = edged()
-    found = crf_probabilities(image, probabilities, deeplab_crf())
+    (found,) = crf_probabilities(image[None], probabilities[None], deeplab_crf())
     expected = torch.zeros(24, 32, dtype=torch.long)
     expected[:, 16:] = 7
     assert torch.equal(found.argmax(0), expected)
@@ -220,9 +223,22 @@ def test_the_crf_moves_the_border_to_the_edge_and_leaves_out_labels_that_cannot_
     torch.testing.assert_close(found.sum(0), torch.ones(24, 32))
 
 
+@pytest.mark.parametrize("unary", ["softmax", "label"])
+def test_images_of_a_batch_do_not_see_each_other(unary) -> None:
+    crf = replace(deeplab_crf(), unary=unary)
+    image, probabilities = edged()
+    other = probabilities.roll(1, 0).flip(1)
+    many = probabilities.clone()
+    many[[2, 3], 4:6] = 0.4  # labels that can win, so that this image has more of them
+    batch = torch.stack([probabilities, many, other, probabilities])
+    together = crf_probabilities(torch.stack([image, image, image.flip(1), image]), batch, crf)
+    for position, pixels in enumerate((image, image, image.flip(1), image)):
+        assert torch.equal(together[position], crf_probabilities(pixels[None], batch[position][None], crf)[0])
+
+
 def test_leaving_labels_out_changes_next_to_nothing() -> None:
     image, probabilities = edged()
-    found = crf_probabilities(image, probabilities, deeplab_crf())
+    (found,) = crf_probabilities(image[None], probabilities[None], deeplab_crf())
     complete = dense_crf(image[None], probability_energy(probabilities[None]), deeplab_crf())[0]
     assert torch.equal(found.argmax(0), complete.argmax(0))
     assert (found - complete).abs().max() < 0.02
@@ -231,7 +247,7 @@ def test_leaving_labels_out_changes_next_to_nothing() -> None:
 def test_the_crf_starts_from_the_label_map_where_it_is_told_to() -> None:
     image, probabilities = edged()
     nothing = CrfConfig(iterations=0, unary="label", label_confidence=0.7)
-    found = crf_probabilities(image, probabilities, nothing)
+    (found,) = crf_probabilities(image[None], probabilities[None], nothing)
     foremost = probabilities.argmax(0)
     torch.testing.assert_close(found[0], torch.where(foremost == 0, 0.7, 0.3))
     torch.testing.assert_close(found[7], torch.where(foremost == 7, 0.7, 0.3))
@@ -240,5 +256,5 @@ def test_the_crf_starts_from_the_label_map_where_it_is_told_to() -> None:
 def test_the_background_takes_part_even_where_no_pixel_shows_it() -> None:
     image, probabilities = edged()
     probabilities[0] = 1e-6
-    found = crf_probabilities(image, probabilities, deeplab_crf())
+    (found,) = crf_probabilities(image[None], probabilities[None], deeplab_crf())
     assert found[7].min() > 0.9 and found[0].max() > 0
