@@ -124,7 +124,9 @@ def _look(mark: str, known: dict[tuple[int, int], Process], others: set[tuple[in
         process, cpu_s = known[key], (int(fields[11]) + int(fields[12])) / _TICKS
         title = title_of(words) if words else process.title
         process.titles[title] = process.titles.get(title, 0.0) + cpu_s - process.cpu_s
-        process.is_python = process.is_python or Path(words.split(" ")[0]).name.startswith("python") or words.startswith("ray::")
+        process.is_python = (
+            process.is_python or Path(words.split(" ")[0]).name.startswith("python") or words.startswith("ray::")
+        )
         process.seen.append((now_s, cpu_s))
 
 

@@ -32,9 +32,9 @@ class CamConfig:
     batch_size: int = 16
     """Images of equal size computed together."""
     num_actors: int | None = None
-    """Actors that compute CAMs; also those of the final network on the test split and of `predict`. None takes one for
-    every core of this machine, as far as its memory goes, where the run starts a Ray of its own and actors need no
-    GPU; else one."""
+    """Actors that compute CAMs; also those of the final network on the test split and of `predict`. None takes all
+    GPUs, or where they need none one for every core as far as memory goes; beside other runs on one Ray it takes
+    one."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
     max_failed_fraction: float = 0.01

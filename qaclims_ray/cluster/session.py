@@ -51,6 +51,11 @@ def joins_ray() -> bool:
     return ray.is_initialized() or bool(address_to_join())
 
 
+def shares_ray() -> bool:
+    """Whether this process is connected to a Ray already: a trial of a search, or a program that runs many things."""
+    return ray.is_initialized()
+
+
 def require_reachable() -> None:
     """Make sure that the Ray to join answers, where this process is told to join one, or else that one can start here.
 
@@ -94,7 +99,8 @@ def _connected(needs: Needs, dashboard: bool) -> contextlib.AbstractContextManag
         return contextlib.nullcontext()
     if address := address_to_join():
         return _joined(address)
-    num_cpus = needs.num_cpus or math.ceil(needs.cpus)
+    # Where there are GPUs their number, and so that of actors and readers, is known only once Ray is there.
+    num_cpus = needs.num_cpus or max(math.ceil(needs.cpus), (os.cpu_count() or 1) if needs.gpus else 1)
     return private_ray(num_cpus=num_cpus, object_store_mib=needs.object_store_mib, dashboard=dashboard)
 
 

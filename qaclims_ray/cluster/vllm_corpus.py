@@ -120,7 +120,7 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
             "limit_mm_per_prompt": {"image": 1},
         },
         batch_size=config.questions_per_batch,
-        concurrency=config.num_actors,
+        concurrency=config.num_actors or 1,
         # A question that fails becomes a row with `FAILURE`; by default it would end the whole stage.
         should_continue_on_error=True,
         prepare_multimodal_stage={"enabled": True},

@@ -45,17 +45,21 @@ class CorpusConfig:
     """Fail when more than this share of images cannot be read or answered."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the VQA model; bf16 only on GPU."""
-    num_actors: int = 1
-    """VQA actors."""
+    num_actors: int | None = None
+    """VQA actors; None as of `cams.num_actors`."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor; fractions share a GPU; 0 runs on the CPU. vLLM: GPUs that one model is spread over."""
 
     def __post_init__(self) -> None:
         require_at_least(
             self, "corpus", 1, "image_size", "num_beams", "max_length", "min_length", "max_question_tokens",
-            "images_per_shard", "questions_per_batch", "num_actors",
+            "images_per_shard", "questions_per_batch",
         )  # fmt: skip
         require_at_least(self, "corpus", 0, "gpus_per_actor")
+        require(
+            self.num_actors is None or self.num_actors >= 1,
+            f"corpus.num_actors is {self.num_actors}, expected at least 1, or None",
+        )
         require_text(self, "corpus", "model", "questions")
         require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
         require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")

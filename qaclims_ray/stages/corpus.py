@@ -1,5 +1,6 @@
 """Ray Data asks the VQA model all questions about every training image (QAPE, QA-CLIMS 3.2)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ def _ask_all(stage: Stage, manifest: Manifest, artifact: Artifact, model: str, q
     finished = set(range(len(plan))) - set(table.missing_shards(uri, len(plan), artifact.fingerprint))
     asked_for: dict[str, Any] = {
         "model": model,
-        "config": config,
+        "config": dataclasses.replace(config, num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor)),
         "questions": questions,
         "class_names": manifest.class_names,
         "uri": uri,
@@ -153,7 +154,7 @@ def _run_actors(
         decode=decode,
         actor=CorpusActor,
         actor_kwargs=asked_for,
-        num_actors=config.num_actors,
+        num_actors=config.num_actors or 1,
         gpus_per_actor=config.gpus_per_actor,
         progress=progress,
     )

@@ -120,6 +120,7 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
             "num_classes": len(manifest.class_names),
             "cams_uri": stage.layout.cams(system),
         },
+        num_actors=stage.room.actors(None),
         progress=stage.progress.advance,
     )
 

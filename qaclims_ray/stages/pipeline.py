@@ -1,6 +1,7 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, require_reachable
+from qaclims_ray.cluster.session import ray_session, require_reachable, resources_there
 from qaclims_ray.cluster.workers import OnEpoch
 from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
@@ -29,7 +30,7 @@ from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
-from qaclims_ray.stages.resources import Room, needs_of, room_here
+from qaclims_ray.stages.resources import Room, needs_of, room_here, shared_out
 from qaclims_ray.stages.results import (
     Results,
     log_masks,
@@ -124,6 +125,7 @@ def run_pipeline(
         tracker.log_params(settings)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
+        run = _with_room(run)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = _whole(run, manifest)
         tracker.set_tags(_note(config, found))
@@ -162,6 +164,15 @@ def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     if run.reaches("corpus") and not is_early:
         session.enter_context(ray_session(needs_of(run.config, run.room)))
     return manifest
+
+
+def _with_room(run: "_PipelineRun") -> "_PipelineRun":
+    """Return the run with what Ray turned out to have, and say what its stages get of it."""
+    if not run.reaches("corpus"):
+        return run
+    room = run.room.on(resources_there())
+    run.progress.note(shared_out(run.config, room))
+    return dataclasses.replace(run, room=room)
 
 
 def _whole(run: "_PipelineRun", manifest: Manifest) -> Results:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
-from qaclims_ray.cluster.session import ray_session
+from qaclims_ray.cluster.session import ray_session, resources_there
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.classes import Classes, has_background
@@ -162,6 +162,7 @@ def run_predict(arguments: PredictArguments) -> None:
     progress.start("predict")
     room = room_here(resolved)
     with ray_session(needs_of(resolved, room)):
+        room = room.on(resources_there())
         shards = [targets[i : i + _IMAGES_PER_TASK] for i in range(0, len(targets), _IMAGES_PER_TASK)]
         summaries = run_shards(
             shards,

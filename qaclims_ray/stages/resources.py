@@ -2,39 +2,66 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import psutil
 
 from qaclims_ray.cluster.config import ClusterConfig
-from qaclims_ray.cluster.session import Needs, joins_ray
+from qaclims_ray.cluster.session import Needs, joins_ray, shares_ray
 from qaclims_ray.run_config import RunConfig
 
 _GIB_PER_ACTOR = 2.0
 """Memory that an actor with a network, a shard of images and a CRF may come to, in GiB."""
-_BESIDE_ACTORS = 3
-"""Logical CPUs of a private Ray that readers take beside the actors."""
+_BESIDE_ACTORS = 1
+"""Logical CPUs beside the actors: readers for those on GPUs."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Cores that a run may take; on a Ray that it shares with others that is one for each worker and actor."""
+    """What a run may take; beside other runs on one Ray that is one core for each worker, and one actor."""
 
     cores: int = 1
-    """Cores that workers, or actors, may take together."""
+    """Cores that training workers may take together."""
+    actor_cores: int = 1
+    """Cores that actors may take together."""
     memory_gib: float = _GIB_PER_ACTOR
     """Free memory."""
+    gpus: float = 0.0
+    """GPUs that actors may take together; not known before Ray is there."""
+    ray: Literal["own", "joined", "shared"] = "own"
+    """Whose Ray it is: the run starts it, the run joins it, or other runs are at work on it too."""
 
     def actors(self, asked: int | None, gpus_per_actor: float = 0.0) -> int:
         """Return the size of a pool of actors.
 
         Args:
-            asked: as the setting says; None takes one for every core, as far as memory goes.
-            gpus_per_actor: where it is not 0, the open number is one.
+            asked: as the setting says; None takes all GPUs, or one for every core as far as memory goes.
+            gpus_per_actor: GPUs of one of them.
         """
         if asked is not None:
             return asked
-        return 1 if gpus_per_actor else max(1, min(self.cores, int(self.memory_gib // _GIB_PER_ACTOR)))
+        if gpus_per_actor:
+            return max(1, int(self.gpus / gpus_per_actor + 1e-6))
+        return max(1, min(self.actor_cores, int(self.memory_gib // _GIB_PER_ACTOR)))
+
+    def on(self, there: Mapping[str, float]) -> "Room":
+        """Return it with what is known once Ray is there: its GPUs, and the CPUs of one that was joined.
+
+        Args:
+            there: what the whole Ray has, by Ray's names: CPU, GPU, memory (bytes).
+        """
+        match self.ray:
+            case "shared":
+                return self
+            case "own":
+                return replace(self, gpus=there.get("GPU", 0.0))
+            case "joined":
+                memory_gib = there.get("memory", 0.0) / 2**30
+                return replace(
+                    self, gpus=there.get("GPU", 0.0), actor_cores=int(there.get("CPU", 1.0)), memory_gib=memory_gib
+                )
 
     def shared_among_workers(self, cluster: ClusterConfig) -> ClusterConfig:
         """Return the settings with the CPUs of a training worker filled in where they are open."""
@@ -43,23 +70,42 @@ class Room:
         return replace(cluster, cpus_per_worker=float(max(1, self.cores // max(cluster.num_workers, 1))))
 
 
-JOINED = Room()
-"""On a Ray that others may use too."""
+SHARED = Room(ray="shared")
+"""Beside other runs on one Ray."""
 
 
 def room_here(config: RunConfig) -> Room:
     """Return what a run may share out: this machine where it starts a Ray of its own; ask before it is started."""
+    if shares_ray():
+        return SHARED
     if joins_ray():
-        return JOINED
+        return Room(ray="joined")
     # Only the cores this process may use: a container, or a batch system, may have set it a limit.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if config.cluster.num_cpus is not None:
         cores = max(1, min(cores, config.cluster.num_cpus - _BESIDE_ACTORS))
-    return Room(cores, psutil.virtual_memory().available / 2**30)
+    return Room(cores, cores, psutil.virtual_memory().available / 2**30)
 
 
-def needs_of(config: RunConfig, room: Room = JOINED) -> Needs:
-    """Return what a run needs at once: its training workers, or its actors and readers beside them.
+def shared_out(config: RunConfig, room: Room) -> str:
+    """Return in one line what stages and trainings are given, for the console."""
+    cluster = room.shared_among_workers(config.cluster)
+    parts = [
+        f"{section} {_number_of(room.actors(own.num_actors, own.gpus_per_actor), own.gpus_per_actor)}"
+        for section, own in (("corpus", config.corpus), ("cams", config.cams), ("masks", config.masks))
+    ]
+    on = "a GPU and " if cluster.use_gpu else ""
+    workers = f"{cluster.num_workers} workers, each of {on}{cluster.cpus_per_worker:g} CPUs"
+    trained = workers if cluster.num_workers else "this process"
+    return f"processes for images: {', '.join(parts)}; trainings: {trained}"
+
+
+def _number_of(num_actors: int, gpus_per_actor: float) -> str:
+    return f"{num_actors} of {gpus_per_actor:g} GPU" if gpus_per_actor else f"{num_actors} on CPUs"
+
+
+def needs_of(config: RunConfig, room: Room = SHARED) -> Needs:
+    """Return what a run needs at once: its training workers, or its actors and a reader beside them.
 
     Args:
         config: the run.
@@ -70,12 +116,13 @@ def needs_of(config: RunConfig, room: Room = JOINED) -> Needs:
     workers = cluster.num_workers if cluster.min_workers is None else cluster.min_workers
     cams = room.actors(config.cams.num_actors, config.cams.gpus_per_actor)
     masks = room.actors(config.masks.num_actors, config.masks.gpus_per_actor)
-    actors = max(config.corpus.num_actors, cams, masks)
+    corpus = room.actors(config.corpus.num_actors, config.corpus.gpus_per_actor)
+    actors = max(corpus, cams, masks)
     return Needs(
         cpus=max(max(workers, 1) * cluster.cpus_per_worker + 1, actors + _BESIDE_ACTORS),
         gpus=max(
             workers if cluster.use_gpu else 0,
-            config.corpus.num_actors * config.corpus.gpus_per_actor,
+            corpus * config.corpus.gpus_per_actor,
             cams * config.cams.gpus_per_actor,
             masks * config.masks.gpus_per_actor if config.goal != "seed" else 0,
         ),

@@ -9,7 +9,7 @@ from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.report.wording import duration
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.resources import JOINED, Room
+from qaclims_ray.stages.resources import SHARED, Room
 from qaclims_ray.tracking.tracker import NullTracker, Tracker
 
 
@@ -47,7 +47,7 @@ class Stage:
     """MLflow run of this stage."""
     progress: StageProgress = field(default_factory=StageProgress)
     """Where to say how far it is."""
-    room: Room = JOINED
+    room: Room = SHARED
     """What workers and actors may share out whose number is left open."""
 
     def make(

@@ -65,6 +65,7 @@ def draw_true_masks(stage: Stage, data: CocoData, uri: str) -> None:
         decode=_draw,
         actor=_Publisher,
         actor_kwargs={"uri": artifact.workshop},
+        num_actors=stage.room.actors(None),
         progress=stage.progress.advance,
     )
     remove_parts(artifact.workshop)
