@@ -18,7 +18,7 @@ import time
 import torch
 from torch import Tensor
 
-from qaclims_ray.refine.irn.losses import pair_offsets, pair_view, path_maximum
+from qaclims_ray.refine.irn.losses import grid_pairs, most_entries, path_maximum
 from qaclims_ray.refine.irn.random_walk import random_walk
 
 RADIUS, BETA, LOG2_STEPS = 5, 10.0, 8
@@ -37,11 +37,10 @@ def make_maps(height: int, width: int, num_classes: int) -> tuple[Tensor, Tensor
 def dense_power(maps: Tensor, boundary: Tensor) -> Tensor:
     """Square the dense transition matrix, as published."""
     height, width = boundary.shape
-    cells = torch.arange(height * width).view(height, width)
     matrix = torch.eye(height * width)
-    for offset in pair_offsets(RADIUS):
-        start, end = pair_view(cells, offset, (0, 0)).flatten(), pair_view(cells, offset, offset).flatten()
-        affinity = (1 - path_maximum(boundary[None], offset)[0]).flatten() ** BETA
+    for pairs in grid_pairs(RADIUS, height, width, boundary.device, most_entries(boundary.device, 1)):
+        affinity = (1 - path_maximum(boundary.flatten()[None], pairs)[0])[pairs.is_pair] ** BETA
+        start, end = pairs.is_pair.nonzero()[:, 1], pairs.ends[pairs.is_pair]
         matrix[start, end] = affinity
         matrix[end, start] = affinity
     matrix /= matrix.sum(dim=0, keepdim=True)
@@ -52,7 +51,7 @@ def dense_power(maps: Tensor, boundary: Tensor) -> Tensor:
 
 def sparse_operator(maps: Tensor, boundary: Tensor) -> Tensor:
     """Walk as the service does."""
-    return random_walk(maps, boundary, radius=RADIUS, beta=BETA, log2_steps=LOG2_STEPS)
+    return random_walk(maps[None], boundary[None], radius=RADIUS, beta=BETA, log2_steps=LOG2_STEPS)[0]
 
 
 WAYS = {"sparse_operator": sparse_operator, "dense_power": dense_power}

@@ -21,15 +21,17 @@ from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfi
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.refine.irn.random_walk import walk_cam
+from qaclims_ray.refine.irn.random_walk import walk_cams
 from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.sam import refine_by_sam
 from qaclims_ray.refine.shares import HALF, foreground_shares
 
 _CRF_LABEL_PIXELS = 4_000_000
 """Pixels times labels of one CRF batch: bounds its memory."""
+_IMAGES_WALKING = 16
+"""Images whose maps walk together on a GPU."""
 
-BoundaryOf = Callable[[UInt8[Tensor, "3 height width"]], Float[Tensor, "grid_height grid_width"]]
+BoundariesOf = Callable[[Sequence[UInt8[Tensor, "3 _height _width"]]], Sequence[Float[Tensor, "_height _width"]]]
 MasksOf = Callable[[UInt8[Tensor, "3 height width"]], Bool[Tensor, "mask height width"]]
 
 
@@ -37,8 +39,8 @@ MasksOf = Callable[[UInt8[Tensor, "3 height width"]], Bool[Tensor, "mask height 
 class Refiners:
     """The networks that some steps need."""
 
-    boundary: BoundaryOf | None = None
-    """Step irn: boundary map of an image."""
+    boundaries: BoundariesOf | None = None
+    """Step irn: boundary maps of images, on the device where the walk runs."""
     segments: MasksOf | None = None
     """Step sam: class-agnostic masks of an image."""
 
@@ -89,7 +91,7 @@ def refine_cams(
     """
     steps: dict[MaskStep, Callable[[Maps], Maps]] = {
         "crf": lambda maps: refine_by_crf(images, maps, config.crf, device=device),
-        "irn": lambda maps: _by_irn(images, maps, config.irn, refiners.boundary),
+        "irn": lambda maps: _by_irn(images, maps, config.irn, refiners.boundaries),
         "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
         "sam": lambda maps: _by_sam(images, maps, config.sam, refiners.segments),
     }
@@ -107,9 +109,15 @@ def _each(images: Sequence[Tensor], maps: Maps, refine: Callable[[Tensor, ImageC
     return [refine(image, cam) if cam.class_ids else cam for image, cam in zip(images, maps.cams, strict=True)]
 
 
-def _by_irn(images: Sequence[Tensor], maps: Maps, config: IrnConfig, boundary: BoundaryOf | None) -> Maps:
-    assert boundary is not None
-    walked = _each(images, maps, lambda image, cam: walk_cam(cam, boundary(image), config))
+def _by_irn(images: Sequence[Tensor], maps: Maps, config: IrnConfig, boundaries: BoundariesOf | None) -> Maps:
+    assert boundaries is not None
+    walking = [position for position, cam in enumerate(maps.cams) if cam.class_ids]
+    walked = list(maps.cams)
+    for start in range(0, len(walking), _IMAGES_WALKING):
+        chosen = walking[start : start + _IMAGES_WALKING]
+        found = walk_cams([maps.cams[i] for i in chosen], boundaries([images[i] for i in chosen]), config)
+        for position, cam in zip(chosen, found, strict=True):
+            walked[position] = cam
     # The walk divides all classes of an image by one maximum, so its border is a setting of its own and not one half.
     return maps.refined(walked, config.walk_threshold)
 

@@ -19,7 +19,7 @@ from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
-from qaclims_ray.refine.irn.network import boundary_map, load_affinity_net
+from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
 from qaclims_ray.refine.mask_index import mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
@@ -52,7 +52,7 @@ class RefineActor:
         self.thresholds, self.classes = thresholds, classes
         self.device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
         self.refiners = Refiners(
-            boundary=self._boundary(affinity_uri) if "irn" in config.steps else None,
+            boundaries=self._boundaries(affinity_uri) if "irn" in config.steps else None,
             segments=self._segments() if "sam" in config.steps else None,
         )
 
@@ -77,10 +77,10 @@ class RefineActor:
         write_part(self.uri, shard.index, rows, {"sweep": sweep.to_array()})
         return {}
 
-    def _boundary(self, affinity_uri: str) -> Any:
+    def _boundaries(self, affinity_uri: str) -> Any:
         with whole_files.whole_copy(affinity_uri) as folder:
             network = load_affinity_net(folder, self.device)
-        return lambda image: boundary_map(network, image, self.config.irn.pad_px).cpu()
+        return lambda images: boundary_maps(network, images, self.config.irn.pad_px)
 
     def _segments(self) -> Any:
         # With it comes transformers, which no other step needs.

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums, path_maximum
+from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums, grid_pairs, path_maximum
 from qaclims_ray.refine.irn.random_walk import random_walk
 from qaclims_ray.training.meter import weighted
 
@@ -71,7 +71,8 @@ def test_gradients_are_right() -> None:
         return weighted(vars(terms.divided(num_pairs)), WEIGHTS).loss
 
     assert torch.autograd.gradcheck(loss, (boundary, field))
-    assert torch.autograd.gradcheck(lambda grid: path_maximum(grid[:, 0], (3, -2)), boundary)
+    (pairs,) = grid_pairs(4, 5, 5, boundary.device, most_entries=10**6)
+    assert torch.autograd.gradcheck(lambda grid: path_maximum(grid.flatten(1), pairs), boundary)
 
 
 def _dense(boundary: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
@@ -104,5 +105,5 @@ def test_the_walk_equals_the_dense_power(height, width, radius, beta, log2_steps
     for _ in range(log2_steps):
         matrix = matrix @ matrix
     expected = ((maps * (1 - boundary)).flatten(1) @ matrix).view_as(maps)
-    found = random_walk(maps, boundary, radius=radius, beta=beta, log2_steps=log2_steps)
+    (found,) = random_walk(maps[None], boundary[None], radius=radius, beta=beta, log2_steps=log2_steps)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)

@@ -6,6 +6,7 @@ begun 4 pixels. Masks need the boundary map alone; the displacement field is the
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from qaclims_ray.cams.inference import batches_of_one_size
 from qaclims_ray.data.images import Rgb
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import load_backbone_weights
@@ -24,6 +26,8 @@ from qaclims_ray.refine.irn.config import IrnConfig
 
 GRID_STRIDE = 4
 """Pixels along a cell's side."""
+_IMAGES_ON_GPU = 8
+"""Images whose boundary maps a GPU computes together."""
 _PROBE_PX = (70, 90)
 """No multiples of a stride, so that stages which cut off an incomplete cell show themselves."""
 
@@ -220,35 +224,47 @@ def load_affinity_net(folder: str, device: torch.device | str = "cpu") -> Affini
 
 
 @torch.inference_mode()
-def boundary_map(
-    net: AffinityNet, image: UInt8[Tensor, "3 height width"], pad_px: int
-) -> Float[Tensor, "grid_height grid_width"]:
+def boundary_maps(
+    net: AffinityNet, images: Sequence[UInt8[Tensor, "3 _height _width"]], pad_px: int
+) -> list[Float[Tensor, "_grid_height _grid_width"]]:
     """Return boundary probabilities: the sigmoid of the mean logits of an image and its mirror image (row E10).
 
+    Images of one size run together, a few at a time.
+
     Args:
-        net: trained; the result is on its device.
-        image: RGB pixels.
-        pad_px: side of the square to which the normalised image is padded with zeros, right and below; 0 does not
-            pad.
+        net: trained; the results are on its device.
+        images: RGB pixels.
+        pad_px: side of the square to which normalised images are padded with zeros, right and below; 0 does not pad.
 
     Raises:
-        ConfigError: when the image is larger than that square.
+        ConfigError: when an image is larger than that square.
     """
-    height, width = image.shape[1:]
-    if pad_px and max(height, width) > pad_px:
-        raise ConfigError(
-            f"an image of {width}x{height} pixels does not fit into masks.irn.pad_px {pad_px}; raise it, or set it to "
-            "0, which takes each image's own size"
-        )
-    device = net.image_mean.device
-    pixels = image.to(device).float() / 255
+    for height, width in {tuple(image.shape[1:]) for image in images}:
+        if pad_px and max(height, width) > pad_px:
+            raise ConfigError(
+                f"an image of {width}x{height} pixels does not fit into masks.irn.pad_px {pad_px}; raise it, or set it "
+                "to 0, which takes each image's own size"
+            )
+    found: dict[int, Tensor] = {}
+    at_once = _IMAGES_ON_GPU if net.image_mean.device.type != "cpu" else 1
+    for positions in batches_of_one_size(images, at_once):
+        pixels = torch.stack([images[position] for position in positions])
+        found |= zip(positions, _boundary_maps(net, pixels, pad_px), strict=True)
+    return [found[position] for position in range(len(images))]
+
+
+def _boundary_maps(
+    net: AffinityNet, images: UInt8[Tensor, "batch 3 height width"], pad_px: int
+) -> Float[Tensor, "batch grid_height grid_width"]:
+    height, width = images.shape[2:]
+    pixels = images.to(net.image_mean.device, non_blocking=True).float() / 255
     pixels = (pixels - net.image_mean.view(3, 1, 1)) / net.image_std.view(3, 1, 1)
-    both = torch.stack([pixels, pixels.flip(-1)])
+    both = torch.cat([pixels, pixels.flip(-1)])
     if pad_px:
         both = F.pad(both, (0, pad_px - width, 0, pad_px - height))
-    rows, columns = grid_of(image)
-    logits = net(both)[0][:, 0, :rows, :columns].float()  # (2, grid_height, grid_width)
-    return ((logits[0] + logits[1].flip(-1)) / 2).sigmoid()
+    rows, columns = grid_of(images)
+    logits, mirrored = net(both)[0][:, 0, :rows, :columns].float().chunk(2)  # (batch, grid_height, grid_width)
+    return ((logits + mirrored.flip(-1)) / 2).sigmoid()
 
 
 def _classifier(irn: IrnConfig, folder: str) -> CamNet:

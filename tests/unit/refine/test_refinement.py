@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from qaclims_ray.refine.config import MaskConfig, PamrConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.refine.irn.random_walk import walk_cam
+from qaclims_ray.refine.irn.random_walk import walk_cams
 from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.refinement import (
     Maps,
@@ -47,10 +48,11 @@ def cam_of(name: str, height: int, width: int, class_ids: tuple[int, ...], seed:
     return ImageCam(name, class_ids, full, grid, height, width)
 
 
-def boundary_of(image: torch.Tensor) -> torch.Tensor:
-    """Some boundary map of the right size, which depends on the image."""
-    height, width = grid_size(image.shape[1], image.shape[2], 4)
-    return image[0, ::4, ::4][:height, :width].float() / 255
+def boundaries_of(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Some boundary maps of the right size, which depend on the images."""
+    sizes = [grid_size(image.shape[1], image.shape[2], 4) for image in images]
+    cells = [image[0, ::4, ::4][:rows, :columns] for image, (rows, columns) in zip(images, sizes, strict=True)]
+    return [cell.float() / 255 for cell in cells]
 
 
 def squares(image: torch.Tensor) -> torch.Tensor:
@@ -80,7 +82,7 @@ def test_the_last_step_says_which_score_is_the_background_s(steps, threshold) ->
     irn = IrnConfig(walk_threshold=0.2, walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=steps, seed_threshold=0.15, irn=irn, crf=CRF, pamr=PAMR)
     assert refined_border(config) == threshold
-    refiners = Refiners(boundary=boundary_of, segments=squares)
+    refiners = Refiners(boundaries=boundaries_of, segments=squares)
     assert refine_cams([picture(12, 16)], [cam_of("a", 12, 16, (1,))], config, refiners, CLASSES).border == threshold
 
 
@@ -94,8 +96,8 @@ def test_each_step_starts_from_the_threshold_of_the_one_before() -> None:
     image, cam = picture(16, 20), cam_of("a", 16, 20, (0, 3))
     irn = IrnConfig(walk_threshold=0.2, walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=("irn", "pamr", "crf"), seed_threshold=0.3, irn=irn, crf=CRF, pamr=PAMR)
-    (found,) = refine_cams([image], [cam], config, Refiners(boundary=boundary_of), CLASSES).cams
-    walked = walk_cam(cam, boundary_of(image), irn)
+    (found,) = refine_cams([image], [cam], config, Refiners(boundaries=boundaries_of), CLASSES).cams
+    walked = walk_cams([cam], boundaries_of([image]), irn)[0]
     spread = refine_by_pamr(image, walked, 0.2, config.pamr)
     (expected,) = refine_by_crf([image], Maps([spread], 0.5), CRF).cams
     torch.testing.assert_close(found.full, expected.full)
@@ -128,7 +130,7 @@ def test_refined_maps_have_the_image_s_size_and_lie_between_0_and_1(steps) -> No
     cams = [cam_of("a", 14, 18, (0, 3)), cam_of("b", 16, 16, (2,), 1)]
     irn = IrnConfig(walk_radius=2, log2_steps=1)
     config = MaskConfig(steps=steps, seed_threshold=0.4, irn=irn, crf=CRF)
-    found = refine_cams(images, cams, config, Refiners(boundary=boundary_of, segments=squares), CLASSES)
+    found = refine_cams(images, cams, config, Refiners(boundaries=boundaries_of, segments=squares), CLASSES)
     for image, cam, one in zip(images, cams, found.cams, strict=True):
         assert (one.image_id, one.class_ids) == (cam.image_id, cam.class_ids)
         assert one.full.shape == (len(cam.class_ids), *image.shape[1:]) and one.grid is None
@@ -143,7 +145,7 @@ def test_an_image_without_classes_passes_and_is_background(steps) -> None:
 
     cam = cam_of("empty", 14, 18, ())
     config = MaskConfig(steps=steps, crf=CRF)
-    maps = refine_cams([picture(14, 18)], [cam], config, Refiners(boundary=network, segments=network), CLASSES)
+    maps = refine_cams([picture(14, 18)], [cam], config, Refiners(boundaries=network, segments=network), CLASSES)
     (found,) = maps.cams
     assert found == cam
     mask = pseudo_mask(found, maps.border, (0.0, 1.0))
@@ -160,9 +162,9 @@ def test_maps_of_the_small_grid_alone_are_refused_with_what_to_do(steps) -> None
 
 def test_irn_works_on_the_small_grid_and_says_when_it_is_not_there() -> None:
     image, cam, irn = picture(14, 18), cam_of("far", 14, 18, (1,)), IrnConfig(walk_radius=2, log2_steps=1)
-    config, refiners = MaskConfig(irn=irn), Refiners(boundary=boundary_of)
+    config, refiners = MaskConfig(irn=irn), Refiners(boundaries=boundaries_of)
     (found,) = refine_cams([image], [replace(cam, full=None)], config, refiners, CLASSES).cams
-    torch.testing.assert_close(found.full, walk_cam(cam, boundary_of(image), irn).full)
+    torch.testing.assert_close(found.full, walk_cams([cam], boundaries_of([image]), irn)[0].full)
     with pytest.raises(ArtifactError, match="image far was stored without its small maps; run `qaclims cams`"):
         refine_cams([image], [replace(cam, grid=None)], config, refiners, CLASSES)
 

@@ -3,16 +3,20 @@ import math
 import pytest
 import torch
 
+from qaclims_ray.refine.irn import losses
 from qaclims_ray.refine.irn.losses import (
     WEIGHTS,
     AffinityTerms,
+    _PathMaximumByTable,
+    _PathMaximumByViews,
     affinity_sums,
+    grid_pairs,
     pair_offsets,
-    pair_view,
     path_cells,
-    path_maximum,
 )
 from qaclims_ray.training.meter import weighted
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("radius", "expected"), [(1, 0), (2, 4), (5, 34), (10, 152)])
@@ -38,22 +42,59 @@ def test_the_way_runs_from_one_end_to_the_other() -> None:
         assert all(any(0 < max(abs(r - a), abs(c - b)) <= 1 for a, b in cells) for r, c in cells)
 
 
-def test_views_are_starts_and_ends_of_the_same_pairs() -> None:
-    grid = torch.arange(20.0).view(4, 5)
-    starts, ends = pair_view(grid, (1, -2), (0, 0)), pair_view(grid, (1, -2), (1, -2))
-    assert starts.shape == (3, 3) and torch.equal(ends - starts, torch.full((3, 3), 5.0 - 2.0))
-    assert starts[0, 0] == 2
-    assert pair_view(grid, (4, 0), (0, 0)).numel() == 0 and pair_view(grid, (6, -9), (0, 0)).numel() == 0
+def test_every_pair_of_cells_of_a_grid_stands_once() -> None:
+    height, width, radius = 4, 5, 3
+    found = []
+    for pairs in grid_pairs(radius, height, width, CPU, most_entries=1):
+        assert len(pairs.offsets) == 1, "parts of one offset at least"
+        for index, (rows, columns) in enumerate(pairs.offsets.tolist()):
+            starts = pairs.is_pair[index].nonzero()[:, 0]
+            found += zip(starts.tolist(), pairs.ends[index, starts].tolist(), strict=True)
+            assert torch.equal(pairs.ends[index, starts] - starts, torch.full_like(starts, rows * width + columns))
+            assert torch.equal(pairs.ends[index][~pairs.is_pair[index]], (~pairs.is_pair[index]).nonzero()[:, 0])
+    cells = [(row, column) for row in range(height) for column in range(width)]
+    expected = [(i, j) for i in range(20) for j in range(i + 1, 20) if math.dist(cells[i], cells[j]) < radius]
+    assert sorted(found) == expected
+    assert grid_pairs(radius, 1, 1, CPU, 100) == () and grid_pairs(1, 5, 5, CPU, 100) == ()
 
 
-def test_a_boundary_separates_and_the_gradient_goes_to_it() -> None:
+@pytest.mark.parametrize("function", [_PathMaximumByTable, _PathMaximumByViews])
+def test_a_boundary_separates_and_the_gradient_goes_to_it(function) -> None:
     grid = torch.zeros(1, 5, 5, requires_grad=True)
     with torch.no_grad():
         grid[0, :, 2] = torch.arange(1.0, 6.0)
-    highest = path_maximum(grid, (0, 4))
-    assert torch.equal(highest[0, :, 0], torch.arange(1.0, 6.0))
-    highest.sum().backward()
+    (pairs,) = grid_pairs(5, 5, 5, CPU, 10**9)
+    across = pairs.offsets.tolist().index([0, 4])
+    highest = function.apply(grid.flatten(1), pairs)[0, across].view(5, 5)
+    assert torch.equal(highest[:, 0], torch.arange(1.0, 6.0))
+    highest[:, 0].sum().backward()
     assert torch.equal(grid.grad[0, :, 2], torch.ones(5)) and grid.grad.sum() == 5
+
+
+@pytest.mark.parametrize(("height", "width", "radius"), [(6, 7, 4), (3, 9, 6), (1, 5, 3)])
+def test_both_ways_to_the_maximum_agree_with_their_gradients(height, width, radius) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 5, (2, height * width), generator=generator).double()  # equal ones among them
+    for pairs in grid_pairs(radius, height, width, CPU, most_entries=500):
+        found = []
+        for function in (_PathMaximumByTable, _PathMaximumByViews):
+            grid = values.clone().requires_grad_()
+            highest = function.apply(grid, pairs)
+            highest.mul(torch.arange(highest.numel()).view_as(highest)).sum().backward()
+            found.append((highest.detach(), grid.grad))
+        assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("entries", [1, 700, 10**9])
+def test_parts_change_nothing(entries, monkeypatch) -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (2, 9, 9), dtype=torch.uint8)
+    boundary, field = torch.randn(2, 1, 9, 9), torch.randn(2, 2, 9, 9)
+    expected, counted = affinity_sums(boundary, field, labels, radius=4)
+    monkeypatch.setattr(losses, "_ENTRIES_ON_CPU", entries)
+    terms, num_pairs = affinity_sums(boundary, field, labels, radius=4)
+    assert torch.equal(num_pairs, counted)
+    torch.testing.assert_close(list(vars(terms).values()), list(vars(expected).values()))
 
 
 def test_the_losses_know_their_cases() -> None:

@@ -12,7 +12,7 @@ from qaclims_ray.models.generators.weaktr import build_weaktr, save_weaktr
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.network import (
     AffinityNet,
-    boundary_map,
+    boundary_maps,
     build_affinity_net,
     load_affinity_net,
     save_affinity_net,
@@ -126,26 +126,34 @@ def test_weights_from_a_file(tmp_path) -> None:
         build_affinity_net(dataclasses.replace(irn, backbone="resnet34"))
 
 
+def test_boundary_maps_come_in_the_order_of_the_images() -> None:
+    net = _small().eval()
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((40, 48), (33, 50), (40, 48))]
+    alone = [boundary_maps(net, [image], 0)[0] for image in images]
+    for found, expected in zip(boundary_maps(net, images, 0), alone, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_the_boundary_map_is_that_of_the_image_and_its_mirror_image() -> None:
     net = _small().eval()
     image = torch.randint(256, (3, 40, 48), dtype=torch.uint8)
-    found = boundary_map(net, image, 0)
+    found = boundary_maps(net, [image], 0)[0]
     assert found.shape == (10, 12) and found.min() > 0 and found.max() < 1
     pixels = (image / 255 - net.image_mean.view(3, 1, 1)) / net.image_std.view(3, 1, 1)
     with torch.no_grad():
         mine, mirrored = net(pixels[None])[0][0, 0], net(pixels.flip(-1)[None])[0][0, 0]
     torch.testing.assert_close(found, ((mine + mirrored.flip(-1)) / 2).sigmoid())
     # Mirror image in, mirror image out.
-    torch.testing.assert_close(boundary_map(net, image.flip(-1), 0), found.flip(-1))
+    torch.testing.assert_close(boundary_maps(net, [image.flip(-1)], 0)[0], found.flip(-1))
 
 
 def test_padding_keeps_the_grid_and_refuses_larger_images() -> None:
     net = _small().eval()
     image = torch.randint(256, (3, 30, 41), dtype=torch.uint8)
-    plain, padded = boundary_map(net, image, 0), boundary_map(net, image, 64)
+    plain, padded = boundary_maps(net, [image], 0)[0], boundary_maps(net, [image], 64)[0]
     assert plain.shape == padded.shape == (8, 11) and not torch.allclose(plain, padded)
     with pytest.raises(ConfigError, match=r"41x30.*masks\.irn\.pad_px 40"):
-        boundary_map(net, image, 40)
+        boundary_maps(net, [image], 40)
 
 
 def test_unsuitable_settings_are_explained(tmp_path) -> None:

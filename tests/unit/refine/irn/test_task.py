@@ -7,7 +7,7 @@ from qaclims_ray.errors import ArtifactError
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.network import (
     AffinityNet,
-    boundary_map,
+    boundary_maps,
     build_affinity_net,
     load_affinity_net,
     save_affinity_net,
@@ -102,7 +102,7 @@ def test_boundaries_are_found_where_labels_are_unknown(tmp_path) -> None:
     border, inside, outside = [], [], []
     for index in range(6):
         image, box = unseen.pixels(index)
-        boundary = boundary_map(loaded, image, 0)
+        boundary = boundary_maps(loaded, [image], 0)[0]
         top, left, bottom, right = (box / 4).round().long().tolist()
         middle = boundary[(top + bottom) // 2]
         border += [middle[left - 1 : left + 2].max(), middle[right - 1 : right + 2].max()]
@@ -212,4 +212,5 @@ def test_a_checkpoint_is_a_usable_network(tmp_path) -> None:
     network = _network().eval()
     save_affinity_net(network, str(tmp_path))
     image, _ = Squares().pixels(0)
-    assert torch.equal(boundary_map(load_affinity_net(str(tmp_path)), image, 0), boundary_map(network, image, 0))
+    found, expected = (boundary_maps(net, [image], 0)[0] for net in (load_affinity_net(str(tmp_path)), network))
+    assert torch.equal(found, expected)
