@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.errors import DataError, ModelError
+from qaclims_ray.models.devices import constant, download, upload
 
 _EPSILON = 1e-5
 """Added to the maximum (E1): a class without any response gives zeros, not NaN."""
@@ -81,7 +82,7 @@ def compute_cams(
     cams: dict[int, ImageCam] = {}
     with inference(network):
         for positions in batches_of_one_size(images, config.batch_size):
-            pixels = torch.stack([images[position] for position in positions]).to(device)
+            pixels = upload(torch.stack([images[position] for position in positions]), device)
             present = [class_ids[position] for position in positions]
             names = [image_ids[position] for position in positions]
             cams.update(zip(positions, _batch_cams(network, pixels, present, names, config, mean, std), strict=True))
@@ -131,23 +132,25 @@ def _batch_cams(
 ) -> list[ImageCam]:
     height, width = int(pixels.shape[2]), int(pixels.shape[3])
     counts = [len(present) for present in class_ids]
+    small = grid_size(height, width, config.grid_stride)
     if sum(counts):
-        image_of_pair = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(pixels.device)
-        class_of_pair = torch.tensor([c for present in class_ids for c in present], device=pixels.device)
-        responses, cell_px = _responses(network, pixels, image_of_pair, class_of_pair, config, mean, std)
-        if not all(bool(torch.isfinite(response).all()) for response in responses):
+        pairs = [(image, class_id) for image, present in enumerate(class_ids) for class_id in present]
+        responses, cell_px = _responses(network, pixels, pairs, config, mean, std)
+        # With the maps, so that the host waits once.
+        is_finite = torch.stack([torch.isfinite(response).all() for response in responses]).all().float()
+        made = [_full_maps(responses, (height, width), cell_px)] if config.store != "grid" else []
+        made += [_summed(responses, small)] if config.store != "full" else []
+        *maps, finite = download([*(_normalised(each, config.normalisation) for each in made), is_finite])
+        if not finite:
             raise ModelError(
                 f"the network's response is not finite on images {', '.join(image_ids[:3])}...: "
                 "its training diverged; lower the learning rate, or clip gradients with optim.clip_grad_norm"
             )
-        full = _full_maps(responses, (height, width), cell_px) if config.store != "grid" else None
-        grid = _summed(responses, grid_size(height, width, config.grid_stride)) if config.store != "full" else None
     else:
-        full = pixels.new_zeros((0, height, width), dtype=torch.float32) if config.store != "grid" else None
-        small = grid_size(height, width, config.grid_stride)
-        grid = pixels.new_zeros((0, *small), dtype=torch.float32) if config.store != "full" else None
-    fulls = _split(full, counts, config.normalisation)
-    grids = _split(grid, counts, config.normalisation)
+        sizes = [(height, width)] * (config.store != "grid") + [small] * (config.store != "full")
+        maps = [torch.zeros(0, *size) for size in sizes]
+    fulls = _split(maps[0], counts) if config.store != "grid" else [None] * len(counts)
+    grids = _split(maps[-1], counts) if config.store != "full" else [None] * len(counts)
     return [
         ImageCam(image_id, tuple(present), one_full, one_grid, height, width)
         for image_id, present, one_full, one_grid in zip(image_ids, class_ids, fulls, grids, strict=True)
@@ -157,16 +160,16 @@ def _batch_cams(
 def _responses(
     network: nn.Module,
     pixels: UInt8[Tensor, "batch 3 height width"],
-    image_of_pair: Int64[Tensor, " pair"],
-    class_of_pair: Int64[Tensor, " pair"],
+    pairs: list[tuple[int, int]],
     config: CamConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> tuple[list[Float[Tensor, "pair _cam_height _cam_width"]], int]:
-    """Return each scale's response of the present classes, and the pixels that a cell of the network spans."""
+    """Return each scale's response of the pairs (image, class), and the pixels that a cell of the network spans."""
     height, width = int(pixels.shape[2]), int(pixels.shape[3])
-    shift = torch.tensor(mean, device=pixels.device)[:, None, None]
-    spread = torch.tensor(std, device=pixels.device)[:, None, None]
+    shift, spread = (constant(values, pixels.device)[:, None, None] for values in (mean, std))
+    image_of_pair, class_of_pair = upload(torch.tensor(pairs).T.contiguous(), pixels.device)
+    highest = max(class_id for _, class_id in pairs)
     responses: list[Tensor] = []
     cell_px = 1
     for scale in config.scales:
@@ -174,9 +177,9 @@ def _responses(
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         scaled = (resize_like_pil(pixels.float(), size) / 255 - shift) / spread
         logits = network(torch.cat([scaled, scaled.flip(3)]) if config.flip else scaled).float()
-        if int(class_of_pair.max()) >= logits.shape[1]:
+        if highest >= logits.shape[1]:
             raise ModelError(
-                f"an image is labelled with class {int(class_of_pair.max())}, but the network knows only classes 0 to "
+                f"an image is labelled with class {highest}, but the network knows only classes 0 to "
                 f"{logits.shape[1] - 1}: it was trained on another class list; train it on this data set"
             )
         # A stride is a power of two in every backbone here; the largest scale shows it best.
@@ -216,17 +219,15 @@ def _full_maps(
     return _summed(responses, whole_cells)[:, :height, :width]
 
 
-def _split(
-    maps: Float[Tensor, "pair height width"] | None, counts: list[int], normalisation: str
-) -> list[Float[Tensor, "class height width"] | None]:
-    """Normalise each map and hand the maps out to their images."""
-    if maps is None:
-        return [None] * len(counts)
-    if len(maps):
-        low = maps.amin((1, 2), keepdim=True) if normalisation == "minmax" else torch.zeros_like(maps[:, :1, :1])
-        maps = (maps - low) / (maps.amax((1, 2), keepdim=True) - low + _EPSILON)
+def _normalised(maps: Float[Tensor, "pair height width"], normalisation: str) -> Float[Tensor, "pair height width"]:
+    low = maps.amin((1, 2), keepdim=True) if normalisation == "minmax" else torch.zeros_like(maps[:, :1, :1])
+    return (maps - low) / (maps.amax((1, 2), keepdim=True) - low + _EPSILON)
+
+
+def _split(maps: Float[Tensor, "pair height width"], counts: list[int]) -> list[Float[Tensor, "class height width"]]:
+    """Hand maps out to their images."""
     # Parts of a split share memory: one image's maps would keep those of its whole batch.
-    return [one.clone() for one in maps.cpu().split(counts)]
+    return [one.clone() for one in maps.split(counts)]
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qaclims_ray.models.devices import upload
+
 
 def activated_area(probabilities: Float[Tensor, "batch class height width"]) -> Float[Tensor, "batch class"]:
     """Return the mean activation of each map over its pixels.
@@ -40,5 +42,5 @@ def area_share(
     if over == "all":
         # Absent classes count too, as released: their maps should be small everywhere.
         return areas.sum() / (images_per_step * areas.shape[1])
-    image, class_id = present.to(areas.device).unbind(dim=1)
+    image, class_id = upload(present, areas.device).unbind(dim=1)
     return areas[image, class_id].sum() / num_present

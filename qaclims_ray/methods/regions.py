@@ -8,9 +8,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torchvision.ops import roi_align
+
+from qaclims_ray.models.devices import constant
 
 RegionMode = Literal["token_mask", "pixel_mask", "both", "none"]
 
@@ -49,7 +51,7 @@ def renormalise(
     """Change the normalisation of an image: undo one mean and deviation (0-1 scale), apply another (R5)."""
 
     def channels(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, dtype=image.dtype, device=image.device)[:, None, None]
+        return constant(values, image.device, image.dtype)[:, None, None]
 
     return (image * channels(from_std) + channels(from_mean) - channels(to_mean)) / channels(to_std)
 
@@ -122,7 +124,7 @@ def crop_regions(regions: RegionPictures, masks: Bool[Tensor, "region height wid
         masks: where each region is; carries no gradient.
     """
     height, width = masks.shape[-2:]
-    boxes = torch.stack([_box(masks[index], height, width) for index in range(len(masks))])  # (region, 4)
+    boxes = _boxes(masks)
     index = torch.arange(len(masks), device=masks.device, dtype=regions.pixels.dtype)
     boxes = torch.cat([index[:, None], boxes.to(regions.pixels.dtype)], dim=1)
 
@@ -135,9 +137,11 @@ def crop_regions(regions: RegionPictures, masks: Bool[Tensor, "region height wid
     return RegionPictures(pixels=crop(regions.pixels), token_mask=token_mask)
 
 
-def _box(mask: Tensor, height: int, width: int) -> Tensor:
-    """Return left, top, right, bottom, right and bottom exclusive."""
-    if not mask.any():
-        return torch.tensor([0, 0, width, height], device=mask.device)
-    rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
-    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+def _boxes(masks: Bool[Tensor, "region height width"]) -> Int64[Tensor, "region 4"]:
+    """Return left, top, right, bottom of each mask, right and bottom exclusive; of an empty one the whole picture."""
+    height, width = masks.shape[1:]
+    rows, columns = masks.any(dim=2).int(), masks.any(dim=1).int()
+    # The first of equal values is the highest one's place, so an empty mask begins at 0, from either side.
+    left, top = columns.argmax(1), rows.argmax(1)
+    right, bottom = width - columns.flip(1).argmax(1), height - rows.flip(1).argmax(1)
+    return torch.stack([left, top, right, bottom], dim=1)

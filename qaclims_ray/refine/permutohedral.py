@@ -19,6 +19,7 @@ from jaxtyping import Float, Int16, Int32, Int64
 from torch import Tensor
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.devices import constant, upload
 
 # Keys are 64-bit integers, and a step on from the highest key must not overflow.
 MAX_KEY = 2**62
@@ -83,8 +84,7 @@ def build_lattice(features: Float[Tensor, "group dim point"]) -> Lattice:
     assert groups * points * (dim + 1) <= MAX_ENTRIES, f"{groups} x {points} points are too many for one lattice"
     elevated = _elevate(features).movedim(1, 0).flatten(1)  # (corner, group * point)
     quotients, ranks, offsets = _nearest_simplex(elevated)
-    group = torch.arange(groups, device=features.device).repeat_interleave(points)
-    strides, keys = _corner_keys(quotients, ranks, group)
+    strides, keys = _corner_keys(quotients, ranks, groups)
     # From here on only keys count: equal ones are one vertex, in whatever simplex they were met.
     vertices, order, starts, vertex_keys = _number_vertices(keys)
     weights = _barycentric(offsets, ranks)
@@ -106,7 +106,7 @@ def scale_points(lattice: Lattice, factors: Float[Tensor, " point"]) -> Lattice:
 def _blurs(neighbours: Int32[Tensor, "corner vertex 3"]) -> tuple[WeightedRows, ...]:
     """Return the sums of each vertex and its two neighbours; all axes share weights and starts."""
     num_vertices = neighbours.shape[1]
-    weights = torch.tensor([1, 0.5, 0.5], device=neighbours.device).repeat(num_vertices)
+    weights = constant((1.0, 0.5, 0.5), neighbours.device).repeat(num_vertices)
     starts = _equal_starts(num_vertices, 3, neighbours)
     return tuple(WeightedRows(rows.flatten(), weights, starts) for rows in neighbours)
 
@@ -162,26 +162,28 @@ def _barycentric(
 
 
 def _corner_keys(
-    quotients: Int64[Tensor, "corner point"], ranks: Int64[Tensor, "corner point"], group: Int64[Tensor, " point"]
+    quotients: Int64[Tensor, "corner point"], ranks: Int64[Tensor, "corner point"], groups: int
 ) -> tuple[list[int], Int64[Tensor, "corner point"]]:
     """Return the stride of each axis (and of the remainder, last) in a key, and the key of each corner by remainder."""
     num_corners = quotients.shape[0]
-    lows, highs = quotients.amin(1).tolist(), quotients.amax(1).tolist()
+    lows, highs = torch.stack([quotients.amin(1), quotients.amax(1)]).tolist()
     strides = [1]
     for low, high in zip(lows[:-1], highs[:-1], strict=True):
         strides.append(strides[-1] * (high - low + 4))  # corners reach one down, neighbours one more either way
     group_stride = strides.pop()
-    strides += [0, group_stride * (int(group[-1]) + 1)]  # the last coordinate follows from the others
+    strides += [0, group_stride * groups]  # the last coordinate follows from the others
     if strides[-1] * num_corners > MAX_KEY:
         raise ConfigError(
             f"the lattice of a CRF kernel would span {[high - low for low, high in zip(lows, highs, strict=True)]} "
             f"cells, expected a range that fits 62 bits: raise the kernel's standard deviations (sxy, srgb)"
         )
     keys = torch.empty_like(ranks)
+    group = torch.arange(groups, device=ranks.device).repeat_interleave(ranks.shape[1] // groups)
     keys[0] = group * group_stride
     for quotient, low, stride in zip(quotients[:-1], lows, strides, strict=False):
         keys[0] += (quotient - (low - 2)) * stride
-    by_rank = torch.empty_like(ranks).scatter_(0, ranks, ranks.new_tensor(strides[:-1])[:, None].expand_as(ranks))
+    of_axis = upload(torch.tensor(strides[:-1]), ranks.device)
+    by_rank = torch.empty_like(ranks).scatter_(0, ranks, of_axis[:, None].expand_as(ranks))
     for corner in range(1, num_corners):
         # The corner of the next remainder lies one lower on the axis of the next highest rank.
         torch.sub(keys[corner - 1], by_rank[num_corners - corner] - strides[-1], out=keys[corner])
@@ -199,19 +201,14 @@ def _number_vertices(
         The number of each key; the points ordered by it; where each number's points start in that order, flattened
         (with the placeholder, which has none); and the different keys.
     """
-    num_points = keys.shape[1]
-    numbers, order = torch.empty_like(keys, dtype=torch.int32), torch.empty_like(keys)
-    starts, vertex_keys, total = [], [], 0
-    for corner, row in enumerate(keys):  # keys of different remainders differ, and short sorts are faster than one
-        ordered, order[corner] = row.sort(stable=True)
-        is_first = F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
-        numbers[corner].scatter_(0, order[corner], is_first.cumsum(0, dtype=torch.int32) + (total - 1))
-        first = is_first.nonzero()[:, 0]
-        starts.append(first + corner * num_points)
-        vertex_keys.append(ordered.index_select(0, first))
-        total += first.shape[0]
-    with_placeholder = F.pad(torch.cat(starts).to(torch.int32), (0, 2), value=keys.numel())
-    return numbers, order, with_placeholder, torch.cat(vertex_keys)
+    # Keys of different remainders differ, and short sorts are faster than one.
+    ordered, order = keys.sort(dim=1, stable=True)
+    is_first = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
+    running = is_first.flatten().cumsum(0, dtype=torch.int32).view_as(keys) - 1
+    numbers = torch.empty_like(running).scatter_(1, order, running)
+    first = is_first.flatten().nonzero()[:, 0]
+    with_placeholder = F.pad(first.to(torch.int32), (0, 2), value=keys.numel())
+    return numbers, order, with_placeholder, ordered.flatten().index_select(0, first)
 
 
 def _find_neighbours(vertex_keys: Int64[Tensor, " key"], strides: Sequence[int]) -> Int32[Tensor, "corner vertex 3"]:

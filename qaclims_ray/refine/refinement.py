@@ -17,6 +17,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.models.devices import upload
 from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
@@ -124,8 +125,8 @@ def _by_irn(images: Sequence[Tensor], maps: Maps, config: IrnConfig, boundaries:
 
 def _by_pamr(images: Sequence[Tensor], maps: Maps, config: PamrConfig, device: torch.device) -> Maps:
     def spread(image: Tensor, cam: ImageCam) -> ImageCam:
-        on_device = replace(cam, full=_full(cam).to(device))
-        found = refine_by_pamr(image.to(device), on_device, maps.border, config)
+        on_device = replace(cam, full=upload(_full(cam), device))
+        found = refine_by_pamr(upload(image, device), on_device, maps.border, config)
         return replace(found, full=None if found.full is None else found.full.cpu())
 
     return maps.refined(_each(images, maps, spread), HALF)
@@ -169,12 +170,12 @@ def refine_by_crf(
         at_once = max(1, _CRF_LABEL_PIXELS // (height * width * (num_classes + 1)))
         for start in range(0, len(positions), at_once):
             chosen = positions[start : start + at_once]
-            full = torch.stack([_full(cams[position]) for position in chosen]).to(device)
-            pixels = torch.stack([images[position] for position in chosen]).to(device)
+            full = upload(torch.stack([_full(cams[position]) for position in chosen]), torch.device(device))
+            pixels = upload(torch.stack([images[position] for position in chosen]), torch.device(device))
             posterior = dense_crf(pixels, _energy(full, maps.border, config), config)
-            for position, one in zip(chosen, posterior, strict=True):
-                shares = one if maps.border == NO_BACKGROUND else foreground_shares(one)
-                refined[position] = replace(cams[position], full=shares.cpu(), grid=None)
+            shares = [one if maps.border == NO_BACKGROUND else foreground_shares(one) for one in posterior]
+            for position, share in zip(chosen, torch.stack(shares).cpu(), strict=True):
+                refined[position] = replace(cams[position], full=share, grid=None)
     return maps.refined(refined, HALF)
 
 

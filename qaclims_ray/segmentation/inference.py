@@ -4,6 +4,7 @@ The `segment` stage and `predict` call it; the probabilities become class maps l
 scored and drawn by the same code.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
 from qaclims_ray.data.classes import BACKGROUND_VALUE, NO_BACKGROUND
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.devices import constant, upload
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.shares import HALF, foreground_shares
@@ -55,7 +57,7 @@ def segment_images(
     """
     device = device_of(network)
     for positions in batches_of_one_size(images, test.batch_size):
-        pixels = torch.stack([images[position] for position in positions]).to(device)
+        pixels = upload(torch.stack([images[position] for position in positions]), device)
         with inference(network):  # not around the yield, which would leave the caller in inference mode
             found = _probabilities(network, pixels, test, mean, std)
         yield positions, found
@@ -101,10 +103,15 @@ def crf_probabilities(
         can_win[:, BACKGROUND_VALUE] = True
     numbers = (can_win.cumsum(1) - 1).gather(1, foremost.flatten(1)).view_as(foremost)  # among those that can win
     refined = torch.zeros_like(probabilities, dtype=torch.float32)
-    images, winners = images.to(probabilities.device), can_win.cpu()
-    for num_labels in winners.sum(1).unique().tolist():
-        at = (winners.sum(1) == num_labels).nonzero()  # (image, 1)
-        labels = winners[at[:, 0]].nonzero()[:, 1].view(-1, num_labels)
+    device = probabilities.device
+    images = upload(images, device)
+    groups: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)  # number of labels -> images and their labels
+    for position, wins in enumerate(can_win.tolist()):
+        labels_of_image = [label for label, is_winner in enumerate(wins) if is_winner]
+        groups[len(labels_of_image)].append((position, labels_of_image))
+    for num_labels, members in groups.items():
+        at = upload(torch.tensor([[position] for position, _ in members]), device)  # (image, 1)
+        labels = upload(torch.tensor([own for _, own in members]), device)  # (image, label)
         match crf.unary:
             case "softmax":
                 energies = probability_energy(probabilities[at, labels])
@@ -122,19 +129,25 @@ def _probabilities(
     std: tuple[float, float, float],
 ) -> Float[Tensor, "batch label height width"]:
     height, width = int(pixels.shape[2]), int(pixels.shape[3])
-    shift = torch.tensor(mean, device=pixels.device)[:, None, None]
-    spread = torch.tensor(std, device=pixels.device)[:, None, None]
+    shift, spread = (constant(values, pixels.device)[:, None, None] for values in (mean, std))
     total: Tensor | None = None
+    are_finite = []
     for scale in test.scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         scaled = (resize_like_pil(pixels.float(), size) / 255 - shift) / spread
         for is_mirrored in (False, True) if test.flip else (False,):
             scores = _scores(network, scaled.flip(3) if is_mirrored else scaled, test.window_px)
+            are_finite.append(torch.isfinite(scores).all())
             if is_mirrored:
                 scores = scores.flip(3)
             found = _enlarged(scores, (height, width)).softmax(1)
             total = found if total is None else total.add_(found)
     assert total is not None
+    if not bool(torch.stack(are_finite).all()):  # read once: each look waits for a GPU
+        raise ModelError(
+            "the final network's scores are not finite: its training diverged; lower segmentation.optim.lr, or clip "
+            "gradients with segmentation.optim.clip_grad_norm"
+        )
     return total / (len(test.scales) * (2 if test.flip else 1))
 
 
@@ -144,13 +157,13 @@ def _scores(
     """Return the network's scores at its own resolution, or at the image's where it sees a window at a time."""
     height, width = int(image.shape[2]), int(image.shape[3])
     if window_px == 0 or max(height, width) <= window_px:
-        return _finite(network(image).float())
+        return network(image).float()
     total: Tensor | None = None
     counts = image.new_zeros(height, width)
     for rows in _windows(height, window_px):
         for columns in _windows(width, window_px):
             part = image[:, :, rows, columns]
-            scores = _enlarged(_finite(network(part).float()), (part.shape[2], part.shape[3]))
+            scores = _enlarged(network(part).float(), (part.shape[2], part.shape[3]))
             if total is None:
                 total = scores.new_zeros(*scores.shape[:2], height, width)
             total[:, :, rows, columns] += scores
@@ -170,12 +183,3 @@ def _enlarged(
     scores: Float[Tensor, "batch label _ _"], size: tuple[int, int]
 ) -> Float[Tensor, "batch label height width"]:
     return F.interpolate(scores, size, mode="bilinear", align_corners=False)
-
-
-def _finite(scores: Tensor) -> Tensor:
-    if not bool(torch.isfinite(scores).all()):
-        raise ModelError(
-            "the final network's scores are not finite: its training diverged; lower segmentation.optim.lr, or clip "
-            "gradients with segmentation.optim.clip_grad_norm"
-        )
-    return scores

@@ -216,14 +216,13 @@ def sum_of_parts(
         world_size: number of workers: what DDP divides by.
         loss_of: computes a part's loss.
     """
-    done = torch.zeros(())
+    done: Tensor | float = 0.0
     for part in range(parts - 1):
         with network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext():
             loss = loss_of(part)
             (loss * world_size).backward()
-        done = done.to(loss.device) + loss.detach()
-    loss = loss_of(parts - 1)
-    return loss + done.to(loss.device)
+        done = done + loss.detach()
+    return loss_of(parts - 1) + done
 
 
 def pixel_counts(labels: UInt8[Tensor, "batch height width"]) -> Int64[Tensor, " kind=2"]:

@@ -15,6 +15,8 @@ from qaclims_ray.methods.clims.losses import background_suppression, background_
 from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, Regions, probabilities
 from qaclims_ray.methods.texts import TextSource, check_texts
+from qaclims_ray.models.devices import upload
+from qaclims_ray.text.bank import PairTexts
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import images_per_step
 from qaclims_ray.training.meter import StepResult, weighted
@@ -105,11 +107,14 @@ def clims_step(
         images_per_step: images of the step over all workers.
         class_weight: `class_weights`, which the figures of the matching terms hold too; None weighs all alike.
     """
-    maps = network(batch["image"])
+    device = batch["image"].device
     present = batch["labels"].nonzero()  # (pair, 2)
-    num_pairs = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
-    matching, background, suppression = _pair_terms(maps, batch["image"], present, image_ids, bank, regions, clims)
-    weight = 1.0 if class_weight is None else class_weight[present[:, 1].to(class_weight.device)]  # (pair,)
+    # Before the network: a GPU would have nothing to do while texts are looked up.
+    pairs, texts = upload(present, device), _texts_of(present, image_ids, bank, device)
+    num_pairs = all_reduce_sum(upload(torch.tensor(len(present)), device)).clamp(min=1)
+    maps = network(batch["image"])
+    matching, background, suppression = _pair_terms(maps, batch["image"], pairs, texts, regions, clims)
+    weight = 1.0 if class_weight is None else class_weight[pairs[:, 1]]  # (pair,)
     is_sum = clims.pair_reduction == "official"
     areas = activated_area(probabilities(maps))  # (batch, class)
     return weighted(
@@ -119,7 +124,7 @@ def clims_step(
             # As released, a sum beside the two means: its weight grows with the batch (C3).
             "suppression": suppression.sum() / (clims.published_ranks if is_sum else num_pairs),
             "area": area_share(
-                areas, present, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step
+                areas, pairs, over=clims.area_over, num_present=num_pairs, images_per_step=images_per_step
             ),
         },
         {
@@ -148,26 +153,25 @@ def clims_regions(clims: ClimsConfig) -> RegionOptions:
     return RegionOptions(normalisation=clims.clip_normalisation, antialias=clims.antialias)
 
 
-def _pair_terms(
-    maps: Tensor,
-    image: Tensor,
-    present: Tensor,
-    image_ids: list[str],
-    bank: TextSource,
-    regions: Regions,
-    clims: ClimsConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _texts_of(present: Tensor, image_ids: list[str], bank: TextSource, device: torch.device) -> PairTexts:
+    """Look up the texts of a batch's pairs, and bring them to the device."""
     positions, classes = present.unbind(dim=1)
     texts = bank.lookup([image_ids[position] for position in positions.tolist()], classes.tolist())
-    class_texts = texts.foreground.to(maps.device)
-    found = regions(maps, image, positions.to(maps.device), classes.to(maps.device))
+    return PairTexts(**{name: upload(value, device) for name, value in vars(texts).items()})
+
+
+def _pair_terms(
+    maps: Tensor, image: Tensor, pairs: Tensor, texts: PairTexts, regions: Regions, clims: ClimsConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    positions, classes = pairs.unbind(dim=1)
+    found = regions(maps, image, positions, classes)
     return (
-        object_text_matching(found.foreground, class_texts, clamp=clims.clamp),
-        background_text_matching(found.background, class_texts, clamp=clims.clamp),
+        object_text_matching(found.foreground, texts.foreground, clamp=clims.clamp),
+        background_text_matching(found.background, texts.foreground, clamp=clims.clamp),
         background_suppression(
             found.foreground,
-            texts.background.to(maps.device),
-            texts.is_background.to(maps.device),
+            texts.background,
+            texts.is_background,
             threshold=clims.suppression_threshold,
             clamp=clims.clamp,
             over_texts=clims.text_reduction,

@@ -19,6 +19,7 @@ from qaclims_ray.methods.qa_clims.losses import background_contrast, foreground_
 from qaclims_ray.methods.region_features import RegionEncoder, RegionOptions, Regions, probabilities
 from qaclims_ray.methods.similarity import repulsion
 from qaclims_ray.methods.texts import TextSource, check_texts
+from qaclims_ray.models.devices import upload
 from qaclims_ray.training.context import all_reduce_sum
 from qaclims_ray.training.loop import images_per_step
 from qaclims_ray.training.meter import StepResult
@@ -127,9 +128,12 @@ def ritc_step(
         images_per_step: images of the step over all workers.
         prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
     """
-    logits = network(batch["image"])
+    device = batch["image"].device
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
-    pairs = pairs_with_texts(present, image_ids, bank, logits.device)
+    # Before the network: a GPU would have nothing to do while texts are looked up.
+    pairs = pairs_with_texts(present, image_ids, bank, device)
+    counts = upload(torch.tensor([len(pairs.image), len(present)]), device)
+    logits = network(batch["image"])
     if prompts is not None and ritc.prompt_text:
         pairs = with_prompts(pairs, prompts)
     refining = prompts if ritc.prompt_weight > 0 else None
@@ -137,8 +141,6 @@ def ritc_step(
         logits, batch["image"], pairs, regions=regions, ritc=ritc, prompts=refining
     )
     areas = activated_area(probabilities(logits))  # (batch, class)
-    num_pairs, num_present = len(pairs.image), len(present)
-    counts = torch.tensor([num_pairs, num_present], device=logits.device)
     total_pairs, total_present = all_reduce_sum(counts).clamp(min=1).unbind()
     # Official: half the sum over pairs, so a step with more pairs goes further (R12); the area is a mean either way.
     per_pair = PUBLISHED_RANKS if ritc.pair_reduction == "official" else total_pairs
@@ -150,7 +152,7 @@ def ritc_step(
         foreground_weight=ritc.foreground_weight,
         background_weight=ritc.background_weight,
         area_weight=ritc.area_weight,
-        counts={"pairs": num_pairs, "pairs_skipped": num_present - num_pairs},
+        counts={"pairs": len(pairs.image), "pairs_skipped": len(present) - len(pairs.image)},
     )
     if refining is None:
         return result
@@ -179,7 +181,7 @@ def pairs_with_texts(
     kept = texts.has_background
 
     def moved(rows: Tensor) -> Tensor:
-        return rows[kept.to(rows.device)].to(device, non_blocking=True)
+        return upload(rows[kept.to(rows.device)], device)
 
     return TextPairs(
         image=moved(positions),

@@ -21,6 +21,7 @@ from qaclims_ray.methods.semples.losses import prompt_contrast, prompt_refinemen
 from qaclims_ray.methods.semples.prompts import load_vectors, start_of_prompts
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, PromptTemplate, encode_prompts, save_prompts
+from qaclims_ray.models.devices import upload
 from qaclims_ray.models.generators.mask_generator import MaskNetwork, save_mask_generator
 from qaclims_ray.models.network_folder import load_weights
 from qaclims_ray.training.config import OptimConfig
@@ -173,8 +174,8 @@ class _MatchedPairs:
 def _pairs_of(maps: Tensor, batch: dict[str, Tensor], class_texts: Tensor, regions: Regions) -> _MatchedPairs:
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     # Of no pair at all: the sums are zero then, and so is the loss.
-    total = all_reduce_sum(torch.tensor(len(present), device=maps.device)).clamp(min=1)
-    image, class_id = present.to(maps.device).unbind(dim=1)
+    total = all_reduce_sum(upload(torch.tensor(len(present)), maps.device)).clamp(min=1)
+    image, class_id = upload(present, maps.device).unbind(dim=1)
     return _MatchedPairs(class_id, regions(maps, batch["image"], image, class_id), class_texts[class_id], total)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
 from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.devices import constant
 from qaclims_ray.models.weight_files import read_stored
 from qaclims_ray.models.weight_fit import require_finite
 
@@ -155,7 +156,7 @@ def encode_prompts(
     def insert(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
         return torch.cat([embedded[:, :start], vectors.to(embedded.dtype), embedded[:, end:]], dim=1)
 
-    tokens = torch.tensor(template.tokens, device=embedding.weight.device).expand(len(vectors), -1)
+    tokens = constant(tuple(template.tokens), embedding.weight.device, torch.int64).expand(len(vectors), -1)
     # The tower looks up words once, at its beginning. A hook there changes their vectors and nothing else.
     handle = embedding.register_forward_hook(insert)
     try:

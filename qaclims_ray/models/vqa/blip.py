@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, BlipForQuestionAnswering
 
 from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.models.devices import constant, upload
 from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.models.vqa.beam_search import EarlyStopping, beam_search, greedy_search
 from qaclims_ray.models.vqa.blip_layers import AnswerHead, ImageEncoder, TextEmbedding, TextLayer
@@ -102,11 +103,12 @@ class BlipVqa:
         for members, passes in _plan([len(texts) for texts in questions], questions_per_batch):
             contexts = self._image_contexts(images[members])
             for slots in passes:
-                of_slot = torch.tensor([members.index(slot.image) for slot in slots], device=self.device)
+                of_slot = [members.index(slot.image) for slot in slots]
                 chosen = contexts
                 # Mostly every image has one slot, in order; then nothing is copied.
-                if of_slot.tolist() != list(range(len(members))):
-                    chosen = [(keys[of_slot], values[of_slot]) for keys, values in contexts]
+                if of_slot != list(range(len(members))):
+                    rows = upload(torch.tensor(of_slot), self.device)
+                    chosen = [(keys[rows], values[rows]) for keys, values in contexts]
                 asked = [questions[slot.image][column] for slot in slots for column in _padded(slot, slots)]
                 found = self._answer_slots(chosen, asked, search, max_question_tokens)
                 places = [(slot, column) for slot in slots for column in range(_width(slots))]
@@ -127,9 +129,9 @@ class BlipVqa:
     def _image_contexts(self, images: UInt8[Tensor, "image 3 height width"]) -> list[tuple[Tensor, Tensor]]:
         """Encode images; return their keys and values for every layer of the question encoder."""
         mean, std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std)
+            constant(tuple(values), self.device).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std)
         )
-        pixels = (images.to(self.device).float() / 255 - mean) / std
+        pixels = (upload(images, self.device).float() / 255 - mean) / std
         states = self._image_encoder(pixels.to(self.dtype))
         return [layer.cross_keys_values(states) for layer in self._question_layers]
 
@@ -145,9 +147,9 @@ class BlipVqa:
             max_length=max_question_tokens,
             return_tensors="pt",
         )
-        tokens = encoded["input_ids"].to(self.device)
+        tokens = upload(encoded["input_ids"], self.device)
         is_padded = not bool(encoded["attention_mask"].all())
-        mask = encoded["attention_mask"].bool().to(self.device)[:, None, None, :] if is_padded else None
+        mask = upload(encoded["attention_mask"].bool(), self.device)[:, None, None, :] if is_padded else None
         states = self._question_embedding(tokens)
         for layer, context in zip(self._question_layers, contexts, strict=True):
             states = layer(states, layer.own_projections(states), context, own_mask=mask)

@@ -92,8 +92,10 @@ def path_cells(offset: Offset) -> tuple[Offset, ...]:
 class GridPairs:
     """All pairs of a grid: for each of some offsets, one per cell, at which the pair starts."""
 
-    offsets: Int64[Tensor, "offset 2"]
+    near: tuple[Offset, ...]
     """Rows and columns from a pair's first cell to its second."""
+    offsets: Int64[Tensor, "offset 2"]
+    """The same on the device."""
     ends: Int64[Tensor, "offset cell"]
     """The second cell, by its number; the first itself where there is no such pair."""
     is_pair: Bool[Tensor, "offset cell"]
@@ -107,7 +109,7 @@ class GridPairs:
 
         Made where it is used: for a grid of 128 x 128 cells and a radius of 10 it takes 270 MB.
         """
-        cells = [path_cells((row, column)) for row, column in self.offsets.tolist()]
+        cells = [path_cells(offset) for offset in self.near]
         steps = max(len(way) for way in cells)
         filled = torch.tensor([[*way, *[(0, 0)] * (steps - len(way))] for way in cells], device=self.ends.device)
         shifts = filled[..., 0] * self.shape[1] + filled[..., 1]  # (offset, step)
@@ -140,7 +142,9 @@ def grid_pairs(radius: int, height: int, width: int, device: torch.device, most_
     ends = torch.where(is_pair, row * width + column, cell)
     at_once = max(1, most_entries // (steps * height * width))
     parts = [slice(start, start + at_once) for start in range(0, len(offsets), at_once)]
-    return tuple(GridPairs(found[part], ends[part], is_pair[part], (height, width)) for part in parts)
+    return tuple(
+        GridPairs(tuple(offsets[part]), found[part], ends[part], is_pair[part], (height, width)) for part in parts
+    )
 
 
 def most_entries(device: torch.device, batch: int) -> int:
@@ -195,14 +199,13 @@ class _PathMaximumByViews(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grid: Tensor, pairs: GridPairs) -> Tensor:
         cells = grid.unflatten(1, pairs.shape)
-        offsets = [(row, column) for row, column in pairs.offsets.tolist()]
-        highest = cells.unsqueeze(1).repeat(1, len(offsets), 1, 1)
-        for index, offset in enumerate(offsets):
+        highest = cells.unsqueeze(1).repeat(1, len(pairs.near), 1, 1)
+        for index, offset in enumerate(pairs.near):
             own, *others = _views(cells, highest[:, index], offset)
             for view in others:
                 torch.maximum(own, view, out=own)
         ctx.save_for_backward(cells, highest)
-        ctx.offsets = offsets
+        ctx.offsets = pairs.near
         return highest.flatten(2)
 
     @staticmethod
