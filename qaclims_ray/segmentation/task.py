@@ -128,6 +128,7 @@ def segmentation_task(
         dataset=dataset,
         optim=optim,
         freeze_batch_norm=segmentation.freeze_batch_norm,
+        channels_last=True,
         identity=_identity(network, dataset.images, segmentation),
     )
 

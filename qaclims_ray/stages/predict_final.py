@@ -27,7 +27,7 @@ class FinalPredictor:
         border: float,
     ) -> None:
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, device)
+            self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.with_crf, self.border = config, with_crf, border
 
     def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:

@@ -78,7 +78,7 @@ class SegmentActor:
         torch.set_num_threads(1)
         device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, device)
+            self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.uri = config, uri
         self.thresholds, self.classes, self.splits = thresholds, classes, splits
         self.border = classes.border(HALF)

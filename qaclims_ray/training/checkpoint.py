@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,8 +92,8 @@ def save_checkpoint(folder: str, save: Callable[[str], None], optimizer: Optimiz
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
-                # Copies: momentum buffers may share memory, which safetensors refuses.
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone()
+                # Copies, channels first: momentum buffers may share memory, and safetensors refuses either.
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             else:
                 numbers[f"{index}.{name}"] = value
     content = {**dataclasses.asdict(progress), "optimizer": numbers}

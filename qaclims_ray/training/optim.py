@@ -52,10 +52,13 @@ def build_optimizer(groups: Sequence[tuple[Iterable[nn.Parameter], float]], opti
         }
         for parameters, factor in groups
     ]
+    # On a GPU one launch updates all parameters; on a CPU it would round otherwise than recorded figures.
+    is_on_gpu = all(parameter.device.type == "cuda" for group in rated for parameter in group["params"])
+    fused = True if is_on_gpu else None
     # AdamW's decay is decoupled from the gradient, SGD's is part of it: the same number means another strength.
     if optim.name == "adamw":
-        return torch.optim.AdamW(rated, weight_decay=optim.weight_decay)
-    return torch.optim.SGD(rated, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return torch.optim.AdamW(rated, weight_decay=optim.weight_decay, fused=fused)
+    return torch.optim.SGD(rated, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused)
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:

@@ -128,11 +128,10 @@ def ritc_step(
         images_per_step: images of the step over all workers.
         prompts: encoded learned prompts of every class, for `ritc.prompt_text` and `ritc.prompt_weight`.
     """
-    device = batch["image"].device
     present = batch["labels"].nonzero()  # (pair, 2); on the CPU, so that no count waits for the device
     # Before the network: a GPU would have nothing to do while texts are looked up.
-    pairs = pairs_with_texts(present, image_ids, bank, device)
-    counts = upload(torch.tensor([len(pairs.image), len(present)]), device)
+    pairs = pairs_with_texts(present, image_ids, bank, batch["image"].device)
+    counts = upload(torch.tensor([len(pairs.image), len(present)]), pairs.image.device)
     logits = network(batch["image"])
     if prompts is not None and ritc.prompt_text:
         pairs = with_prompts(pairs, prompts)
