@@ -47,7 +47,7 @@ def run_shards(
         progress: called with (shards done, the finished ones among them; shards in all).
 
     Returns:
-        Summaries of the shards that were worked on now, in the order in which they ended.
+        Summaries of the shards that were worked on now, in the order in which they ended. A ``remark`` in one is told.
 
     Raises:
         QaclimsError: the first one raised by a task or actor, as itself.
@@ -60,11 +60,13 @@ def run_shards(
     # An actor without a shard would load its model for nothing.
     outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
+    told: set[str] = set()
     try:
         for outcome in outcomes:
             if isinstance(outcome, QaclimsError):
                 raise outcome
             summaries.append(outcome)
+            _tell(outcome.get("remark", ""), told)
             if progress is not None:
                 progress(len(shards) - len(rows) + len(summaries), len(shards))
     except RayError as error:
@@ -73,6 +75,13 @@ def run_shards(
             "What is finished is kept; run the same command again to go on"
         ) from error
     return summaries
+
+
+def _tell(remark: str, told: set[str]) -> None:
+    """Say what an actor remarks, once where several do."""
+    if remark and remark not in told:
+        told.add(remark)
+        logger.warning("%s", remark)
 
 
 def _outcomes(

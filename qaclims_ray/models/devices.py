@@ -1,12 +1,68 @@
-"""Ways between the CPU and a GPU on which the host does not wait, or waits once."""
+"""Where networks work: which device, how many items at once, and ways to it on which the host does not wait."""
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from qaclims_ray.errors import ResourceError
+
+_Result = TypeVar("_Result")
+
+
+def device_of_worker(gpus: float | int) -> torch.device:
+    """Return where an actor or a task works: on a GPU where it has one, or a share of one.
+
+    There products of float32 matrices are computed in TF32, as PyTorch's convolutions are by default.
+    ``NVIDIA_TF32_OVERRIDE=0`` in the environment, NVIDIA's own switch, keeps all of them to float32.
+    """
+    if gpus <= 0:
+        return torch.device("cpu")
+    use_tf32()
+    return torch.device("cuda")
+
+
+def use_tf32() -> None:
+    """Let products of float32 matrices be computed in TF32 on GPUs; CPUs do not change what they do."""
+    # Not set_float32_matmul_precision: on CPUs that know bfloat16 it would round there, too.
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+class BatchSize:
+    """How many items go through a network at once: the number that is set, or half of it where memory is short."""
+
+    def __init__(self, size: int, setting: str) -> None:
+        """Start with a setting's number.
+
+        Args:
+            size: the number.
+            setting: its dotted name.
+        """
+        self.size, self.remark = size, ""
+        self._setting = setting
+
+    def run(self, work: Callable[[int], _Result]) -> _Result:
+        """Return what `work` makes of a number of items at once; where memory runs out, once more with half as many.
+
+        Raises:
+            ResourceError: when it runs out again.
+        """
+        try:
+            return work(self.size)
+        except torch.OutOfMemoryError as error:
+            if self.remark or self.size == 1:
+                raise ResourceError(
+                    f"memory of the GPU ran out with {self._setting} {self.size} ({str(error).splitlines()[0]}); lower "
+                    "it, or let fewer actors share a GPU"
+                ) from error
+            self.remark = f"{self._setting} {self.size} did not fit the GPU's memory; went on with {self.size // 2}"
+            self.size //= 2
+        torch.cuda.empty_cache()
+        return self.run(work)
 
 
 def upload(values: Shaped[Tensor, "*any"], device: torch.device) -> Shaped[Tensor, "*any"]:

@@ -14,6 +14,7 @@ from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.label_map_dataset import LabelMapDataset
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.data.splits import training_images
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.labels import confident_seeds
@@ -40,7 +41,7 @@ class SeedLabelActor:
     def __init__(self, irn: IrnConfig, cams_uri: str, uri: str, gpus_per_actor: float) -> None:
         torch.set_num_threads(1)
         self.irn, self.cams_uri, self.uri = irn, cams_uri, uri
-        self.device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        self.device = device_of_worker(gpus_per_actor)
 
     def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's label maps and its part."""

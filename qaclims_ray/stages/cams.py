@@ -1,5 +1,6 @@
 """CAMs, by a network in a pool of actors, or brought from elsewhere."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -20,6 +21,7 @@ from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
 from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.stages.layout import network_uri_of
 from qaclims_ray.stages.stage import Stage
@@ -32,23 +34,26 @@ class CamActor:
 
     def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb, uri: str) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+        device = device_of_worker(config.gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.mean, self.std, self.uri = config, mean, std, uri
+        self.at_once = BatchSize(config.batch_size, "cams.batch_size")
 
     def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> dict[str, Any]:
         """Return the shard's counts and the errors of its bad images."""
         index, decoded = shard
         good = [(record, image) for record, image in decoded if not isinstance(image, DataError)]
-        cams = compute_cams(
-            self.network,
-            [image for _, image in good],
-            [record.labels for record, _ in good],
-            [record.image_id for record, _ in good],
-            self.config,
-            self.mean,
-            self.std,
+        cams = self.at_once.run(
+            lambda batch_size: compute_cams(
+                self.network,
+                [image for _, image in good],
+                [record.labels for record, _ in good],
+                [record.image_id for record, _ in good],
+                dataclasses.replace(self.config, batch_size=batch_size),
+                self.mean,
+                self.std,
+            )
         )
         errors = [str(image) for _, image in decoded if isinstance(image, DataError)]
         noted = storage.join(self.uri, errors_name(index))
@@ -56,7 +61,7 @@ class CamActor:
         if errors:  # before the shard, which declares both whole
             storage.write_bytes(noted, json.dumps(errors).encode())
         write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
-        return {"images": len(good)}
+        return {"images": len(good), "remark": self.at_once.remark}
 
 
 def errors_name(index: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qaclims_ray.cluster.shards import ShardProgress, run_shards
 from qaclims_ray.cluster.vllm_corpus import run_vllm_shards
@@ -16,6 +17,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
+from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
 from qaclims_ray.models.weights import weights_fingerprint
@@ -40,7 +42,8 @@ class CorpusActor:
         plan: str,
     ) -> None:
         torch.set_num_threads(1)
-        self.ask = load_engine(model, config)
+        self.at_once = BatchSize(config.questions_per_batch, "corpus.questions_per_batch")
+        self.ask = load_engine(model, config, self.at_once)
         self.config, self.questions, self.class_names = config, questions, class_names
         self.uri, self.plan = uri, plan
 
@@ -49,17 +52,22 @@ class CorpusActor:
         index, decoded = shard
         rows = build.answer_shard(decoded, self.ask, self.questions, self.class_names, self.config)
         table.write_shard(storage.join(self.uri, shard_name(index)), rows, plan=self.plan)
-        return {"rows": len(rows)}
+        return {"rows": len(rows), "remark": self.at_once.remark}
 
 
-def load_engine(model: str, config: CorpusConfig) -> build.Ask:
+def load_engine(model: str, config: CorpusConfig, at_once: BatchSize) -> build.Ask:
     """Load the model that answers inside an actor; the settings are bound to what is returned.
+
+    Args:
+        model: of the engine.
+        config: engine and how it answers.
+        at_once: questions that are answered together.
 
     Raises:
         ModelError: when it cannot be loaded.
     """
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+    device = device_of_worker(config.gpus_per_actor)
     answer: Callable[..., list[list[str]]]
     if config.engine == "blip":
         vqa = load_vqa(model, image_size=config.image_size, device=device, dtype=dtype)
@@ -67,13 +75,20 @@ def load_engine(model: str, config: CorpusConfig) -> build.Ask:
     else:
         chat = load_image_text_to_text(model, prompt=config.prompt, device=device, dtype=dtype)
         answer = functools.partial(chat.answer, prompt=config.prompt)
-    return functools.partial(
-        answer,
-        num_beams=config.num_beams,
-        max_length=config.max_length,
-        min_length=config.min_length,
-        questions_per_batch=config.questions_per_batch,
-    )
+
+    def ask(images: Tensor, questions: list[list[str]]) -> list[list[str]]:
+        return at_once.run(
+            lambda together: answer(
+                images,
+                questions,
+                num_beams=config.num_beams,
+                max_length=config.max_length,
+                min_length=config.min_length,
+                questions_per_batch=together,
+            )
+        )
+
+    return ask
 
 
 def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:

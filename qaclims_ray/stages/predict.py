@@ -24,6 +24,7 @@ from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.console_text import print_line
@@ -57,7 +58,7 @@ class PredictActor:
         self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments, classes: Classes
     ) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        device = device_of_worker(config.cams.gpus_per_actor)
         with whole_files.whole_copy(classifier) as folder:
             self.classifier = load_mask_generator(folder, device).eval()
         with whole_files.whole_copy(network) as folder:
@@ -118,7 +119,7 @@ class FinalPredictActor:
 
     def __init__(self, config: RunConfig, network: str, arguments: PredictArguments, classes: Classes) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if config.cams.gpus_per_actor > 0 else "cpu")
+        device = device_of_worker(config.cams.gpus_per_actor)
         self.network = FinalPredictor(
             network, config.segmentation, device, with_crf=arguments.crf, border=classes.border(HALF)
         )

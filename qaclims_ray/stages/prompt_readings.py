@@ -24,6 +24,7 @@ from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import PROMPTS_NAME, encode_prompts, load_prompts
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.report.contents import PromptReading
 from qaclims_ray.report.figures import figure_png
 from qaclims_ray.report.prompt_reading import PromptPicture, nearest_words, prompt_figure, similarity_maps
@@ -56,7 +57,7 @@ def load_prompt_clip(config: RunConfig) -> FrozenClip:
     """Load the CLIP that prompts were learned with, on this machine's GPU where the run uses them."""
     has_gpu = config.cluster.use_gpu and torch.cuda.is_available()
     recipe = recipe_of(config, CLASSIFIER)  # the CLIP is the same whatever the method
-    return load_training_clip(recipe, torch.device("cuda" if has_gpu else "cpu"))
+    return load_training_clip(recipe, device_of_worker(1 if has_gpu else 0))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
@@ -50,7 +51,7 @@ class RefineActor:
         torch.set_num_threads(1)
         self.config, self.cams_uri, self.uri = config, cams_uri, uri
         self.thresholds, self.classes = thresholds, classes
-        self.device = torch.device("cuda" if config.gpus_per_actor > 0 else "cpu")
+        self.device = device_of_worker(config.gpus_per_actor)
         self.refiners = Refiners(
             boundaries=self._boundaries(affinity_uri) if "irn" in config.steps else None,
             segments=self._segments() if "sam" in config.steps else None,

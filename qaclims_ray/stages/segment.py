@@ -24,6 +24,7 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.generators.cam_net import backbone_file
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
@@ -76,16 +77,21 @@ class SegmentActor:
         gpus_per_actor: float,
     ) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if gpus_per_actor > 0 else "cpu")
+        device = device_of_worker(gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.uri = config, uri
         self.thresholds, self.classes, self.splits = thresholds, classes, splits
         self.border = classes.border(HALF)
+        self.at_once = BatchSize(config.test.batch_size, "segmentation.test.batch_size")
 
     def __call__(self, shard: ReadShard) -> dict[str, Any]:
         """Publish the shard's predictions and its part."""
-        net, test = self.config.net, self.config.test
+        self.at_once.run(lambda batch_size: self._segment(shard, batch_size))
+        return {"remark": self.at_once.remark}
+
+    def _segment(self, shard: ReadShard, batch_size: int) -> None:
+        net, test = self.config.net, dataclasses.replace(self.config.test, batch_size=batch_size)
         sweeps = {figure: ThresholdSweep(self.thresholds, len(self.classes)) for figure in _FIGURES}
         rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
         pixels = [image.pixels for image in shard.images]
@@ -102,7 +108,6 @@ class SegmentActor:
                 refined = as_class_maps(images[position].record.image_id, probabilities, self.border)
                 rows.append(self._row(images[position], predicted[position], refined, sweeps))
         write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
-        return {}
 
     def _predicted(self, images: list[ReadImage], probabilities: Tensor) -> list[ImageCam]:
         """Write the label maps of a batch; return its class maps."""

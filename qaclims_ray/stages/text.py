@@ -10,6 +10,7 @@ from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.clip.frozen import load_clip
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
@@ -60,7 +61,7 @@ def _write(config: RunConfig, manifest: Manifest, corpus_uri: str | None, artifa
 
 def _build(config: RunConfig, manifest: Manifest, corpus_uri: str | None) -> TextBank:
     model, weights = clip_files(config)
-    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
+    device = device_of_worker(1 if config.cluster.use_gpu else 0)
     clip = load_clip(model, weights, device=device, dtype=torch.float32, mask_adapted=config.clip.mask_adapted)
     corpus = table.read_corpus(corpus_uri) if corpus_uri else None
     return build_bank(corpus, manifest, config.text, clip.encode_texts, tokenize=clip.tokenize)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.models.devices import use_tf32
 from qaclims_ray.training.checkpoint import (
     Progress,
     new_checkpoint_folder,
@@ -112,15 +113,14 @@ def fit(
         ConfigError: when the loss stops being a finite number.
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
-    optim, network = task.optim, task.network.to(context.device).to(memory_format=_layout(task, context))
+    optim, network = task.optim, _on_device(task, context)
     sampler = GlobalBatchSampler(len(task.dataset), optim.batch_size, context.rank, context.world_size, seed)
-    _share_batch_norm(task, network, context)
     optimizer = build_optimizer(task.groups, optim)
     selection = Selection(task.score, task.save) if task.score is not None else None
     progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=_settings_of(task)), context)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
-    wrapped = wrap_network(network, precision, context)
+    wrapped = wrap_network(network, precision, context, sends_buffers=not _keeps_buffers_equal(task, context))
     total_steps = optim.epochs * len(sampler)
     for epoch in range(progress.epochs_done, optim.epochs):
         skipped = max(progress.steps_done - epoch * len(sampler), 0)  # it was saved within this epoch
@@ -146,11 +146,21 @@ def fit(
     return progress.metrics
 
 
-def _share_batch_norm(task: Task, network: nn.Module, context: WorkerContext) -> None:
-    if context.world_size > 1 and context.device.type == "cuda" and not task.freeze_batch_norm:
-        # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part of
-        # timm's own norm layers; torch's loses it.
-        convert_sync_batchnorm(network)
+def _on_device(task: Task, context: WorkerContext) -> nn.Module:
+    """Bring the network to where it is trained."""
+    network = task.network.to(context.device).to(memory_format=_layout(task, context))
+    if context.device.type == "cuda":
+        use_tf32()
+        if context.world_size > 1 and not task.freeze_batch_norm:
+            # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part
+            # of timm's own norm layers; torch's loses it.
+            convert_sync_batchnorm(network)
+    return network
+
+
+def _keeps_buffers_equal(task: Task, context: WorkerContext) -> bool:
+    """Whether workers' batch norms stay equal by themselves: their statistics stay, or SyncBatchNorm's are all's."""
+    return task.freeze_batch_norm or context.device.type == "cuda"
 
 
 def _layout(task: Task, context: WorkerContext) -> torch.memory_format:
@@ -250,8 +260,16 @@ def images_per_step(optim: OptimConfig, num_images: int) -> int:
     return min(optim.batch_size, num_images)
 
 
-def wrap_network(network: nn.Module, precision: str, context: WorkerContext) -> nn.Module:
+def wrap_network(
+    network: nn.Module, precision: str, context: WorkerContext, *, sends_buffers: bool = True
+) -> nn.Module:
     """Wrap a network for DDP and autocast; a single fp32 worker gets it back as it is.
+
+    Args:
+        network: on the worker's device.
+        precision: "fp32" or "bf16".
+        context: this worker.
+        sends_buffers: whether every forward pass begins with the first worker's buffers.
 
     Raises:
         ResourceError: when accelerate sees other workers than the context.
@@ -263,7 +281,7 @@ def wrap_network(network: nn.Module, precision: str, context: WorkerContext) -> 
         # apart.
         cpu=context.device.type == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=sends_buffers)],
     )
     if accelerator.num_processes != context.world_size or accelerator.device.type != context.device.type:
         raise ResourceError(

@@ -1,8 +1,11 @@
 """Ways between devices, as far as a CPU shows them."""
 
+import pytest
 import torch
 
-from qaclims_ray.models.devices import constant, download, upload
+from qaclims_ray.errors import ResourceError
+from qaclims_ray.models import devices
+from qaclims_ray.models.devices import BatchSize, constant, device_of_worker, download, upload
 
 CPU = torch.device("cpu")
 
@@ -36,3 +39,41 @@ def test_a_constant_is_kept_and_may_enter_a_training_that_follows_inference() ->
     weight = torch.ones(3, requires_grad=True)
     (weight * first).sum().backward()
     assert torch.equal(weight.grad, first)
+
+
+class Memory:
+    """Holds so many items at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.asked = most, []
+
+    def __call__(self, size: int) -> str:
+        self.asked.append(size)
+        if size > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more")
+        return "done"
+
+
+def test_a_batch_that_fits_stays_what_it_is() -> None:
+    at_once, memory = BatchSize(16, "cams.batch_size"), Memory(16)
+    assert at_once.run(memory) == "done" and memory.asked == [16] and at_once.remark == ""
+
+
+def test_where_memory_is_short_half_the_batch_is_tried_once_and_kept() -> None:
+    at_once, memory = BatchSize(16, "cams.batch_size"), Memory(8)
+    assert at_once.run(memory) == at_once.run(memory) == "done" and memory.asked == [16, 8, 8]
+    assert at_once.remark == "cams.batch_size 16 did not fit the GPU's memory; went on with 8"
+    with pytest.raises(ResourceError, match=r"ran out with cams\.batch_size 8 \(CUDA out of memory.*GiB\); lower it"):
+        at_once.run(Memory(7))
+
+
+def test_one_item_cannot_be_halved() -> None:
+    with pytest.raises(ResourceError, match=r"cams\.batch_size 1 "):
+        BatchSize(1, "cams.batch_size").run(Memory(0))
+
+
+def test_workers_without_a_gpu_work_on_the_cpu_as_before(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(devices, "use_tf32", lambda: seen.append(True))
+    assert device_of_worker(0).type == "cpu" and not seen
+    assert device_of_worker(0.25).type == "cuda" and seen

@@ -1,0 +1,58 @@
+"""What becomes of a shard outside Ray: in a task's process, and where it is told."""
+
+import logging
+import pickle
+
+from qaclims_ray.cluster import shards
+from qaclims_ray.errors import ConfigError, DataError
+
+
+class Counting:
+    """Counts how often it was made, and what it worked on."""
+
+    made = 0
+
+    def __init__(self, label: str) -> None:
+        if label == "wrong":
+            raise ConfigError("label is wrong")
+        type(self).made += 1
+        self.label = label
+
+    def __call__(self, decoded: int) -> dict:
+        return {"label": self.label, "decoded": decoded}
+
+
+def doubled(shard: int) -> int:
+    """Decode a shard."""
+    if shard < 0:
+        raise DataError("negative")
+    return 2 * shard
+
+
+def run(task, shard: int):
+    return pickle.loads(task({"shard": pickle.dumps(shard)})["outcome"])
+
+
+def test_a_process_keeps_its_model_for_the_tasks_of_one_stage() -> None:
+    Counting.made = 0
+    first, second = (shards._ShardTask(doubled, Counting, {"label": label}) for label in "ab")
+    assert [run(first, i)["decoded"] for i in range(3)] == [0, 2, 4] and Counting.made == 1
+    assert run(second, 1)["label"] == "b" and Counting.made == 2
+    assert len(shards._HELD) == 1, "the model of the stage before is gone"
+    copy = pickle.loads(pickle.dumps(second))
+    assert run(copy, 1)["label"] == "b" and Counting.made == 2, "a task that comes pickled is of the same stage"
+    again = shards._ShardTask(doubled, Counting, {"label": "b"})
+    assert run(again, 1)["label"] == "b" and Counting.made == 3, "what lies behind equal arguments may have changed"
+
+
+def test_users_mistakes_travel_as_values() -> None:
+    assert isinstance(run(shards._ShardTask(doubled, Counting, {"label": "a"}), -1), DataError)
+    assert isinstance(run(shards._ShardTask(doubled, Counting, {"label": "wrong"}), 1), ConfigError)
+
+
+def test_a_remark_is_told_once(caplog) -> None:
+    told: set[str] = set()
+    with caplog.at_level(logging.WARNING):
+        for remark in ("", "half the batch", "half the batch", "another"):
+            shards._tell(remark, told)
+    assert [record.message for record in caplog.records] == ["half the batch", "another"]
