@@ -21,6 +21,8 @@ from qaclims_ray.training.checkpoint import SCRATCH_VARIABLE
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = "/dev/shm"
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Ray Train's own switch; workers have it too."""
 LEVEL_LINE = b"Set ray log level from environment variable"
 _DROP_LEVEL_LINE = f"""
 import os, sys
@@ -44,7 +46,8 @@ def private_ray(*, num_cpus: int, object_store_mib: int, dashboard: bool) -> Ite
     """
     require_shared_memory()
     folder = ray_folder.new_ray_folder()
-    with stop.undone_at_last(functools.partial(ray_folder.remove, folder)):
+    # One machine that is taken away takes its Ray along, so nobody need watch for the notice.
+    with stop.undone_at_last(functools.partial(ray_folder.remove, folder)), _set(PREEMPTION_WATCHER, "0"):
         try:
             _start(folder, num_cpus, object_store_mib << 20, dashboard)
             with watching_services(folder):
@@ -92,15 +95,22 @@ def _keeping_scratch_in(folder: str) -> Iterator[None]:
 
     Not where that folder lies outside the temporary directory, which the user may have chosen for its size.
     """
-    before = os.environ.get(SCRATCH_VARIABLE)
-    if before is not None or os.path.dirname(folder) != tempfile.gettempdir():
+    is_default = os.path.dirname(folder) == tempfile.gettempdir()
+    with _set(SCRATCH_VARIABLE, folder) if is_default else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _set(variable: str, value: str) -> Iterator[None]:
+    """Set an environment variable for the time of the context, unless the user has."""
+    if variable in os.environ:
         yield
         return
-    os.environ[SCRATCH_VARIABLE] = folder
+    os.environ[variable] = value
     try:
         yield
     finally:
-        del os.environ[SCRATCH_VARIABLE]
+        del os.environ[variable]
 
 
 def require_shared_memory() -> None:

@@ -30,6 +30,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Queue
 
 from qaclims_ray.cluster.config import ClusterConfig
+from qaclims_ray.cluster.private_ray import PREEMPTION_WATCHER
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import on_this_node
 from qaclims_ray.data import storage
@@ -92,6 +93,8 @@ class RayContext:
 
     def must_save(self) -> bool:
         """See `WorkerContext.must_save`; true once for every notice that a node will be taken away."""
+        if os.environ.get(PREEMPTION_WATCHER) == "0":  # nobody watches, and asking is a barrier
+            return False
         info = ray.train.get_preemption_info()
         is_new = info is not None and info != self._noticed
         self._noticed = info

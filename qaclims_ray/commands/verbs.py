@@ -61,6 +61,13 @@ def _owning(*folders: str) -> Iterator[None]:
         yield
 
 
+def _announce(console: "Console", verb: str, preset: str, out: str) -> None:
+    """Say at once what begins: what it imports takes seconds."""
+    from qaclims_ray.report.console_text import print_line
+
+    print_line(console, f"{verb} {preset} -> {out}")
+
+
 # --- the pipeline's stages
 
 
@@ -75,6 +82,7 @@ def _parse_run(line: Line) -> "RunArguments":
 
 
 def _run(until: str, asked: "RunArguments", console: "Console") -> None:
+    _announce(console, until, asked.config.name, asked.out)
     from qaclims_ray.stages.pipeline import run_pipeline
     from qaclims_ray.stages.results_console import print_results
 
@@ -94,6 +102,7 @@ def _parse_ablation(line: Line) -> "Ablation":
 
 
 def _ablate(asked: "Ablation", console: "Console") -> str | None:
+    _announce(console, "ablate", asked.config.name, asked.out)
     from qaclims_ray.report.ablation import failures
     from qaclims_ray.stages.ablate import run_ablation
 
@@ -109,6 +118,7 @@ def _parse_search(line: Line) -> "Search":
 
 
 def _tune(asked: "Search", console: "Console") -> None:
+    _announce(console, "tune", asked.config.name, asked.out)
     from qaclims_ray.stages.tune import run_search
 
     with _owning(asked.out):
