@@ -18,13 +18,13 @@ LIMITS = {
     "semples_refine_step": (590, 0),
     "semples_prompt_step": (270, 0),
     "irn_step": (510, 0),
-    "irn_walk_of_8_images": (540, 1),
-    "cams_of_16_images": (830, 1),
-    "crf_of_8_images": (710, 6),
-    "pamr_of_one_image": (870, 1),
+    "irn_walk": (540, 1),
+    "cams": (830, 1),
+    "crf": (710, 6),
+    "pamr": (870, 1),
     "deeplab_v2_step": (1720, 0),
-    "final_network_of_4_images": (840, 1),
-    "blip_of_8_images": (8300, 20),
+    "final_network": (840, 1),
+    "blip": (8300, 20),
 }
 """Component -> most launches, most waits. None uploads anything in a way that waits."""
 
