@@ -142,6 +142,11 @@ def end(message: str, code: int, *, grace_s: float = GRACE_S) -> bool:
     return True
 
 
+def as_line(message: str) -> str:
+    """Return a message as the line that `end` would say: behind the name of the verb at work."""
+    return message if _current is None else f"{_current.prog}: {message}"
+
+
 def end_at_once(message: str, code: int) -> None:
     """End the process from any thread without closing anything, where closing would end it without a word.
 

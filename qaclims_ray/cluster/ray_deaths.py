@@ -15,6 +15,7 @@ import ray._private.worker
 
 from qaclims_ray import stop
 from qaclims_ray.cluster import ray_folder
+from qaclims_ray.cluster.last_words import last_words
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +60,16 @@ def watching_services(folder: str) -> Iterator[None]:
 
         It does so with code 1 and without a word.
         """
+        take_back()
         node = next((service for service, what in services.items() if what == NODE), None)
         if CONTROL in found and (node is None or _runs(node)):
             stop.end(_told(found), RAY_LOST, grace_s=CLOSING_S)
         else:
             stop.end_at_once(_told(found), RAY_LOST)
 
-    with _watching(look, end, EVERY_S, [service.pid for service in services]):
+    pids = [service.pid for service in services]
+    lost = f"one of Ray's services has ended, and took this process along; its logs are in {folder}"
+    with last_words(stop.as_line(_told(lost)), pids) as take_back, _watching(look, end, EVERY_S, pids):
         try:
             yield
         except Exception:  # it may be the first to tell of a death

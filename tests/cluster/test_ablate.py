@@ -152,11 +152,11 @@ def test_no_more_run_at_once_than_asked(session, tmp_path):
 
 def test_runs_that_fit_are_counted_and_too_many_refused(session):
     needs = needs_of(small_config())
-    assert needs.cpus == 4
+    assert needs.cpus == 3
     assert runs_at_once(needs) == 2
     assert runs_at_once(needs, 2) == 2
     assert runs_at_once(needs_of(small_config(cluster__num_workers=8))) == 1
-    with pytest.raises(ResourceError, match="3 runs at once need 12 CPU"):
+    with pytest.raises(ResourceError, match="3 runs at once need 9 CPU"):
         runs_at_once(needs, 3)
 
 

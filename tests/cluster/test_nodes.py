@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
 from qaclims_ray.cluster.session import DEFAULTS
+from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
@@ -71,6 +72,18 @@ def _nodes_of(actor_class: str) -> list[str]:
     return [actor["Address"]["NodeID"] for actor in actors if actor_class in actor["ActorClassName"]]
 
 
+def _nodes_of_tasks() -> set[str]:
+    """Return the nodes on which shards are worked on where four of them may be at once."""
+
+    class Telling:
+        def __call__(self, shard: int) -> dict[str, str]:
+            time.sleep(1)
+            return {"node": ray.get_runtime_context().get_node_id()}
+
+    summaries = run_shards(range(8), decode=as_it_is, actor=Telling, actor_kwargs={}, num_actors=4)
+    return {summary["node"] for summary in summaries}
+
+
 def _config(**overrides: Any) -> RunConfig:
     return small_config(cluster__num_workers=2, cluster__cpus_per_worker=2.0, **overrides)
 
@@ -98,7 +111,7 @@ def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path:
     layout = run_pipeline(config, str(tmp_path), until="cams").layout
     assert read_meta(layout.cams("qa_clims")) is not None
     assert len(set(_nodes_of("RayTrainWorker"))) == 2, "a worker fills a node"
-    assert len(set(_nodes_of("MapWorker"))) >= 2, "the actors that hold models spread as well"
+    assert len(_nodes_of_tasks()) >= 2, "stages over images spread as well"
 
 
 def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(soon: None, nodes: Cluster, tmp_path: Path) -> None:
