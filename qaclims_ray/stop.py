@@ -142,6 +142,11 @@ def end(message: str, code: int, *, grace_s: float = GRACE_S) -> bool:
     return True
 
 
+def is_under_way() -> bool:
+    """Whether a signal, or `end`, has begun to stop this process: errors that come then follow from it."""
+    return _current is not None and _current.code != 0
+
+
 def as_line(message: str) -> str:
     """Return a message as the line that `end` would say: behind the name of the verb at work."""
     return message if _current is None else f"{_current.prog}: {message}"

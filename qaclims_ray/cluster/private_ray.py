@@ -54,7 +54,8 @@ def private_ray(*, num_cpus: int, object_store_mib: int, dashboard: bool) -> Ite
                 yield
         except Exception as error:
             # A user's mistake says by itself what is wrong. All other trouble needs Ray's logs.
-            if isinstance(error, ResourceError) or not isinstance(error, QaclimsError):
+            is_trouble = isinstance(error, ResourceError) or not isinstance(error, QaclimsError)
+            if is_trouble and not stop.is_under_way():
                 ray_folder.keep(folder)
                 logger.warning("Ray's logs of this run are kept in %s", folder)
             raise

@@ -82,11 +82,11 @@ def _parse_run(line: Line) -> "RunArguments":
 
 
 def _run(until: str, asked: "RunArguments", console: "Console") -> None:
-    _announce(console, until, asked.config.name, asked.out)
-    from qaclims_ray.stages.pipeline import run_pipeline
-    from qaclims_ray.stages.results_console import print_results
-
     with _owning(asked.out):
+        _announce(console, until, asked.config.name, asked.out)
+        from qaclims_ray.stages.pipeline import run_pipeline
+        from qaclims_ray.stages.results_console import print_results
+
         outcome = run_pipeline(asked.config, asked.out, until=until)
     if until in _WITH_TABLES:
         print_results(outcome, console)
@@ -102,11 +102,11 @@ def _parse_ablation(line: Line) -> "Ablation":
 
 
 def _ablate(asked: "Ablation", console: "Console") -> str | None:
-    _announce(console, "ablate", asked.config.name, asked.out)
-    from qaclims_ray.report.ablation import failures
-    from qaclims_ray.stages.ablate import run_ablation
-
     with _owning(asked.out, *[asked.folder(seed) for seed in asked.seeds]):
+        _announce(console, "ablate", asked.config.name, asked.out)
+        from qaclims_ray.report.ablation import failures
+        from qaclims_ray.stages.ablate import run_ablation
+
         failed = failures(run_ablation(asked, console))
     return f"{len(failed)} trials failed; the same command tries them again" if failed else None
 
@@ -118,10 +118,10 @@ def _parse_search(line: Line) -> "Search":
 
 
 def _tune(asked: "Search", console: "Console") -> None:
-    _announce(console, "tune", asked.config.name, asked.out)
-    from qaclims_ray.stages.tune import run_search
-
     with _owning(asked.out):
+        _announce(console, "tune", asked.config.name, asked.out)
+        from qaclims_ray.stages.tune import run_search
+
         run_search(asked, console)
 
 
