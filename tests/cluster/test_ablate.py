@@ -152,12 +152,12 @@ def test_no_more_run_at_once_than_asked(session, tmp_path):
 
 def test_runs_that_fit_are_counted_and_too_many_refused(session):
     needs = needs_of(small_config())
-    assert needs.cpus == 3
-    assert runs_at_once(needs) == 2
+    assert needs.cpus == 2
+    assert runs_at_once(needs) == 4
     assert runs_at_once(needs, 2) == 2
     assert runs_at_once(needs_of(small_config(cluster__num_workers=8))) == 1
-    with pytest.raises(ResourceError, match="3 runs at once need 9 CPU"):
-        runs_at_once(needs, 3)
+    with pytest.raises(ResourceError, match="5 runs at once need 10 CPU"):
+        runs_at_once(needs, 5)
 
 
 def _tiny_table() -> AblationTable:
