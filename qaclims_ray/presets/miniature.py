@@ -25,7 +25,7 @@ from qaclims_ray.training.config import OptimConfig
 
 
 def miniature() -> RunConfig:
-    """The miniature world: `qaclims run miniature --out runs/miniature`, about 8 minutes on 2 cores, no GPU.
+    """The miniature world: `qaclims run miniature --out runs/miniature`, about 7 minutes on 2 cores, no GPU.
 
     Seed mIoU of its systems: docs/results/miniature.md. What differs from VOC, and why: docs/design/miniature.md.
     """

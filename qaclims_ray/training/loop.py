@@ -183,7 +183,7 @@ def _take_step(task: Task, wrapped: nn.Module, batch: Any, optimizer: Optimizer,
     """Bring a batch to the device, compute its loss and update the network."""
     moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
     if "image" in moved:
-        moved["image"] = moved["image"].contiguous(memory_format=_layout(task, context))
+        moved["image"] = moved["image"].to(memory_format=_layout(task, context))
     optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
     result = task.step(wrapped, {**batch, **moved})
     _update(result, task.network, optimizer, task.optim.clip_grad_norm, context.world_size)
