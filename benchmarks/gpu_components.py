@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Place(Protocol):
@@ -378,9 +378,3 @@ class _Tokenizer:
     def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
         """Return an answer per row."""
         return [str(row) for row in rows]
-
-
-def parameters_of(call: Callable[[], Any]) -> list[nn.Parameter]:
-    """Return the parameters of the networks that a component's call holds on to."""
-    held = [cell.cell_contents for cell in call.__closure__ or ()]
-    return [one for module in held if isinstance(module, nn.Module) for one in module.parameters()]

@@ -112,6 +112,7 @@ def run_vllm_shards(
 
 def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
     """Return what turns rows of `QuestionRows` into answered ones: one engine for each of `num_actors`."""
+    assert config.num_actors is not None, "what is left open is shared out before"
     settings = vLLMEngineProcessorConfig(
         model_source=model,
         engine_kwargs={
@@ -120,7 +121,7 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
             "limit_mm_per_prompt": {"image": 1},
         },
         batch_size=config.questions_per_batch,
-        concurrency=config.num_actors or 1,
+        concurrency=config.num_actors,
         # A question that fails becomes a row with `FAILURE`; by default it would end the whole stage.
         should_continue_on_error=True,
         prepare_multimodal_stage={"enabled": True},

@@ -163,13 +163,14 @@ def _run_actors(
     **asked_for: Any,
 ) -> None:
     config: CorpusConfig = asked_for["config"]
+    assert config.num_actors is not None, "what is left open is shared out before"
     run_shards(
         shards,
         finished=finished,
         decode=decode,
         actor=CorpusActor,
         actor_kwargs=asked_for,
-        num_actors=config.num_actors or 1,
+        num_actors=config.num_actors,
         gpus_per_actor=config.gpus_per_actor,
         progress=progress,
     )

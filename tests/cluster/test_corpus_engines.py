@@ -31,7 +31,7 @@ QUESTIONS = (
     Question(template="what is next to the {}?", kind="background", group="objects"),
     Question(template="What kind of {} is in the photo?", kind="foreground", group="fine_grained"),
 )
-VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1.0, num_beams=1, image_size=32)
+VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1.0, num_actors=3, num_beams=1, image_size=32)
 
 
 @pytest.fixture(scope="module", autouse=True)

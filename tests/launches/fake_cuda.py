@@ -12,10 +12,8 @@ What this cannot tell: values, time, memory, and what backward launches, for whi
 for a process of its own: it changes PyTorch for good.
 """
 
-import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -213,10 +211,3 @@ def _place() -> str:
             return f"{path}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
-
-
-@contextlib.contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Make what is built in the context on fake tensors, which take no memory."""
-    with _FAKE:
-        yield
