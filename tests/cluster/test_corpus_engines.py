@@ -152,7 +152,7 @@ def test_vllm_is_asked_for_what_it_knows(tmp_path):
     config = vllm_corpus.vllm_engine(model, VLLM).config  # type: ignore[attr-defined]
     assert config.engine_kwargs["tensor_parallel_size"] == 1
     assert config.engine_kwargs["limit_mm_per_prompt"] == {"image": 1}
-    assert (config.model_source, config.concurrency, config.should_continue_on_error) == (model, 1, True)
+    assert (config.model_source, config.concurrency, config.should_continue_on_error) == (model, 3, True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
