@@ -2,23 +2,26 @@
 
 Everything is read through ``data/storage`` and decoded with PIL, because the published figures were made with
 PIL's bicubic filter (which antialiases). Photographs are turned upright as their EXIF says (`photographs`); label
-maps are taken as they are stored.
+maps are taken as they are stored. torchvision, which takes two seconds to load, is imported where it is used.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.photographs import inspect_photograph, read_photograph
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 Rgb = tuple[float, float, float]
 """One number for each of red, green and blue."""
@@ -108,6 +111,8 @@ def training_crop(
     if augment.kind == "resize_crop":
         pixels = _random_crop(pixels, augment.crop_px, generator)
     if augment.erasing_probability:
+        from torchvision.transforms import v2
+
         with torchvision_draws_from(generator):
             # torchvision's documentation allows "random", its annotation does not.
             erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
@@ -125,6 +130,8 @@ def _random_long_side(image: Tensor, augment: AugmentConfig, generator: torch.Ge
 
 
 def _random_part(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
+    from torchvision.transforms import v2
+
     cut = v2.RandomResizedCrop(
         augment.crop_px, scale=(augment.min_crop_scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC
     )
@@ -132,12 +139,14 @@ def _random_part(image: Tensor, augment: AugmentConfig, generator: torch.Generat
         return cut(image)
 
 
-def _rand_augment(magnitude: int, mean: tuple[float, float, float]) -> v2.Transform:
+def _rand_augment(magnitude: int, mean: tuple[float, float, float]) -> "v2.Transform":
     """Two random changes, each applied to half of the images.
 
     timm's "m9", which the released code uses, means 9 of 10, not torchvision's 9 of 30. Its noise on the magnitude
     and its operations Invert and SolarizeAdd are left out.
     """
+    from torchvision.transforms import v2
+
     fill = [round(255 * value) for value in mean]
     change = v2.RandAugment(
         num_ops=1,

@@ -13,7 +13,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.config import JointCropConfig
@@ -201,6 +200,8 @@ def _resize_labels(labels: Tensor, *, width: int, height: int) -> Tensor:
 
 
 def _jitter(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    from torchvision.transforms import v2  # takes two seconds to load
+
     change = v2.ColorJitter(strength, strength, strength, strength * _HUE_SHARE)
     with torchvision_draws_from(generator):
         return change(image)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import decode_png
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.decoding import PNG_SIGNATURE, complaining, opened, refuse_damaged_png
@@ -161,6 +160,8 @@ def _declared_bits(picture: Image.Image) -> int | None:
 
 def _deep_png(content: bytes) -> Image.Image:
     """Decode a PNG of 16-bit colours, of which PIL keeps the high byte alone: that of 12-bit pixels is black."""
+    from torchvision.io import decode_png  # takes two seconds to load
+
     values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8)).numpy()
     colours = values[:3] if len(values) >= 3 else values[:1].repeat(3, axis=0)
     return Image.fromarray(np.ascontiguousarray(np.moveaxis(_in_8_bits(colours, None), 0, -1)))

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
-from qaclims_ray.report.figures import Curve
 from qaclims_ray.report.palette import colours_with_bound
+
+Curve = Sequence[tuple[int, float]]
+"""Points (step, value) of a training quantity."""
 
 CHOSEN_BY_PIXEL_LABELS = (
     "miou_best",
@@ -109,6 +111,8 @@ class ReportData:
     """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
     created: str = ""
     """UTC time of the run, ISO 8601."""
+    made_from: str = ""
+    """Fingerprint of all that it tells of; a run that finds the same does not write it again."""
 
 
 def bound(data: ReportData) -> SystemReport | None:

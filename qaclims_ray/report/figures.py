@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import matplotlib
 import numpy as np
@@ -20,10 +20,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.report.contents import Curve
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK, system_colours
-
-Curve = Sequence[tuple[int, float]]
-"""Points (step, value)."""
 
 WIDTH_INCHES = 12.0
 """Width of every chart, so that their texts have one size on the page."""

@@ -15,7 +15,6 @@ from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.scored_figures import STAGES
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, ReportData
-from qaclims_ray.report.run_page import run_page
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -32,11 +31,31 @@ def write_report(uri: str, data: ReportData) -> str:
     """
     if not data.systems:
         raise DataError("a report needs at least one system; run `qaclims train` and `qaclims evaluate` first")
+    # Not at the top: with the charts comes matplotlib, which reading a report does not need.
+    from qaclims_ray.report.run_page import run_page
+
     content = json.dumps(report_json(data), indent=2, allow_nan=False, default=str)
-    storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())
     page = storage.join(uri, HTML_NAME)
     storage.write_bytes(page, run_page(data).encode())
+    storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())  # last: it says what the page was made from
     return page
+
+
+def written_page(uri: str, made_from: str) -> str | None:
+    """Return the URI of the page in a folder, where page and figures are there and made from just this.
+
+    Args:
+        uri: see `write_report`.
+        made_from: see `ReportData.made_from`.
+    """
+    page, figures = storage.join(uri, HTML_NAME), storage.join(uri, JSON_NAME)
+    if not (storage.exists(page) and storage.exists(figures)):
+        return None
+    try:
+        found = json.loads(storage.read_bytes(figures))
+    except ValueError:
+        return None
+    return page if isinstance(found, dict) and found.get("made_from") == made_from else None
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
@@ -58,6 +77,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
         {
             "title": data.title,
             "created": data.created,
+            "made_from": data.made_from,
             "rank_by": data.rank_by,
             "chosen_by_pixel_labels": list(CHOSEN_BY_PIXEL_LABELS),
             "splits": dict(data.splits),

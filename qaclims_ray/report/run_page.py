@@ -22,7 +22,8 @@ from qaclims_ray.report.page import chart, render
 from qaclims_ray.report.prompt_table import prompts_table
 from qaclims_ray.report.scored_on import left_out_notes, same_images, scored_on, split_of
 from qaclims_ray.report.seed_table import seeds_table
-from qaclims_ray.report.stage_tables import class_heat, mask_table, stages_chart, stages_table
+from qaclims_ray.report.stage_charts import class_heat, stages_chart
+from qaclims_ray.report.stage_tables import mask_table, stages_table
 from qaclims_ray.report.wording import duration, gain, percent
 
 _CHOICES = {

@@ -5,18 +5,12 @@ Columns are grouped by the images that they are scored on, and each says which: 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-import matplotlib
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from qaclims_ray.evaluation.scored_figures import ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.contents import ReportData, SystemReport, bound, data_colours, scores_background
 from qaclims_ray.report.scored_on import num_images, same_images, short_scored_on, split_of
-from qaclims_ray.report.stages_figure import ON_SEEDS, STAGE_WORDS, stages_figure
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
 from qaclims_ray.report.wording import gain, percent
 
@@ -26,37 +20,7 @@ _ON_SEEDS: dict[ScoredStage, str] = {
 }
 """What the final network makes of the images whose pseudo masks are scored."""
 _SHOWN: tuple[ScoredStage, ...] = ("seed", "mask", *_ON_SEEDS, "segmentation", "segmentation_crf")
-_CLASS_STAGES: dict[ScoredStage, str] = {
-    "seed": "seed",
-    "mask": "mask",
-    "segmentation": "net",
-    "segmentation_crf": "net + CRF",
-}
 _NOTHING = Cell(text="-")
-
-
-def stages_chart(data: ReportData) -> Figure:
-    """Draw seed, pseudo mask and final network of every system, the fully supervised bound as a line across."""
-    limit, has_threshold = bound(data), scores_background(data)
-    values, best = {}, {}
-    for system in data.systems.values():
-        on_seeds = () if same_images(data, "seed", "segmentation") else ON_SEEDS.values()
-        scored = {stage: system.scores(stage) for stage in (*STAGE_WORDS, *on_seeds)}
-        figures = {stage: scores.miou_fixed for stage, scores in scored.items() if scores is not None}
-        if figures and system is not limit:
-            values[system.label] = figures
-            best |= {system.label: system.seed.miou_best} if system.seed and has_threshold else {}
-    line = (limit.label, limit.segmentation.miou_fixed) if limit and limit.segmentation else None
-    crf = limit.segmentation_crf.miou_fixed if limit and limit.segmentation_crf else None
-    return stages_figure(
-        values,
-        bound=line,
-        bound_crf=crf,
-        best_seeds=best,
-        splits=data.splits,
-        colours=data_colours(data),
-        has_threshold=has_threshold,
-    )
 
 
 def stages_table(data: ReportData) -> Table:
@@ -175,68 +139,3 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{percent(value)} %" if 0 <= value <= 1 else f"{value:g}"
     return "-" if value is None else str(value)
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """A figure of a class, on a ground of its height."""
-
-    text: str
-    """The figure, in percent."""
-    ground: str
-    """Colour; empty where there is no figure."""
-    ink: str
-    """Colour of the text on it."""
-    is_first: bool
-    """Whether it begins a system: a gap parts it from its neighbour."""
-
-
-@dataclass(frozen=True)
-class HeatGroup:
-    """The columns of a system."""
-
-    label: str
-    """Its short name."""
-    colour: str
-    """Its colour."""
-    heads: tuple[str, ...]
-    """What its columns are."""
-
-
-@dataclass(frozen=True)
-class Heat:
-    """Figures of classes as a heat map."""
-
-    groups: tuple[HeatGroup, ...]
-    """Systems."""
-    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
-    """Class and its cells."""
-
-
-def class_heat(data: ReportData, figure: str) -> Heat:
-    """Return the figures of each class at every stage.
-
-    Args:
-        data: the report.
-        figure: `iou` or `dice`.
-    """
-    colours, groups, columns = data_colours(data), [], []
-    for system in data.systems.values():
-        scored = {
-            f"{words}, {split}" if (split := split_of(data, stage)) else words: scores
-            for stage, words in _CLASS_STAGES.items()
-            if (scores := system.scores(stage))
-        }
-        if scored:
-            groups.append(HeatGroup(system.label, colours[system.label], tuple(scored)))
-        columns += [(getattr(scores, figure), position == 0) for position, scores in enumerate(scored.values())]
-    names = dict.fromkeys(name for values, _ in columns for name in values)
-    rows = ((name, tuple(_heat_cell(v.get(name, math.nan), is_first) for v, is_first in columns)) for name in names)
-    return Heat(tuple(groups), tuple(rows))
-
-
-def _heat_cell(value: float, is_first: bool) -> HeatCell:
-    if math.isnan(value):
-        return HeatCell("n/a", "", "", is_first)
-    ground = to_hex(matplotlib.colormaps["cividis"](value))
-    return HeatCell(f"{100 * value:.0f}", ground, "#ffffff" if value < 0.5 else "#000000", is_first)

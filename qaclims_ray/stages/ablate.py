@@ -39,9 +39,10 @@ from qaclims_ray.report.console_text import print_line
 from qaclims_ray.run_config import RunConfig, flat, to_dict
 from qaclims_ray.stages.evaluate import can_score
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.pipeline import RunOutcome, run_pipeline
 from qaclims_ray.stages.preflight import preflight
-from qaclims_ray.stages.report import environment, supervision
+from qaclims_ray.stages.report_contents import environment, supervision
 from qaclims_ray.stages.requests import Ablation
 from qaclims_ray.stages.resources import needs_of_many
 from qaclims_ray.stages.run_description import run_tags
@@ -62,6 +63,7 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
     """
     for seed in ablation.seeds:
         preflight(ablation.run(seed, ablation.table.rows), ablation.folder(seed))
+        try_networks(ablation.run(seed, ablation.table.rows))
     one = ablation.run(ablation.seeds[0], ablation.table.rows)
     tracker = _tracker(ablation, one)
     try:

@@ -54,11 +54,6 @@ def run_data(stage: Stage) -> Manifest:
     return manifest
 
 
-def reads_after_ray(data: DataConfig) -> bool:
-    """Whether Ray starts first: masks of COCO are drawn on it, and nothing is wrong with the miniature's labels."""
-    return data.dataset in ("coco14", "miniature")
-
-
 def used_splits(data: DataConfig) -> tuple[str, ...]:
     """Return the splits of a run, the training split first."""
     return (data.train_split, data.eval_split, data.test_split)

@@ -1,17 +1,16 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, require_reachable, resources_there
-from qaclims_ray.cluster.workers import OnEpoch
+from qaclims_ray.cluster.session import require_reachable
 from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.partial_files import remove_abandoned
@@ -23,14 +22,14 @@ from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
-from qaclims_ray.stages.data import reads_after_ray, run_data
+from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.mask_images import require_truth
+from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
-from qaclims_ray.stages.resources import Room, needs_of, room_here, shared_out
 from qaclims_ray.stages.results import (
     Results,
     log_masks,
@@ -52,6 +51,9 @@ from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, trai
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from qaclims_ray.cluster.workers import OnEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def run_pipeline(
     until: str = "run",
     console: Console | None = None,
     trial: str = "",
-    on_epoch: OnEpoch | None = None,
+    on_epoch: "OnEpoch | None" = None,
 ) -> RunOutcome:
     """Run the pipeline up to a stage.
 
@@ -120,12 +122,15 @@ def run_pipeline(
         config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
     )
     handle = tracker.handle()
-    room = room_here(config)
     with _ending(tracker, progress), contextlib.ExitStack() as session:
         tracker.log_params(settings)
-        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
-        manifest = _read_data(run, session)
-        run = _with_room(run)
+        opening = Opening(config, session, progress)
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
+        if run.reaches("corpus"):
+            require_reachable()
+        with run.stage("data") as stage:
+            manifest = run_data(stage)
+        check_named_classes(config, manifest.class_names)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = _whole(run, manifest)
         tracker.set_tags(_note(config, found))
@@ -149,30 +154,6 @@ def _check_reachable(config: RunConfig, until: str) -> None:
     if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):
         needed = "mask" if until == "refine" else "segmentation"
         raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
-
-
-def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
-    """Read the data, then start Ray for what follows: what is wrong with people's data is told without waiting."""
-    is_early = reads_after_ray(run.config.data)
-    if is_early or run.reaches("corpus"):
-        require_reachable()
-    if is_early:
-        session.enter_context(ray_session(needs_of(run.config, run.room)))
-    with run.stage("data") as stage:
-        manifest = run_data(stage)
-    check_named_classes(run.config, manifest.class_names)
-    if run.reaches("corpus") and not is_early:
-        session.enter_context(ray_session(needs_of(run.config, run.room)))
-    return manifest
-
-
-def _with_room(run: "_PipelineRun") -> "_PipelineRun":
-    """Return the run with what Ray turned out to have, and say what its stages get of it."""
-    if not run.reaches("corpus"):
-        return run
-    room = run.room.on(resources_there())
-    run.progress.note(shared_out(run.config, room))
-    return dataclasses.replace(run, room=room)
 
 
 def _whole(run: "_PipelineRun", manifest: Manifest) -> Results:
@@ -207,7 +188,7 @@ class _PipelineRun:
     tracker: Tracker
     progress: ConsoleProgress
     last: int
-    room: Room
+    opening: Opening
 
     def reaches(self, stage: str) -> bool:
         return STAGE_ORDER.index(stage) <= self.last
@@ -287,7 +268,7 @@ class _PipelineRun:
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(places.stored(to_dict(config), self.layout.records))
         try:
-            yield Stage(config, self.layout, tracker, self.progress, self.room)
+            yield Stage(config, self.layout, tracker, self.progress, self.opening)
         except BaseException:
             tracker.finish("FAILED")
             raise

@@ -1,22 +1,15 @@
-"""What is checked before any long work starts."""
+"""What is checked before any long work starts: settings, places, and that weights are there, without a network."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from qaclims_ray.cluster.vllm_corpus import check_vllm
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, ModelError
-from qaclims_ray.models.clip.frozen import load_clip
-from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
 from qaclims_ray.presets.table import check_run
-from qaclims_ray.refine.irn.network import GRID_STRIDE, build_affinity_net
+from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.segmentation.networks.network import build_segmentation_network
 from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.systems.needs import (
     needs_classifier,
@@ -32,7 +25,7 @@ from qaclims_ray.systems.table import system_config, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
-    """Check everything that can be known without computing: settings, places, weights.
+    """Check everything that can be known without building a network: settings, places, that named files are there.
 
     Raises:
         QaclimsError: the first fault, saying what was found, what was expected and what to do.
@@ -45,26 +38,32 @@ def preflight(config: RunConfig, out: str) -> None:
     weights = backbone_weights(config)
     if weights not in ("", "timm") and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
-    # Built and loaded for the checks alone: broken weights would be found after the corpus, hours later.
-    with torch.random.fork_rng(devices=[]):
-        build_mask_generator(replace(config.cam_net, weights=weights), num_classes=1)
     if config.goal != "seed":
         _check_masks(config)
-    for final in {system_config(config, name).segmentation for name in systems_with_networks(config)}:
-        _check_segmentation(config, final)
+    for final in final_networks(config):
+        _check_final_network(config, final)
     if needs_clip(config):
         model, clip_weights = clip_files(config)
-        names = [model, clip_weights if clip_weights and _is_path(clip_weights) else None]
-        weights_fingerprint(*names)
-        load_clip(model, clip_weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+        weights_fingerprint(model, clip_weights if clip_weights and _is_path(clip_weights) else None)
     for name in config.systems:
         if (brings := source_of_cams(config, name)) is not None and brings.find_source is not None:
             brings.find_source(recipe_of(system_config(config, name), brings))
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))
-        if config.corpus.engine == "vllm":
-            check_vllm()
+
+
+def final_networks(config: RunConfig) -> set[SegmentationConfig]:
+    """Return the settings of all final networks that a run trains."""
+    return {system_config(config, name).segmentation for name in systems_with_networks(config)}
+
+
+def affinity_networks(config: RunConfig) -> set[IrnConfig]:
+    """Return the settings of all affinity networks that a run trains."""
+    if config.goal == "seed":
+        return set()
+    masks = {system_config(config, name).masks for name in systems_with_cams(config)}
+    return {one.irn for one in masks if "irn" in one.steps}
 
 
 def _check_batches(config: RunConfig) -> None:
@@ -82,20 +81,18 @@ def _check_batches(config: RunConfig) -> None:
 
 
 def _check_masks(config: RunConfig) -> None:
-    """Check what the refinement steps need of CAMs and weights; an affinity network is built once for that."""
+    """Check what the refinement steps need of CAMs and weights."""
     check_stores_full(config.cams)
     for masks in {system_config(config, name).masks for name in systems_with_cams(config)}:
         if "sam" in masks.steps:
             weights_fingerprint(masks.sam.model)
-        if "irn" not in masks.steps:
-            continue
+    for irn in affinity_networks(config):
         if (config.cams.store, config.cams.grid_stride) != ("both", GRID_STRIDE):
             raise ConfigError(
                 f"masks.steps has irn, which walks on CAMs of one cell for every {GRID_STRIDE} pixels, but cams.store "
                 f"is {config.cams.store} and cams.grid_stride {config.cams.grid_stride}; set them to both and "
                 f"{GRID_STRIDE}"
             )
-        irn = masks.irn
         if config.cluster.num_workers > irn.optim.batch_size:
             raise ConfigError(
                 f"cluster.num_workers is {config.cluster.num_workers}, but masks.irn.optim.batch_size "
@@ -103,10 +100,8 @@ def _check_masks(config: RunConfig) -> None:
             )
         if irn.weights == FROM_CLASSIFIER:
             _check_classifier(config, "masks.irn", irn.backbone)
-            irn = replace(irn, weights="random")
-        weights_fingerprint(irn.weights)
-        with torch.random.fork_rng(devices=[]):
-            build_affinity_net(irn)
+        else:
+            weights_fingerprint(irn.weights)
 
 
 def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
@@ -118,26 +113,23 @@ def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
         )
 
 
-def _check_segmentation(config: RunConfig, segmentation: SegmentationConfig) -> None:
-    """Build the final network once, so that weights which are absent or do not fit are found at once."""
+def _check_final_network(config: RunConfig, segmentation: SegmentationConfig) -> None:
     if config.cluster.num_workers > segmentation.optim.batch_size:
         raise ConfigError(
             f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.optim.batch_size "
             f"{segmentation.optim.batch_size}; lower the one or raise the other"
         )
     net, own = segmentation.net, config.cam_net
-    if net.weights == FROM_CLASSIFIER:
-        _check_classifier(config, "segmentation.net", net.backbone)
-        for name in ("image_mean", "image_std", "pad_same"):
-            if getattr(net, name) != getattr(own, name):
-                raise ConfigError(
-                    f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
-                    f"{getattr(own, name)} (cam_net.{name}); set both alike"
-                )
-        net = replace(net, weights="random")
-    weights_fingerprint(net.weights)
-    with torch.random.fork_rng(devices=[]):
-        build_segmentation_network(net, num_labels=2)
+    if net.weights != FROM_CLASSIFIER:
+        weights_fingerprint(net.weights)
+        return
+    _check_classifier(config, "segmentation.net", net.backbone)
+    for name in ("image_mean", "image_std", "pad_same"):
+        if getattr(net, name) != getattr(own, name):
+            raise ConfigError(
+                f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
+                f"{getattr(own, name)} (cam_net.{name}); set both alike"
+            )
 
 
 def _is_path(name: str) -> bool:

@@ -1,254 +1,67 @@
-"""Figures, contact sheets, the report, and the same figures in MLflow."""
+"""The report: left alone where it tells of just these results; and what stages took."""
 
-import io
 import json
 import logging
-import os
-import platform
-import tempfile
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Mapping
 
-import numpy as np
-import psutil
-import torch
-from PIL import Image
 from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 
-from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.cluster.tasks import run_task
-from qaclims_ray.data import artifacts, storage
-from qaclims_ray.data.class_counts import class_remarks
-from qaclims_ray.data.images import load_image
-from qaclims_ray.data.manifest import Manifest, summarise
-from qaclims_ray.data.mask_files import load_mask
-from qaclims_ray.data.shards import place_in_shards, shard_name
-from qaclims_ray.data.splits import images_with_cams, scored_images
-from qaclims_ray.methods.table import method_of
-from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
-from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, has_later_stages
-from qaclims_ray.report.figures import figure_pixels
-from qaclims_ray.report.files import write_report
-from qaclims_ray.report.stage_tables import stages_chart
-from qaclims_ray.run_config import RunConfig, to_dict
-from qaclims_ray.stages.evaluate import check_stores_full
-from qaclims_ray.stages.layout import RunLayout, network_uri_of
-from qaclims_ray.stages.mask_images import truth_share
-from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
-from qaclims_ray.stages.results import Results, splits_of
+from qaclims_ray.data import artifacts, places, storage
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.report.files import written_page
+from qaclims_ray.run_config import to_dict
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.results import Results
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
-from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
-from qaclims_ray.training.group import read_curves
 
 _log = logging.getLogger(__name__)
 
-PACKAGES = ("ray", "torch", "timm", "transformers", "open_clip_torch", "accelerate", "mlflow", "numpy", "pyarrow")
-
 
 def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results, timings: Mapping[str, float]) -> str:
-    """Write report.html and report.json, also into the pipeline's run, and return the page's URI."""
-    config, layout = stage.config, stage.layout
+    """Write report.html and report.json, also into the pipeline's run, and return the page's URI.
+
+    What is there already and tells of just these results, in this run of the tracker, stays.
+
+    Args:
+        stage: surroundings.
+        parent: the pipeline's own run.
+        manifest: the whole manifest.
+        found: what its systems scored.
+        timings: stage -> seconds.
+
+    Raises:
+        ConfigError: when the CAMs were stored without their full-resolution maps.
+        DataError: when there is no system to report on.
+    """
     stage.progress.start("report")
-    check_stores_full(config.cams)
-    readings = _prompt_readings(stage, manifest)
-    sheet = _contact_sheet(
-        stage,
-        scored_images(manifest, config.data),
-        images_with_cams(manifest, config.data, with_training=config.goal != "seed"),
-    )
-    data = ReportData(
-        title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
-        config=to_dict(config),
-        environment={**environment(), "supervision": supervision(config)},
-        timings={name: round(seconds, 2) for name, seconds in timings.items()},
-        dataset={
-            "name": config.data.dataset,
-            "fingerprint": manifest.fingerprint(),
-            **summarise(manifest),
-            "notes": [*manifest.notes, *class_remarks(manifest, config.data.train_split)],
-        },
-        systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
-        splits=splits_of(config),
-        contact_sheets={_sheet_title(manifest): _png(sheet)},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    page = write_report(layout.report, data)
-    parent.log_image(sheet, "contact_sheet")
-    if has_later_stages(data):
-        parent.log_image(figure_pixels(stages_chart(data)), "stages")
-    for name, reading in readings.items():
-        log_reading(parent, name, reading)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("report.html", "report.json"):
-            local = os.path.join(folder, name)
-            with open(local, "wb") as handle:
-                handle.write(storage.read_bytes(storage.join(layout.report, name)))
-            parent.log_artifact(local, "report")
-    stage.progress.finish(f"{len(data.systems)} systems -> {page}")
+    made_from = _made_from(stage, parent, manifest, found.names(stage.config))
+    if page := written_page(stage.layout.report, made_from):
+        stage.progress.finish(f"{page} (there already)", is_new=False)
+        return page
+    # Not at the top: with it come PyTorch, matplotlib and CLIP.
+    from qaclims_ray.stages.report_contents import write_contents
+
+    page = write_contents(stage, parent, manifest, found, timings, made_from)
+    stage.progress.finish(f"{len(found.names(stage.config))} systems -> {page}")
     return page
 
 
-def _system_report(
-    stage: Stage, manifest: Manifest, found: Results, name: str, reading: PromptReading | None
-) -> SystemReport:
-    config, layout = stage.config, stage.layout
-    system = system_of(config, name)
-    method = method_of(system.method)
-    share = "" if method.has_cams else truth_share(manifest, config.data.train_split)
-    network = network_uri_of(layout, name, method)
-    evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
-    return SystemReport(
-        label=system.label,
-        description=f"{system.description} It learned from {share}." if share else system.description,
-        cooccurrence=evaluation.cooccurrence if evaluation else None,
-        mask_summary=masks.summary if masks else {},
-        initial_weights=_initial_weights(system_config(config, name)) if final else "",
-        curves={**read_curves(network), **_final_curves(layout, name)},
-        prompts=reading,
-        **found.of(name),
+def _made_from(stage: Stage, parent: Tracker, manifest: Manifest, systems: list[str]) -> str:
+    """Return a fingerprint of all that a report tells of."""
+    layout, handle = stage.layout, parent.handle()
+    kept = (layout.text_bank, layout.network, layout.cams, layout.evaluation, layout.affinity, layout.masks)
+    folders = [place(name) for name in systems for place in (*kept, layout.segmentation, layout.predictions)]
+    metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, *folders])
+    return artifacts.fingerprint_of(
+        [
+            places.stored(to_dict(stage.config), layout.records),
+            manifest.fingerprint(),
+            [meta and [meta.fingerprint, meta.created] for meta in metas],
+            [artifacts.package_version(), artifacts.source_hash()],
+            handle and [handle.uri, handle.run_id],
+        ]
     )
-
-
-def _sheet_title(manifest: Manifest) -> str:
-    how = "masks at the fixed threshold" if manifest.classes.has_background else "each pixel takes its foremost class"
-    return f"Images chosen by class, not by result; {how}"
-
-
-def _initial_weights(config: RunConfig) -> str:
-    net = config.segmentation.net
-    return f"{net.weights} ({net.architecture}, {net.backbone})"
-
-
-def environment() -> dict[str, object]:
-    """Return what a reader needs to know of the machine and the software."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "qaclims_ray": artifacts.package_version(),
-        "source_hash": artifacts.source_hash(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
-def supervision(config: RunConfig) -> str:
-    """Say which labels stand behind the figures: OVSeg's CLIP and SAM have seen masks, plain CLIP has not."""
-    labels = ["image-level labels"]
-    if any(uses_given(config, name) for name in config.systems):
-        labels.append("whatever stands behind the given CAMs")
-    is_miniature = config.data.dataset == "miniature"
-    if needs_clip(config) and not is_miniature:
-        adapted = "a CLIP adapted on mask proposals of COCO (OVSeg)"
-        labels.append(adapted if config.clip.mask_adapted else "a CLIP trained on pairs of image and text")
-    if config.goal != "seed" and "sam" in config.masks.steps:
-        labels.append("SAM, trained on masks")
-    if config.goal != "seed" and is_miniature:
-        labels.append("the background scores of its masks were chosen on seeds 10 and 11, with pixel labels")
-    if config.goal == "segmentation":
-        labels.append(f"initial weights of the final network: {config.segmentation.net.weights}")
-    return "; ".join(labels)
-
-
-def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReading]:
-    """Return what the systems' prompts say, read where the run's GPUs are."""
-    config = stage.config
-    names = [name for name in systems_with_prompts(config, stage.layout) if name in config.systems]
-    if not names:
-        return {}
-    return run_task(_read_all, config, stage.layout, names, manifest, num_gpus=1 if config.cluster.use_gpu else 0)
-
-
-def _read_all(config: RunConfig, layout: RunLayout, names: list[str], manifest: Manifest) -> dict[str, PromptReading]:
-    readings, clips = {}, {}
-    for name in names:
-        resolved = system_config(config, name)
-        key = (resolved.clip, resolved.cluster)  # variants may have a CLIP of their own
-        if key not in clips:
-            clips = {key: load_prompt_clip(resolved)}
-        readings[name] = read_prompts(resolved, layout, name, manifest, clips[key])
-    return readings
-
-
-def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.ndarray:
-    positions = choose_images(manifest, stage.config.evaluation.contact_sheet_images)
-    chosen = {manifest.records[position].image_id for position in positions}
-    names = systems_with_cams(stage.config)
-    cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names}
-    labels = {name: system_of(stage.config, name).label for name in names}
-    final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
-    rows = []
-    for position in positions:
-        record = manifest.records[position]
-        found = {name: cams[name][record.image_id] for name in cams if record.image_id in cams[name]}
-        if len(found) < len(cams):
-            continue
-        rows.append(
-            SheetRow(
-                image_id=record.image_id,
-                image=load_image(record.image_uri),
-                truth=load_mask(record.mask_uri) if record.mask_uri else None,
-                class_ids=record.labels,
-                heat={labels[name]: _heat(cam) for name, cam in found.items()},
-                masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
-                pseudo=_stored_masks(stage.layout.masks, record.image_id, labels, stage.config.goal != "seed"),
-                final=_stored_masks(stage.layout.predictions, record.image_id, final, is_made=True),
-            )
-        )
-    return contact_sheet(rows, manifest.class_names)
-
-
-def choose_images(manifest: Manifest, count: int) -> list[int]:
-    """Return positions of images that show every class in turn; what they score plays no part."""
-    chosen: list[int] = []
-    for _ in range(count):
-        for class_id in range(len(manifest.class_names)):
-            fresh = (i for i, r in enumerate(manifest.records) if class_id in r.labels and i not in chosen)
-            position = next(fresh, None)
-            if position is not None and len(chosen) < count:
-                chosen.append(position)
-    return chosen
-
-
-def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
-    """Return the CAMs of some images out of the shards that hold them."""
-    shards = sorted({place_in_shards(i)[0] for i, record in enumerate(images.records) if record.image_id in wanted})
-    uri = stage.layout.cams(system)
-    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
-    return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
-
-
-def _stored_masks(
-    place_of: Callable[[str], str], image_id: str, labels: Mapping[str, str], is_made: bool
-) -> dict[str, torch.Tensor]:
-    """Return the label maps of an image that the systems left, by the systems' labels."""
-    places = {label: storage.join(place_of(name), f"{image_id}.png") for name, label in labels.items()}
-    return {label: load_mask(uri) for label, uri in places.items() if is_made and storage.exists(uri)}
-
-
-def _final_curves(layout: RunLayout, name: str) -> dict[str, list[tuple[int, float]]]:
-    """Return the curves of a system's affinity and final networks."""
-    places = {"irn": layout.affinity(name), "segmentation": layout.segmentation(name)}
-    return {f"{part}/{figure}": points for part, uri in places.items() for figure, points in read_curves(uri).items()}
-
-
-def _heat(cam: ImageCam) -> torch.Tensor:
-    assert cam.full is not None  # scoring refuses CAMs without them
-    return cam.full.float().amax(0) if cam.class_ids else torch.zeros(cam.height, cam.width)
-
-
-def _png(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def read_timings(layout: RunLayout) -> dict[str, float]:

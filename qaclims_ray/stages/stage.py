@@ -47,8 +47,13 @@ class Stage:
     """MLflow run of this stage."""
     progress: StageProgress = field(default_factory=StageProgress)
     """Where to say how far it is."""
-    room: Room = SHARED
-    """What workers and actors may share out whose number is left open."""
+    opening: Callable[[], Room] = lambda: SHARED
+    """Makes sure, the first time, that work can begin; returns what workers and actors may share out."""
+
+    @property
+    def room(self) -> Room:
+        """What workers and actors may share out whose number is left open; a run's Ray is there from now on."""
+        return self.opening()
 
     def make(
         self,
@@ -68,8 +73,11 @@ class Stage:
             describe: says in a line what is there.
             goes_on: whether `work` takes up the finished parts of a call that was stopped.
         """
+        meta = artifact.current()
+        if meta is None:
+            self.opening()
         self.progress.start(name)
-        if meta := artifact.current():
+        if meta is not None:
             self.progress.finish(f"{describe(meta)} (there already)", is_new=False)
             return meta
         self.say_why(artifact)

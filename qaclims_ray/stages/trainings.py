@@ -97,10 +97,12 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
             stage.progress.start(f"train {training.label}")
             stage.progress.finish(f"{training.length} (there already)", is_new=False)
         else:
-            stage.say_why(training.artifact)
-            training.artifact.begin()
             todo.append(training)
     if todo:
+        stage.opening()
+        for training in todo:
+            stage.say_why(training.artifact)
+            training.artifact.begin()
         lines = _Lines(stage.progress, todo)
         if stage.config.cluster.num_workers == 0:
             _fit_here(todo, stage, lines)

@@ -20,6 +20,7 @@ from qaclims_ray.report.console_text import print_line
 from qaclims_ray.report.search import SearchResult, TrialRow, best_trial, write_search
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.stages.ablate import pipeline_to_file
+from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.requests import Search
 from qaclims_ray.stages.resources import needs_of_many
@@ -53,6 +54,7 @@ def run_search(asked: Search, console: Console) -> SearchResult:
     asked = Search(preset=asked.preset, config=asked.config, search=search, out=asked.out)
     first = trial_config(asked.config, search, "check", start_values(asked.config, search.system, search.space))
     preflight(first, asked.out)
+    try_networks(first)
     if not storage.is_remote(asked.out):
         remove_abandoned(asked.out)
     if search.concurrent not in (None, 1) and must_take_turns(asked.config, search):

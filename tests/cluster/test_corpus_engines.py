@@ -19,7 +19,7 @@ from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ModelError, ResourceError
 from qaclims_ray.stages.corpus import CorpusActor
-from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
 from tests.tiny_vlm import write_llava
@@ -156,9 +156,9 @@ def test_vllm_is_asked_for_what_it_knows(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_absent_vllm_is_said_before_work(tmp_path):
+def test_absent_vllm_is_said_before_work():
     config = small_config(
         corpus__engine="vllm", corpus__model="some/model", corpus__gpus_per_actor=1.0, corpus__num_beams=1
     )
     with pytest.raises(ModelError, match=r"no package vllm here.*image_text_to_text"):
-        preflight(config, str(tmp_path))
+        try_networks(config)

@@ -110,10 +110,13 @@ def test_a_moved_folder_goes_on_and_logs_nothing_twice(finished_run):
 
 def test_second_run_does_nothing_again(finished_run):
     out, first = finished_run
-    watched = [p for p in out.rglob("*") if p.suffix in (".parquet", ".safetensors") and "report" not in p.parts]
-    before = {path: path.stat().st_mtime_ns for path in watched}
-    second = run_pipeline(_tracked_config(), str(out))
-    assert {path: path.stat().st_mtime_ns for path in watched} == before
+    suffixes = (".parquet", ".safetensors", ".html", ".png")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in suffixes}
+    lines = io.StringIO()
+    second = run_pipeline(_tracked_config(), str(out), console=Console(file=lines, width=200))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    made = [line for line in lines.getvalue().splitlines() if " -> " in line or line.startswith("processes for images")]
+    assert made == [] and second.report_uri == first.report_uri
     assert second.results.scores["qa_clims"] == first.results.scores["qa_clims"]
 
 

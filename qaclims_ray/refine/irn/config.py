@@ -6,6 +6,9 @@ from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 from qaclims_ray.training.config import OptimConfig
 
+GRID_STRIDE = 4
+"""Pixels along the side of a cell of its grid."""
+
 
 @settings
 class IrnConfig:

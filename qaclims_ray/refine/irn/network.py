@@ -22,10 +22,8 @@ from qaclims_ray.models.generators.cam_net import MINIATURE, MINIATURE_STRIDE, C
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.network_folder import load_network, save_network
-from qaclims_ray.refine.irn.config import IrnConfig
+from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 
-GRID_STRIDE = 4
-"""Pixels along a cell's side."""
 _IMAGES_ON_GPU = 8
 """Images whose boundary maps a GPU computes together."""
 _PROBE_PX = (70, 90)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.models.network_folder import load_weights
-from qaclims_ray.refine.irn.config import IrnConfig
+from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums
-from qaclims_ray.refine.irn.network import GRID_STRIDE, AffinityNet, grid_of, save_affinity_net
+from qaclims_ray.refine.irn.network import AffinityNet, grid_of, save_affinity_net
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 from qaclims_ray.training.loop import Task, TrainingImages, fit, images_per_step
 from qaclims_ray.training.meter import OnStep, StepResult, weighted

@@ -11,7 +11,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.report.contents import FULLY_SUPERVISED, ReportData, SystemReport, data_colours, winner
 from qaclims_ray.report.files import report_json, write_report
 from qaclims_ray.report.palette import INK, system_colours
-from qaclims_ray.report.stage_tables import stages_chart
+from qaclims_ray.report.stage_charts import stages_chart
 from qaclims_ray.systems.table import SUPERVISED
 
 SPLITS = {"seed": "train", "mask": "train", "segmentation": "val"}

@@ -1,5 +1,6 @@
 """What all stages do alike: make what is missing, skip what is there, say why something is made again."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from qaclims_ray.errors import DataError
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.resources import Room
 from qaclims_ray.stages.stage import Stage, StageProgress
 from tests.unit.stages.told import Told
 
@@ -52,6 +54,21 @@ def test_what_is_there_already_is_not_made(tmp_path: Path) -> None:
     second, times = _make(tmp_path, artifact, told)
     assert times == 0 and second == first
     assert told.lines == [("start", "score"), ("there", "3 images (there already)")]
+
+
+def test_the_run_opens_when_something_is_made_and_before_it_is_told(tmp_path: Path) -> None:
+    told, artifact = Told(), _artifact(tmp_path, {"a": 1})
+
+    def opening() -> Room:
+        told.note("opened")
+        return Room(cores=3)
+
+    stage = dataclasses.replace(_stage(tmp_path, told), opening=opening)
+    assert stage.make(artifact, "score", lambda: {"cores": stage.room.cores}, lambda _: "done").summary == {"cores": 3}
+    assert told.lines[:2] == [("note", "opened"), ("start", "score")]
+    told.lines.clear()
+    stage.make(artifact, "score", dict, lambda _: "done")
+    assert told.lines == [("start", "score"), ("there", "done (there already)")]
 
 
 def test_what_does_not_serve_is_made_again_and_one_line_says_why(tmp_path: Path) -> None:
