@@ -6,6 +6,7 @@ On a local or network disk a folder takes another's place by being renamed; a st
 
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from qaclims_ray.data import storage
@@ -27,21 +28,28 @@ def sizes_below(uri: str) -> dict[str, int]:
     """
     filesystem, path = storage.resolve(uri)
     if not storage.is_remote(uri):
-        found = {}
-        for folder, _, names in os.walk(path, followlinks=True):
-            for name in names:
-                file = os.path.join(folder, name)
-                # A link that leads nowhere has no size, and is as good as a file that is not there.
-                found[os.path.relpath(file, path).replace(os.sep, "/")] = (
-                    os.stat(file).st_size if os.path.exists(file) else -1
-                )
-        return found
+        return dict(_sizes_in(path, ""))
     filesystem.invalidate_cache()
     with storage.reaching(uri):
         entries = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
     assert isinstance(entries, dict)
     root = path.rstrip("/") + "/"
     return {name.removeprefix(root): int(entry["size"]) for name, entry in entries.items() if name.startswith(root)}
+
+
+def _sizes_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # absent, or not to be read: it holds nothing
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _sizes_in(entry.path, f"{prefix}{entry.name}/")
+            continue
+        try:
+            yield prefix + entry.name, entry.stat().st_size
+        except OSError:  # a link that leads nowhere has no size, and is as good as a file that is not there
+            yield prefix + entry.name, -1
 
 
 def put_in_place(source: str, target: str) -> None:
