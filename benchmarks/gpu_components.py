@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qaclims_ray.models.precision import Arithmetic
+
 
 class Place(Protocol):
     """Where components work."""
@@ -34,6 +36,14 @@ class Place(Protocol):
 
     def wrapped(self, network: Any) -> Any:
         """Return a network as the training loop wraps it."""
+        ...
+
+    def precision(self, auto: Arithmetic) -> Arithmetic:
+        """Return what a network infers in.
+
+        Args:
+            auto: what its stage takes on a GPU.
+        """
         ...
 
 
@@ -249,6 +259,7 @@ def irn_step(place: Place) -> Callable[[], Any]:
 def irn_walk(place: Place) -> Callable[[], Any]:
     """IRN's walk of a batch, from images to maps."""
     from qaclims_ray.cams.inference import ImageCam
+    from qaclims_ray.refine.config import MaskConfig
     from qaclims_ray.refine.irn.config import IrnConfig
     from qaclims_ray.refine.irn.network import boundary_maps, build_affinity_net
     from qaclims_ray.refine.irn.random_walk import walk_cams
@@ -258,7 +269,8 @@ def irn_walk(place: Place) -> Callable[[], Any]:
     height, width = images[0].shape[1:]
     grids = [torch.rand(2, -(-height // 4), -(-width // 4)) for _ in images]
     cams = [ImageCam(str(i), (1, 2), None, grid, height, width) for i, grid in enumerate(grids)]
-    return lambda: walk_cams(cams, boundary_maps(network, images, 0), irn)
+    precision = place.precision(MaskConfig(gpus_per_actor=1.0).arithmetic)
+    return lambda: walk_cams(cams, boundary_maps(network, images, 0, precision=precision), irn)
 
 
 @component(16, 2)
@@ -270,7 +282,9 @@ def cams(place: Place) -> Callable[[], Any]:
     network, images, mean = _cam_network(place), _images(place, _batch(place, "cams")), (0.5, 0.5, 0.5)
     num_classes, names = _classes(place), [str(i) for i in range(len(images))]
     present = [(i % num_classes, (i + 3) % num_classes) for i in range(len(images))]
-    return lambda: compute_cams(network, images, present, names, CamConfig(), mean, mean)
+    config = CamConfig(gpus_per_actor=1.0)
+    precision = place.precision(config.arithmetic)
+    return lambda: compute_cams(network, images, present, names, config, mean, mean, precision=precision)
 
 
 @component(8, 2)
@@ -332,7 +346,8 @@ def final_network(place: Place) -> Callable[[], Any]:
 
     network, mean = _final_network(place, "encoder", "resnet18" if place.is_tiny else "resnet50"), (0.5, 0.5, 0.5)
     images, test = _images(place, _batch(place, "final_network")), SegmentationTestConfig(scales=(0.75, 1.0))
-    return lambda: list(segment_images(network, images, test, mean, mean))
+    precision = place.precision(test.arithmetic(gpus=1.0))
+    return lambda: list(segment_images(network, images, test, mean, mean, precision=precision))
 
 
 @component(8, 1)

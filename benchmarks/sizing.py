@@ -86,10 +86,10 @@ def stage_costs(load: Workload) -> list[StageCost]:
         raise SystemExit(f"{config.name} trains systems of methods {sorted(set(methods))}: only RITC is sized here")
     contrasts = methods.count("qa_clims")
     contrast_tflop = (BACKBONE_GFLOP + CONTRAST_GFLOP_PER_CLASS * load.classes) / 1000
-    bf16 = config.cluster.precision == "bf16"
+    bf16 = config.cluster.arithmetic == "bf16"
     # A throughput counts for the settings it was measured with, and for no others.
     backbone = "h200_backbone_bf16" if bf16 else ""
-    asked_alike = (config.corpus.engine, config.corpus.precision, config.corpus.num_beams) == ("blip", "fp32", 3)
+    asked_alike = (config.corpus.engine, config.corpus.arithmetic, config.corpus.num_beams) == ("blip", "fp32", 3)
     cams_alike = len(config.cams.scales) == 4 and config.cams.flip
     cams, finals = len(systems_with_cams(config)), len(systems_with_networks(config))
     answers = images * load.classes * len(question_set(config.corpus.questions))

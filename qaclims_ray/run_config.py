@@ -170,8 +170,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def in_effect(config: RunConfig) -> dict[str, Any]:
-    """Return every setting by dotted name as it counts, one that follows another with that one's value."""
-    return dotted(to_dict(dataclasses.replace(config, evaluation=config.scoring)))
+    """Return every setting by dotted name as it counts, one that follows others with what it takes from them."""
+    test = config.segmentation.test
+    followed = {
+        "corpus.precision": config.corpus.arithmetic,
+        "text.precision": config.text.arithmetic,
+        "cluster.precision": config.cluster.arithmetic,
+        "cams.precision": config.cams.arithmetic,
+        "masks.precision": config.masks.arithmetic,
+        "segmentation.test.precision": test.arithmetic(config.cams.gpus_per_actor),
+        "evaluation.fixed_threshold": config.fixed_threshold,
+    }
+    return flat(config) | followed
 
 
 def flat(config: RunConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 
 from typing import Literal
 
+from qaclims_ray.models.precision import Arithmetic, Precision, resolve
 from qaclims_ray.settings import require, require_at_least, settings
 
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
@@ -29,6 +30,8 @@ class CamConfig:
     """Stored maps: full resolution (scoring), the small grid (random walk), or both."""
     dtype: Literal["float16", "float32"] = "float16"
     """Stored type."""
+    precision: Precision = "auto"
+    """Arithmetic of the network: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Maps are summed in float32."""
     batch_size: int = 16
     """Images of equal size computed together."""
     num_actors: int | None = None
@@ -39,6 +42,11 @@ class CamConfig:
     """GPUs of one actor."""
     max_failed_fraction: float = 0.01
     """Fail when more than this share of images cannot be read."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What `precision` stands for in the stage."""
+        return resolve(self.precision, gpus=self.gpus_per_actor, auto="fp16")
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")

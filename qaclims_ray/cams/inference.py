@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.errors import DataError, ModelError
-from qaclims_ray.models.devices import constant, download, upload
+from qaclims_ray.models.devices import autocast, constant, download, upload
+from qaclims_ray.models.precision import Arithmetic
 
 _EPSILON = 1e-5
 """Added to the maximum (E1): a class without any response gives zeros, not NaN."""
@@ -50,6 +51,8 @@ def compute_cams(
     config: CamConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    *,
+    precision: Arithmetic = "fp32",
 ) -> list[ImageCam]:
     """Compute the maps of all present classes of some images, in the order given.
 
@@ -68,6 +71,7 @@ def compute_cams(
         config: scales, mirror images, activation, normalisation, what is kept.
         mean: of the network's normalisation, on the 0-1 scale.
         std: of the network's normalisation, on the 0-1 scale.
+        precision: what the network computes in; its weights stay as they are.
 
     Returns:
         One `ImageCam` per image: float32 maps on the CPU.
@@ -80,7 +84,7 @@ def compute_cams(
         raise DataError(f"got {len(images)} images, {len(class_ids)} label sets and {len(image_ids)} identifiers")
     device = device_of(network)
     cams: dict[int, ImageCam] = {}
-    with inference(network):
+    with inference(network), autocast(precision, device):
         for positions in batches_of_one_size(images, config.batch_size):
             pixels = upload(torch.stack([images[position] for position in positions]), device)
             present = [class_ids[position] for position in positions]
@@ -144,7 +148,8 @@ def _batch_cams(
         if not finite:
             raise ModelError(
                 f"the network's response is not finite on images {', '.join(image_ids[:3])}...: "
-                "its training diverged; lower the learning rate, or clip gradients with optim.clip_grad_norm"
+                "its training diverged; lower the learning rate, or clip gradients with optim.clip_grad_norm. Or it "
+                "exceeds the range of fp16, where the stage computes in that: set its precision to bf16 or fp32"
             )
     else:
         sizes = [(height, width)] * (config.store != "grid") + [small] * (config.store != "full")

@@ -3,8 +3,7 @@
 How many actors infer stands with what they compute: `corpus.num_actors`, `cams.num_actors`, `masks.num_actors`.
 """
 
-from typing import Literal
-
+from qaclims_ray.models.precision import Arithmetic, TrainingPrecision, resolve
 from qaclims_ray.settings import require, require_at_least, settings
 
 
@@ -23,8 +22,9 @@ class ClusterConfig:
     """Logical CPUs of a training worker, and its threads. None shares out the cores of this machine among the workers
     where the run starts a Ray of its own, and asks a Ray that it joins for 1 each. The number of threads changes how
     sums are rounded, nothing else; 0 workers take torch's own number."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Autocast of networks; losses always compute in float32; bf16 only on GPU."""
+    precision: TrainingPrecision = "auto"
+    """Arithmetic of all trainings, and of the CLIP in them: fp32, bf16; auto is bf16 on GPUs, fp32 on CPUs. Losses
+    always compute in float32."""
     max_failures: int = 2
     """Restarts of a training after worker failures."""
     loader_workers: int = 0
@@ -33,6 +33,16 @@ class ClusterConfig:
     """Object store of a Ray started by this run; ignored when joining a cluster."""
     num_cpus: int | None = None
     """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """GPUs of a training worker."""
+        return 1 if self.use_gpu else 0
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What `precision` stands for."""
+        return resolve(self.precision, gpus=self.gpus_per_worker, auto="bf16")
 
     def __post_init__(self) -> None:
         require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
@@ -46,4 +56,3 @@ class ClusterConfig:
             f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0, or None",
         )
         require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
-        require(self.precision == "fp32" or self.use_gpu, "cluster.precision bf16 needs cluster.use_gpu")

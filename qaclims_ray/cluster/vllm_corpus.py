@@ -117,7 +117,7 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
         model_source=model,
         engine_kwargs={
             "tensor_parallel_size": int(config.gpus_per_actor),
-            "dtype": "bfloat16" if config.precision == "bf16" else "float32",
+            "dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config.arithmetic],
             "limit_mm_per_prompt": {"image": 1},
         },
         batch_size=config.questions_per_batch,

@@ -5,6 +5,7 @@ Letters and numbers such as "Q1" name rows of ``docs/method.md``.
 
 from typing import Literal
 
+from qaclims_ray.models.precision import Arithmetic, Precision, resolve
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 
 Engine = Literal["blip", "image_text_to_text", "vllm"]
@@ -43,12 +44,17 @@ class CorpusConfig:
     """Questions decoded together."""
     max_failed_fraction: float = 0.01
     """Fail when more than this share of images cannot be read or answered."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the VQA model; bf16 only on GPU."""
+    precision: Precision = "auto"
+    """Weights and arithmetic of the VQA model: fp32, bf16, fp16; auto is bf16 on GPUs, fp32 on CPUs."""
     num_actors: int | None = None
     """VQA actors; None as of `cams.num_actors`."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor; fractions share a GPU; 0 runs on the CPU. vLLM: GPUs that one model is spread over."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What `precision` stands for."""
+        return resolve(self.precision, gpus=self.gpus_per_actor, auto="bf16")
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -63,10 +69,6 @@ class CorpusConfig:
         require_text(self, "corpus", "model", "questions")
         require(self.min_length <= self.max_length, "corpus.min_length exceeds corpus.max_length")
         require(0 <= self.max_failed_fraction <= 1, "corpus.max_failed_fraction must lie in [0, 1]")
-        require(
-            self.precision == "fp32" or self.gpus_per_actor > 0,
-            "corpus.precision bf16 needs a GPU: set corpus.gpus_per_actor",
-        )
         require(
             self.prompt.count("{}") == 1,
             f"corpus.prompt is {self.prompt!r}, expected text that holds {{}} once, where the question goes",

@@ -20,6 +20,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.settings import Parameter
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.config import OptimConfig, SelectionConfig
@@ -56,7 +57,7 @@ class Recipe:
     """Thresholds of scored masks, for the same: a run's `scoring`, in which the fixed one is set."""
     seed: int
     """Seed of initial weights, order and crops."""
-    precision: str
+    precision: Arithmetic
     """fp32 or bf16."""
 
     def numerics(self) -> dict[str, Any]:
@@ -76,7 +77,9 @@ class Recipe:
         # An empty split is left out: networks from before the setting existed keep their fingerprints.
         found = {name: value for name, value in plain(self.selection).items() if (name, value) != ("split", "")}
         if self.selection.criterion == "separation":
-            maps = {name: value for name, value in plain(self.cams).items() if name not in RESOURCE_FIELDS}
+            # Not the precision of the stage: a network is rated in that of its training.
+            of_stage = (*RESOURCE_FIELDS, "precision")
+            maps = {name: value for name, value in plain(self.cams).items() if name not in of_stage}
             found |= {"cams": maps, "threshold": self.evaluation.threshold}
         return found
 

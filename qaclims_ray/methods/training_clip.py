@@ -7,6 +7,7 @@ from torch import Tensor
 from qaclims_ray.methods.method import Recipe
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.models.clip.prompts import encode_prompts, load_prompts
+from qaclims_ray.models.devices import dtype_of
 
 
 def load_training_clip(recipe: Recipe, device: torch.device) -> FrozenClip:
@@ -16,7 +17,7 @@ def load_training_clip(recipe: Recipe, device: torch.device) -> FrozenClip:
         ModelError: when it cannot be loaded.
     """
     model, weights = recipe.clip_files
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    dtype = dtype_of(recipe.precision, device)
     return load_clip(model, weights, device=device, dtype=dtype, mask_adapted=recipe.clip.mask_adapted)
 
 

@@ -1,5 +1,6 @@
 """Where networks work: which device, how many items at once, and ways to it on which the host does not wait."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from qaclims_ray.errors import ResourceError
+from qaclims_ray.models.precision import Arithmetic
 
 _Result = TypeVar("_Result")
 
@@ -30,6 +32,34 @@ def use_tf32() -> None:
     """Let products of float32 matrices be computed in TF32 on GPUs; CPUs do not change what they do."""
     # Not set_float32_matmul_precision: on CPUs that know bfloat16 it would round there, too.
     torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def dtype_of(found: Arithmetic, device: torch.device | str) -> torch.dtype:
+    """Return the type of weights, or of an autocast, on a device.
+
+    Raises:
+        ResourceError: when the device is a GPU that only imitates bf16, at many times the cost.
+    """
+    is_gpu = torch.device(device).type == "cuda"
+    if found == "bf16" and is_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ResourceError(
+            f"{torch.cuda.get_device_name()} does not compute in bf16, which the precision of this stage asks for "
+            "(auto does in trainings and for the corpus); set it to fp32, or to fp16 where nothing is trained"
+        )
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[found]
+
+
+def autocast(found: Arithmetic, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which networks compute in an arithmetic; their weights stay as they are.
+
+    Weights are brought to it once for as long as the context lasts.
+
+    Raises:
+        ResourceError: see `dtype_of`.
+    """
+    if found == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype_of(found, device))
 
 
 class BatchSize:

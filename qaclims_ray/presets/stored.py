@@ -60,6 +60,7 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
         found["variants"] = [_system(entry) for entry in entries]
     _write_lengths_anew(found)
     _name_decoder_norm(found)
+    _name_precision(found)
     return renamed(found, RENAMED, _names_today())
 
 
@@ -84,6 +85,16 @@ def _name_decoder_norm(values: dict[str, Any]) -> None:
     was_written_out = "width" in net and "decoder_norm" not in net
     if was_written_out and net.get("architecture") == "encoder" and not final.get("freeze_batch_norm"):
         net["decoder_norm"] = "batch"
+
+
+def _name_precision(values: dict[str, Any]) -> None:
+    """Say in place that stages without a setting for it computed in float32, where all settings were written out."""
+    if "precision" not in values.get("corpus", {}):
+        return
+    for *parents, last in (("text",), ("cams",), ("masks",), ("segmentation", "test")):
+        node = functools.reduce(lambda at, part: at.get(part, {}), parents, values)
+        if last in node:
+            node[last].setdefault("precision", "fp32")
 
 
 def _overrides_today(overrides: Mapping[str, Any]) -> dict[str, Any]:

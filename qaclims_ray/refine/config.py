@@ -3,6 +3,7 @@
 from dataclasses import field
 from typing import Literal
 
+from qaclims_ray.models.precision import Arithmetic, Precision, resolve
 from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.settings import require, require_at_least, require_text, settings
@@ -75,10 +76,18 @@ class MaskConfig:
     """Step pamr."""
     sam: SamConfig = field(default_factory=SamConfig)
     """Step sam."""
+    precision: Precision = "auto"
+    """Arithmetic of IRN's network where it refines: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Walk, CRF,
+    PAMR and SAM compute in float32."""
     num_actors: int | None = None
     """Refinement actors; None as of `cams.num_actors`."""
     gpus_per_actor: float = 0.0
     """GPUs of one actor."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What `precision` stands for."""
+        return resolve(self.precision, gpus=self.gpus_per_actor, auto="fp16")
 
     @property
     def cuts_seeds(self) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import field
 from typing import Literal
 
 from qaclims_ray.data.config import JointCropConfig
+from qaclims_ray.models.precision import Arithmetic, Precision, resolve
 from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 from qaclims_ray.training.config import OptimConfig
@@ -74,6 +75,13 @@ class SegmentationTestConfig:
     """CRF of the second figure; both are reported (D4)."""
     batch_size: int = 8
     """Images of equal size computed together."""
+    precision: Precision = "auto"
+    """Arithmetic of the network: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Probabilities and CRF are
+    float32."""
+
+    def arithmetic(self, gpus: float | int) -> Arithmetic:
+        """Return what `precision` stands for in an actor with so many GPUs."""
+        return resolve(self.precision, gpus=gpus, auto="fp16")
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "segmentation.test.scales must hold positive numbers")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
 from qaclims_ray.data.classes import BACKGROUND_VALUE, NO_BACKGROUND
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.devices import constant, upload
+from qaclims_ray.models.devices import autocast, constant, upload
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.shares import HALF, foreground_shares
@@ -32,13 +33,15 @@ def segment_images(
     test: SegmentationTestConfig,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    *,
+    precision: Arithmetic = "fp32",
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch label height width"]]]:
     """Yield images' positions and label probabilities, averaged over scales and mirror images.
 
     At each scale (PIL's bicubic filter) logits are enlarged bilinearly to the image's own size before the softmax.
     With a window they are averaged where windows overlap, at the scaled image's size. Images of one size run
     together, `test.batch_size` at a time, and come one batch after the other: the probabilities of a whole shard of
-    640x480 pixels and 81 labels would take 6 GB. Computed in float32.
+    640x480 pixels and 81 labels would take 6 GB. Probabilities are computed in float32.
 
     Args:
         network: a final network (`segmentation_network.SegmentationNetwork`); it runs on the device of its parameters,
@@ -47,6 +50,7 @@ def segment_images(
         test: scales, mirror images, window, batch size.
         mean: of the network's normalisation, on the 0-1 scale.
         std: of the network's normalisation, on the 0-1 scale.
+        precision: what the network computes in; its weights stay as they are.
 
     Yields:
         Positions in `images` of a batch, each once and not in order; probabilities on the network's device that add up
@@ -58,7 +62,8 @@ def segment_images(
     device = device_of(network)
     for positions in batches_of_one_size(images, test.batch_size):
         pixels = upload(torch.stack([images[position] for position in positions]), device)
-        with inference(network):  # not around the yield, which would leave the caller in inference mode
+        # Not around the yield, which would leave the caller in inference mode.
+        with inference(network), autocast(precision, device):
             found = _probabilities(network, pixels, test, mean, std)
         yield positions, found
 
@@ -146,7 +151,8 @@ def _probabilities(
     if not bool(torch.stack(are_finite).all()):  # read once: each look waits for a GPU
         raise ModelError(
             "the final network's scores are not finite: its training diverged; lower segmentation.optim.lr, or clip "
-            "gradients with segmentation.optim.clip_grad_norm"
+            "gradients with segmentation.optim.clip_grad_norm. Or they exceed the range of fp16, where it computes in "
+            "that: set segmentation.test.precision to bf16 or fp32"
         )
     return total / (len(test.scales) * (2 if test.flip else 1))
 

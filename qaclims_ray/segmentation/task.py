@@ -16,6 +16,7 @@ from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage, LabelMapDataset
 from qaclims_ray.errors import DataError
 from qaclims_ray.models.network_folder import load_weights
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.losses import balanced, cross_entropy_sum, labels_at, pixel_mean
 from qaclims_ray.segmentation.networks.network import (
@@ -34,7 +35,7 @@ def train_segmentation(
     classes: Classes,
     segmentation: SegmentationConfig,
     seed: int,
-    precision: str,
+    precision: Arithmetic,
     loader_workers: int,
     context: WorkerContext,
     on_step: OnStep | None = None,

@@ -64,7 +64,7 @@ def run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta
     artifact = Artifact(
         uri=layout.affinity(system),
         kind="affinity",
-        settings={"irn": settings, "seed": config.seed, "precision": config.cluster.precision},
+        settings={"irn": settings, "seed": config.seed, "precision": config.cluster.arithmetic},
         inputs={
             "seed_labels": seeds.recipe(),
             "manifest": trained.images_fingerprint(),
@@ -104,7 +104,7 @@ def _train_affinity(
         dataset=LabelMapDataset(images, crop, *network.normalisation, config.seed),
         irn=irn,
         seed=config.seed,
-        precision=cluster.precision,
+        precision=cluster.arithmetic,
         loader_workers=cluster.loader_workers,
         context=context,
         on_step=on_step,

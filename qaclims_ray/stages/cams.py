@@ -23,6 +23,7 @@ from qaclims_ray.methods.method import CamWork, Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
+from qaclims_ray.models.precision import recorded
 from qaclims_ray.stages.layout import network_uri_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import recipe_of
@@ -53,6 +54,7 @@ class CamActor:
                 dataclasses.replace(self.config, batch_size=batch_size),
                 self.mean,
                 self.std,
+                precision=self.config.arithmetic,
             )
         )
         errors = [str(image) for _, image in decoded if isinstance(image, DataError)]
@@ -86,7 +88,10 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     artifact = Artifact(
         uri=uri,
         kind="cams",
-        settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
+        settings={
+            **{name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")},
+            **recorded(config.arithmetic),
+        },
         inputs={"network": network.fingerprint, "manifest": manifest.images_fingerprint()},
         verb="cams",
     )

@@ -17,7 +17,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
-from qaclims_ray.models.devices import BatchSize, device_of_worker
+from qaclims_ray.models.devices import BatchSize, device_of_worker, dtype_of
 from qaclims_ray.models.vqa.blip import load_vqa
 from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
 from qaclims_ray.models.weights import weights_fingerprint
@@ -66,8 +66,8 @@ def load_engine(model: str, config: CorpusConfig, at_once: BatchSize) -> build.A
     Raises:
         ModelError: when it cannot be loaded.
     """
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     device = device_of_worker(config.gpus_per_actor)
+    dtype = dtype_of(config.arithmetic, device)
     answer: Callable[..., list[list[str]]]
     if config.engine == "blip":
         vqa = load_vqa(model, image_size=config.image_size, device=device, dtype=dtype)
@@ -103,7 +103,10 @@ def run_corpus(stage: Stage, manifest: Manifest) -> ArtifactMeta:
     artifact = Artifact(
         uri=stage.layout.corpus,
         kind="corpus",
-        settings={name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
+        settings={
+            **{name: value for name, value in plain(config).items() if name not in _RESOURCE_FIELDS},
+            "precision": config.arithmetic,
+        },
         inputs={
             "manifest": manifest.images_fingerprint(),
             "questions": questions_fingerprint(questions),

@@ -83,6 +83,7 @@ class PredictActor:
             self.config.cams,
             net.image_mean,
             net.image_std,
+            precision=self.config.cams.arithmetic,
         )
         threshold = self.arguments.threshold
         if threshold is None:
@@ -121,7 +122,12 @@ class FinalPredictActor:
         torch.set_num_threads(1)
         device = device_of_worker(config.cams.gpus_per_actor)
         self.network = FinalPredictor(
-            network, config.segmentation, device, with_crf=arguments.crf, border=classes.border(HALF)
+            network,
+            config.segmentation,
+            device,
+            precision=config.segmentation.test.arithmetic(config.cams.gpus_per_actor),
+            with_crf=arguments.crf,
+            border=classes.border(HALF),
         )
         self.arguments = arguments
 

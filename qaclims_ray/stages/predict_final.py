@@ -9,6 +9,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import whole_files
 from qaclims_ray.errors import DataError
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
@@ -23,12 +24,14 @@ class FinalPredictor:
         config: SegmentationConfig,
         device: torch.device,
         *,
+        precision: Arithmetic,
         with_crf: bool,
         border: float,
     ) -> None:
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.with_crf, self.border = config, with_crf, border
+        self.precision: Arithmetic = precision
 
     def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:
         """Return the label map of each image.
@@ -42,7 +45,9 @@ class FinalPredictor:
         """
         net, test, border = self.network.config, self.config.test, self.border
         masks: dict[int, Any] = {}
-        for positions, probabilities in segment_images(self.network, images, test, net.image_mean, net.image_std):
+        for positions, probabilities in segment_images(
+            self.network, images, test, net.image_mean, net.image_std, precision=self.precision
+        ):
             if self.with_crf:
                 pixels = torch.stack([images[position] for position in positions])
                 probabilities = crf_probabilities(pixels, probabilities, test.crf, border)

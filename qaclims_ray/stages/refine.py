@@ -18,6 +18,7 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.models.devices import device_of_worker
+from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
@@ -81,7 +82,8 @@ class RefineActor:
     def _boundaries(self, affinity_uri: str) -> Any:
         with whole_files.whole_copy(affinity_uri) as folder:
             network = load_affinity_net(folder, self.device)
-        return lambda images: boundary_maps(network, images, self.config.irn.pad_px)
+        pad_px, precision = self.config.irn.pad_px, self.config.arithmetic
+        return lambda images: boundary_maps(network, images, pad_px, precision=precision)
 
     def _segments(self) -> Any:
         # With it comes transformers, which no other step needs.
@@ -189,6 +191,7 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
     used = {step: values[step] for step in config.steps}
     if "irn" in used:
         used["irn"] = {name: used["irn"][name] for name in WALK_FIELDS}
+        used |= recorded(config.arithmetic)  # no other step has a network that follows it
     if config.cuts_seeds:
         used["seed_threshold"] = config.seed_threshold
     if config.white_above is not None:

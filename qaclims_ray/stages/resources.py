@@ -97,7 +97,22 @@ def shared_out(config: RunConfig, room: Room) -> str:
     on = "a GPU and " if cluster.use_gpu else ""
     workers = f"{cluster.num_workers} workers, each of {on}{cluster.cpus_per_worker:g} CPUs"
     trained = workers if cluster.num_workers else "this process"
-    return f"processes for images: {', '.join(parts)}; trainings: {trained}"
+    return f"processes for images: {', '.join(parts)}; trainings: {trained}{_rounded(config)}"
+
+
+def _rounded(config: RunConfig) -> str:
+    """Say which stages do not compute in float32."""
+    test = config.segmentation.test.arithmetic(config.cams.gpus_per_actor)
+    found = {
+        "corpus": config.corpus.arithmetic,
+        "text": config.text.arithmetic,
+        "trainings": config.cluster.arithmetic,
+        "cams": config.cams.arithmetic,
+        "masks": config.masks.arithmetic,
+        "segmentation.test": test,
+    }
+    rounded = ", ".join(f"{name} {each}" for name, each in found.items() if each != "fp32")
+    return f"; not in fp32: {rounded}" if rounded else ""
 
 
 def _number_of(num_actors: int, gpus_per_actor: float) -> str:

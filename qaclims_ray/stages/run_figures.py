@@ -20,6 +20,8 @@ from qaclims_ray.systems.table import system_config, system_of
 _VERBS = {"evaluations": "evaluate", "masks": "refine", "predictions": "segment"}
 _PREFIXES = {"cams": "cams.", "evaluations": "evaluation.", "predictions": "segmentation."}
 """Where the settings of an artefact lie in a run's, if not at its top."""
+_INFERRED = {"cams": "cams.precision", "predictions": "segmentation.test.precision"}
+"""What a network computed them in."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def _other_source(metas: Mapping[str, ArtifactMeta], name: str, before: str) -> 
 
 def _other_settings(meta: ArtifactMeta, name: str, settings: Mapping[str, Any]) -> str:
     made = dotted(meta.settings, _PREFIXES.get(name, ""))
+    if name in _INFERRED and "network" in meta.inputs:
+        made = {_INFERRED[name]: "fp32"} | made  # which fingerprints leave out
     for setting, value in made.items():
         if setting in settings and settings[setting] != value:
             return f"its {name} had {setting} = {json.dumps(value)}, config.json has {json.dumps(settings[setting])}"

@@ -26,6 +26,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thres
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.generators.cam_net import backbone_file
+from qaclims_ray.models.precision import Arithmetic, recorded
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
@@ -83,6 +84,7 @@ class SegmentActor:
         self.config, self.uri = config, uri
         self.thresholds, self.classes, self.splits = thresholds, classes, splits
         self.border = classes.border(HALF)
+        self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
         self.at_once = BatchSize(config.test.batch_size, "segmentation.test.batch_size")
 
     def __call__(self, shard: ReadShard) -> dict[str, Any]:
@@ -95,7 +97,9 @@ class SegmentActor:
         sweeps = {figure: ThresholdSweep(self.thresholds, len(self.classes)) for figure in _FIGURES}
         rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
         pixels = [image.pixels for image in shard.images]
-        for positions, found in segment_images(self.network, pixels, test, net.image_mean, net.image_std):
+        for positions, found in segment_images(
+            self.network, pixels, test, net.image_mean, net.image_std, precision=self.precision
+        ):
             images = [shard.images[position] for position in positions]
             predicted = self._predicted(images, found.cpu())
             scored = [position for position, image in enumerate(images) if image.truth is not None]
@@ -162,7 +166,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         settings={
             "segmentation": {k: v for k, v in plain(segmentation).items() if k not in _TEST_FIELDS},
             "seed": config.seed,
-            "precision": config.cluster.precision,
+            "precision": config.cluster.arithmetic,
         },
         inputs=inputs,
         verb="segment",
@@ -206,7 +210,7 @@ def _train(
             classes=manifest.classes,
             segmentation=config.segmentation,
             seed=config.seed,
-            precision=config.cluster.precision,
+            precision=config.cluster.arithmetic,
             loader_workers=config.cluster.loader_workers,
             context=context,
             on_step=on_step,
@@ -240,10 +244,12 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     thresholds = sweep_thresholds(scoring, manifest.classes)
+    test = {name: value for name, value in plain(config.segmentation.test).items() if name != "precision"}
+    arithmetic = config.segmentation.test.arithmetic(config.cams.gpus_per_actor)
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain({"test": config.segmentation.test, "sweep": thresholds, **FORM}),
+        settings=plain({"test": test | recorded(arithmetic), "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
             "manifest": tested.images_fingerprint(),

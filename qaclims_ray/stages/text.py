@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import torch
-
 from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.clip.frozen import load_clip
-from qaclims_ray.models.devices import device_of_worker
+from qaclims_ray.models.devices import device_of_worker, dtype_of
+from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
@@ -29,7 +28,7 @@ def run_text(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     corpus_uri = stage.layout.corpus_table if config.text.source == "qape" else None
 
     def work() -> dict[str, Any]:
-        gpus = 1 if config.cluster.use_gpu else 0
+        gpus = config.cluster.gpus_per_worker
         summary = run_task(_write, config, manifest, corpus_uri, artifact, num_gpus=gpus)
         stage.tracker.log_metrics({f"text/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
         return summary
@@ -50,7 +49,9 @@ def bank_of(stage: Stage, system: str, manifest: Manifest) -> Artifact:
     inputs = {"manifest": manifest.images_fingerprint(), "clip": weights_fingerprint(*clip_files(config))}
     if config.text.source == "qape":
         inputs["corpus"] = artifacts.require_artifact(stage.layout.corpus, "corpus", verb="corpus").fingerprint
-    return bank_artifact(stage.layout.text_bank(system), plain({"text": config.text, "clip": config.clip}), inputs)
+    text = {name: value for name, value in plain(config.text).items() if name != "precision"}
+    settings = {"text": text | recorded(config.text.arithmetic), "clip": plain(config.clip)}
+    return bank_artifact(stage.layout.text_bank(system), settings, inputs)
 
 
 def _write(config: RunConfig, manifest: Manifest, corpus_uri: str | None, artifact: Artifact) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def _write(config: RunConfig, manifest: Manifest, corpus_uri: str | None, artifa
 
 def _build(config: RunConfig, manifest: Manifest, corpus_uri: str | None) -> TextBank:
     model, weights = clip_files(config)
-    device = device_of_worker(1 if config.cluster.use_gpu else 0)
-    clip = load_clip(model, weights, device=device, dtype=torch.float32, mask_adapted=config.clip.mask_adapted)
+    device = device_of_worker(config.cluster.gpus_per_worker)
+    dtype = dtype_of(config.text.arithmetic, device)
+    clip = load_clip(model, weights, device=device, dtype=dtype, mask_adapted=config.clip.mask_adapted)
     corpus = table.read_corpus(corpus_uri) if corpus_uri else None
     return build_bank(corpus, manifest, config.text, clip.encode_texts, tokenize=clip.tokenize)

@@ -25,7 +25,7 @@ def recipe_of(config: RunConfig, method: Method) -> Recipe:
         cams=config.cams,
         evaluation=config.scoring,
         seed=config.seed,
-        precision=config.cluster.precision,
+        precision=config.cluster.arithmetic,
     )
 
 

@@ -5,6 +5,7 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 
 from typing import Literal
 
+from qaclims_ray.models.precision import Arithmetic, Precision
 from qaclims_ray.settings import require, require_at_least, settings
 
 TextGroup = Literal["fine_grained", "alias", "objects", "scene"]
@@ -49,6 +50,13 @@ class TextConfig:
     """Pairs (class name, words used for it in texts), e.g. (("person", "player"),) as in CLIMS and SemPLeS (C6)."""
     seed: int = 0
     """Seed of `shuffle_answers`."""
+    precision: Precision = "auto"
+    """Weights and arithmetic of CLIP where it encodes the texts: fp32, bf16, fp16; auto is fp32 everywhere."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What `precision` stands for."""
+        return "fp32" if self.precision == "auto" else self.precision
 
     def __post_init__(self) -> None:
         require(self.template.count("{}") == 1, f"text.template {self.template!r} must hold exactly one {{}}")

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
-from qaclims_ray.models.devices import use_tf32
+from qaclims_ray.models.devices import dtype_of, use_tf32
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.training.checkpoint import (
     Progress,
     new_checkpoint_folder,
@@ -88,7 +89,7 @@ class Task:
 def fit(
     task: Task,
     *,
-    precision: str,
+    precision: Arithmetic,
     loader_workers: int,
     seed: int,
     context: WorkerContext,
@@ -261,7 +262,7 @@ def images_per_step(optim: OptimConfig, num_images: int) -> int:
 
 
 def wrap_network(
-    network: nn.Module, precision: str, context: WorkerContext, *, sends_buffers: bool = True
+    network: nn.Module, precision: Arithmetic, context: WorkerContext, *, sends_buffers: bool = True
 ) -> nn.Module:
     """Wrap a network for DDP and autocast; a single fp32 worker gets it back as it is.
 
@@ -272,8 +273,12 @@ def wrap_network(
         sends_buffers: whether every forward pass begins with the first worker's buffers.
 
     Raises:
-        ResourceError: when accelerate sees other workers than the context.
+        ConfigError: for fp16.
+        ResourceError: when accelerate sees other workers than the context, or the GPU does not know bf16.
     """
+    if precision == "fp16":
+        raise ConfigError("trainings compute in fp32 or bf16; in fp16 small gradients would vanish")
+    dtype_of(precision, context.device)  # refuses a GPU that does not know it
     # accelerate keeps one state per process; another precision (a second training here) would be refused.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(

@@ -7,6 +7,7 @@ from qaclims_ray.data.datasets import ImageLabelDataset
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import MaskNetwork, initial_generator
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.loop import Task, fit
 from qaclims_ray.training.meter import OnStep
@@ -22,7 +23,7 @@ class TrainingSetup:
     """Architecture, and normalisation of the images."""
     augment: AugmentConfig
     """Training crops."""
-    precision: str
+    precision: Arithmetic
     """fp32 or bf16: the network's autocast; losses compute in float32."""
     loader_workers: int
     """Image loading processes of this worker."""

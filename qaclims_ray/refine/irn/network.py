@@ -18,10 +18,12 @@ from qaclims_ray.cams.inference import batches_of_one_size
 from qaclims_ray.data.images import Rgb
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import load_backbone_weights
+from qaclims_ray.models.devices import autocast
 from qaclims_ray.models.generators.cam_net import MINIATURE, MINIATURE_STRIDE, CamNet, MiniatureBackbone, build_cam_net
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.network_folder import load_network, save_network
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 
 _IMAGES_ON_GPU = 8
@@ -223,7 +225,11 @@ def load_affinity_net(folder: str, device: torch.device | str = "cpu") -> Affini
 
 @torch.inference_mode()
 def boundary_maps(
-    net: AffinityNet, images: Sequence[UInt8[Tensor, "3 _height _width"]], pad_px: int
+    net: AffinityNet,
+    images: Sequence[UInt8[Tensor, "3 _height _width"]],
+    pad_px: int,
+    *,
+    precision: Arithmetic = "fp32",
 ) -> list[Float[Tensor, "_grid_height _grid_width"]]:
     """Return boundary probabilities: the sigmoid of the mean logits of an image and its mirror image (row E10).
 
@@ -233,6 +239,7 @@ def boundary_maps(
         net: trained; the results are on its device.
         images: RGB pixels.
         pad_px: side of the square to which normalised images are padded with zeros, right and below; 0 does not pad.
+        precision: what the network computes in.
 
     Raises:
         ConfigError: when an image is larger than that square.
@@ -247,7 +254,8 @@ def boundary_maps(
     at_once = _IMAGES_ON_GPU if net.image_mean.device.type != "cpu" else 1
     for positions in batches_of_one_size(images, at_once):
         pixels = torch.stack([images[position] for position in positions])
-        found |= zip(positions, _boundary_maps(net, pixels, pad_px), strict=True)
+        with autocast(precision, net.image_mean.device):
+            found |= zip(positions, _boundary_maps(net, pixels, pad_px), strict=True)
     return [found[position] for position in range(len(images))]
 
 

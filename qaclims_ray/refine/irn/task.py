@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.models.network_folder import load_weights
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 from qaclims_ray.refine.irn.losses import WEIGHTS, affinity_sums
 from qaclims_ray.refine.irn.network import AffinityNet, grid_of, save_affinity_net
@@ -25,7 +26,7 @@ def train_affinity(
     dataset: TrainingImages,
     irn: IrnConfig,
     seed: int,
-    precision: str,
+    precision: Arithmetic,
     loader_workers: int,
     context: WorkerContext,
     on_step: OnStep | None = None,

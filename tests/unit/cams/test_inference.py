@@ -166,3 +166,20 @@ def test_unknown_class_and_broken_network_are_named():
         cams(Constant(float("nan")), [picture(16, 16)], [(0,)])
     with pytest.raises(DataError, match="1 images, 2 label sets"):
         compute_cams(TinyNet(), [picture(16, 16)], [(0,), (1,)], ["a"], CamConfig(), MEAN, STD)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_maps_of_another_precision_are_nearly_those_of_fp32_and_float32_themselves(precision) -> None:
+    image, network = picture(17, 24), TinyNet()
+    options = ([image], [(0, 2)], ["a"], CamConfig(), MEAN, STD)
+    (exact,), (rounded,) = compute_cams(network, *options), compute_cams(network, *options, precision=precision)
+    assert exact.full is not None and rounded.full is not None
+    assert rounded.full.dtype == torch.float32 and not torch.equal(rounded.full, exact.full)
+    torch.testing.assert_close(rounded.full, exact.full, rtol=0, atol=0.03)
+
+
+def test_what_exceeds_fp16_is_told_with_a_remedy() -> None:
+    network = nn.Conv2d(3, 2, 4, 4)
+    nn.init.constant_(network.weight, 1e5)
+    with pytest.raises(ModelError, match=r"range of fp16.*set its precision to bf16"):
+        compute_cams(network, [picture(16, 16)], [(0,)], ["a"], CamConfig(), MEAN, STD, precision="fp16")

@@ -131,6 +131,11 @@ def test_separation_alone_rates_masks_as_they_are_scored(criterion, depends) -> 
         assert _recipe(**plain, **{"evaluation.fixed_threshold": 0.77}).choice_of_epoch()["threshold"] == 0.77
 
 
+def test_epochs_are_rated_in_the_precision_of_the_training() -> None:
+    plain = {"selection.criterion": "separation"}
+    assert _recipe(**plain, **{"cams.precision": "bf16"}).choice_of_epoch() == _recipe(**plain).choice_of_epoch()
+
+
 def test_seed_and_precision_are_what_every_training_depends_on() -> None:
     assert _recipe(seed=5, **{"cluster.use_gpu": True, "cluster.precision": "bf16"}).numerics() == {
         "seed": 5,

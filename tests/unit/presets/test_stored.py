@@ -34,7 +34,8 @@ def test_a_run_of_the_earlier_shape_is_the_run_it_was():
         0.2,
         2,
     )
-    assert run.segmentation == preset("miniature").segmentation
+    test = replace(preset("miniature").segmentation.test, precision="fp32")
+    assert run.segmentation == replace(preset("miniature").segmentation, test=test)
     assert run.semples == preset("miniature").semples
 
 
@@ -161,6 +162,13 @@ def test_a_decoder_of_earlier_has_the_norm_that_it_had_where_that_normalised(fro
     values["segmentation"]["freeze_batch_norm"] = frozen
     del values["segmentation"]["net"]["decoder_norm"]
     assert from_dict(upgraded(values)).segmentation.net.decoder_norm == norm
+
+
+def test_a_run_from_before_each_stage_had_a_precision_computed_in_fp32_and_stays_so():
+    run = read_run(str(EARLIER))
+    found = [run.cams.precision, run.text.precision, run.masks.precision, run.segmentation.test.precision]
+    assert found == ["fp32"] * 4 and run.cluster.precision == "fp32"
+    assert upgraded({"cams": {"batch_size": 4}}) == {"cams": {"batch_size": 4}}, "a preset may leave it open"
 
 
 def test_a_preset_of_today_may_leave_the_norm_open():

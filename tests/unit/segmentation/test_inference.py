@@ -258,3 +258,12 @@ def test_the_background_takes_part_even_where_no_pixel_shows_it() -> None:
     probabilities[0] = 1e-6
     (found,) = crf_probabilities(image[None], probabilities[None], deeplab_crf())
     assert found[7].min() > 0.9 and found[0].max() > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_probabilities_of_another_precision_are_nearly_those_of_fp32(network, precision) -> None:
+    image = picture()
+    exact = segmented(network, [image], PLAIN, MEAN, STD)[0]
+    ((_, rounded),) = segment_images(network, [image], PLAIN, MEAN, STD, precision=precision)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded[0], exact)
+    torch.testing.assert_close(rounded[0], exact, rtol=0, atol=0.03)

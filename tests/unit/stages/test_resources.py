@@ -117,6 +117,7 @@ def test_what_is_shared_out_is_told_in_a_line() -> None:
         with_overrides(preset("voc12"), {"cluster.num_workers": 1}), dataclasses.replace(BIG, gpus=8.0)
     )
     assert "cams 8 of 1 GPU" in on_gpus and "1 workers, each of a GPU and" in on_gpus
+    assert on_gpus.endswith("; not in fp32: corpus bf16, trainings bf16, cams fp16, masks fp16, segmentation.test fp16")
 
 
 def test_the_miniature_keeps_to_one_thread_whatever_the_machine() -> None:

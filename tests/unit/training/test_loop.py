@@ -241,6 +241,11 @@ def test_accelerate_must_see_the_same_workers() -> None:
         wrap_network(build_cam_net(CAM_NET, 3), "fp32", TwoWorkers())
 
 
+def test_trainings_refuse_fp16() -> None:
+    with pytest.raises(ConfigError, match="trainings compute in fp32 or bf16"):
+        wrap_network(build_cam_net(CAM_NET, 3), "fp16", LocalContext("unused"))
+
+
 def test_precision_may_change_within_one_process() -> None:
     context = LocalContext("unused")
     image = torch.randn(1, 3, 16, 16)

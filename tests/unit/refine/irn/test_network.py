@@ -147,6 +147,14 @@ def test_the_boundary_map_is_that_of_the_image_and_its_mirror_image() -> None:
     torch.testing.assert_close(boundary_maps(net, [image.flip(-1)], 0)[0], found.flip(-1))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_boundary_maps_of_another_precision_are_nearly_those_of_fp32(precision) -> None:
+    net, image = _small().eval(), torch.randint(256, (3, 40, 48), dtype=torch.uint8)
+    exact, rounded = boundary_maps(net, [image], 0)[0], boundary_maps(net, [image], 0, precision=precision)[0]
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.03)
+
+
 def test_padding_keeps_the_grid_and_refuses_larger_images() -> None:
     net = _small().eval()
     image = torch.randint(256, (3, 30, 41), dtype=torch.uint8)
