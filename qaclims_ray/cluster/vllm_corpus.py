@@ -209,15 +209,14 @@ class OpenShard:
         """Return the rows of the corpus table."""
         unread = {record.image_id for record, _ in self.failed}
         readable = tuple(record for record in self._records if record.image_id not in unread)
-        # Rows of the corpus hold no pixels, and these are gone by now.
-        decoded = build.DecodedShard(readable, build.no_images(self._config.image_size), self.failed)
         asked = build.questions_of(readable, self._questions, self._class_names, self._config)
         outcomes = [
             self._failures.get(record.image_id)
             or [self._answers[record.image_id, place] for place in range(len(texts))]
             for record, texts in zip(readable, asked, strict=True)
         ]
-        return build.shard_rows(decoded, asked, outcomes, self._questions, self._class_names, self._config)
+        answered = build.AnsweredShard(readable, asked, outcomes, self.failed)
+        return build.shard_rows(answered, self._questions, self._class_names, self._config)
 
 
 def data_url(image: UInt8[Tensor, "3 height width"]) -> str:

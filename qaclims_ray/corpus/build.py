@@ -40,6 +40,20 @@ class DecodedShard:
     """Records of the others, each with the reason."""
 
 
+@dataclass(frozen=True)
+class AnsweredShard:
+    """What a VQA model said about a shard, of which the table's rows are made; its pixels are gone."""
+
+    records: tuple[ImageRecord, ...]
+    """Records of the images that were asked about."""
+    asked: list[list[str]]
+    """What was asked about each, by `questions_of`."""
+    outcomes: list[list[str] | str]
+    """The answers about each, or the reason why there are none."""
+    failed: tuple[tuple[ImageRecord, str], ...]
+    """Records of the images that could not be read, each with the reason."""
+
+
 def plan_shards(manifest: Manifest, images_per_shard: int) -> list[list[ImageRecord]]:
     """Cut the labelled images into shards, in the manifest's order; an image without labels has no rows."""
     records = [record for record in manifest.records if record.labels]
@@ -90,6 +104,17 @@ def answer_shard(
     class_names: Sequence[str],
     config: CorpusConfig,
 ) -> list[dict[str, Any]]:
+    """Return a shard's rows of `table.SCHEMA`: `ask_shard` and `shard_rows` in one."""
+    return shard_rows(ask_shard(decoded, ask, questions, class_names, config), questions, class_names, config)
+
+
+def ask_shard(
+    decoded: DecodedShard,
+    ask: Ask,
+    questions: Sequence[Question],
+    class_names: Sequence[str],
+    config: CorpusConfig,
+) -> AnsweredShard:
     """Ask every question about every present class of every image of a shard.
 
     All images are asked about together. When that fails they are asked about one by one, so that one image
@@ -100,17 +125,14 @@ def answer_shard(
         ask: the VQA model.
         questions: the question templates, in asking order.
         class_names: natural names in label order.
-        config: aliases and answer clean-up.
-
-    Returns:
-        Rows of `table.SCHEMA`, in the order of records, labels and questions; failed images last.
+        config: aliases.
 
     Raises:
         ModelError: when the model returns another number of answers than it was asked for.
         ResourceError: when the device's memory is exhausted.
     """
     asked = questions_of(decoded.records, questions, class_names, config)
-    return shard_rows(decoded, asked, _ask_all(decoded, ask, asked), questions, class_names, config)
+    return AnsweredShard(decoded.records, asked, _ask_all(decoded, ask, asked), decoded.failed)
 
 
 def questions_of(
@@ -124,26 +146,19 @@ def questions_of(
 
 
 def shard_rows(
-    decoded: DecodedShard,
-    asked: Sequence[list[str]],
-    outcomes: Sequence[list[str] | str],
-    questions: Sequence[Question],
-    class_names: Sequence[str],
-    config: CorpusConfig,
+    answered: AnsweredShard, questions: Sequence[Question], class_names: Sequence[str], config: CorpusConfig
 ) -> list[dict[str, Any]]:
     """Return a shard's rows of `table.SCHEMA`, in the order of records, labels and questions; failed images last.
 
     Args:
-        decoded: the images.
-        asked: what was asked about each, by `questions_of`.
-        outcomes: the answers about each, or the reason why there are none.
+        answered: the answers.
         questions: the question templates, in asking order.
         class_names: natural names in label order.
         config: answer clean-up.
     """
     rows: list[dict[str, Any]] = []
-    failed = list(decoded.failed)
-    for record, texts, outcome in zip(decoded.records, asked, outcomes, strict=True):
+    failed = list(answered.failed)
+    for record, texts, outcome in zip(answered.records, answered.asked, answered.outcomes, strict=True):
         if isinstance(outcome, str):
             failed.append((record, outcome))
         else:
