@@ -120,7 +120,7 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
             "dtype": "bfloat16" if config.precision == "bf16" else "float32",
             "limit_mm_per_prompt": {"image": 1},
         },
-        batch_size=config.questions_per_batch,
+        batch_size=config.questions_per_batch or build.QUESTIONS_AT_ONCE.on_cpu,
         concurrency=config.num_actors,
         # A question that fails becomes a row with `FAILURE`; by default it would end the whole stage.
         should_continue_on_error=True,

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -30,6 +31,33 @@ def use_tf32() -> None:
     """Let products of float32 matrices be computed in TF32 on GPUs; CPUs do not change what they do."""
     # Not set_float32_matmul_precision: on CPUs that know bfloat16 it would round there, too.
     torch.backends.cuda.matmul.allow_tf32 = True
+
+
+@dataclass(frozen=True)
+class ItemsAtOnce:
+    """How many items go through a network at once where a setting leaves it open."""
+
+    on_cpu: int
+    """On a CPU."""
+    per_gib: float
+    """On a GPU, for each GiB of its memory."""
+    most: int
+    """On a GPU."""
+
+    def chosen(self, asked: int | None, device: torch.device, gpus: float | int = 1) -> int:
+        """Return the number of an actor or task.
+
+        Args:
+            asked: as the setting says.
+            device: where it works.
+            gpus: GPUs that it has, or the share of one.
+        """
+        if asked is not None:
+            return asked
+        if device.type != "cuda":
+            return self.on_cpu
+        gib = torch.cuda.get_device_properties(device).total_memory / 2**30 * min(gpus, 1)
+        return max(1, min(self.most, int(self.per_gib * gib)))
 
 
 class BatchSize:

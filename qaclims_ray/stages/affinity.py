@@ -126,7 +126,7 @@ def _train_affinity(
         irn=irn,
         seed=config.seed,
         precision=cluster.precision,
-        loader_workers=cluster.loader_workers,
+        loader_workers=cluster.loader_workers or 0,
         context=context,
         on_step=on_step,
     )

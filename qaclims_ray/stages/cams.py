@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 
 from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
-from qaclims_ray.cams.inference import ImageCam, compute_cams
+from qaclims_ray.cams.inference import IMAGES_AT_ONCE, ImageCam, compute_cams
 from qaclims_ray.cams.store import as_stored, write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
@@ -53,7 +53,8 @@ class CamActor:
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.mean, self.std = config, mean, std
-        self.at_once = BatchSize(config.batch_size, "cams.batch_size")
+        size = IMAGES_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
+        self.at_once = BatchSize(size, "cams.batch_size")
 
     def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> ComputedShard:
         """Return what is to be written of the shard."""

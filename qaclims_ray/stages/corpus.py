@@ -36,7 +36,9 @@ class CorpusActor:
         self, model: str, config: CorpusConfig, questions: tuple[Question, ...], class_names: tuple[str, ...]
     ) -> None:
         torch.set_num_threads(1)
-        self.at_once = BatchSize(config.questions_per_batch, "corpus.questions_per_batch")
+        device = device_of_worker(config.gpus_per_actor if config.engine == "blip" else 0)
+        size = build.QUESTIONS_AT_ONCE.chosen(config.questions_per_batch, device, config.gpus_per_actor)
+        self.at_once = BatchSize(size, "corpus.questions_per_batch")
         self.ask = load_engine(model, config, self.at_once)
         self.config, self.questions, self.class_names = config, questions, class_names
 

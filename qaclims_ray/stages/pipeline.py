@@ -27,7 +27,7 @@ from qaclims_ray.stages.data import reads_after_ray, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.mask_images import require_truth
-from qaclims_ray.stages.preflight import preflight
+from qaclims_ray.stages.preflight import batch_sizes, preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.resources import Room, needs_of, room_here, shared_out
@@ -125,7 +125,7 @@ def run_pipeline(
         tracker.log_params(settings)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), room)
         manifest = _read_data(run, session)
-        run = _with_room(run)
+        run = _with_room(run, manifest)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = _whole(run, manifest)
         tracker.set_tags(_note(config, found))
@@ -166,13 +166,16 @@ def _read_data(run: "_PipelineRun", session: contextlib.ExitStack) -> Manifest:
     return manifest
 
 
-def _with_room(run: "_PipelineRun") -> "_PipelineRun":
-    """Return the run with what Ray turned out to have, and say what its stages get of it."""
+def _with_room(run: "_PipelineRun", manifest: Manifest) -> "_PipelineRun":
+    """Return the run with what Ray turned out to have, and say what its stages and trainings get of it."""
     if not run.reaches("corpus"):
         return run
-    room = run.room.on(resources_there())
-    run.progress.note(shared_out(run.config, room))
-    return dataclasses.replace(run, room=room)
+    room, config = run.room.on(resources_there()), run.config
+    num_trained = sum(config.data.train_split in record.splits for record in manifest.records)
+    smallest = min([max(num_trained, 1), *batch_sizes(config).values()])
+    config = dataclasses.replace(config, cluster=room.shared_among_workers(config.cluster, smallest))
+    run.progress.note(shared_out(config, room))
+    return dataclasses.replace(run, config=config, room=room)
 
 
 def _whole(run: "_PipelineRun", manifest: Manifest) -> Results:

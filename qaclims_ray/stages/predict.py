@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cams.inference import compute_cams
+from qaclims_ray.cams.inference import IMAGES_AT_ONCE, compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session, resources_there
 from qaclims_ray.cluster.shards import run_shards
@@ -75,6 +75,8 @@ class PredictActor:
         with whole_files.whole_copy(network) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
+        size = IMAGES_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
+        self.cams = replace(config.cams, batch_size=size)
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
         """Return one row per image, its labels or its error, with what is to be drawn of it."""
@@ -91,7 +93,7 @@ class PredictActor:
             [image for _, image in good],
             labels,
             [target.image_id for target, _ in good],
-            self.config.cams,
+            self.cams,
             net.image_mean,
             net.image_std,
         )

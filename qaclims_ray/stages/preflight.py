@@ -69,16 +69,28 @@ def preflight(config: RunConfig, out: str) -> None:
 
 def _check_batches(config: RunConfig) -> None:
     """Refuse more workers than the smallest batch of any training has images."""
+    sizes = batch_sizes(config)
+    smallest = min(sizes, key=sizes.__getitem__, default="")
+    if smallest and config.cluster.least_workers > sizes[smallest]:
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.least_workers}, more than a batch has images: {smallest} is "
+            f"{sizes[smallest]}; lower the one or raise the other"
+        )
+
+
+def batch_sizes(config: RunConfig) -> dict[str, int]:
+    """Return the images of a batch of every training of a run, by what says it."""
     sizes = {"classifier.optim.batch_size": config.classifier.optim.batch_size} if needs_classifier(config) else {}
     for name in training_order(config):
         for phase in planned_phases(config, name):
             sizes[f"the batch size of {name}'s {phase.name or 'training'}"] = phase.optim.batch_size
-    smallest = min(sizes, key=sizes.__getitem__, default="")
-    if smallest and config.cluster.num_workers > sizes[smallest]:
-        raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images: {smallest} is "
-            f"{sizes[smallest]}; lower the one or raise the other"
-        )
+    if config.goal != "seed":
+        for name in systems_with_cams(config):
+            masks = system_config(config, name).masks
+            sizes |= {"masks.irn.optim.batch_size": masks.irn.optim.batch_size} if "irn" in masks.steps else {}
+        for name in systems_with_networks(config):
+            sizes["segmentation.optim.batch_size"] = system_config(config, name).segmentation.optim.batch_size
+    return sizes
 
 
 def _check_masks(config: RunConfig) -> None:
@@ -96,11 +108,6 @@ def _check_masks(config: RunConfig) -> None:
                 f"{GRID_STRIDE}"
             )
         irn = masks.irn
-        if config.cluster.num_workers > irn.optim.batch_size:
-            raise ConfigError(
-                f"cluster.num_workers is {config.cluster.num_workers}, but masks.irn.optim.batch_size "
-                f"{irn.optim.batch_size}; lower the one or raise the other"
-            )
         if irn.weights == FROM_CLASSIFIER:
             _check_classifier(config, "masks.irn", irn.backbone)
             irn = replace(irn, weights="random")
@@ -120,11 +127,6 @@ def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
 
 def _check_segmentation(config: RunConfig, segmentation: SegmentationConfig) -> None:
     """Build the final network once, so that weights which are absent or do not fit are found at once."""
-    if config.cluster.num_workers > segmentation.optim.batch_size:
-        raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.optim.batch_size "
-            f"{segmentation.optim.batch_size}; lower the one or raise the other"
-        )
     net, own = segmentation.net, config.cam_net
     if net.weights == FROM_CLASSIFIER:
         _check_classifier(config, "segmentation.net", net.backbone)

@@ -28,8 +28,8 @@ from qaclims_ray.models.generators.cam_net import backbone_file
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
+from qaclims_ray.segmentation.inference import IMAGES_AT_ONCE, as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
@@ -78,7 +78,8 @@ class SegmentActor:
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
-        self.at_once = BatchSize(config.test.batch_size, "segmentation.test.batch_size")
+        size = IMAGES_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
+        self.at_once = BatchSize(size, "segmentation.test.batch_size")
 
     def __call__(self, shard: ReadShard) -> "SegmentedShard":
         """Return what is to be written of the shard."""
@@ -242,7 +243,7 @@ def _train(
             segmentation=config.segmentation,
             seed=config.seed,
             precision=config.cluster.precision,
-            loader_workers=config.cluster.loader_workers,
+            loader_workers=config.cluster.loader_workers or 0,
             context=context,
             on_step=on_step,
             weights=weights,
@@ -278,7 +279,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain({"test": config.segmentation.test, "sweep": thresholds, **FORM}),
+        settings=plain({"test": _test_settings(config.segmentation.test), "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
             "manifest": tested.images_fingerprint(),
@@ -317,6 +318,11 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
 
     stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)), goes_on=True)
     return read_segmentation(uri)
+
+
+def _test_settings(test: SegmentationTestConfig) -> dict[str, Any]:
+    """Return the settings that predictions depend on besides their inputs."""
+    return {name: value for name, value in plain(test).items() if name != "batch_size"}
 
 
 def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> list[str]:

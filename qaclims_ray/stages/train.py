@@ -57,7 +57,7 @@ class PhaseWork:
             cam_net=recipe.cam_net,
             augment=recipe.augment,
             precision=recipe.precision,
-            loader_workers=self.cluster.loader_workers,
+            loader_workers=self.cluster.loader_workers or 0,
             seed=recipe.seed,
             context=context,
             on_step=on_step,
