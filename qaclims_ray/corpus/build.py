@@ -25,7 +25,7 @@ from qaclims_ray.models.devices import ItemsAtOnce
 Ask = Callable[[UInt8[Tensor, "batch 3 height width"], list[list[str]]], list[list[str]]]
 """Answers the questions of each image of a batch: what a VQA model's `answer` does, with its settings bound."""
 
-QUESTIONS_AT_ONCE = ItemsAtOnce(on_cpu=192, per_gib=32, most=1536)
+QUESTIONS_AT_ONCE = ItemsAtOnce(on_cpu=192, per_gib=32.0, most=1536)
 """`corpus.questions_per_batch` where it is open: 1,536 questions about 64 images took a prototype of BLIP 10 GiB in
 bfloat16, and twice as many were hardly faster."""
 _NUM_EXAMPLES = 5

@@ -13,6 +13,7 @@ from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.label_map_dataset import LabelMapDataset
 from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import training_images
 from qaclims_ray.models.devices import device_of_worker, upload
 from qaclims_ray.models.weights import FROM_CLASSIFIER
@@ -139,7 +140,7 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
         uri=uri,
         kind="seed_labels",
         settings={name: irn[name] for name in _SEED_FIELDS},
-        inputs={"cams": cams.recipe(), "manifest": images.images_fingerprint()},
+        inputs={"cams": cams.recipe(), "manifest": plan_fingerprint(images, images.images_fingerprint())},
         verb="refine",
     )
 

@@ -17,7 +17,7 @@ from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
+from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
@@ -112,7 +112,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         uri=uri,
         kind="cams",
         settings={name: value for name, value in plain(config).items() if name not in RESOURCE_FIELDS},
-        inputs={"network": network.fingerprint, "manifest": manifest.images_fingerprint()},
+        inputs={"network": network.fingerprint, "manifest": plan_fingerprint(manifest, manifest.images_fingerprint())},
         verb="cams",
     )
 

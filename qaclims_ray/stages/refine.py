@@ -15,6 +15,7 @@ from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
@@ -159,7 +160,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, **FORM}),
         inputs={
             "cams": cams.recipe(),
-            "manifest": images.images_fingerprint(),
+            "manifest": plan_fingerprint(images, images.images_fingerprint()),
             "scored": scored_images(manifest, config.data).truth_fingerprint(),
             **({"affinity": affinity.fingerprint} if affinity else {}),
             **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),

@@ -17,6 +17,7 @@ from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import scored_images, segmented_images, training_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.foremost import Foremost, foremost_of
@@ -282,7 +283,7 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
         settings=plain({"test": _test_settings(config.segmentation.test), "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
-            "manifest": tested.images_fingerprint(),
+            "manifest": plan_fingerprint(tested, tested.images_fingerprint()),
             "scored": scored_images(manifest, config.data).truth_fingerprint(),
             "tested": manifest.subset(config.data.test_split).truth_fingerprint(),
         },
