@@ -226,7 +226,7 @@ def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
             max_length=settings.max_length,
             min_length=settings.min_length,
             max_question_tokens=settings.max_question_tokens,
-            questions_per_batch=settings.questions_per_batch,
+            questions_per_batch=settings.questions_per_batch or build.QUESTIONS_AT_ONCE.on_cpu,
         )
 
     rows: list[dict[str, Any]] = []

@@ -32,8 +32,9 @@ class CamConfig:
     """Stored type."""
     precision: Precision = "auto"
     """Arithmetic of the network: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Maps are summed in float32."""
-    batch_size: int = 16
-    """Images of equal size computed together."""
+    batch_size: int | None = None
+    """Images of equal size computed together. None takes 16 on a CPU, and on a GPU one for each GiB of its memory, at
+    most 64."""
     num_actors: int | None = None
     """Actors that compute CAMs; also those of the final network on the test split and of `predict`. None takes all
     GPUs, or where they need none one for every core as far as memory goes; beside other runs on one Ray it takes
@@ -50,7 +51,7 @@ class CamConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")
-        require_at_least(self, "cams", 1, "grid_stride", "batch_size")
+        require_at_least(self, "cams", 1, "grid_stride", *(["batch_size"] if self.batch_size is not None else []))
         require(
             self.num_actors is None or self.num_actors >= 1,
             f"cams.num_actors is {self.num_actors}, expected at least 1, or None",

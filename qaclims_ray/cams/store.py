@@ -5,6 +5,7 @@ Here a row is an image: sizes, present classes, number type and the maps as plai
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -35,12 +36,18 @@ _SCHEMA = pa.schema(
 )
 
 
+def as_stored(cam: ImageCam, dtype: Literal["float16", "float32"]) -> ImageCam:
+    """Return maps as they are stored: another process that writes them is handed half of the bytes."""
+    maps = (each if each is None else each.to(getattr(torch, dtype)) for each in (cam.full, cam.grid))
+    return replace(cam, **dict(zip(("full", "grid"), maps, strict=True)))
+
+
 def write_cam_shard(uri: str, cams: Sequence[ImageCam], dtype: Literal["float16", "float32"]) -> None:
     """Write the maps of some images; the file appears whole or not at all.
 
     Args:
         uri: path or fsspec URI of the Parquet file.
-        cams: maps in [0, 1].
+        cams: maps in [0, 1], as they were computed or `as_stored`.
         dtype: stored type; float16 is exact to 0.0005 near 1 and halves the file.
 
     Raises:
@@ -117,7 +124,7 @@ def _cam(row: dict, uri: str) -> ImageCam:
 
 
 def _to_bytes(maps: Float[Tensor, "class height width"] | None, dtype: str) -> bytes | None:
-    return None if maps is None else maps.numpy().astype(_NUMPY_TYPES[dtype]).tobytes()
+    return None if maps is None else maps.numpy().astype(_NUMPY_TYPES[dtype], copy=False).tobytes()
 
 
 def _from_bytes(content: bytes | None, dtype: str, shape: tuple) -> Float[Tensor, "class height width"] | None:

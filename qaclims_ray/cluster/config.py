@@ -11,8 +11,10 @@ from qaclims_ray.settings import require, require_at_least, settings
 class ClusterConfig:
     """Resources of the trainings, and how Ray is reached."""
 
-    num_workers: int = 1
-    """Training workers (DDP ranks); 0 trains in the driver's own process."""
+    num_workers: int | None = None
+    """Training workers (DDP ranks); 0 trains in the driver's own process. None takes one for every GPU that is there at
+    the start, as far as the smallest batch goes, or one without GPUs and beside other runs on one Ray. Their number
+    changes how sums are rounded, nothing else."""
     min_workers: int | None = None
     """Elastic training: go on with so few workers while nodes are missing, and with up to `num_workers` when they are
     back; the update is the same. None always waits for all."""
@@ -20,17 +22,20 @@ class ClusterConfig:
     """One GPU per training worker."""
     cpus_per_worker: float | None = None
     """Logical CPUs of a training worker, and its threads. None shares out the cores of this machine among the workers
-    where the run starts a Ray of its own, and asks a Ray that it joins for 1 each. The number of threads changes how
-    sums are rounded, nothing else; 0 workers take torch's own number."""
+    where the run starts a Ray of its own, and asks a Ray that it joins for 1 each, or with GPUs for all but one that a
+    node has for each of them (4 beside other runs). The number of threads changes how sums are rounded, nothing else;
+    0 workers take torch's own number."""
     precision: TrainingPrecision = "auto"
     """Arithmetic of all trainings, and of the CLIP in them: fp32, bf16; auto is bf16 on GPUs, fp32 on CPUs. Losses
     always compute in float32."""
     max_failures: int = 2
     """Restarts of a training after worker failures."""
-    loader_workers: int = 0
-    """Image loading processes per training worker."""
-    object_store_mib: int = 200
-    """Object store of a Ray started by this run; ignored when joining a cluster."""
+    loader_workers: int | None = None
+    """Image loading processes per training worker. None takes one for each of a worker's CPUs but one, at most 8, where
+    it has a GPU, and none where it computes on these CPUs itself."""
+    object_store_mib: int | None = None
+    """Object store of a Ray started by this run, in MiB, through which pixels come to GPUs and maps from them; ignored
+    when joining a cluster. None takes 200 where all is computed on CPUs, and else 3/10 of the free memory."""
     num_cpus: int | None = None
     """Logical CPUs of a Ray started by this run; None takes at least what the stages need."""
 
@@ -45,14 +50,25 @@ class ClusterConfig:
         return resolve(self.precision, gpus=self.gpus_per_worker, auto="bf16")
 
     def __post_init__(self) -> None:
-        require_at_least(self, "cluster", 0, "num_workers", "loader_workers", "max_failures")
+        given = [name for name in ("num_workers", "loader_workers") if getattr(self, name) is not None]
+        require_at_least(self, "cluster", 0, *given, "max_failures")
         require(
-            self.min_workers is None or 1 <= self.min_workers <= self.num_workers,
+            self.min_workers is None or 1 <= self.min_workers <= (self.num_workers or self.min_workers),
             f"cluster.min_workers is {self.min_workers}, expected 1 to cluster.num_workers ({self.num_workers})",
         )
-        require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
+        if self.object_store_mib is not None:
+            require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75
         require(
             self.cpus_per_worker is None or self.cpus_per_worker > 0,
             f"cluster.cpus_per_worker is {self.cpus_per_worker}, expected more than 0, or None",
         )
         require(self.num_cpus is None or self.num_cpus >= 1, f"cluster.num_cpus is {self.num_cpus}, expected 1 or more")
+        require(
+            self.num_workers != 0 or self.min_workers is None,
+            f"cluster.min_workers is {self.min_workers}, but cluster.num_workers 0 has no workers",
+        )
+
+    @property
+    def least_workers(self) -> int:
+        """Workers that a training has at least, where their number is open."""
+        return self.num_workers if self.num_workers is not None else self.min_workers or 1

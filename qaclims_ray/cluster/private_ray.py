@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -131,8 +132,7 @@ def _store_folder(folder: str, needed: int) -> str | None:
     """Return where the object store goes, None for Ray's own choice; say so where it is not in shared memory."""
     if sys.platform != "linux":
         return None
-    found = os.statvfs(SHARED_MEMORY)
-    free = found.f_bavail * found.f_frsize
+    free = int(shared_memory_mib() * 2**20)
     if free >= needed:
         return None
     logger.warning(
@@ -140,6 +140,14 @@ def _store_folder(folder: str, needed: int) -> str | None:
         *(SHARED_MEMORY, free >> 20, needed >> 20, folder),
     )
     return folder
+
+
+def shared_memory_mib() -> float:
+    """Return the free MiB of shared memory; no end of it where the object store does not lie there."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return math.inf
+    found = os.statvfs(SHARED_MEMORY)
+    return found.f_bavail * found.f_frsize / 2**20
 
 
 def one_line(error: BaseException) -> str:

@@ -179,6 +179,12 @@ def _autoscales() -> bool:
         return yaml.safe_load(file)["provider"]["type"] != "local"
 
 
+CPUS_PER_GPU = "CPUs for each GPU"
+"""Of the node that has the fewest, among what `resources_there` returns where there is a GPU."""
+
+
 def resources_there() -> Mapping[str, float]:
-    """Return what the connected Ray has, by the names it gives resources."""
-    return ray.cluster_resources()
+    """Return what the connected Ray has, by the names it gives resources, and `CPUS_PER_GPU`."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shares = [node.get("CPU", 0.0) / node["GPU"] for node in nodes if node.get("GPU")]
+    return {**ray.cluster_resources(), **({CPUS_PER_GPU: min(shares)} if shares else {})}

@@ -1,14 +1,16 @@
 """The shape that every Ray Data stage shares: shards in, one published file per shard out.
 
-A row of the data set is one shard (a few dozen images). Decoding runs in CPU tasks. On GPUs the model is held by a pool
-of actors; on CPUs by the processes of tasks, which Ray keeps for the next stage: a new actor is a new process, and
-spends seconds on imports. Either publishes the shard's file and returns a small summary row. Shards are deterministic
-and appear only when whole, so a killed stage repeats at most what was in flight and a row is never written twice.
+A row of the data set is one shard (a few dozen images). On GPUs CPU tasks decode shards ahead, actors that hold the
+model compute, and CPU tasks write behind them, so that no GPU waits for a codec or a disk; Ray Data bounds what lies
+between them. On CPUs one task does all three, with a model that its process keeps, and Ray keeps the process for the
+next stage: a new actor is a new process, and spends seconds on imports. The last step publishes the shard's file and
+returns a small summary row. Shards are deterministic and appear only when whole, so a killed stage repeats at most what
+was in flight and a row is never written twice.
 """
 
+import io
 import logging
 import pickle
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,24 +32,27 @@ def run_shards(
     decode: Callable[[Any], Any],
     actor: type,
     actor_kwargs: Mapping[str, Any],
+    write: Callable[[Any], dict[str, Any]] | None = None,
     num_actors: int = 1,
     gpus_per_actor: float = 0.0,
     progress: ShardProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Decode every unfinished shard in CPU tasks, have an actor or task work on it, and return the summaries.
+    """Decode every unfinished shard, have an actor or task work on it, write what it made, and return the summaries.
 
     Args:
         shards: one picklable description each, of all shards.
         finished: positions of shards that are there already; they are left out.
         decode: shard description -> what the actor works on; must keep bad images as data.
-        actor: class whose instances turn a decoded shard into a summary of plain JSON types.
+        actor: class whose instances turn a decoded shard into what is written, or into a summary.
         actor_kwargs: constructor arguments.
+        write: publishes what an actor made and returns the summary; picklable, needs no model. None where actors do.
         num_actors: most of them at once.
         gpus_per_actor: GPUs of one actor; fractions share a GPU. With 0 it lives in the processes of tasks.
         progress: called with (shards done, the finished ones among them; shards in all).
 
     Returns:
-        Summaries of the shards that were worked on now, in the order in which they ended. A ``remark`` in one is told.
+        Summaries, plain JSON types, of the shards that were worked on now, in the order in which they ended. A
+        ``remark`` in one is told.
 
     Raises:
         QaclimsError: the first one raised by a task or actor, as itself.
@@ -58,7 +63,7 @@ def run_shards(
     if not rows:
         return []
     # An actor without a shard would load its model for nothing.
-    outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), min(num_actors, len(rows)), gpus_per_actor)
+    outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), write, min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     told: set[str] = set()
     try:
@@ -89,6 +94,7 @@ def _outcomes(
     decode: Callable[[Any], Any],
     actor: type,
     actor_kwargs: dict[str, Any],
+    write: Callable[[Any], dict[str, Any]] | None,
     num_actors: int,
     gpus_per_actor: float,
 ) -> Iterator[Any]:
@@ -109,8 +115,10 @@ def _outcomes(
             num_cpus=0.5,
             num_gpus=gpus_per_actor,
         )
+        if write is not None:
+            dataset = dataset.map(_ShardWriter(write), num_cpus=0.5)
     else:
-        task = _ShardTask(decode, actor, actor_kwargs)
+        task = _ShardTask(decode, actor, actor_kwargs, write)
         dataset = dataset.map(task, compute=ray.data.TaskPoolStrategy(size=num_actors), num_cpus=1)
     for row in dataset.iter_rows():
         yield pickle.loads(row["outcome"])
@@ -128,11 +136,11 @@ class _ShardDecoder:
         self.decode = decode
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"decoded": pickle.dumps(_decoded(self.decode, row["shard"]))}
+        return {"decoded": packed(_decoded(self.decode, row["shard"]))}
 
 
 class _ShardActor:
-    """Hold one model; turn a decoded shard into its summary."""
+    """Hold one model; turn a decoded shard into what is written, or into its summary."""
 
     def __init__(self, actor: type, actor_kwargs: dict[str, Any]) -> None:
         try:
@@ -143,23 +151,36 @@ class _ShardActor:
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": [pickle.dumps(self.outcome(pickle.loads(batch["decoded"][0])))]}
+        return {"outcome": [packed(self.outcome(pickle.loads(batch["decoded"][0])))]}
 
     def outcome(self, decoded: Any) -> Any:
-        """Return a shard's summary, or the mistake that prevents it."""
-        started = time.perf_counter()
-        failure = next((x for x in (self.work, decoded) if isinstance(x, QaclimsError)), None)
-        try:
-            return failure or {**self.work(decoded), "seconds": time.perf_counter() - started}
-        except QaclimsError as error:
-            return error
+        """Return what is made of a shard, or the mistake that prevents it."""
+        if isinstance(self.work, QaclimsError):
+            return self.work
+        return _unless_mistaken(self.work, decoded)
+
+
+class _ShardWriter:
+    """Publish what an actor made of a shard, in a task of its own; a user's mistake travels on as a value."""
+
+    def __init__(self, write: Callable[[Any], dict[str, Any]]) -> None:
+        self.write = write
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"outcome": pickle.dumps(_unless_mistaken(self.write, pickle.loads(row["outcome"])))}
 
 
 class _ShardTask:
     """Decode a shard and turn it into its summary in one task; a process makes its model at the first one."""
 
-    def __init__(self, decode: Callable[[Any], Any], actor: type, actor_kwargs: dict[str, Any]) -> None:
-        self.decode, self.actor, self.actor_kwargs = decode, actor, actor_kwargs
+    def __init__(
+        self,
+        decode: Callable[[Any], Any],
+        actor: type,
+        actor_kwargs: dict[str, Any],
+        write: Callable[[Any], dict[str, Any]] | None = None,
+    ) -> None:
+        self.decode, self.actor, self.actor_kwargs, self.write = decode, actor, actor_kwargs, write
         # Another for every stage: what lies behind the arguments, such as a network's file, may have changed since.
         self.key = uuid.uuid4().hex
 
@@ -167,7 +188,8 @@ class _ShardTask:
         if self.key not in _HELD:
             _HELD.clear()
             _HELD[self.key] = _ShardActor(self.actor, self.actor_kwargs)
-        return {"outcome": pickle.dumps(_HELD[self.key].outcome(_decoded(self.decode, row["shard"])))}
+        made = _HELD[self.key].outcome(_decoded(self.decode, row["shard"]))
+        return {"outcome": pickle.dumps(made if self.write is None else _unless_mistaken(self.write, made))}
 
 
 _HELD: dict[str, _ShardActor] = {}
@@ -175,10 +197,35 @@ _HELD: dict[str, _ShardActor] = {}
 
 
 def _decoded(decode: Callable[[Any], Any], shard: bytes) -> Any:
+    return _unless_mistaken(decode, pickle.loads(shard))
+
+
+def _unless_mistaken(step: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a step makes of a value, or the mistake that it, or a step before it, met."""
+    if isinstance(value, QaclimsError):
+        return value
     try:
-        return decode(pickle.loads(shard))
+        return step(value)
     except QaclimsError as error:
         return error
+
+
+def packed(value: Any) -> bytes:
+    """Return a value as bytes for `pickle.loads`; tensors on the CPU cost one copy, where pickle makes several."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        # Here, because the driver starts before it knows whether it needs torch.
+        import torch
+
+        # numpy knows no bfloat16.
+        if type(obj) is torch.Tensor and obj.device.type == "cpu" and obj.dtype != torch.bfloat16:
+            return torch.from_numpy, (obj.detach().contiguous().numpy(),)
+        return NotImplemented
 
 
 def root_cause(error: BaseException) -> str:

@@ -120,7 +120,7 @@ def vllm_engine(model: str, config: CorpusConfig) -> Callable[[ray.data.Dataset]
             "dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config.arithmetic],
             "limit_mm_per_prompt": {"image": 1},
         },
-        batch_size=config.questions_per_batch,
+        batch_size=config.questions_per_batch or build.QUESTIONS_AT_ONCE.on_cpu,
         concurrency=config.num_actors,
         # A question that fails becomes a row with `FAILURE`; by default it would end the whole stage.
         should_continue_on_error=True,
@@ -209,15 +209,14 @@ class OpenShard:
         """Return the rows of the corpus table."""
         unread = {record.image_id for record, _ in self.failed}
         readable = tuple(record for record in self._records if record.image_id not in unread)
-        # Rows of the corpus hold no pixels, and these are gone by now.
-        decoded = build.DecodedShard(readable, build.no_images(self._config.image_size), self.failed)
         asked = build.questions_of(readable, self._questions, self._class_names, self._config)
         outcomes = [
             self._failures.get(record.image_id)
             or [self._answers[record.image_id, place] for place in range(len(texts))]
             for record, texts in zip(readable, asked, strict=True)
         ]
-        return build.shard_rows(decoded, asked, outcomes, self._questions, self._class_names, self._config)
+        answered = build.AnsweredShard(readable, asked, outcomes, self.failed)
+        return build.shard_rows(answered, self._questions, self._class_names, self._config)
 
 
 def data_url(image: UInt8[Tensor, "3 height width"]) -> str:

@@ -59,9 +59,9 @@ class _Trainer(TorchTrainer):
 class RayContext:
     """A Ray Train worker as `training.context.WorkerContext`."""
 
-    def __init__(self, on_report: OnEpoch | None = None) -> None:
+    def __init__(self, on_report: OnEpoch | None = None, loader_workers: int = 0) -> None:
         context = ray.train.get_context()
-        self._on_report = on_report
+        self._on_report, self.loader_workers = on_report, loader_workers
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = get_device()  # type: ignore[assignment]
@@ -130,7 +130,12 @@ def fit_on_workers(
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     trainer = _Trainer(
         _work,
-        train_loop_config={"trainings": _packed(trainings), "news": news, "rescued": rescued},
+        train_loop_config={
+            "trainings": _packed(trainings),
+            "news": news,
+            "rescued": rescued,
+            "loader_workers": cluster.loader_workers or 0,
+        },
         # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
@@ -164,6 +169,7 @@ def fit_on_workers(
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
+    assert cluster.num_workers is not None, "what is left open is filled in before"
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})}
     num_workers = (cluster.min_workers, cluster.num_workers) if cluster.min_workers else cluster.num_workers
     return ScalingConfig(num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
@@ -181,7 +187,7 @@ def _work(loop_config: dict[str, Any]) -> Any:
         train_group(
             cloudpickle.loads(loop_config["trainings"]),
             # This waits until the epoch has arrived, so that none is lost when the worker is killed right after it.
-            RayContext(news.put),
+            RayContext(news.put, loop_config["loader_workers"]),
             # This does not wait: a position that gets lost is made good by the next one.
             lambda index, steps: notes.put_nowait.remote((index, steps)),
             rescued=loop_config["rescued"],

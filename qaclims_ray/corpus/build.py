@@ -20,10 +20,14 @@ from qaclims_ray.corpus.table import NO_QUESTION
 from qaclims_ray.data.images import load_image, resize_square
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.errors import ConfigError, DataError, ModelError, ResourceError
+from qaclims_ray.models.devices import ItemsAtOnce
 
 Ask = Callable[[UInt8[Tensor, "batch 3 height width"], list[list[str]]], list[list[str]]]
 """Answers the questions of each image of a batch: what a VQA model's `answer` does, with its settings bound."""
 
+QUESTIONS_AT_ONCE = ItemsAtOnce(on_cpu=192, per_gib=32.0, most=1536)
+"""`corpus.questions_per_batch` where it is open: 1,536 questions about 64 images took a prototype of BLIP 10 GiB in
+bfloat16, and twice as many were hardly faster."""
 _NUM_EXAMPLES = 5
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +42,20 @@ class DecodedShard:
     """Their pixels, RGB, all of one square size."""
     failed: tuple[tuple[ImageRecord, str], ...]
     """Records of the others, each with the reason."""
+
+
+@dataclass(frozen=True)
+class AnsweredShard:
+    """What a VQA model said about a shard, of which the table's rows are made; its pixels are gone."""
+
+    records: tuple[ImageRecord, ...]
+    """Records of the images that were asked about."""
+    asked: list[list[str]]
+    """What was asked about each, by `questions_of`."""
+    outcomes: list[list[str] | str]
+    """The answers about each, or the reason why there are none."""
+    failed: tuple[tuple[ImageRecord, str], ...]
+    """Records of the images that could not be read, each with the reason."""
 
 
 def plan_shards(manifest: Manifest, images_per_shard: int) -> list[list[ImageRecord]]:
@@ -90,6 +108,17 @@ def answer_shard(
     class_names: Sequence[str],
     config: CorpusConfig,
 ) -> list[dict[str, Any]]:
+    """Return a shard's rows of `table.SCHEMA`: `ask_shard` and `shard_rows` in one."""
+    return shard_rows(ask_shard(decoded, ask, questions, class_names, config), questions, class_names, config)
+
+
+def ask_shard(
+    decoded: DecodedShard,
+    ask: Ask,
+    questions: Sequence[Question],
+    class_names: Sequence[str],
+    config: CorpusConfig,
+) -> AnsweredShard:
     """Ask every question about every present class of every image of a shard.
 
     All images are asked about together. When that fails they are asked about one by one, so that one image
@@ -100,17 +129,14 @@ def answer_shard(
         ask: the VQA model.
         questions: the question templates, in asking order.
         class_names: natural names in label order.
-        config: aliases and answer clean-up.
-
-    Returns:
-        Rows of `table.SCHEMA`, in the order of records, labels and questions; failed images last.
+        config: aliases.
 
     Raises:
         ModelError: when the model returns another number of answers than it was asked for.
         ResourceError: when the device's memory is exhausted.
     """
     asked = questions_of(decoded.records, questions, class_names, config)
-    return shard_rows(decoded, asked, _ask_all(decoded, ask, asked), questions, class_names, config)
+    return AnsweredShard(decoded.records, asked, _ask_all(decoded, ask, asked), decoded.failed)
 
 
 def questions_of(
@@ -124,26 +150,19 @@ def questions_of(
 
 
 def shard_rows(
-    decoded: DecodedShard,
-    asked: Sequence[list[str]],
-    outcomes: Sequence[list[str] | str],
-    questions: Sequence[Question],
-    class_names: Sequence[str],
-    config: CorpusConfig,
+    answered: AnsweredShard, questions: Sequence[Question], class_names: Sequence[str], config: CorpusConfig
 ) -> list[dict[str, Any]]:
     """Return a shard's rows of `table.SCHEMA`, in the order of records, labels and questions; failed images last.
 
     Args:
-        decoded: the images.
-        asked: what was asked about each, by `questions_of`.
-        outcomes: the answers about each, or the reason why there are none.
+        answered: the answers.
         questions: the question templates, in asking order.
         class_names: natural names in label order.
         config: answer clean-up.
     """
     rows: list[dict[str, Any]] = []
-    failed = list(decoded.failed)
-    for record, texts, outcome in zip(decoded.records, asked, outcomes, strict=True):
+    failed = list(answered.failed)
+    for record, texts, outcome in zip(answered.records, answered.asked, answered.outcomes, strict=True):
         if isinstance(outcome, str):
             failed.append((record, outcome))
         else:

@@ -15,7 +15,8 @@ from torch import Tensor
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.evaluation.confusion import check_label_values
-from qaclims_ray.evaluation.sweep import ClassMaps, check_same_size, foremost_class
+from qaclims_ray.evaluation.foremost import ClassMaps, foremost_class
+from qaclims_ray.evaluation.sweep import check_same_size
 
 _ON_OBJECT, _ON_CONTEXT, _ELSEWHERE = 0, 1, 2
 

@@ -11,11 +11,10 @@ Without a background the sweep has one threshold, `NO_BACKGROUND`, and figures a
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes, label_value
@@ -29,28 +28,9 @@ from qaclims_ray.evaluation.confusion import (
     iou_per_label,
     mean_iou,
 )
+from qaclims_ray.evaluation.foremost import ClassMaps, Foremost, foremost_of
 from qaclims_ray.evaluation.scored_labels import ScoredLabels
 from qaclims_ray.evaluation.threshold import otsu_index
-
-
-@runtime_checkable
-class ClassMaps(Protocol):
-    """What the sweep reads of an image's CAM (`cams.inference.ImageCam`)."""
-
-    @property
-    def image_id(self) -> str:
-        """Identifier, for messages."""
-        ...
-
-    @property
-    def class_ids(self) -> tuple[int, ...]:
-        """Present classes, one per map."""
-        ...
-
-    @property
-    def full(self) -> Float[Tensor, "class height width"] | None:
-        """Maps at the image's resolution, in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,25 +131,14 @@ def sweep_thresholds(config: EvaluationConfig, classes: Classes) -> tuple[float,
     return tuple(sorted({*(t for t in steps if t <= config.sweep_max), *fixed}))
 
 
-def foremost_class(
-    maps: Float[Tensor, "class height width"], thresholds: Float[Tensor, " threshold"]
-) -> tuple[Int64[Tensor, "height width"], Int64[Tensor, "height width"]]:
-    """Return each pixel's foremost map and its score's bin: the number of thresholds that the score exceeds.
-
-    Compared in float32, strictly: a tie with the background is background; a tie of classes goes to the first.
-    """
-    score, foremost = maps.float().max(0)
-    return foremost, torch.bucketize(score, thresholds)
-
-
 class ThresholdSweep:
     """Mergeable pixel counts that hold the confusion matrix at every threshold."""
 
     def __init__(self, thresholds: Sequence[float], num_classes: int) -> None:
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
         self.num_classes = num_classes
-        self._edges = torch.tensor(self.thresholds, dtype=torch.float32)
-        if not self.thresholds or bool((self._edges.diff() <= 0).any()):
+        edges = torch.tensor(self.thresholds, dtype=torch.float32)
+        if not self.thresholds or bool((edges.diff() <= 0).any()):
             raise ConfigError("the thresholds of a sweep must rise, and differ in float32")
         num_bins = len(self.thresholds) + 1
         self.counts = torch.zeros((num_classes + 1, num_classes, num_bins), dtype=torch.int64)
@@ -198,23 +167,36 @@ class ThresholdSweep:
             ArtifactError: when the full-resolution maps are missing, or not finite.
             DataError: when the mask has another size or unknown label values.
         """
-        maps = _full_maps(cam)
-        num_maps, num_bins = len(cam.class_ids), len(self.thresholds) + 1
-        if num_maps:
-            foremost, bins = foremost_class(maps, self._edges)
+        _require_finite(cam)
+        return self.add(foremost_of(cam, self.thresholds), label_map, labels)
+
+    def add(
+        self, image: Foremost, label_map: UInt8[Tensor, "_height _width"] | None, labels: Sequence[int] | None = None
+    ) -> Int64[Tensor, "truth map bin"] | None:
+        """Add one image of which the foremost maps are known at these thresholds; see `update`.
+
+        Args:
+            image: on the CPU.
+            label_map: as of `update`.
+            labels: as of `update`.
+
+        Raises:
+            DataError: when the mask has another size or unknown label values.
+        """
+        num_maps, num_bins = len(image.class_ids), len(self.thresholds) + 1
+        bins = image.bins.long()
+        if num_maps:  # else every pixel is background at every threshold: bin 0, and it does not matter of which class
             self.score_counts += torch.bincount(bins.flatten(), minlength=num_bins)
-        else:  # every pixel is background at every threshold: bin 0, and it does not matter of which class
-            foremost = bins = torch.zeros(maps.shape[1:], dtype=torch.int64)
         if label_map is None:
             return None
-        check_same_size(cam.image_id, maps, label_map)
-        check_label_values(label_map, self.num_classes, f"the mask of {cam.image_id}")
+        check_same_size(image.image_id, image.bins[None], label_map)
+        check_label_values(label_map, self.num_classes, f"the mask of {image.image_id}")
         is_scored = label_map != IGNORE_VALUE
         side = max(num_maps, 1)
-        cells = (label_map[is_scored].long() * side + foremost[is_scored]) * num_bins + bins[is_scored]
+        cells = (label_map[is_scored].long() * side + image.position[is_scored]) * num_bins + bins[is_scored]
         counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins).view(-1, side, num_bins)
-        self.counts.index_add_(1, torch.tensor(cam.class_ids or (0,)), counts)
-        labelled = cam.class_ids if labels is None else labels
+        self.counts.index_add_(1, torch.tensor(image.class_ids or (0,)), counts)
+        labelled = image.class_ids if labels is None else labels
         self.images[[0, *sorted({label_value(class_id) for class_id in labelled})]] += 1
         return counts
 
@@ -330,7 +312,7 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
 
 
 def check_same_size(
-    image_id: str, maps: Float[Tensor, "class _height _width"], label_map: UInt8[Tensor, "_height _width"]
+    image_id: str, maps: Shaped[Tensor, "class _height _width"], label_map: UInt8[Tensor, "_height _width"]
 ) -> None:
     """Refuse a mask of another size than its image's maps.
 
@@ -344,11 +326,6 @@ def check_same_size(
         )
 
 
-def _full_maps(cam: ClassMaps) -> Float[Tensor, "class height width"]:
-    if cam.full is None:
-        raise ArtifactError(
-            f"{cam.image_id} was stored without full-resolution maps; run `qaclims cams` with cams.store = both or full"
-        )
-    if not bool(torch.isfinite(cam.full).all()):
+def _require_finite(cam: ClassMaps) -> None:
+    if cam.full is not None and not bool(torch.isfinite(cam.full).all()):
         raise ArtifactError(f"the CAM of {cam.image_id} holds NaN or infinity; run `qaclims cams` again")
-    return cam.full

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -60,6 +61,33 @@ def autocast(found: Arithmetic, device: torch.device) -> contextlib.AbstractCont
     if found == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype_of(found, device))
+
+
+@dataclass(frozen=True)
+class ItemsAtOnce:
+    """How many items go through a network at once where a setting leaves it open."""
+
+    on_cpu: int
+    """On a CPU."""
+    per_gib: float
+    """On a GPU, for each GiB of its memory."""
+    most: int
+    """On a GPU."""
+
+    def chosen(self, asked: int | None, device: torch.device, gpus: float | int = 1) -> int:
+        """Return the number of an actor or task.
+
+        Args:
+            asked: as the setting says.
+            device: where it works.
+            gpus: GPUs that it has, or the share of one.
+        """
+        if asked is not None:
+            return asked
+        if device.type != "cuda":
+            return self.on_cpu
+        gib = torch.cuda.get_device_properties(device).total_memory / 2**30 * min(gpus, 1)
+        return max(1, min(self.most, int(self.per_gib * gib)))
 
 
 class BatchSize:

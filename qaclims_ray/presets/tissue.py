@@ -49,7 +49,7 @@ def bcss_wsss() -> RunConfig:
         goal="segmentation",
         masks=MaskConfig(steps=(), gpus_per_actor=1.0),
         segmentation=_deeplab(),
-        cluster=ClusterConfig(use_gpu=True, cpus_per_worker=4, loader_workers=3),
+        cluster=ClusterConfig(use_gpu=True),
     )
 
 

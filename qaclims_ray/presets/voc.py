@@ -62,7 +62,7 @@ def voc12() -> RunConfig:
         goal="segmentation",
         masks=MaskConfig(gpus_per_actor=1.0),
         segmentation=deeplab_v2(),
-        cluster=ClusterConfig(num_workers=2, use_gpu=True, cpus_per_worker=4, loader_workers=3),
+        cluster=ClusterConfig(use_gpu=True),
     )
 
 

@@ -73,8 +73,9 @@ class SegmentationTestConfig:
     """Side of a sliding window with half overlap; 0 sees the whole image at once."""
     crf: CrfConfig = field(default_factory=deeplab_crf)
     """CRF of the second figure; both are reported (D4)."""
-    batch_size: int = 8
-    """Images of equal size computed together."""
+    batch_size: int | None = None
+    """Images of equal size computed together. None takes 8 on a CPU, and on a GPU one for every 2 GiB of its memory, at
+    most 32."""
     precision: Precision = "auto"
     """Arithmetic of the network: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Probabilities and CRF are
     float32."""
@@ -86,7 +87,8 @@ class SegmentationTestConfig:
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "segmentation.test.scales must hold positive numbers")
         require_at_least(self, "segmentation.test", 0, "window_px")
-        require_at_least(self, "segmentation.test", 1, "batch_size")
+        if self.batch_size is not None:
+            require_at_least(self, "segmentation.test", 1, "batch_size")
 
 
 def deeplab_optim() -> OptimConfig:

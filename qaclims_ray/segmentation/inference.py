@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
 from qaclims_ray.data.classes import BACKGROUND_VALUE, NO_BACKGROUND
 from qaclims_ray.errors import ModelError
-from qaclims_ray.models.devices import autocast, constant, upload
+from qaclims_ray.models.devices import ItemsAtOnce, autocast, constant, upload
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.shares import HALF, foreground_shares
 from qaclims_ray.segmentation.config import SegmentationTestConfig
 
+IMAGES_AT_ONCE = ItemsAtOnce(on_cpu=8, per_gib=0.5, most=32)
+"""`segmentation.test.batch_size` where it is open: 81 labels of 640x480 pixels take 100 MB an image, several times."""
 CRF_MIN_PROBABILITY = 0.02
 """A label that reaches no more than this at any pixel of an image stays out of its CRF. With a barely trained network,
 the worst case, this changes 1 in 700 000 pixels of VOC images, 0.03 changes 1 in 2 400, and 0.05 1 in 660."""
@@ -40,8 +42,8 @@ def segment_images(
 
     At each scale (PIL's bicubic filter) logits are enlarged bilinearly to the image's own size before the softmax.
     With a window they are averaged where windows overlap, at the scaled image's size. Images of one size run
-    together, `test.batch_size` at a time, and come one batch after the other: the probabilities of a whole shard of
-    640x480 pixels and 81 labels would take 6 GB. Probabilities are computed in float32.
+    together, `test.batch_size` at a time (8 where it is open), and come one batch after the other: the probabilities
+    of a whole shard of 640x480 pixels and 81 labels would take 6 GB. Probabilities are computed in float32.
 
     Args:
         network: a final network (`segmentation_network.SegmentationNetwork`); it runs on the device of its parameters,
@@ -60,7 +62,7 @@ def segment_images(
         ModelError: when the network's response is not finite.
     """
     device = device_of(network)
-    for positions in batches_of_one_size(images, test.batch_size):
+    for positions in batches_of_one_size(images, test.batch_size or IMAGES_AT_ONCE.on_cpu):
         pixels = upload(torch.stack([images[position] for position in positions]), device)
         # Not around the yield, which would leave the caller in inference mode.
         with inference(network), autocast(precision, device):

@@ -13,14 +13,15 @@ from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.label_map_dataset import LabelMapDataset
 from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import training_images
-from qaclims_ray.models.devices import device_of_worker
+from qaclims_ray.models.devices import device_of_worker, upload
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.labels import confident_seeds
 from qaclims_ray.refine.irn.network import build_affinity_net
 from qaclims_ray.refine.irn.task import train_affinity
-from qaclims_ray.refine.mask_index import mask_row, summarise_masks, write_mask_index
+from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.image_stage import ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import coverage_text, images_with_stored_cams, mask_row_of, masked_images
@@ -36,23 +37,44 @@ _SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
 
 
 class SeedLabelActor:
-    """Write the confident seeds of one shard's images."""
+    """Find the confident seeds of one shard's images."""
 
-    def __init__(self, irn: IrnConfig, cams_uri: str, uri: str, gpus_per_actor: float) -> None:
+    def __init__(self, irn: IrnConfig, cams_uri: str, gpus_per_actor: float) -> None:
         torch.set_num_threads(1)
-        self.irn, self.cams_uri, self.uri = irn, cams_uri, uri
+        self.irn, self.cams_uri = irn, cams_uri
         self.device = device_of_worker(gpus_per_actor)
 
-    def __call__(self, shard: ReadShard) -> dict[str, Any]:
-        """Publish the shard's label maps and its part."""
-        images, cams, rows = images_with_stored_cams(shard, self.cams_uri)
-        for image, cam in zip(images, cams, strict=True):
-            labels = confident_seeds(image.pixels.to(self.device), cam, self.irn)
-            row = mask_row(cam.image_id, labels, cam.class_ids)
-            save_label_map(labels, storage.join(self.uri, row.mask))
-            rows.append(row)
-        write_part(self.uri, shard.index, [dataclasses.asdict(row) for row in rows], {})
-        return {}
+    def __call__(self, shard: ReadShard) -> "SeedShard":
+        """Return what is to be written of the shard."""
+        images, cams, failed = images_with_stored_cams(shard, self.cams_uri)
+        labels = [
+            confident_seeds(upload(image.pixels, self.device), cam, self.irn).cpu()
+            for image, cam in zip(images, cams, strict=True)
+        ]
+        found = [(cam.image_id, cam.class_ids, own) for cam, own in zip(cams, labels, strict=True)]
+        return SeedShard(shard.index, found, failed)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedShard:
+    """The confident seeds of a shard, to be written."""
+
+    index: int
+    """Which shard."""
+    found: list[tuple[str, tuple[int, ...], Any]]
+    """Identifier, classes and label map of each image."""
+    failed: list[MaskRow]
+    """Images that have none."""
+
+
+def write_seeds(shard: SeedShard, *, uri: str) -> dict[str, Any]:
+    """Publish a shard's label maps and its part."""
+    rows = list(shard.failed)
+    for image_id, class_ids, labels in shard.found:
+        rows.append(mask_row(image_id, labels, class_ids))
+        save_label_map(labels, storage.join(uri, rows[-1].mask))
+    write_part(uri, shard.index, [dataclasses.asdict(row) for row in rows], {})
+    return {}
 
 
 def run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta) -> ArtifactMeta:
@@ -105,7 +127,7 @@ def _train_affinity(
         irn=irn,
         seed=config.seed,
         precision=cluster.arithmetic,
-        loader_workers=cluster.loader_workers,
+        loader_workers=context.loader_workers,
         context=context,
         on_step=on_step,
     )
@@ -118,7 +140,7 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
         uri=uri,
         kind="seed_labels",
         settings={name: irn[name] for name in _SEED_FIELDS},
-        inputs={"cams": cams.recipe(), "manifest": images.images_fingerprint()},
+        inputs={"cams": cams.recipe(), "manifest": plan_fingerprint(images, images.images_fingerprint())},
         verb="refine",
     )
 
@@ -131,9 +153,10 @@ def _run_seed_labels(stage: Stage, system: str, images: Manifest, cams: Artifact
             actor_kwargs={
                 "irn": config.masks.irn,
                 "cams_uri": stage.layout.cams(system),
-                "uri": artifact.workshop,
                 "gpus_per_actor": config.masks.gpus_per_actor,
             },
+            write=functools.partial(write_seeds, uri=artifact.workshop),
+            cams_uri=stage.layout.cams(system),
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )

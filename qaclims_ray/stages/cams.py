@@ -1,22 +1,23 @@
 """CAMs, by a network in a pool of actors, or brought from elsewhere."""
 
 import dataclasses
+import functools
 import json
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
 
 from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
-from qaclims_ray.cams.inference import compute_cams
-from qaclims_ray.cams.store import write_cam_shard
+from qaclims_ray.cams.inference import IMAGES_AT_ONCE, ImageCam, compute_cams
+from qaclims_ray.cams.store import as_stored, write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
+from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
@@ -30,19 +31,34 @@ from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import system_of
 
 
-class CamActor:
-    """Hold a CAM network; compute one decoded shard and publish its file."""
+@dataclasses.dataclass(frozen=True)
+class ComputedShard:
+    """The CAMs of a shard, to be written."""
 
-    def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb, uri: str) -> None:
+    index: int
+    """Which shard."""
+    cams: list[ImageCam]
+    """Of its readable images, in their stored type."""
+    errors: list[str]
+    """What is wrong with the others."""
+    remark: str
+    """See `run_shards`."""
+
+
+class CamActor:
+    """Hold a CAM network; compute one decoded shard."""
+
+    def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_mask_generator(folder, device).eval()
-        self.config, self.mean, self.std, self.uri = config, mean, std, uri
-        self.at_once = BatchSize(config.batch_size, "cams.batch_size")
+        self.config, self.mean, self.std = config, mean, std
+        size = IMAGES_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
+        self.at_once = BatchSize(size, "cams.batch_size")
 
-    def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> dict[str, Any]:
-        """Return the shard's counts and the errors of its bad images."""
+    def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> ComputedShard:
+        """Return what is to be written of the shard."""
         index, decoded = shard
         good = [(record, image) for record, image in decoded if not isinstance(image, DataError)]
         cams = self.at_once.run(
@@ -57,13 +73,22 @@ class CamActor:
                 precision=self.config.arithmetic,
             )
         )
-        errors = [str(image) for _, image in decoded if isinstance(image, DataError)]
-        noted = storage.join(self.uri, errors_name(index))
-        storage.remove_tree(noted)  # of an attempt that was killed here
-        if errors:  # before the shard, which declares both whole
-            storage.write_bytes(noted, json.dumps(errors).encode())
-        write_cam_shard(storage.join(self.uri, shard_name(index)), cams, self.config.dtype)
-        return {"images": len(good), "remark": self.at_once.remark}
+        return ComputedShard(
+            index,
+            [as_stored(cam, self.config.dtype) for cam in cams],
+            [str(image) for _, image in decoded if isinstance(image, DataError)],
+            self.at_once.remark,
+        )
+
+
+def write_shard(shard: ComputedShard, *, uri: str, dtype: Literal["float16", "float32"]) -> dict[str, Any]:
+    """Publish a shard's CAMs, and the errors of its bad images."""
+    noted = storage.join(uri, errors_name(shard.index))
+    storage.remove_tree(noted)  # of an attempt that was killed here
+    if shard.errors:  # before the shard, which declares both whole
+        storage.write_bytes(noted, json.dumps(shard.errors).encode())
+    write_cam_shard(storage.join(uri, shard_name(shard.index)), shard.cams, dtype)
+    return {"images": len(shard.cams), "remark": shard.remark}
 
 
 def errors_name(index: int) -> str:
@@ -92,7 +117,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
             **{name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")},
             **recorded(config.arithmetic),
         },
-        inputs={"network": network.fingerprint, "manifest": manifest.images_fingerprint()},
+        inputs={"network": network.fingerprint, "manifest": plan_fingerprint(manifest, manifest.images_fingerprint())},
         verb="cams",
     )
 
@@ -108,8 +133,8 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
                 "config": config,
                 "mean": net.image_mean,
                 "std": net.image_std,
-                "uri": artifact.workshop,
             },
+            write=functools.partial(write_shard, uri=artifact.workshop, dtype=config.dtype),
             num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor),
             gpus_per_actor=config.gpus_per_actor,
             progress=stage.progress.advance,

@@ -30,29 +30,39 @@ _RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "questions_per_batch", "max_
 
 
 class CorpusActor:
-    """Hold the VQA model; answer one decoded shard and publish its Parquet file."""
+    """Hold the VQA model; ask it about one decoded shard."""
 
     def __init__(
-        self,
-        model: str,
-        config: CorpusConfig,
-        questions: tuple[Question, ...],
-        class_names: tuple[str, ...],
-        uri: str,
-        plan: str,
+        self, model: str, config: CorpusConfig, questions: tuple[Question, ...], class_names: tuple[str, ...]
     ) -> None:
         torch.set_num_threads(1)
-        self.at_once = BatchSize(config.questions_per_batch, "corpus.questions_per_batch")
+        device = device_of_worker(config.gpus_per_actor if config.engine == "blip" else 0)
+        size = build.QUESTIONS_AT_ONCE.chosen(config.questions_per_batch, device, config.gpus_per_actor)
+        self.at_once = BatchSize(size, "corpus.questions_per_batch")
         self.ask = load_engine(model, config, self.at_once)
         self.config, self.questions, self.class_names = config, questions, class_names
-        self.uri, self.plan = uri, plan
 
-    def __call__(self, shard: tuple[int, Any]) -> dict[str, Any]:
-        """Return counts of the shard's rows."""
+    def __call__(self, shard: tuple[int, Any]) -> tuple[int, build.AnsweredShard, str]:
+        """Return the shard's number, the answers, and a remark (`run_shards`)."""
         index, decoded = shard
-        rows = build.answer_shard(decoded, self.ask, self.questions, self.class_names, self.config)
-        table.write_shard(storage.join(self.uri, shard_name(index)), rows, plan=self.plan)
-        return {"rows": len(rows), "remark": self.at_once.remark}
+        answered = build.ask_shard(decoded, self.ask, self.questions, self.class_names, self.config)
+        return index, answered, self.at_once.remark
+
+
+def write_answers(
+    shard: tuple[int, build.AnsweredShard, str],
+    *,
+    config: CorpusConfig,
+    questions: tuple[Question, ...],
+    class_names: tuple[str, ...],
+    uri: str,
+    plan: str,
+) -> dict[str, Any]:
+    """Clean a shard's answers and publish its Parquet file; return the number of rows."""
+    index, answered, remark = shard
+    rows = build.shard_rows(answered, questions, class_names, config)
+    table.write_shard(storage.join(uri, shard_name(index)), rows, plan=plan)
+    return {"rows": len(rows), "remark": remark}
 
 
 def load_engine(model: str, config: CorpusConfig, at_once: BatchSize) -> build.Ask:
@@ -163,6 +173,9 @@ def _run_actors(
     finished: Collection[int],
     decode: Callable[[Any], Any],
     progress: ShardProgress,
+    model: str,
+    uri: str,
+    plan: str,
     **asked_for: Any,
 ) -> None:
     config: CorpusConfig = asked_for["config"]
@@ -172,7 +185,8 @@ def _run_actors(
         finished=finished,
         decode=decode,
         actor=CorpusActor,
-        actor_kwargs=asked_for,
+        actor_kwargs={**asked_for, "model": model},
+        write=functools.partial(write_answers, **asked_for, uri=uri, plan=plan),
         num_actors=config.num_actors,
         gpus_per_actor=config.gpus_per_actor,
         progress=progress,

@@ -9,19 +9,21 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from qaclims_ray.cams.inference import ImageCam
+from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
-from qaclims_ray.data.shards import finished_shards, shards_of
+from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.stages.stage import Stage
 
@@ -48,6 +50,8 @@ class ReadShard:
     """Its readable images."""
     errors: dict[str, str]
     """Image id -> what is wrong with it."""
+    cams: dict[str, ImageCam] = field(default_factory=dict)
+    """Image id -> its CAM, where the stage reads any."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def part_name(index: int) -> str:
 
 
 def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping[str, np.ndarray]) -> None:
-    """Publish a shard's part: the last thing an actor does with it."""
+    """Publish a shard's part: the last thing that is done with it."""
     buffer = io.BytesIO()
     content: dict[str, Any] = {"rows": np.frombuffer(json.dumps(rows).encode(), np.uint8), **counts}
     np.savez_compressed(buffer, **content)
@@ -97,6 +101,8 @@ def run_image_stage(
     *,
     actor: type,
     actor_kwargs: Mapping[str, Any],
+    write: Callable[[Any], dict[str, Any]],
+    cams_uri: str = "",
     scored_splits: Collection[str] = (),
     num_actors: int,
     gpus_per_actor: float,
@@ -107,8 +113,10 @@ def run_image_stage(
         stage: surroundings; `cams.max_failed_fraction` of the images may fail.
         artifact: what is made.
         manifest: the images.
-        actor: called with a `ReadShard`; ends with `write_part`.
+        actor: called with a `ReadShard`; returns what `write` takes.
         actor_kwargs: its constructor arguments.
+        write: publishes what the actor made of a shard; ends with `write_part`. See `run_shards`.
+        cams_uri: CAMs that are read with the images; empty for none.
         scored_splits: splits whose masks are read.
         num_actors: size of the pool.
         gpus_per_actor: GPUs of one actor.
@@ -120,9 +128,10 @@ def run_image_stage(
     run_shards(
         list(enumerate(shards)),
         finished=finished_shards(artifact, len(shards), part_name),
-        decode=_Reader(scored_splits),
+        decode=_Reader(scored_splits, cams_uri),
         actor=actor,
         actor_kwargs=actor_kwargs,
+        write=write,
         num_actors=num_actors,
         gpus_per_actor=gpus_per_actor,
         progress=stage.progress.advance,
@@ -159,10 +168,10 @@ def _merged(uri: str, num_shards: int, num_allowed: float, num_images: int) -> P
 
 
 class _Reader:
-    """Read a shard's images and the masks it is scored with; a bad image becomes its error."""
+    """Read a shard's images, the masks it is scored with and its CAMs; a bad image becomes its error."""
 
-    def __init__(self, scored_splits: Collection[str]) -> None:
-        self.scored_splits = frozenset(scored_splits)
+    def __init__(self, scored_splits: Collection[str], cams_uri: str = "") -> None:
+        self.scored_splits, self.cams_uri = frozenset(scored_splits), cams_uri
 
     def __call__(self, shard: tuple[int, list[ImageRecord]]) -> ReadShard:
         index, records = shard
@@ -174,4 +183,5 @@ class _Reader:
                 images.append(ReadImage(record, load_image(record.image_uri), truth))
             except DataError as error:
                 errors[record.image_id] = str(error)
-        return ReadShard(index, images, errors)
+        cams = read_cam_shard(storage.join(self.cams_uri, shard_name(index))) if self.cams_uri else []
+        return ReadShard(index, images, errors, {cam.image_id: cam for cam in cams})

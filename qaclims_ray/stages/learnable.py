@@ -48,10 +48,10 @@ def check_labels(config: RunConfig, class_names: Sequence[str], images: Sequence
         )
     if _trains_classifier(config):
         _check_contrast(config, class_names, trained)
-    if _learns(config) and len(trained) < config.cluster.num_workers:
+    if _learns(config) and len(trained) < config.cluster.least_workers:
         raise DataError(
-            f"split {data.train_split} has {len(trained)} images, fewer than the {config.cluster.num_workers} training "
-            "workers, which share every batch: lower cluster.num_workers or add images"
+            f"split {data.train_split} has {len(trained)} images, fewer than the {config.cluster.least_workers} "
+            "training workers, which share every batch: lower cluster.num_workers or add images"
         )
 
 

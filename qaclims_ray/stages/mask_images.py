@@ -3,11 +3,9 @@
 from typing import Any
 
 from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import DataError
 from qaclims_ray.refine.mask_index import MaskRow, failed_row, read_mask_index
 from qaclims_ray.stages.image_stage import ReadImage, ReadShard
@@ -65,7 +63,7 @@ def masked_images(manifest: Manifest, split: str, masks_uri: str) -> list[Labell
 
 def images_with_stored_cams(shard: ReadShard, cams_uri: str) -> tuple[list[ReadImage], list[ImageCam], list[MaskRow]]:
     """Bring a shard's images and their CAMs together; an image without one of the two becomes a failed row."""
-    cams = {cam.image_id: cam for cam in read_cam_shard(storage.join(cams_uri, shard_name(shard.index)))}
+    cams = shard.cams
     images = [image for image in shard.images if image.record.image_id in cams]
     errors = {
         image.record.image_id: f"{image.record.image_uri} could not be read when CAMs were computed and has none; "

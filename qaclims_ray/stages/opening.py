@@ -31,13 +31,16 @@ class Opening:
         if self._room is None:
             # Not at the top: with them come PyTorch, timm and Ray.
             from qaclims_ray.cluster.session import ray_session, resources_there
+            from qaclims_ray.stages.preflight import batch_sizes
             from qaclims_ray.stages.resources import needs_of, room_here, shared_out
 
             try_networks(self._config)
             room = room_here(self._config)
             self._session.enter_context(ray_session(needs_of(self._config, room)))
             self._room = room.on(resources_there())
-            self._progress.note(shared_out(self._config, self._room))
+            smallest = min(batch_sizes(self._config).values(), default=None)
+            cluster = self._room.shared_among_workers(self._config.cluster, smallest)
+            self._progress.note(shared_out(replace(self._config, cluster=cluster), self._room))
         return self._room
 
 

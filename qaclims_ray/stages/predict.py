@@ -1,5 +1,6 @@
 """Masks and overlays of any images by a trained run, on Ray Data."""
 
+import functools
 import io
 import json
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cams.inference import compute_cams
+from qaclims_ray.cams.inference import IMAGES_AT_ONCE, compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session, resources_there
 from qaclims_ray.cluster.shards import run_shards
@@ -51,8 +52,18 @@ class _Target:
     labels: tuple[int, ...] | None
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """What is known of an image, and to be drawn of it."""
+
+    row: dict[str, Any]
+    image_id: str = ""
+    image: Any = None
+    mask: Any = None
+
+
 class PredictActor:
-    """Hold the classifier and the system's network; publish the masks and overlays of one decoded shard."""
+    """Hold the classifier and the system's network; label the pixels of one decoded shard."""
 
     def __init__(
         self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments, classes: Classes
@@ -64,11 +75,13 @@ class PredictActor:
         with whole_files.whole_copy(network) as folder:
             self.network = load_mask_generator(folder, device).eval()
         self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
+        size = IMAGES_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
+        self.cams = replace(config.cams, batch_size=size)
 
-    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
-        """Return one row per image: its labels, or its error."""
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
+        """Return one row per image, its labels or its error, with what is to be drawn of it."""
         net = self.config.cam_net
-        rows = _error_rows(shard)
+        predicted = _failed(shard)
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
         probabilities = [self._probabilities(image) for _, image in good]
         labels = [
@@ -80,7 +93,7 @@ class PredictActor:
             [image for _, image in good],
             labels,
             [target.image_id for target, _ in good],
-            self.config.cams,
+            self.cams,
             net.image_mean,
             net.image_std,
             precision=self.config.cams.arithmetic,
@@ -90,17 +103,15 @@ class PredictActor:
             threshold = self.classes.border(self.config.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
-            _save(image, mask, target, self.arguments.out)
-            rows.append(
-                {
-                    "image": target.uri,
-                    "labels": list(cam.class_ids),
-                    "probabilities": {i: round(probability[i], 4) for i in cam.class_ids},
-                    "labels_from": "classifier" if target.labels is None else "file",
-                    "is_empty": not shown_classes(mask),
-                }
-            )
-        return {"rows": rows}
+            row = {
+                "image": target.uri,
+                "labels": list(cam.class_ids),
+                "probabilities": {i: round(probability[i], 4) for i in cam.class_ids},
+                "labels_from": "classifier" if target.labels is None else "file",
+                "is_empty": not shown_classes(mask),
+            }
+            predicted.append(_Predicted(row, target.image_id, image, mask))
+        return predicted
 
     def _found(self, probabilities: list[float]) -> tuple[int, ...]:
         """Return the classes that count as present; without a background at least the most probable one."""
@@ -116,7 +127,7 @@ class PredictActor:
 
 
 class FinalPredictActor:
-    """Hold the final network; publish the masks and overlays of one decoded shard."""
+    """Hold the final network; label the pixels of one decoded shard."""
 
     def __init__(self, config: RunConfig, network: str, arguments: PredictArguments, classes: Classes) -> None:
         torch.set_num_threads(1)
@@ -131,17 +142,17 @@ class FinalPredictActor:
         )
         self.arguments = arguments
 
-    def __call__(self, shard: list[tuple[_Target, Any]]) -> dict[str, Any]:
-        """Return one row per image: the classes found, or its error."""
+    def __call__(self, shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
+        """Return one row per image, the classes found or its error, with what is to be drawn of it."""
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
         masks = self.network([image for _, image in good], [target.labels for target, _ in good])
-        rows = _error_rows(shard)
+        predicted = _failed(shard)
         for (target, image), mask in zip(good, masks, strict=True):
-            _save(image, mask, target, self.arguments.out)
             found = shown_classes(mask)
             source = "final network" if target.labels is None else "final network, among those in the file"
-            rows.append({"image": target.uri, "labels": found, "labels_from": source, "is_empty": not found})
-        return {"rows": rows}
+            row = {"image": target.uri, "labels": found, "labels_from": source, "is_empty": not found}
+            predicted.append(_Predicted(row, target.image_id, image, mask))
+        return predicted
 
 
 def run_predict(arguments: PredictArguments) -> None:
@@ -176,6 +187,7 @@ def run_predict(arguments: PredictArguments) -> None:
             decode=_decode,
             actor=actor,
             actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute, "classes": classes},
+            write=functools.partial(_write, out=out),
             num_actors=room.actors(resolved.cams.num_actors, resolved.cams.gpus_per_actor),
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
@@ -312,13 +324,18 @@ def _decode(shard: list[_Target]) -> list[tuple[_Target, Any]]:
     return decoded
 
 
-def _error_rows(shard: list[tuple[_Target, Any]]) -> list[dict[str, Any]]:
-    return [{"image": target.uri, "error": str(image)} for target, image in shard if isinstance(image, DataError)]
+def _failed(shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
+    errors = [(target, str(image)) for target, image in shard if isinstance(image, DataError)]
+    return [_Predicted({"image": target.uri, "error": error}) for target, error in errors]
 
 
-def _save(image: Any, mask: Any, target: _Target, out: str) -> None:
-    save_label_map(mask, storage.join(out, "masks", f"{target.image_id}.png"))
-    _save_png(overlay(image, mask), storage.join(out, "overlays", f"{target.image_id}.png"))
+def _write(shard: list[_Predicted], *, out: str) -> dict[str, Any]:
+    """Publish the masks and overlays of a shard; return its rows."""
+    for one in shard:
+        if one.mask is not None:
+            save_label_map(one.mask, storage.join(out, "masks", f"{one.image_id}.png"))
+            _save_png(overlay(one.image, one.mask), storage.join(out, "overlays", f"{one.image_id}.png"))
+    return {"rows": [one.row for one in shard]}
 
 
 def _save_png(image: Any, uri: str) -> None:

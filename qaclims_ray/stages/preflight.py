@@ -68,16 +68,28 @@ def affinity_networks(config: RunConfig) -> set[IrnConfig]:
 
 def _check_batches(config: RunConfig) -> None:
     """Refuse more workers than the smallest batch of any training has images."""
+    sizes = batch_sizes(config)
+    smallest = min(sizes, key=sizes.__getitem__, default="")
+    if smallest and config.cluster.least_workers > sizes[smallest]:
+        raise ConfigError(
+            f"cluster.num_workers is {config.cluster.least_workers}, more than a batch has images: {smallest} is "
+            f"{sizes[smallest]}; lower the one or raise the other"
+        )
+
+
+def batch_sizes(config: RunConfig) -> dict[str, int]:
+    """Return the images of a batch of every training of a run, by what says it."""
     sizes = {"classifier.optim.batch_size": config.classifier.optim.batch_size} if needs_classifier(config) else {}
     for name in training_order(config):
         for phase in planned_phases(config, name):
             sizes[f"the batch size of {name}'s {phase.name or 'training'}"] = phase.optim.batch_size
-    smallest = min(sizes, key=sizes.__getitem__, default="")
-    if smallest and config.cluster.num_workers > sizes[smallest]:
-        raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, more than a batch has images: {smallest} is "
-            f"{sizes[smallest]}; lower the one or raise the other"
-        )
+    if config.goal != "seed":
+        for name in systems_with_cams(config):
+            masks = system_config(config, name).masks
+            sizes |= {"masks.irn.optim.batch_size": masks.irn.optim.batch_size} if "irn" in masks.steps else {}
+        for name in systems_with_networks(config):
+            sizes["segmentation.optim.batch_size"] = system_config(config, name).segmentation.optim.batch_size
+    return sizes
 
 
 def _check_masks(config: RunConfig) -> None:
@@ -92,11 +104,6 @@ def _check_masks(config: RunConfig) -> None:
                 f"masks.steps has irn, which walks on CAMs of one cell for every {GRID_STRIDE} pixels, but cams.store "
                 f"is {config.cams.store} and cams.grid_stride {config.cams.grid_stride}; set them to both and "
                 f"{GRID_STRIDE}"
-            )
-        if config.cluster.num_workers > irn.optim.batch_size:
-            raise ConfigError(
-                f"cluster.num_workers is {config.cluster.num_workers}, but masks.irn.optim.batch_size "
-                f"{irn.optim.batch_size}; lower the one or raise the other"
             )
         if irn.weights == FROM_CLASSIFIER:
             _check_classifier(config, "masks.irn", irn.backbone)
@@ -114,11 +121,6 @@ def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
 
 
 def _check_final_network(config: RunConfig, segmentation: SegmentationConfig) -> None:
-    if config.cluster.num_workers > segmentation.optim.batch_size:
-        raise ConfigError(
-            f"cluster.num_workers is {config.cluster.num_workers}, but segmentation.optim.batch_size "
-            f"{segmentation.optim.batch_size}; lower the one or raise the other"
-        )
     net, own = segmentation.net, config.cam_net
     if net.weights != FROM_CLASSIFIER:
         weights_fingerprint(net.weights)

@@ -1,6 +1,7 @@
 """From CAMs to pseudo masks on Ray Data; what IRN needs for it is trained on Ray Train first (rows E7-E11)."""
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
-from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
@@ -22,7 +25,7 @@ from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
-from qaclims_ray.refine.mask_index import mask_row, summarise_masks, write_mask_index
+from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
     pseudo_mask,
@@ -38,46 +41,30 @@ from qaclims_ray.stages.stage import Stage
 
 
 class RefineActor:
-    """Refine the CAMs of one shard, write its pseudo masks, and score those that are scored."""
+    """Refine the CAMs of one shard."""
 
     def __init__(
         self,
         config: MaskConfig,
         cams_uri: str,
         affinity_uri: str,
-        uri: str,
-        thresholds: tuple[float, ...],
         classes: Classes,
     ) -> None:
         torch.set_num_threads(1)
-        self.config, self.cams_uri, self.uri = config, cams_uri, uri
-        self.thresholds, self.classes = thresholds, classes
+        self.config, self.cams_uri, self.classes = config, cams_uri, classes
         self.device = device_of_worker(config.gpus_per_actor)
         self.refiners = Refiners(
             boundaries=self._boundaries(affinity_uri) if "irn" in config.steps else None,
             segments=self._segments() if "sam" in config.steps else None,
         )
 
-    def __call__(self, shard: ReadShard) -> dict[str, Any]:
-        """Publish the shard's pseudo masks and its part."""
+    def __call__(self, shard: ReadShard) -> "RefinedShard":
+        """Return what is to be written of the shard."""
         images, seeds, failed = images_with_stored_cams(shard, self.cams_uri)
-        rows = [dataclasses.asdict(row) for row in failed]
         pixels = [image.pixels for image in images]
         refined = refine_cams(pixels, seeds, self.config, self.refiners, self.classes, device=self.device)
-        sweep = ThresholdSweep(self.thresholds, len(self.classes))
-        index = self.thresholds.index(round(refined.border, 6))
-        for image, cam in zip(images, refined.cams, strict=True):
-            labels = pseudo_mask(cam, refined.border, self.config.uncertain)
-            row = mask_row(cam.image_id, labels, cam.class_ids)
-            save_label_map(labels, storage.join(self.uri, row.mask))
-            rows.append(dataclasses.asdict(row))
-            if image.truth is not None:
-                labels = image.record.labels
-                counts = sweep.update(without_uncertain(cam, self.config.uncertain), image.truth, labels)
-                assert counts is not None
-                rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids, labels).at(index)
-        write_part(self.uri, shard.index, rows, {"sweep": sweep.to_array()})
-        return {}
+        cams = [(image.record, cam, image.truth) for image, cam in zip(images, refined.cams, strict=True)]
+        return RefinedShard(shard.index, cams, refined.border, failed)
 
     def _boundaries(self, affinity_uri: str) -> Any:
         with whole_files.whole_copy(affinity_uri) as folder:
@@ -91,6 +78,44 @@ class RefineActor:
 
         sam = load_sam(self.config.sam.model, self.device)
         return lambda image: generate_masks(sam, image, self.config.sam)
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinedShard:
+    """The refined maps of a shard, of which pseudo masks and counts are to be made."""
+
+    index: int
+    """Which shard."""
+    cams: list[tuple[ImageRecord, ImageCam, Any]]
+    """Each image, its maps, and its true mask where it is scored."""
+    border: float
+    """The maps' background score."""
+    failed: list[MaskRow]
+    """Images that have none."""
+
+
+def write_refined(
+    shard: RefinedShard,
+    *,
+    uri: str,
+    uncertain: tuple[float, float] | None,
+    thresholds: tuple[float, ...],
+    classes: Classes,
+) -> dict[str, Any]:
+    """Publish a shard's pseudo masks and its part, with the counts of the images that are scored."""
+    rows = [dataclasses.asdict(row) for row in shard.failed]
+    sweep, index = ThresholdSweep(thresholds, len(classes)), thresholds.index(round(shard.border, 6))
+    for record, cam, truth in shard.cams:
+        labels = pseudo_mask(cam, shard.border, uncertain)
+        row = mask_row(cam.image_id, labels, cam.class_ids)
+        save_label_map(labels, storage.join(uri, row.mask))
+        rows.append(dataclasses.asdict(row))
+        if truth is not None:
+            counts = sweep.update(without_uncertain(cam, uncertain), truth, record.labels)
+            assert counts is not None
+            rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids, record.labels).at(index)
+    write_part(uri, shard.index, rows, {"sweep": sweep.to_array()})
+    return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +162,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, **FORM}),
         inputs={
             "cams": cams.recipe(),
-            "manifest": images.images_fingerprint(),
+            "manifest": plan_fingerprint(images, images.images_fingerprint()),
             "scored": scored_images(manifest, config.data).truth_fingerprint(),
             **({"affinity": affinity.fingerprint} if affinity else {}),
             **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
@@ -155,10 +180,16 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "config": config.masks,
                 "cams_uri": layout.cams(system),
                 "affinity_uri": layout.affinity(system),
-                "uri": artifact.workshop,
-                "thresholds": thresholds,
                 "classes": manifest.classes,
             },
+            write=functools.partial(
+                write_refined,
+                uri=artifact.workshop,
+                uncertain=config.masks.uncertain,
+                thresholds=thresholds,
+                classes=manifest.classes,
+            ),
+            cams_uri=layout.cams(system),
             scored_splits=(config.data.eval_split,),
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,

@@ -22,7 +22,7 @@ from qaclims_ray.data.class_counts import class_remarks
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.data.mask_files import load_mask
-from qaclims_ray.data.shards import place_in_shards, shard_name
+from qaclims_ray.data.shards import places_in_shards, shard_name
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
@@ -231,7 +231,8 @@ def choose_images(manifest: Manifest, count: int) -> list[int]:
 
 def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
     """Return the CAMs of some images out of the shards that hold them."""
-    shards = sorted({place_in_shards(i)[0] for i, record in enumerate(images.records) if record.image_id in wanted})
+    places = zip(images.records, places_in_shards(images), strict=True)
+    shards = sorted({shard for record, (shard, _) in places if record.image_id in wanted})
     uri = stage.layout.cams(system)
     cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}

@@ -12,15 +12,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
-from qaclims_ray.data.manifest import Manifest, read_manifest
+from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
+from qaclims_ray.data.shards import plan_fingerprint
 from qaclims_ray.data.splits import scored_images, segmented_images, training_images
 from qaclims_ray.evaluation.config import EvaluationConfig
+from qaclims_ray.evaluation.foremost import Foremost, foremost_of
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
@@ -30,8 +30,8 @@ from qaclims_ray.models.precision import Arithmetic, recorded
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
+from qaclims_ray.segmentation.inference import IMAGES_AT_ONCE, as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
@@ -65,75 +65,112 @@ class Segmentation:
 
 
 class SegmentActor:
-    """Hold a final network; predict one shard's images, write the label maps, score both figures."""
+    """Hold a final network; segment one shard's images, those that are scored with and without CRF."""
 
     def __init__(
         self,
         config: SegmentationConfig,
         network_uri: str,
-        uri: str,
         thresholds: tuple[float, ...],
         classes: Classes,
-        splits: dict[str, str],
         gpus_per_actor: float,
     ) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
-        self.config, self.uri = config, uri
-        self.thresholds, self.classes, self.splits = thresholds, classes, splits
-        self.border = classes.border(HALF)
+        self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
         self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
-        self.at_once = BatchSize(config.test.batch_size, "segmentation.test.batch_size")
+        size = IMAGES_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
+        self.at_once = BatchSize(size, "segmentation.test.batch_size")
 
-    def __call__(self, shard: ReadShard) -> dict[str, Any]:
-        """Publish the shard's predictions and its part."""
-        self.at_once.run(lambda batch_size: self._segment(shard, batch_size))
-        return {"remark": self.at_once.remark}
+    def __call__(self, shard: ReadShard) -> "SegmentedShard":
+        """Return what is to be written of the shard."""
+        found = self.at_once.run(lambda batch_size: self._segment(shard, batch_size))
+        return SegmentedShard(shard.index, found, shard.errors, self.at_once.remark)
 
-    def _segment(self, shard: ReadShard, batch_size: int) -> None:
+    def _segment(self, shard: ReadShard, batch_size: int) -> "list[SegmentedImage]":
         net, test = self.config.net, dataclasses.replace(self.config.test, batch_size=batch_size)
-        sweeps = {figure: ThresholdSweep(self.thresholds, len(self.classes)) for figure in _FIGURES}
-        rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+        segmented = []
         pixels = [image.pixels for image in shard.images]
         for positions, found in segment_images(
             self.network, pixels, test, net.image_mean, net.image_std, precision=self.precision
         ):
             images = [shard.images[position] for position in positions]
-            predicted = self._predicted(images, found.cpu())
+            plain = [self._foremost(image, own) for image, own in zip(images, found, strict=True)]
             scored = [position for position, image in enumerate(images) if image.truth is not None]
-            if not scored:
-                continue
-            smooth = crf_probabilities(
-                torch.stack([images[position].pixels for position in scored]), found[scored], test.crf, self.border
-            )
-            for position, probabilities in zip(scored, smooth.cpu(), strict=True):
-                refined = as_class_maps(images[position].record.image_id, probabilities, self.border)
-                rows.append(self._row(images[position], predicted[position], refined, sweeps))
-        write_part(self.uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
+            refined: dict[int, Foremost] = {}
+            if scored:
+                smooth = crf_probabilities(
+                    torch.stack([images[position].pixels for position in scored]), found[scored], test.crf, self.border
+                )
+                for position, own in zip(scored, smooth, strict=True):
+                    refined[position] = self._foremost(images[position], own)
+            for position, image in enumerate(images):
+                segmented.append(SegmentedImage(image.record, plain[position], refined.get(position), image.truth))
+        return segmented
 
-    def _predicted(self, images: list[ReadImage], probabilities: Tensor) -> list[ImageCam]:
-        """Write the label maps of a batch; return its class maps."""
-        predicted = []
-        for image, found in zip(images, probabilities, strict=True):
-            maps = as_class_maps(image.record.image_id, found, self.border)
-            save_label_map(label_map(maps, self.border), storage.join(self.uri, f"{maps.image_id}.png"))
-            predicted.append(maps)
-        return predicted
+    def _foremost(self, image: ReadImage, probabilities: Tensor) -> Foremost:
+        maps = as_class_maps(image.record.image_id, probabilities, self.border)
+        return foremost_of(maps, self.thresholds).cpu()
 
-    def _row(
-        self, image: ReadImage, plain: ImageCam, crf: ImageCam, sweeps: dict[str, ThresholdSweep]
-    ) -> dict[str, Any]:
-        """Count a scored image in the sums; return its own counts."""
-        index, labels, found = self.thresholds.index(self.border), image.record.labels, {}
-        for prefix, split in self.splits.items():
-            if split in image.record.splits:
-                for figure, maps in ((f"{prefix}plain", plain), (f"{prefix}crf", crf)):
-                    counts = sweeps[figure].update(maps, image.truth, labels)
-                    assert counts is not None
-                    found[figure] = image_sweep(maps.image_id, counts, maps.class_ids, labels).at(index)
-        return {"image_id": plain.image_id, "counts": found}
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedImage:
+    """What a final network says of an image."""
+
+    record: ImageRecord
+    """The image."""
+    plain: Foremost
+    """Without CRF."""
+    crf: Foremost | None
+    """With CRF, where the image is scored."""
+    truth: Any
+    """Its mask (height, width) where it is scored, or None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedShard:
+    """What a final network says of a shard, to be written."""
+
+    index: int
+    """Which shard."""
+    images: list[SegmentedImage]
+    """Its readable images."""
+    errors: dict[str, str]
+    """Image id -> what is wrong with it."""
+    remark: str
+    """See `run_shards`."""
+
+
+def write_segmented(
+    shard: SegmentedShard, *, uri: str, thresholds: tuple[float, ...], classes: Classes, splits: Mapping[str, str]
+) -> dict[str, Any]:
+    """Publish a shard's label maps and its part, with the counts of both figures."""
+    border = classes.border(HALF)
+    sweeps = {figure: ThresholdSweep(thresholds, len(classes)) for figure in _FIGURES}
+    rows: list[dict[str, Any]] = [{"image_id": name, "error": error} for name, error in shard.errors.items()]
+    for image in shard.images:
+        labels = image.plain.label_map(thresholds, border)
+        save_label_map(labels, storage.join(uri, f"{image.record.image_id}.png"))
+        if image.crf is not None:
+            rows.append(_row(image, image.crf, sweeps, thresholds.index(border), splits))
+    write_part(uri, shard.index, rows, {name: sweep.to_array() for name, sweep in sweeps.items()})
+    return {"remark": shard.remark}
+
+
+def _row(
+    image: SegmentedImage, crf: Foremost, sweeps: dict[str, ThresholdSweep], index: int, splits: Mapping[str, str]
+) -> dict[str, Any]:
+    """Count a scored image in the sums; return its own counts."""
+    name, labels, found = image.record.image_id, image.record.labels, {}
+    for prefix, split in splits.items():
+        if split in image.record.splits:
+            for figure, maps in ((f"{prefix}plain", image.plain), (f"{prefix}crf", crf)):
+                counts = sweeps[figure].add(maps, image.truth, labels)
+                assert counts is not None
+                found[figure] = image_sweep(name, counts, maps.class_ids, labels).at(index)
+    return {"image_id": name, "counts": found}
 
 
 def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dict[str, ArtifactMeta]:
@@ -211,7 +248,7 @@ def _train(
             segmentation=config.segmentation,
             seed=config.seed,
             precision=config.cluster.arithmetic,
-            loader_workers=config.cluster.loader_workers,
+            loader_workers=context.loader_workers,
             context=context,
             on_step=on_step,
             weights=weights,
@@ -244,15 +281,15 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     thresholds = sweep_thresholds(scoring, manifest.classes)
-    test = {name: value for name, value in plain(config.segmentation.test).items() if name != "precision"}
-    arithmetic = config.segmentation.test.arithmetic(config.cams.gpus_per_actor)
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain({"test": test | recorded(arithmetic), "sweep": thresholds, **FORM}),
+        settings=plain(
+            {"test": _test_settings(config.segmentation.test, config.cams.gpus_per_actor), "sweep": thresholds, **FORM}
+        ),
         inputs={
             "network": network.fingerprint,
-            "manifest": tested.images_fingerprint(),
+            "manifest": plan_fingerprint(tested, tested.images_fingerprint()),
             "scored": scored_images(manifest, config.data).truth_fingerprint(),
             "tested": manifest.subset(config.data.test_split).truth_fingerprint(),
         },
@@ -268,12 +305,17 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
             actor_kwargs={
                 "config": config.segmentation,
                 "network_uri": layout.segmentation(system),
-                "uri": artifact.workshop,
                 "thresholds": thresholds,
                 "classes": manifest.classes,
-                "splits": {"": config.data.test_split, "seed_": config.data.eval_split},
                 "gpus_per_actor": config.cams.gpus_per_actor,
             },
+            write=functools.partial(
+                write_segmented,
+                uri=artifact.workshop,
+                thresholds=thresholds,
+                classes=manifest.classes,
+                splits={"": config.data.test_split, "seed_": config.data.eval_split},
+            ),
             scored_splits=(config.data.test_split, config.data.eval_split),
             num_actors=stage.room.actors(config.cams.num_actors, config.cams.gpus_per_actor),
             gpus_per_actor=config.cams.gpus_per_actor,
@@ -283,6 +325,12 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
 
     stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)), goes_on=True)
     return read_segmentation(uri)
+
+
+def _test_settings(test: SegmentationTestConfig, gpus: float) -> dict[str, Any]:
+    """Return the settings that predictions depend on besides their inputs, in an actor with so many GPUs."""
+    shaping = {name: value for name, value in plain(test).items() if name not in ("batch_size", "precision")}
+    return shaping | recorded(test.arithmetic(gpus))
 
 
 def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> list[str]:

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.data.config import DataConfig
@@ -46,8 +45,6 @@ class PhaseWork:
     """The manifest."""
     data: DataConfig
     """Its splits."""
-    cluster: ClusterConfig
-    """Precision and loading of images."""
 
     def __call__(self, context: WorkerContext, on_step: OnStep) -> dict[str, float]:
         """Train on this worker."""
@@ -57,7 +54,7 @@ class PhaseWork:
             cam_net=recipe.cam_net,
             augment=recipe.augment,
             precision=recipe.precision,
-            loader_workers=self.cluster.loader_workers,
+            loader_workers=context.loader_workers,
             seed=recipe.seed,
             context=context,
             on_step=on_step,
@@ -173,7 +170,7 @@ def _plan(stage: Stage, name: str, phase: Phase, manifest: Manifest, *, uri: str
     return plan_training(
         stage,
         artifact,
-        PhaseWork(phase, recipe, layout.manifest, config.data, config.cluster),
+        PhaseWork(phase, recipe, layout.manifest, config.data),
         phase.optim,
         label=f"{name}: {phase.name}" if phase.name else name,
         num_images=num_images,

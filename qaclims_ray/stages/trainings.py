@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.cluster.rescue import remove_finished
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
@@ -77,6 +78,7 @@ def plan_training(
         num_steps=passes if num_steps is None else num_steps,
         length=f"{optim.epochs} epochs of {num_images} images" if num_steps is None else f"{num_steps} steps",
         lr=optim.lr,
+        images_per_step=min(optim.batch_size, num_images),
     )
 
 
@@ -99,13 +101,14 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
         else:
             todo.append(training)
     if todo:
-        stage.opening()
+        smallest = min((one.images_per_step for one in todo if one.images_per_step), default=None)
+        cluster = stage.room.shared_among_workers(stage.config.cluster, smallest)
         for training in todo:
             stage.say_why(training.artifact)
             training.artifact.begin()
         lines = _Lines(stage.progress, todo)
-        if stage.config.cluster.num_workers == 0:
-            _fit_here(todo, stage, lines)
+        if cluster.num_workers == 0:
+            _fit_here(todo, stage, cluster, lines)
         else:
             # Here, because workers and stages over images import this module, and none of them needs Ray Train.
             from qaclims_ray.cluster.workers import fit_on_workers
@@ -114,7 +117,7 @@ def run_trainings(stage: Stage, trainings: Sequence[Training]) -> list[ArtifactM
                 todo,
                 name=_run_name(trainings),
                 runs_uri=stage.layout.training_runs,
-                cluster=stage.room.shared_among_workers(stage.config.cluster),
+                cluster=cluster,
                 on_position=lines.advance,
                 on_epoch=stage.progress.epoch,
             )
@@ -164,13 +167,13 @@ def _run_name(trainings: Sequence[Training]) -> str:
     return f"{trainings[0].artifact.kind}-{names[0] if len(names) == 1 else artifacts.fingerprint_of(names)}"
 
 
-def _fit_here(todo: Sequence[Training], stage: Stage, lines: _Lines) -> None:
-    device = "cuda" if stage.config.cluster.use_gpu else "cpu"
+def _fit_here(todo: Sequence[Training], stage: Stage, cluster: ClusterConfig, lines: _Lines) -> None:
+    device = "cuda" if cluster.use_gpu else "cpu"
     for index, training in enumerate(todo):
         checkpoints = storage.join(stage.layout.training_runs, _run_name([training]))
         train_group(
             [training],
-            _TellingContext(checkpoints, device, stage.progress),
+            _TellingContext(checkpoints, device, cluster.loader_workers or 0, stage.progress),
             lambda _, steps, index=index: lines.advance(index, steps),
         )
         storage.remove_tree(checkpoints)
@@ -179,8 +182,8 @@ def _fit_here(todo: Sequence[Training], stage: Stage, lines: _Lines) -> None:
 class _TellingContext(LocalContext):
     """A single worker in this process that tells the stage of every epoch."""
 
-    def __init__(self, checkpoints: str, device: str, progress: StageProgress) -> None:
-        super().__init__(checkpoints, device)
+    def __init__(self, checkpoints: str, device: str, loader_workers: int, progress: StageProgress) -> None:
+        super().__init__(checkpoints, device, loader_workers)
         self._progress = progress
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:

@@ -13,7 +13,7 @@ from qaclims_ray.data.coco_annotations import AnnotatedImage
 from qaclims_ray.data.coco_masks import draw_label_map
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.data.shards import finished_shards, shards_of
+from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shards_of
 from qaclims_ray.stages.image_stage import part_name, remove_parts, write_part
 from qaclims_ray.stages.stage import Stage
 
@@ -37,7 +37,7 @@ def true_masks(root: str, manifest: Manifest, uri: str) -> Artifact:
         settings={"rule": "smaller on top, crowds 255"},
         inputs={
             "annotations": storage.listing_fingerprint(storage.join(root, ANNOTATIONS), home=manifest.home),
-            "manifest": manifest.truth_fingerprint(),
+            "manifest": plan_fingerprint(manifest, manifest.truth_fingerprint()),
         },
         verb="data",
     )

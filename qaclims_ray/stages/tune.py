@@ -67,7 +67,7 @@ def run_search(asked: Search, console: Console) -> SearchResult:
         # One CPU more than the trials need, for what is theirs together.
         needs = needs_of_many(first, search.concurrent or 1, beside=1)
         # A trial without workers trains in its own process, which reserves nothing.
-        needs_dashboard = search.scheduler == "asha" and asked.config.cluster.num_workers > 0
+        needs_dashboard = search.scheduler == "asha" and asked.config.cluster.num_workers != 0
         with ray_session(needs, dashboard=needs_dashboard):
             if needs_dashboard:
                 require_dashboard(_WHY_DASHBOARD)

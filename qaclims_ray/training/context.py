@@ -38,6 +38,11 @@ class WorkerContext(Protocol):
         """Device of this worker."""
         ...
 
+    @property
+    def loader_workers(self) -> int:
+        """Image loading processes of this worker; they change nothing that is learned."""
+        ...
+
     def report(self, metrics: Mapping[str, float], checkpoint_dir: str | None) -> None:
         """Hand over an epoch's metrics and, on rank 0, a checkpoint folder (which the context then owns).
 
@@ -60,7 +65,8 @@ class WorkerContext(Protocol):
 class LocalContext:
     """A single worker in this process; keeps the two latest checkpoints and all reported metrics."""
 
-    def __init__(self, checkpoint_root: str, device: str = "cpu") -> None:
+    def __init__(self, checkpoint_root: str, device: str = "cpu", loader_workers: int = 0) -> None:
+        self.loader_workers = loader_workers
         self.rank = 0
         self.world_size = 1
         self.device = torch.device(device)

@@ -55,6 +55,8 @@ class Training:
     """Its length in words, e.g. 9 epochs of 600 images."""
     lr: float
     """Learning rate at the start."""
+    images_per_step: int | None = None
+    """Images of a step over all workers, so no more workers have work; None where that is not known."""
     after: tuple[Artifact, ...] = ()
     """What it starts from, which an earlier training of its group may make."""
 
@@ -105,6 +107,7 @@ class GroupContext:
         self, worker: WorkerContext, training: Training, on_step: Callable[[int], None], earlier: str = ""
     ) -> None:
         self.rank, self.world_size, self.device = worker.rank, worker.world_size, worker.device
+        self.loader_workers = worker.loader_workers
         self._worker, self._training, self._on_step, self._earlier = worker, training, on_step, earlier
         self._curves: Curves = {}
         self._is_delivered = False

@@ -18,7 +18,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ModelError, ResourceError
-from qaclims_ray.stages.corpus import CorpusActor
+from qaclims_ray.stages.corpus import CorpusActor, write_answers
 from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
@@ -131,12 +131,13 @@ def test_the_same_table_by_a_model_of_transformers(shards, tmp_path):
         num_beams=1,
         max_length=4,
     )
-    settings = {"config": config, "questions": QUESTIONS, "class_names": CLASSES, "uri": str(tmp_path / "answers")}
+    settings = {"config": config, "questions": QUESTIONS, "class_names": CLASSES}
     run_shards(
         shards,
         decode=_decode,
         actor=CorpusActor,
-        actor_kwargs={"model": config.model, "plan": "plan", **settings},
+        actor_kwargs={"model": config.model, **settings},
+        write=functools.partial(write_answers, **settings, uri=str(tmp_path / "answers"), plan="plan"),
         num_actors=1,
         gpus_per_actor=0,
     )

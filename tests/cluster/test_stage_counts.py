@@ -28,6 +28,7 @@ def _run(uri: Path, *, max_failed_fraction: float) -> Part:
         Manifest(("dog",), records),
         actor=object,
         actor_kwargs={},
+        write=dict,
         num_actors=1,
         gpus_per_actor=0,
     )

@@ -35,13 +35,17 @@ def cam_work(recipe: Recipe, manifest: Manifest) -> CamWork:
         DataError: when nothing is given.
         ArtifactError: when the folder holds something else.
     """
+    from qaclims_ray.data.shards import plan_fingerprint
     from qaclims_ray.methods.given.files import files_by_image, given_files, given_fingerprint
 
     given: GivenConfig = recipe.own
     cams, files = recipe.cams, given_files(given.cams)
     return CamWork(
         settings={"store": cams.store, "grid_stride": cams.grid_stride, "dtype": cams.dtype},
-        inputs={"given": given_fingerprint(given.cams), "manifest": manifest.images_fingerprint()},
+        inputs={
+            "given": given_fingerprint(given.cams),
+            "manifest": plan_fingerprint(manifest, manifest.images_fingerprint()),
+        },
         actor=ImportActor,
         actor_kwargs={"config": cams, "num_classes": len(manifest.class_names)},
         files_of=lambda: files_by_image(files),

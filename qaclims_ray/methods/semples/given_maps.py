@@ -14,7 +14,7 @@ from qaclims_ray.data import storage
 from qaclims_ray.data.datasets import label_matrix
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.data.shards import place_in_shards, shard_name
+from qaclims_ray.data.shards import places_in_shards, shard_name
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.models.generators.config import CamNetConfig
 
@@ -89,8 +89,9 @@ class WholeImages(Dataset[GivenItem]):
 class StoredMaps:
     """The maps of single images out of a local artefact of CAMs; keeps the shard last read."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, manifest: Manifest) -> None:
+        """Take the folder, and the images of which it holds CAMs."""
+        self._folder, self._places = folder, places_in_shards(manifest)
         self._shard, self._cams = -1, list[ImageCam]()
 
     def __call__(self, position: int) -> Float[Tensor, "class height width"]:
@@ -99,7 +100,7 @@ class StoredMaps:
         Raises:
             ArtifactError: when the shard cannot be read.
         """
-        shard, row = place_in_shards(position)
+        shard, row = self._places[position]
         if shard != self._shard:
             self._shard, self._cams = shard, read_cam_shard(storage.join(self._folder, shard_name(shard)))
         cam = self._cams[row]

@@ -154,7 +154,7 @@ def _learn_prompts(bench: Workbench, *, on_given: bool) -> dict[str, float]:
         semples=semples,
         options=replace(options, mask="given") if on_given else options,
         init_dir=bench.start_dir,
-        given=StoredMaps(bench.start_dir) if on_given else None,
+        given=StoredMaps(bench.start_dir, bench.setup.manifest) if on_given else None,
     )
 
 

@@ -3,8 +3,10 @@
 import logging
 import pickle
 
+import torch
+
 from qaclims_ray.cluster import shards
-from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.errors import ConfigError, DataError, ResourceError
 
 
 class Counting:
@@ -56,3 +58,43 @@ def test_a_remark_is_told_once(caplog) -> None:
         for remark in ("", "half the batch", "half the batch", "another"):
             shards._tell(remark, told)
     assert [record.message for record in caplog.records] == ["half the batch", "another"]
+
+
+def published(made: dict) -> dict:
+    """Write nothing, but fail as a full disk would."""
+    if made["decoded"] == 4:
+        raise ResourceError("the disk is full")
+    return {"wrote": made["decoded"]}
+
+
+def test_on_a_cpu_one_task_writes_too_and_mistakes_travel_past_the_writer() -> None:
+    task = shards._ShardTask(doubled, Counting, {"label": "a"}, published)
+    assert run(task, 1) == {"wrote": 2}
+    assert str(run(task, 2)) == "the disk is full" and isinstance(run(task, 2), ResourceError)
+    assert isinstance(run(task, -1), DataError)
+
+
+def test_a_writer_is_given_what_an_actor_made_and_hands_mistakes_on() -> None:
+    actor = shards._ShardActor(Counting, {"label": "a"})
+    write = shards._ShardWriter(published)
+
+    def summary(shard: int):
+        decoded = shards._ShardDecoder(doubled)({"shard": pickle.dumps(shard)})["decoded"]
+        (made,) = actor({"decoded": [decoded]})["outcome"]
+        return pickle.loads(write({"outcome": made})["outcome"])
+
+    assert summary(1) == {"wrote": 2}
+    assert isinstance(summary(2), ResourceError) and isinstance(summary(-1), DataError)
+
+
+def test_tensors_travel_as_they_are() -> None:
+    base = torch.arange(12, dtype=torch.uint8).view(3, 4)
+    sent = {
+        "view": base[1:, ::2], "turned": base.t(), "half": torch.tensor([0.1, -2.0]).half(), "none": torch.zeros(0, 3),
+        "number": torch.tensor(3), "bfloat": torch.tensor([1.5]).bfloat16(), "whole": base,
+    }  # fmt: skip
+    got = pickle.loads(shards.packed(sent))
+    for name, tensor in sent.items():
+        assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
+    got["whole"].add_(1)
+    assert len(shards.packed(torch.zeros(1000, 1000)[:1])) < 10_000, "a part does not take its whole along"

@@ -5,7 +5,7 @@ import torch
 
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.models import devices
-from qaclims_ray.models.devices import BatchSize, constant, device_of_worker, download, upload
+from qaclims_ray.models.devices import BatchSize, ItemsAtOnce, constant, device_of_worker, download, upload
 
 CPU = torch.device("cpu")
 
@@ -77,3 +77,22 @@ def test_workers_without_a_gpu_work_on_the_cpu_as_before(monkeypatch) -> None:
     monkeypatch.setattr(devices, "use_tf32", lambda: seen.append(True))
     assert device_of_worker(0).type == "cpu" and not seen
     assert device_of_worker(0.25).type == "cuda" and seen
+
+
+def test_an_open_number_of_items_goes_by_the_memory_of_an_actors_share_of_a_gpu(monkeypatch) -> None:
+    gib = 24
+    monkeypatch.setattr(
+        devices.torch.cuda, "get_device_properties", lambda _: type("Gpu", (), {"total_memory": gib << 30})
+    )
+    at_once, gpu = ItemsAtOnce(on_cpu=16, per_gib=1.0, most=64), torch.device("cuda")
+    assert at_once.chosen(None, CPU, 0.0) == 16
+    assert (at_once.chosen(None, gpu, 1.0), at_once.chosen(None, gpu, 0.25), at_once.chosen(None, gpu, 2)) == (
+        24,
+        6,
+        24,
+    )
+    assert at_once.chosen(5, gpu, 1.0) == at_once.chosen(5, CPU) == 5
+    gib = 140
+    assert at_once.chosen(None, gpu, 1.0) == 64
+    gib = 0
+    assert at_once.chosen(None, gpu, 1.0) == 1

@@ -9,12 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaclims_ray.cluster.config import ClusterConfig
+from qaclims_ray.cluster.session import CPUS_PER_GPU
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages import resources
-from qaclims_ray.stages.resources import SHARED, Room, needs_of, needs_of_many, room_here, shared_out
+from qaclims_ray.stages.resources import (
+    SHARED,
+    Room,
+    needs_of,
+    needs_of_many,
+    object_store_mib,
+    room_here,
+    shared_out,
+)
 
 BIG = Room(cores=16, actor_cores=16, memory_gib=1_000.0)
 
@@ -52,7 +61,9 @@ def test_actors_take_the_cores_as_far_as_memory_goes(cores: int, memory: float) 
 
 def test_what_a_setting_says_is_not_changed() -> None:
     cluster = open_run(cluster__cpus_per_worker=0.5).cluster
-    assert BIG.shared_among_workers(cluster) is cluster
+    assert BIG.shared_among_workers(cluster).cpus_per_worker == 0.5
+    given = ClusterConfig(num_workers=3, cpus_per_worker=2.0, loader_workers=5, use_gpu=True)
+    assert dataclasses.replace(BIG, gpus=8.0).shared_among_workers(given) == given
     assert (
         needs_of(
             open_run(cams__num_actors=3, masks__num_actors=2, corpus__num_actors=1, cluster__cpus_per_worker=1.0), BIG
@@ -111,13 +122,55 @@ def test_what_is_shared_out_is_told_in_a_line() -> None:
     told = shared_out(open_run(cams__num_actors=3, cluster__num_workers=2), BIG)
     assert told == (
         "processes for images: corpus 16 on CPUs, cams 3 on CPUs, masks 16 on CPUs; "
-        "trainings: 2 workers, each of 8 CPUs"
+        "trainings: 2 workers, each of 8 CPUs; object store: 200 MiB"
     )
     on_gpus = shared_out(
         with_overrides(preset("voc12"), {"cluster.num_workers": 1}), dataclasses.replace(BIG, gpus=8.0)
     )
-    assert "cams 8 of 1 GPU" in on_gpus and "1 workers, each of a GPU and" in on_gpus
+    assert "cams 8 of 1 GPU" in on_gpus and "1 workers, each of a GPU and 16 CPUs and 8 processes that load" in on_gpus
     assert on_gpus.endswith("; not in fp32: corpus bf16, trainings bf16, cams fp16, masks fp16, segmentation.test fp16")
+
+
+ON_GPUS = ClusterConfig(use_gpu=True)
+
+
+def test_a_training_takes_the_gpus_that_are_there_as_far_as_its_batch_and_the_cores_go() -> None:
+    def workers(cluster: ClusterConfig, gpus: float, at_most: int | None = None, **room) -> int | None:
+        return dataclasses.replace(BIG, gpus=gpus, **room).shared_among_workers(cluster, at_most).num_workers
+
+    assert [workers(ON_GPUS, gpus) for gpus in (0.0, 1.0, 8.0, 64.0)] == [1, 1, 8, 16]
+    assert workers(ON_GPUS, 8.0, 4) == 4, "a batch of four images has none for a fifth"
+    assert workers(ClusterConfig(), 8.0) == 1, "on CPUs threads share the cores"
+    assert workers(ClusterConfig(use_gpu=True, min_workers=3), 1.0) == 3, "it was asked for"
+    assert workers(ClusterConfig(num_workers=2, use_gpu=True), 8.0) == 2
+    assert workers(ON_GPUS, 0.0, ray="shared") == 1
+    assert needs_of(with_overrides(preset("voc12"), {}), BIG).gpus == 1, "one GPU is enough"
+
+
+def test_loaders_take_the_cores_beside_a_gpu() -> None:
+    def loaders(room: Room, cluster: ClusterConfig = ON_GPUS) -> tuple[float | None, int | None]:
+        shared = room.shared_among_workers(cluster)
+        return shared.cpus_per_worker, shared.loader_workers
+
+    assert loaders(dataclasses.replace(BIG, gpus=4.0)) == (4.0, 3)
+    assert loaders(dataclasses.replace(BIG, gpus=1.0)) == (16.0, 8)
+    assert loaders(SHARED) == (4.0, 3), "as many runs at once have it"
+    assert loaders(Room(ray="joined")) == (1.0, 0), "not known yet"
+    joined = Room(ray="joined").on({"CPU": 40.0, "GPU": 2.0, "memory": 2.0**36, CPUS_PER_GPU: 8.0})
+    assert loaders(joined) == (7.0, 6), "a node of 8 CPUs keeps one for what reads and writes"
+    assert loaders(Room(ray="joined").on({"CPU": 1.0})) == (4.0, 3), "its GPUs come when they are asked for"
+    assert loaders(BIG, ClusterConfig(num_workers=2)) == (8.0, 0)
+
+
+def test_the_object_store_is_as_large_as_rays_own_where_pixels_travel(monkeypatch) -> None:
+    monkeypatch.setattr(resources, "shared_memory_mib", lambda: 1e9)
+    assert object_store_mib(open_run(), BIG) == 200
+    assert object_store_mib(preset("voc12"), BIG) == 307_200
+    assert object_store_mib(with_overrides(preset("voc12"), {"cluster.object_store_mib": 99}), BIG) == 99
+    monkeypatch.setattr(resources, "shared_memory_mib", lambda: 1000.0)
+    assert object_store_mib(preset("voc12"), BIG) == 900, "outside of shared memory it would be slow"
+    monkeypatch.setattr(resources, "shared_memory_mib", lambda: 64.0)
+    assert object_store_mib(preset("voc12"), BIG) == 200
 
 
 def test_the_miniature_keeps_to_one_thread_whatever_the_machine() -> None:
