@@ -91,14 +91,15 @@ class Captured:
     stay at its place in memory.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, *, most_shapes: int = MOST_SHAPES) -> None:
         """Take a function.
 
         Args:
             function: a module, or a function without parameters that learn and without buffers that change.
             name: of the function, for the remark that it cannot be recorded.
+            most_shapes: recordings; each holds its arguments, and further shapes run the plain way.
         """
-        self.function, self._name = function, name
+        self.function, self._name, self._most_shapes = function, name, most_shapes
         self._module = function if isinstance(function, nn.Module) else None
         self._seen: Counter[Any] = Counter()
         self._recordings: dict[Any, _Recording] = {}
@@ -110,14 +111,14 @@ class Captured:
         """Return what the function gives."""
         values = [*arguments, *options.values()]
         tensors = [value for value in values if isinstance(value, Tensor)]
-        if self._has_failed or not tensors or not are_used(tensors[0].device) or self._is_under_way():
+        if not tensors or not are_used(tensors[0].device) or self._is_under_way():
             return self.function(*arguments, **options)
         key = self._key(values, tuple(options), tensors[0].device)
         if key not in self._recordings:
             # Not at the first call: a shape may come once, and the first call makes what is made only once.
             self._seen[key] += 1
-            is_known = self._seen[key] > 1 and len(self._recordings) < MOST_SHAPES
-            if not is_known or not self._record(key, arguments, options, tensors):
+            may_be = self._seen[key] > 1 and len(self._recordings) < self._most_shapes and not self._has_failed
+            if not may_be or not self._record(key, arguments, options, tensors):
                 return self.function(*arguments, **options)
         recording = self._recordings[key]
         if not recording.has_backward:
@@ -157,11 +158,11 @@ class Captured:
             if difference <= _TOLERANCE:
                 self._recordings[key] = recording
                 return True
+            self._recordings.clear()
             reason = f"its results would differ by {difference:.1g} of their size"
         except Exception as error:  # whatever it is: the plain way remains
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         self._has_failed = True
-        self._recordings.clear()
         logger.warning("%s goes on without CUDA graphs, more slowly: %s", self._name, reason)
         return False
 

@@ -151,9 +151,8 @@ def test_evaluation_is_not_training() -> None:
     assert len(wrapped._captured._recordings) == 2
 
 
-def test_rare_shapes_run_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
-    captured = Captured(torch.sin, "it")
+def test_rare_shapes_run_the_plain_way() -> None:
+    captured = Captured(torch.sin, "it", most_shapes=2)
     for _ in range(3):
         for length in (1, 2, 3):
             assert captured(torch.ones(length)).shape == (length,)
