@@ -11,6 +11,7 @@ where nobody can go back to the plain way.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import weakref
@@ -27,7 +28,6 @@ SWITCH = "QACLIMS_CUDA_GRAPHS"
 """Environment variable: 0 lets everything run the plain way."""
 MOST_SHAPES = 16
 """Recordings of a function; further shapes run the plain way."""
-_BUCKET = 4
 _TOLERANCE = 0.02
 """Relative difference of results at which a recording is refused; sums in another order stay far below."""
 _Result = TypeVar("_Result")
@@ -79,8 +79,9 @@ def are_used(device: torch.device) -> bool:
 
 
 def bucket(number: int) -> int:
-    """Return the number of rows to fill up to, so that few shapes occur."""
-    return -(-number // _BUCKET) * _BUCKET
+    """Return the number of rows to fill up to, so that few shapes occur: of up to 63 a multiple of 4, then of 8, 16."""
+    step = max(4, 2 ** (number.bit_length() - 4))
+    return -(-number // step) * step
 
 
 class Captured:
@@ -101,6 +102,7 @@ class Captured:
         """
         self.function, self._name, self._most_shapes = function, name, most_shapes
         self._module = function if isinstance(function, nn.Module) else None
+        self._parts = () if self._module is None else tuple(self._module.modules())
         self._seen: Counter[Any] = Counter()
         self._recordings: dict[Any, _Recording] = {}
         self._recorder: Recorder | None = None
@@ -137,7 +139,7 @@ class Captured:
             (value.shape, value.stride(), value.dtype, value.requires_grad) if isinstance(value, Tensor) else value
             for value in values
         )
-        modes = () if self._module is None else tuple(module.training for module in self._module.modules())
+        modes = tuple(part.training for part in self._parts)
         is_cast = torch.is_autocast_enabled(device.type)
         autocast = torch.get_autocast_dtype(device.type) if is_cast else None
         return shapes, names, modes, autocast, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -211,7 +213,7 @@ class _Recording:
         self._given = [torch.zeros_like(output) for output in outputs]
         self.has_backward = any(output.requires_grad for output in outputs)
         if self.has_backward:
-            work = lambda: self._gradients_of(outputs, self._given, device)  # noqa: E731
+            work = functools.partial(self._gradients_of, outputs, self._given, device)
             self._replay_backward, self._gradients = recorder.record(work)
         # What only backward read is free for the next recording from here on.
         self._outputs = [output.detach() for output in outputs]

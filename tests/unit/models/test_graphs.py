@@ -238,4 +238,5 @@ def test_nothing_is_recorded_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_fill_up_buckets() -> None:
-    assert [graphs.bucket(number) for number in (0, 1, 4, 5, 20)] == [0, 4, 4, 8, 20]
+    assert [graphs.bucket(number) for number in (0, 1, 4, 5, 20, 63)] == [0, 4, 4, 8, 20, 64]
+    assert [graphs.bucket(number) for number in (64, 65, 129, 1000)] == [64, 72, 144, 1024]
