@@ -2,22 +2,26 @@
 
     python -m benchmarks.gpu [WORD ...] [--seconds 12] [--json FILE.json]
 
-Needs neither Ray nor MLflow. WORDs choose components by parts of their names. Each component runs two ways in turns:
+Needs neither Ray nor MLflow. WORDs choose components by parts of their names. Each component runs three ways in turns:
 
 - product: as the package computes on a GPU by default: bfloat16 autocast in trainings, float16 where CAMs, IRN and
-  final networks infer, TF32 for float32 products, channels last;
-- plain: float32 throughout, as PyTorch lays it out.
+  final networks infer, TF32 for float32 products, channels last, CUDA graphs;
+- uncaptured: the same without CUDA graphs;
+- plain: float32 throughout, as PyTorch lays it out, without CUDA graphs.
 
 Steps run backward too. Printed are the median of the milliseconds of a call (CUDA events on a GPU, CPU seconds on a
 CPU) and its spread, images per second, how much faster the product is, launches and waits of a call, peak memory, the
-share of the matmul peak that was measured first, and the difference of the two ways' results: with random weights it
-says that both compute the same thing, not how precision moves a trained network. Without a GPU sizes are tiny, which
-tries this script.
+share of the matmul peak that was measured first, and how far the results of the other two ways are from the product's:
+with random weights it says that all compute the same thing, not how precision moves a trained network. Where functions
+gave up their CUDA graphs, their remarks follow. Without a GPU sizes are tiny, nothing is captured, and uncaptured is
+left out; this tries the script.
 """
 
 import argparse
 import contextlib
 import json
+import logging
+import os
 import platform
 import statistics
 import sys
@@ -34,6 +38,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_components import COMPONENTS
+from qaclims_ray.models import graphs
 from qaclims_ray.models.precision import Arithmetic
 
 _AT_LEAST, _AT_MOST = 3, 50
@@ -45,7 +50,8 @@ class Here:
 
     built_on = "cpu"
 
-    def __init__(self, *, is_plain: bool) -> None:
+    def __init__(self, *, is_plain: bool, is_captured: bool = False) -> None:
+        self._is_captured = is_captured
         has_gpu = torch.cuda.is_available()
         self.device, self.is_tiny, self.is_plain = torch.device("cuda" if has_gpu else "cpu"), not has_gpu, is_plain
         self._generator = torch.Generator().manual_seed(0)
@@ -65,6 +71,7 @@ class Here:
 
     def wrapped(self, network: Any) -> Any:
         """Return a network as the training loop wraps it."""
+        network = graphs.CapturedModule(network) if self._is_captured else network
         if self.is_plain or self.device.type == "cpu":
             return network
 
@@ -84,18 +91,21 @@ class Here:
         cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
         before = cuda.allow_tf32, cudnn.allow_tf32
         cuda.allow_tf32 = cudnn.allow_tf32 = not self.is_plain
+        switch = os.environ.get(graphs.SWITCH, "1")
+        os.environ[graphs.SWITCH] = switch if self._is_captured else "0"
         try:
             yield
         finally:
             cuda.allow_tf32, cudnn.allow_tf32 = before
+            os.environ[graphs.SWITCH] = switch
 
 
 class Way:
     """A component, prepared to be computed one way."""
 
-    def __init__(self, name: str, *, is_plain: bool) -> None:
+    def __init__(self, name: str, *, is_plain: bool, is_captured: bool = False) -> None:
         torch.manual_seed(0)
-        self.place = Here(is_plain=is_plain)
+        self.place = Here(is_plain=is_plain, is_captured=is_captured)
         self.call = COMPONENTS[name].prepare(self.place)
         self.times_ms: list[float] = []
 
@@ -127,22 +137,26 @@ class Way:
 
 
 def measure(name: str, seconds: float) -> dict[str, Any]:
-    """Measure one component both ways, in turns."""
-    ways = {"product": Way(name, is_plain=False), "plain": Way(name, is_plain=True)}
-    results = {which: _figure(way.once()) for which, way in ways.items()}
+    """Measure one component all ways, in turns."""
+    ways = {"product": Way(name, is_plain=False, is_captured=True), "plain": Way(name, is_plain=True)}
+    if graphs.are_used(ways["product"].place.device):
+        ways["uncaptured"] = Way(name, is_plain=False)
     for way in ways.values():
         way.once()
+        way.once()  # functions are recorded when a shape comes for the second time
+    results = {which: _figure(way.once()) for which, way in ways.items()}
     until = time.perf_counter() + seconds
     while len(ways["plain"].times_ms) < _AT_LEAST or (
         time.perf_counter() < until and len(ways["plain"].times_ms) < _AT_MOST
     ):
         for way in ways.values():
             way.timed()
-    product, plain = (statistics.median(way.times_ms) for way in ways.values())
+    product, plain = (statistics.median(ways[which].times_ms) for which in ("product", "plain"))
+    uncaptured = statistics.median(ways["uncaptured"].times_ms) if "uncaptured" in ways else None
     images = COMPONENTS[name].images[ways["product"].place.is_tiny]
     counter = FlopCounterMode(display=False)
     with counter:
-        ways["product"].once()
+        ways["plain"].once()  # a replay is not seen
     return {
         "ms": product,
         "spread_ms": _spread(ways["product"].times_ms),
@@ -150,11 +164,18 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
         "plain_ms": plain,
         "plain_spread_ms": _spread(ways["plain"].times_ms),
         "faster": plain / product,
+        "uncaptured_ms": uncaptured,
         "tflop_per_s": counter.get_total_flops() / product / 1e9,
-        "difference": abs(results["product"] - results["plain"]) / max(abs(results["plain"]), 1e-9),
+        "difference": _far(results["product"], results["plain"]),
+        "uncaptured_difference": _far(results["product"], results.get("uncaptured", results["product"])),
         "repeats": len(ways["product"].times_ms),
         **_on_gpu(ways["product"]),
     }
+
+
+def _far(one: float, other: float) -> float:
+    """Return a relative difference."""
+    return abs(one - other) / max(abs(other), 1e-9)
 
 
 def _on_gpu(way: Way) -> dict[str, Any]:
@@ -171,7 +192,7 @@ def _on_gpu(way: Way) -> dict[str, Any]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         way.once()
         torch.cuda.synchronize()
-    launches = sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)
+    launches = sum(event.count for event in profile.key_averages() if "Launch" in event.key)  # of kernels and graphs
     return {"launches": launches, "waits": sum("synchroniz" in str(one.message) for one in seen), "gib": gib}
 
 
@@ -216,14 +237,15 @@ def row(name: str, found: dict[str, Any], peak: float) -> str:
     gpu = "".join(f" {'-' if found[key] is None else format(found[key], form):>8}" for key, form in _GPU_COLUMNS)
     return (
         f"{name:22} {found['ms']:9.2f} {found['spread_ms']:7.2f} {found['images_per_s']:9.1f} {found['plain_ms']:9.2f} "
-        f"{found['faster']:6.2f}x {found['tflop_per_s'] / peak:6.1%}{gpu} {found['difference']:9.1e}"
+        f"{found['faster']:6.2f}x {found['tflop_per_s'] / peak:6.1%}{gpu} {found['uncaptured_difference']:9.1e} "
+        f"{found['difference']:9.1e}"
     )
 
 
-_GPU_COLUMNS = (("launches", "d"), ("waits", "d"), ("gib", ".1f"))
+_GPU_COLUMNS = (("uncaptured_ms", ".2f"), ("launches", "d"), ("waits", "d"), ("gib", ".1f"))
 _HEAD = (
     f"{'component':22} {'ms':>9} {'spread':>7} {'images/s':>9} {'plain ms':>9} {'faster':>7} {'peak':>6}"
-    f" {'launches':>8} {'waits':>8} {'GiB':>8} {'differs':>9}"
+    f" {'no graph':>8} {'launches':>8} {'waits':>8} {'GiB':>8} {'from it':>9} {'plain':>9}"
 )
 
 
@@ -235,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="file for the figures, written after every component")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
+    logging.getLogger(graphs.__name__).addHandler(logging.StreamHandler(sys.stdout))
     place = Here(is_plain=False)
     if place.is_tiny:
         torch.set_num_threads(1)

@@ -227,7 +227,7 @@ def semples_refine_step(place: Place) -> Callable[[], Any]:
 def semples_prompt_step(place: Place) -> Callable[[], Any]:
     """A step of SemPLeS's prompts."""
     from qaclims_ray.methods.semples.config import PromptConfig
-    from qaclims_ray.methods.semples.prompts import prompt_step
+    from qaclims_ray.methods.semples.prompts import PromptContrast, prompt_step
     from qaclims_ray.models.clip.prompts import LearnedPrompts, prompt_template
 
     clip, batch, num_classes = _clip(place, "ViT-B-32-quickgelu"), _batch(place, "semples_prompt_step"), _classes(place)
@@ -235,7 +235,8 @@ def semples_prompt_step(place: Place) -> Callable[[], Any]:
     network = place.wrapped(place.module(LearnedPrompts(0.02 * torch.randn(num_classes, 30, 512))))
     items = {"feature": place.tensor(batch, clip.dim), "class_id": torch.arange(batch) % num_classes}
     texts = place.tensor(num_classes, clip.dim)
-    return lambda: prompt_step(network, items, clip=clip, template=template, class_texts=texts, settings=PromptConfig())
+    contrast = PromptContrast(clip=clip, template=template, class_texts=texts, settings=PromptConfig())
+    return lambda: prompt_step(network, items, contrast=contrast)
 
 
 @component(16, 2)

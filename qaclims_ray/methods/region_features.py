@@ -5,6 +5,7 @@ the foreground and background regions of all pairs. It stays outside DDP and che
 never into it.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from qaclims_ray.methods.regions import (
     renormalise,
     resize_bilinear,
 )
+from qaclims_ray.models import graphs
 
 
 @runtime_checkable
@@ -115,6 +117,24 @@ class Regions:
         """
         if not len(image_index):
             return _no_pair(maps, self.clip.dim)
+        num_pairs = len(image_index)
+        if graphs.are_used(maps.device):  # few numbers of pairs; nothing depends on the rows that are added
+            missing = graphs.bucket(num_pairs) - num_pairs
+            image_index, class_id = F.pad(image_index, (0, missing)), F.pad(class_id, (0, missing))
+        return RegionFeatures(*(each[:num_pairs] for each in self._captured(maps, image, image_index, class_id)))
+
+    @functools.cached_property
+    def _captured(self) -> graphs.Captured:
+        return graphs.Captured(self._features, "CLIP's look at the regions")
+
+    def _features(
+        self,
+        maps: Float[Tensor, "batch class cam_height cam_width"],
+        image: Float[Tensor, "batch 3 height width"],
+        image_index: Int[Tensor, " pair"],
+        class_id: Int[Tensor, " pair"],
+    ) -> tuple[Float[Tensor, "pair dim"], Float[Tensor, "pair dim"], Float[Tensor, " pair"]]:
+        """Return the fields of `RegionFeatures`."""
         clip, options = self.clip, self.options
         chosen = maps[image_index, class_id]  # (pair, cam_height, cam_width)
         cam = probabilities(chosen) if options.mask == "sigmoid" else F.relu(_at_least_float32(chosen))
@@ -129,7 +149,7 @@ class Regions:
         if options.crop:
             regions = crop_regions(regions, torch.cat([is_foreground, ~is_foreground]))
         foreground, background = clip.encode_regions(regions.pixels, regions.token_mask).chunk(2)  # (pair, dim)
-        return RegionFeatures(foreground, background, large_cam.mean(dim=(-2, -1)))
+        return foreground, background, large_cam.mean(dim=(-2, -1))
 
     def _picture(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
         """Return images at CLIP's input size, in the normalisation that CLIP is to see."""

@@ -130,11 +130,14 @@ def upload(values: Shaped[Tensor, "*any"], device: torch.device) -> Shaped[Tenso
     return values.to(device, non_blocking=True)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def constant(
     values: tuple[float | int, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Shaped[Tensor, " value"]:
-    """Return some numbers on a device, where they stay for the next call; never write to them."""
+    """Return some numbers of the settings on a device; never write to them.
+
+    They stay there for good: CUDA graphs (`models.graphs`) read them where they are.
+    """
     with torch.inference_mode(False):  # made within inference, they would be refused by a training
         return upload(torch.tensor(values, dtype=dtype), device)
 

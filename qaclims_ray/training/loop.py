@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.data.datasets import GlobalBatchSampler, seed_of
 from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.models import graphs
 from qaclims_ray.models.devices import dtype_of, use_tf32
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.training.checkpoint import (
@@ -78,6 +79,8 @@ class Task:
     channels_last: bool = False
     """Lay images and convolutions out with channels last on a CPU too; on a GPU they always are. It is faster, and
     rounds otherwise: tasks with published figures of before stay as they were."""
+    is_captured: bool = True
+    """Let a GPU replay the network's launches (`models.graphs`); not for networks that read values."""
     identity: Any = None
     """What else must not change between a checkpoint and going on from it, as JSON types."""
     score: Callable[[], float] | None = None
@@ -121,7 +124,8 @@ def fit(
     progress = _resume(task, optimizer, selection, Progress(seed=seed, settings=_settings_of(task)), context)
     if progress.epochs_done >= optim.epochs:
         return progress.metrics
-    wrapped = wrap_network(network, precision, context, sends_buffers=not _keeps_buffers_equal(task, context))
+    called = _captured(task, context)
+    wrapped = wrap_network(called, precision, context, sends_buffers=not _keeps_buffers_equal(task, context))
     total_steps = optim.epochs * len(sampler)
     for epoch in range(progress.epochs_done, optim.epochs):
         skipped = max(progress.steps_done - epoch * len(sampler), 0)  # it was saved within this epoch
@@ -157,6 +161,13 @@ def _on_device(task: Task, context: WorkerContext) -> nn.Module:
             # of timm's own norm layers; torch's loses it.
             convert_sync_batchnorm(network)
     return network
+
+
+def _captured(task: Task, context: WorkerContext) -> nn.Module:
+    """Return the network as it is called; a graph holds no batch norms that exchange statistics with other workers."""
+    exchanges = context.world_size > 1 and not task.freeze_batch_norm
+    is_captured = task.is_captured and graphs.are_used(context.device) and not exchanges
+    return graphs.CapturedModule(task.network) if is_captured else task.network
 
 
 def _keeps_buffers_equal(task: Task, context: WorkerContext) -> bool:

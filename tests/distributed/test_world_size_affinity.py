@@ -1,5 +1,6 @@
 """IRN's update and its mean displacement do not depend on the number of workers: two gloo ranks, uneven pairs."""
 
+import dataclasses
 import multiprocessing
 import os
 import socket
@@ -17,6 +18,7 @@ from qaclims_ray.refine.irn.task import affinity_step, train_affinity
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
 from qaclims_ray.training.loop import wrap_network
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 pytestmark = pytest.mark.timeout(900)  # processes of a busy machine start slowly
 IRN = IrnConfig(
@@ -74,6 +76,19 @@ def _work(rank: int, world_size: int, folder: str) -> None:
     save_file(trained, f"{folder}/trained-{world_size}-{rank}.safetensors")
 
 
+def _work_recorded(rank: int, folder: str) -> None:
+    """Train without and with recordings, which lie below DDP."""
+    irn = dataclasses.replace(IRN, optim=dataclasses.replace(IRN.optim, epochs=4))
+    with pytest.MonkeyPatch.context() as patch:
+        for way in ("plain", "recorded"):
+            names = record_on_cpu(patch) if way == "recorded" else []
+            network, context = load_affinity_net(f"{folder}/init"), GlooContext(f"{folder}/{way}-{rank}", rank, 2)
+            options = {"seed": 0, "precision": "fp32", "loader_workers": 0, "context": context}
+            train_affinity(network=network, dataset=Crops(), irn=irn, **options)
+            found = {**network.state_dict(), "recordings": torch.tensor(len(names))}
+            save_file({name: value.clone() for name, value in found.items()}, f"{folder}/{way}-{rank}.safetensors")
+
+
 def _worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"})
@@ -81,6 +96,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     try:
         _work(rank, 2, folder)
+        _work_recorded(rank, folder)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -91,8 +107,8 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("gloo")
     torch.manual_seed(0)
     save_affinity_net(build_affinity_net(IRN), str(folder / "init"))
-    for name in ("1-0", "2-0", "2-1"):
-        (folder / f"context-{name}").mkdir()
+    for name in ("context-1-0", "context-2-0", "context-2-1", "plain-0", "plain-1", "recorded-0", "recorded-1"):
+        (folder / name).mkdir()
     _work(0, 1, str(folder))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -124,3 +140,11 @@ def test_whole_trainings_agree_and_all_workers_hold_the_same(folder) -> None:
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
     stored = load_affinity_net(str(folder / "context-2-0/latest"))
     assert torch.equal(stored.mean_displacement, first["mean_displacement"])
+
+
+def test_workers_whose_launches_are_recorded_train_the_same(folder) -> None:
+    for rank in range(2):
+        expected, found = (load_file(folder / f"{way}-{rank}.safetensors") for way in ("plain", "recorded"))
+        assert expected.pop("recordings") == 0 and found.pop("recordings") == 1
+        for name, value in expected.items():
+            assert torch.equal(found[name], value), name

@@ -1,7 +1,8 @@
 """Counts what the host does to a GPU: ``python -m tests.launches.components [WORD ...]``.
 
-Prints a line per component of ``benchmarks/gpu_components.py`` (launches, waits, uploads) and below it where the host
-waits or uploads. With ``--json`` it prints the counts alone.
+Prints a line per component of ``benchmarks/gpu_components.py`` (launches, captured ones, waits, uploads) and below it
+where the host waits or uploads; then, forward and backward, the launches of some steps the plain way and with CUDA
+graphs. With ``--json`` it prints the counts alone.
 """
 
 import json
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_components import COMPONENTS
+from qaclims_ray.models.graphs import CapturedModule
 from qaclims_ray.models.precision import Arithmetic
-from tests.launches import fake_cuda
+from tests.launches import backward, fake_cuda
 from tests.launches.fake_cuda import Autocast, FakeGpu, moved, on_gpu
 
 
@@ -35,7 +37,7 @@ class Pretended:
 
     def wrapped(self, network: Any) -> Any:
         """Return a network as the training loop wraps it."""
-        return Autocast(network)
+        return Autocast(CapturedModule(network))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in: an autocast is not pretended here."""
@@ -62,13 +64,16 @@ def main(words: list[str]) -> None:
     found = {}
     for name in names:
         counts = counted(name)
-        found[name] = (counts.launches, counts.count("wait"), counts.count("upload"))
+        found[name] = (counts.launches, counts.captured, counts.count("wait"), counts.count("upload"))
         if not is_json:
-            print("{:28} {:6} launches {:4} waits {:4} uploads".format(name, *found[name]), flush=True)
+            print("{:28} {:6} launches {:6} captured {:4} waits {:4} uploads".format(name, *found[name]), flush=True)
             for (kind, place), number in counts.places.most_common():
                 print(f"    {number:4} {kind:7} {place}")
+    steps = {name: backward.counted(name) for name in backward.STEPS if name in names}
     if is_json:
-        print(json.dumps(found))
+        print(json.dumps({"forward": found, "steps": steps}))
+    for name, figures in () if is_json else steps.items():
+        print("{:28} with backward: {:6} launches plain, {:6} with graphs, {:6} captured".format(name, *figures))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 Tensors "on cuda:0" are PyTorch's fake tensors, which have shapes and types and no values; tensors on the CPU are real,
 so that code that decides there runs as it is. Counted are, with the line of the package that they come from:
 
-- launches: operations on the device that are no views;
+- launches: operations on the device that are no views, but for those of functions that a GPU would record
+  (``models.graphs``), which are one launch and a copy of each argument and result;
+- captured: operations inside of such functions;
 - waits: the host reads a value or a size that depends on values, or copies to the CPU;
 - uploads: copies to the device that do not say non_blocking, for which the host waits too.
 
 Where a value is read a stand-in is given: true, 0, 1.0, and for a size that depends on values all that is possible.
-What this cannot tell: values, time, memory, and what backward launches, for which autograd wants a real device. Only
+What this cannot tell: values, time, memory, and what backward launches, for which autograd wants a real device; that
+is counted by ``backward.py``. Only
 for a process of its own: it changes PyTorch for good.
 """
 
@@ -23,14 +26,17 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from qaclims_ray.models.graphs import Captured
+
 _Module = TypeVar("_Module", bound=nn.Module)
 _ATEN = torch.ops.aten
 _FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 _OF_VALUES = {_ATEN.nonzero.default, _ATEN._unique2.default, _ATEN.unique_dim.default, _ATEN.masked_select.default}
 _INDEXING = {_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default, _ATEN._index_put_impl_.default}
-_NO_KERNEL = ("aten.empty", "aten.new_empty", "aten._unsafe_view", "prim.")
+NO_KERNEL = ("aten.empty", "aten.new_empty", "aten._unsafe_view", "aten.lift_fresh", "prim.")
 _TOLIST = FakeTensor.tolist
 _ATTENTION = F.scaled_dot_product_attention
+_CALL = Captured.__call__
 
 
 def pretend() -> None:
@@ -40,7 +46,8 @@ def pretend() -> None:
     torch.inference_mode = lambda mode=True: torch.no_grad()  # type: ignore[assignment,misc]
     # torch.tensor(values, device="cuda") is a CPU tensor that is moved, as on a real device.
     torch._C._set_only_lift_cpu_tensors(True)
-    F.scaled_dot_product_attention = _attention
+    F.scaled_dot_product_attention = attention
+    Captured.__call__ = _one_launch  # type: ignore[method-assign]
     Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment,method-assign]
     FakeTensor.tolist = _tolist  # type: ignore[method-assign]
 
@@ -96,7 +103,7 @@ class FakeGpu(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.launches = 0
+        self.launches = self.captured = 0
         self.places: Counter[tuple[str, str]] = Counter()
         """(wait or upload, place) -> how often."""
 
@@ -130,7 +137,7 @@ class FakeGpu(TorchDispatchMode):
         if func in (_ATEN._to_copy.default, _ATEN.copy_.default):
             self._note_copy(func, args, kwargs, to_gpu)
         is_view = any(found.alias_info is not None and not found.alias_info.is_write for found in func._schema.returns)
-        if (has_gpu or to_gpu) and not is_view and not any(word in str(func) for word in _NO_KERNEL):
+        if (has_gpu or to_gpu) and not is_view and not any(word in str(func) for word in NO_KERNEL):
             self.launches += 1
         with _FAKE:
             return func(*args, **kwargs)
@@ -189,11 +196,11 @@ def _tolist(value: Any) -> Any:
     return torch.full(value.shape, value.dtype == torch.bool, dtype=value.dtype, device="cpu").tolist()
 
 
-def _attention(
+def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any
 ) -> Tensor:
     """Attention as a few operations: without a driver PyTorch does not know its kernels."""
-    if not is_on_gpu(query):
+    if not is_on_gpu(query) and query.device.type != "meta":
         return _ATTENTION(query, key, value, attn_mask, *rest, **options)
     if torch.is_autocast_enabled("cuda"):  # attention is on its list
         query, key, value = (each.to(torch.bfloat16) for each in (query, key, value))
@@ -201,6 +208,19 @@ def _attention(
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, 0) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1).to(value.dtype) @ value
+
+
+def _one_launch(self: Captured, *arguments: Any, **options: Any) -> Any:
+    """A recorded function, as if it had been called often enough."""
+    mode = torch.utils._python_dispatch._get_current_dispatch_mode()
+    if not isinstance(mode, FakeGpu):
+        return _CALL(self, *arguments, **options)
+    before = mode.launches
+    result = self.function(*arguments, **options)
+    mode.captured += mode.launches - before
+    copied = [leaf for leaf in tree_leaves((arguments, options, result)) if is_on_gpu(leaf)]
+    mode.launches = before + 1 + len(copied)
+    return result
 
 
 def _place() -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qaclims_ray.methods.regions import resize_bilinear
 from qaclims_ray.methods.semples.matching import _Joint, joint_step, matching_step
-from qaclims_ray.methods.semples.prompts import prompt_step, start_of_prompts
+from qaclims_ray.methods.semples.prompts import PromptContrast, prompt_step, start_of_prompts
 from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net
 from tests.ritc_fakes import CAM_NET, TinyClip
@@ -162,7 +162,8 @@ def test_a_prompt_step_equals_the_loop_over_features(similarity) -> None:
         features[0] = nn.functional.normalize(features[0] + 0.5 * features[1], dim=0)
     classes = [2, 0, 2, 1, 2]  # class 3 is absent
     batch = {"feature": features, "class_id": torch.tensor(classes)}
-    result = prompt_step(prompts, batch, clip=clip, template=template, class_texts=texts, settings=settings)
+    contrast = PromptContrast(clip=clip, template=template, class_texts=texts, settings=settings)
+    result = prompt_step(prompts, batch, contrast=contrast)
     expected = torch.zeros(())
     for feature, k in zip(features, classes, strict=True):
         if similarity == "clamp":

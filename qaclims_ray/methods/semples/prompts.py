@@ -6,9 +6,11 @@ only runs the text tower on one prompt per class. Steps cost the same however la
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -19,6 +21,7 @@ from qaclims_ray.methods.region_features import RegionOptions, Regions
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.methods.semples.given_maps import MAX_VIEWS, MapsOf, WholeImages
 from qaclims_ray.methods.semples.losses import prompt_contrast
+from qaclims_ray.models import graphs
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import (
     LearnedPrompts,
@@ -92,8 +95,10 @@ def train_prompts(
         return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
 
+    contrast = PromptContrast(clip=clip, template=template, class_texts=class_texts, settings=settings)
+
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        return prompt_step(wrapped, batch, clip=clip, template=template, class_texts=class_texts, settings=settings)
+        return prompt_step(wrapped, batch, contrast=contrast)
 
     task = Task(
         network=prompts,
@@ -105,6 +110,7 @@ def train_prompts(
         on_device=("feature",),
         optim=settings.optim,
         freeze_batch_norm=True,
+        is_captured=False,  # it only hands its vectors on
         identity=[dataclasses.asdict(settings), dataclasses.asdict(options)],
     )
     # The features lie in memory, and loading processes would only copy them.
@@ -137,36 +143,64 @@ def _cached_features(
     )
 
 
-def prompt_step(
-    network: nn.Module,
-    batch: dict[str, Tensor],
-    *,
-    clip: FrozenClip,
-    template: PromptTemplate,
-    class_texts: Float[Tensor, "class dim"],
-    settings: PromptConfig,
-) -> StepResult:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptContrast:
+    """Eq. 2 of a batch of background features; built once, called every step."""
+
+    clip: FrozenClip
+    """Frozen CLIP; its text tower runs once for every class of the batch."""
+    template: PromptTemplate
+    """Sentence of the prompts."""
+    class_texts: Float[Tensor, "class dim"]
+    """u_f, text of every class."""
+    settings: PromptConfig
+    """Similarity, batch size."""
+
+    def __call__(
+        self,
+        vectors: Float[Tensor, "class token width"],
+        feature: Float[Tensor, "pair dim"],
+        class_id: Int[Tensor, " pair"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return this worker's shares of the two terms' means over the global batch.
+
+        Args:
+            vectors: of all prompts.
+            feature: v_b, on the device.
+            class_id: class of each, on the CPU.
+        """
+        # On the CPU, so that the number of classes does not wait for the device.
+        classes, row = class_id.unique(return_inverse=True)
+        if graphs.are_used(feature.device):  # few numbers of classes; no row is of those that are added
+            classes = F.pad(classes, (0, graphs.bucket(len(classes)) - len(classes)))
+        classes, row, class_id = (index.to(feature.device, non_blocking=True) for index in (classes, row, class_id))
+        return self._captured(vectors, feature, classes, row, class_id)
+
+    @functools.cached_property
+    def _captured(self) -> graphs.Captured:
+        return graphs.Captured(self._terms, "SemPLeS's prompt step")
+
+    def _terms(
+        self, vectors: Tensor, feature: Tensor, classes: Tensor, row: Tensor, class_id: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        encoded = encode_prompts(self.clip, vectors[classes], self.template)[row]  # (pair, dim)
+        texts, similarity = self.class_texts[class_id], self.settings.similarity
+        image, text = prompt_contrast(encoded, feature, texts, similarity=similarity)
+        num_features = self.settings.optim.batch_size
+        return image.sum() / num_features, text.sum() / num_features
+
+
+def prompt_step(network: nn.Module, batch: dict[str, Tensor], *, contrast: PromptContrast) -> StepResult:
     """Compute one step of Eq. 2; the loss is this worker's share of the mean over the global batch.
 
     Args:
         network: wrapped prompts.
         batch: feature (pair, dim), on the device, and class_id (pair), on the CPU.
-        clip: frozen CLIP; runs once for every class of the batch.
-        template: sentence of the prompts.
-        class_texts: u_f, text of every class.
-        settings: weights, similarity, batch size.
+        contrast: from prompts and features to the two terms.
     """
-    device = batch["feature"].device
-    # On the CPU, so that the number of classes does not wait for the device.
-    classes, row = batch["class_id"].unique(return_inverse=True)
-    class_id, row = (index.to(device, non_blocking=True) for index in (batch["class_id"], row))
-    encoded = encode_prompts(clip, network()[classes.to(device, non_blocking=True)], template)[row]  # (pair, dim)
-    image, text = prompt_contrast(encoded, batch["feature"], class_texts[class_id], similarity=settings.similarity)
-    num_features = settings.optim.batch_size
-    return weighted(
-        {"image": image.sum() / num_features, "text": text.sum() / num_features},
-        {"image": settings.image_weight, "text": settings.text_weight},
-    )
+    image, text = contrast(network(), batch["feature"], batch["class_id"])
+    settings = contrast.settings
+    return weighted({"image": image, "text": text}, {"image": settings.image_weight, "text": settings.text_weight})
 
 
 class FeatureDraws:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.models import graphs
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.losses import grid_pairs, most_entries, path_maximum
 from qaclims_ray.refine.permutohedral import WeightedRows
@@ -45,6 +46,8 @@ def walk_cams(
     for positions in batches_of_one_size(boundaries, len(boundaries)):
         chosen, boundary = [cams[i] for i in positions], torch.stack([boundaries[i] for i in positions]).float()
         num_classes = max(1, *(len(cam.class_ids) for cam in chosen))
+        if graphs.are_used(boundary.device):  # few numbers of maps; those that are added are zero
+            num_classes = graphs.bucket(num_classes)
         maps = torch.zeros(len(chosen), num_classes, *boundary.shape[1:])
         for own, cam in zip(maps, chosen, strict=True):
             assert cam.grid is not None
@@ -138,15 +141,28 @@ def _walk_by_rows(
     cell = torch.arange(batch * height * width, device=boundary.device).view(batch, 1, -1)
     rows = (cell + shifts[:, None]).clamp_(0, batch * height * width - 1)  # those outside weigh nothing
     weights = torch.cat([own.unsqueeze(1), into], dim=1)  # (batch, neighbour, cell)
-    step = WeightedRows(
-        rows.transpose(1, 2).to(torch.int32).flatten(),
-        weights.transpose(1, 2).flatten(),
-        torch.arange(0, rows.numel() + 1, len(shifts), dtype=torch.int32, device=boundary.device),
-    )
+    rows, weights = rows.transpose(1, 2).to(torch.int32).flatten(), weights.transpose(1, 2).flatten()
     values = start.flatten(2).transpose(1, 2).flatten(0, 1).contiguous()  # (batch * cell, class)
-    for _ in range(2**log2_steps):
-        values = step(values)
+    values = _STEPS(values, rows, weights, len(shifts), 2**log2_steps)
     return values.view(batch, height * width, -1).transpose(1, 2).unflatten(2, (height, width))
+
+
+def _steps(
+    values: Float[Tensor, "row class"],
+    rows: Int32[Tensor, " entry"],
+    weights: Float[Tensor, " entry"],
+    entries_per_row: int,
+    num_steps: int,
+) -> Float[Tensor, "row class"]:
+    """Apply the same weighted sums of rows again and again."""
+    starts = torch.arange(0, len(rows) + 1, entries_per_row, dtype=torch.int32, device=rows.device)
+    step = WeightedRows(rows, weights, starts)
+    for _ in range(num_steps):
+        values = step(values)
+    return values
+
+
+_STEPS = graphs.Captured(_steps, "IRN's walk", most_shapes=4)
 
 
 def _transition(

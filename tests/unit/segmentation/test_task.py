@@ -31,6 +31,7 @@ from qaclims_ray.training.checkpoint import PROGRESS_NAME
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import seeded
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 CLASSES = Classes(("red", "blue"))
 NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
@@ -146,6 +147,28 @@ def test_training_learns_repeats_itself_and_stores_the_network(tmp_path) -> None
         assert folder is not None
         network = load_segmentation_network(folder)
     assert network.config == NET and network.num_labels == 3
+
+
+@pytest.mark.parametrize(
+    ("net", "accumulation", "name"),
+    [
+        (NET, 1, "EncoderSegmenter"),
+        (NET, 2, "EncoderSegmenter"),
+        (SegmentationNetConfig(architecture="deeplab_v2", backbone="resnet18", weights="random"), 2, "DeepLabV2"),
+    ],
+    ids=["encoder", "encoder in parts", "deeplab_v2 in parts"],
+)
+def test_a_training_whose_launches_are_recorded_is_the_same(tmp_path, monkeypatch, net, accumulation, name) -> None:
+    images = write_squares(tmp_path)
+    config = dataclasses.replace(CONFIG, net=net, accumulation=accumulation)
+    plain, again = LocalContext(str(tmp_path / "plain")), LocalContext(str(tmp_path / "recorded"))
+    train(images, plain, config)
+    recorded = record_on_cpu(monkeypatch)
+    train(images, again, config)
+    assert recorded == [name]
+    found = stored(again)
+    for key, value in stored(plain).items():
+        assert torch.equal(found[key], value), key
 
 
 def test_seed_decides_the_network_and_on_step_gets_figures(tmp_path) -> None:

@@ -15,6 +15,7 @@ from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import Task, fit, seeded, wrap_network
 from qaclims_ray.training.meter import StepResult
 from tests.ritc_fakes import CAM_NET
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 
 class NoisyImages:
@@ -88,6 +89,21 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path, o
         assert torch.equal(value, resumed.network.state_dict()[name]), name
     for name in ("loss", "twice", "images", "lr"):
         assert metrics[name] == whole_metrics[name]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_whose_launches_are_recorded_is_the_same(tmp_path, monkeypatch, precision) -> None:
+    def trained(folder: str) -> tuple[dict, dict]:
+        task, context = _task(OPTIMS[0]), LocalContext(str(tmp_path / folder))
+        metrics = fit(task, precision=precision, loader_workers=0, seed=5, context=context)
+        return task.network.state_dict(), {name: metrics[name] for name in ("loss", "twice", "images", "lr")}
+
+    expected, expected_metrics = trained("plain")
+    recorded = record_on_cpu(monkeypatch)
+    found, metrics = trained("recorded")
+    assert recorded == ["CamNet"] and metrics == expected_metrics
+    for name, value in expected.items():  # statistics of the batch norms, too, and what depends on draws of the dropout
+        assert torch.equal(found[name], value), name
 
 
 class WarnedContext(LocalContext):

@@ -13,6 +13,7 @@ from qaclims_ray.methods.semples.matching import region_options
 from qaclims_ray.methods.semples.prompts import (
     BackgroundFeatures,
     FeatureDraws,
+    PromptContrast,
     background_features,
     load_vectors,
     prompt_step,
@@ -327,7 +328,8 @@ def test_prompts_receive_a_gradient_and_nothing_else_does() -> None:
     vectors, template = start_of_prompts(clip, settings, 3, seed=0)
     prompts, texts = LearnedPrompts(vectors), texts_near(clip, 3, seed=3).requires_grad_(False)
     batch = {"feature": texts_near(clip, 4, seed=5), "class_id": torch.tensor([0, 0, 2, 0])}
-    result = prompt_step(prompts, batch, clip=clip, template=template, class_texts=texts, settings=settings)
+    contrast = PromptContrast(clip=clip, template=template, class_texts=texts, settings=settings)
+    result = prompt_step(prompts, batch, contrast=contrast)
     result.loss.backward()
     gradient = prompts.vectors.grad
     assert gradient[0].abs().max() > 0 < gradient[2].abs().max() and gradient[1].abs().max() == 0

@@ -9,6 +9,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.random_walk import _walk_by_rows, random_walk, walk_cams
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 IRN = IrnConfig()
 
@@ -47,6 +48,28 @@ def test_a_gpus_way_gives_what_a_cpus_gives(radius: int) -> None:
     expected = random_walk(maps, boundary, radius=radius, beta=10.0, log2_steps=4)
     found = _walk_by_rows(maps * (1 - boundary).unsqueeze(1), boundary, radius, 10.0, 4)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_recorded_walk_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk() -> torch.Tensor:
+        torch.manual_seed(1)
+        walked = []
+        for _ in range(4):
+            maps, boundary = torch.rand(3, 2, 7, 9), torch.rand(3, 7, 9)
+            walked.append(_walk_by_rows(maps, boundary, 5, 10.0, 4))
+        return torch.stack(walked)
+
+    expected = walk()
+    recorded = record_on_cpu(monkeypatch)
+    assert torch.equal(walk(), expected) and recorded == ["IRN's walk"]
+
+
+def test_maps_that_fill_up_a_shape_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    cam, boundary = _cam(torch.rand(2, 6, 8), 24, 32), torch.rand(6, 8)
+    expected = _walked(cam, boundary, IRN).full
+    record_on_cpu(monkeypatch)
+    assert torch.equal(_walked(cam, boundary, IRN).full, expected)
 
 
 def test_images_of_several_sizes_and_numbers_of_classes_walk_by_themselves() -> None:

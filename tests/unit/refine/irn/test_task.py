@@ -15,6 +15,7 @@ from qaclims_ray.refine.irn.network import (
 from qaclims_ray.refine.irn.task import affinity_step, grid_labels, mean_displacement, train_affinity
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 SIDE = 64
 
@@ -112,6 +113,16 @@ def test_boundaries_are_found_where_labels_are_unknown(tmp_path) -> None:
         outside.append(boundary[far])
     assert torch.stack(border).mean() > 0.4 and min(border) > 0.2
     assert torch.cat(inside).mean() < 0.2 and torch.cat(outside).mean() < 0.15
+
+
+def test_a_training_whose_launches_are_recorded_is_the_same(tmp_path, monkeypatch) -> None:
+    plain, found = _network(), _network()
+    metrics = _train(plain, LocalContext(str(tmp_path / "plain")))
+    recorded = record_on_cpu(monkeypatch)
+    assert _train(found, LocalContext(str(tmp_path / "recorded")))["loss"] == metrics["loss"]
+    assert recorded == ["AffinityNet"]
+    for name, value in plain.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
 
 
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path) -> None:
