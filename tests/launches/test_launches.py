@@ -24,7 +24,7 @@ LIMITS = {
     "pamr": (870, 1),
     "deeplab_v2_step": (240, 0),
     "final_network": (840, 1),
-    "blip": (8300, 20),
+    "blip": (8900, 6),
 }
 """Component -> most launches outside of CUDA graphs, most waits. None uploads anything in a way that waits."""
 STEP_LIMITS = {"ritc_step": 120, "semples_prompt_step": 22, "irn_step": 340, "deeplab_v2_step": 280}

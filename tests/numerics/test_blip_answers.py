@@ -1,9 +1,11 @@
 """Batched answers equal transformers' own ``generate``, one unpadded question at a time, token for token."""
 
+import jaxtyping
 import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
+from torch._dynamo.backends.debugging import aot_eager
 from transformers import (
     BlipConfig,
     BlipForQuestionAnswering,
@@ -118,6 +120,8 @@ def test_answers_equal_generate(num_beams, seed, end_bias, min_length, image_siz
     vqa = BlipVqa(model, make_processor(image_size), image_size=image_size)
     for questions_per_batch in (256, 6):
         assert vqa.answer(images, questions, questions_per_batch=questions_per_batch, **search) == expected
+    vqa.has_static_shapes = True
+    assert vqa.answer(images, questions, **search) == expected
     lengths = {len(text.split()) for texts in expected for text in texts}
     if end_bias > 0:
         assert len(lengths) > 1, "the check needs answers that end at different steps"
@@ -143,6 +147,8 @@ def test_stopping_rules_equal_generate(early_stopping, length_penalty):
     expected = answer_one_by_one(model, images, questions, **search)
     vqa = BlipVqa(model, make_processor(IMAGE_SIZE), image_size=IMAGE_SIZE)
     assert vqa.answer(images, questions, **search) == expected
+    vqa.has_static_shapes = True
+    assert vqa.answer(images, questions, **search) == expected
 
 
 def test_long_questions_are_cut_as_the_tokenizer_does():
@@ -165,3 +171,37 @@ def test_defaults_are_those_of_generate_for_blip():
     defaults = make_model(0).text_decoder.generation_config
     assert defaults.early_stopping in (None, False)
     assert defaults.length_penalty in (None, 1.0)
+
+
+@pytest.fixture
+def unchecked():
+    """No checks of types and shapes at run time, which a trace does not get through."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_encoders_and_steps_can_be_recorded(monkeypatch):
+    """Nothing in them is read by the host, and all steps but the first have the same shapes."""
+    model = make_model(0, end_bias=3.0)
+    questions, images = make_questions(0, [5, 0, 7, 3]), make_images(0, 4, IMAGE_SIZE)
+    vqa = BlipVqa(model, make_processor(IMAGE_SIZE), image_size=IMAGE_SIZE)
+    search = {"num_beams": 3, "max_length": 9}
+    expected = vqa.answer(images, questions, **search)
+    traced, calls = [], []
+
+    def backend(graph, inputs):
+        traced.append(len(inputs))
+        return aot_eager(graph, inputs)
+
+    def recorded(function):
+        compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+        return lambda *tensors: calls.append(1) or compiled(*tensors)
+
+    for holder, name in [(vqa._image_encoder, "forward"), (vqa._question_encoder, "forward"), (vqa, "_advance")]:
+        monkeypatch.setattr(holder, name, recorded(getattr(holder, name)))
+    vqa.has_static_shapes = True
+    assert vqa.answer(images, questions, **search) == expected
+    assert len(calls) > 6
+    assert len(traced) == 4, "two encoders, the first step and the others"

@@ -9,21 +9,23 @@ transformers, unlike the authors' first BLIP code, keeps the tokenizer's first t
 instead of putting [ENC] there; so does this module.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, BlipForQuestionAnswering
 
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.devices import constant, upload
 from qaclims_ray.models.pretrained import read_pretrained
-from qaclims_ray.models.vqa.beam_search import EarlyStopping, beam_search, greedy_search
-from qaclims_ray.models.vqa.blip_layers import AnswerHead, ImageEncoder, TextEmbedding, TextLayer
+from qaclims_ray.models.vqa.beam_search import EarlyStopping, Rules, search, step
+from qaclims_ray.models.vqa.blip_layers import AnswerDecoder, ImageEncoder, QuestionEncoder, added_mask
 
 _EXPECTED = (
     "a folder written by save_pretrained of BlipForQuestionAnswering and BlipProcessor, or a reachable hub model"
@@ -31,6 +33,11 @@ _EXPECTED = (
 
 QUESTIONS_PER_SLOT = 16
 """Questions of one image that are computed side by side (the number of templates of QA-CLIMS)."""
+
+_TOKENS_PER_BUCKET = 8
+"""With static shapes, questions are padded to a multiple of so many tokens."""
+_SLOTS_PER_BUCKET = 4
+"""With static shapes, slots are repeated up to a multiple of so many."""
 
 
 class BlipVqa:
@@ -55,14 +62,13 @@ class BlipVqa:
         """Standard deviation of each colour channel."""
         self.start_token, self.end_token = model.decoder_start_token_id, config.sep_token_id
         self.pad_token = config.pad_token_id
-        self._weights = model.state_dict()
         self._image_encoder = ImageEncoder(model.vision_model, image_size)
-        self._question_embedding = TextEmbedding(model.text_encoder.embeddings)
-        self._question_layers = [TextLayer(layer) for layer in model.text_encoder.encoder.layer]
-        decoder = model.text_decoder
-        self._answer_embedding = TextEmbedding(decoder.bert.embeddings)
-        self._answer_layers = [TextLayer(layer) for layer in decoder.bert.encoder.layer]
-        self._answer_head = AnswerHead(decoder.cls.predictions)
+        self._question_encoder = QuestionEncoder(model.text_encoder)
+        self._answer_decoder = AnswerDecoder(model.text_decoder)
+        self._advance = functools.partial(step, self._answer_decoder)
+        self._weights = model.state_dict()  # only now: the layers above have joined some of them
+        self.has_static_shapes = self.device.type != "cpu"
+        """Whether batches of questions are padded to few shapes and stay whole to the end, which suits a GPU."""
 
     @torch.inference_mode()
     def answer(
@@ -98,21 +104,32 @@ class BlipVqa:
             raise ValueError(f"{len(images)} images but questions for {len(questions)}")
         if tuple(images.shape[2:]) != (self.image_size, self.image_size):
             raise ValueError(f"images are {tuple(images.shape[2:])}, the model takes {self.image_size} squared")
-        search = _BeamSettings(num_beams, max_length, min_length, length_penalty, early_stopping)
+        rules = Rules(
+            num_beams,
+            max_length,
+            min_length,
+            self.start_token,
+            self.end_token,
+            self.pad_token,
+            length_penalty,
+            early_stopping,
+        )
         answers = [[""] * len(texts) for texts in questions]
         for members, passes in _plan([len(texts) for texts in questions], questions_per_batch):
             contexts = self._image_contexts(images[members])
             for slots in passes:
+                num_slots = len(slots)
+                if self.has_static_shapes:
+                    slots = [*slots, *[slots[0]] * (-num_slots % _SLOTS_PER_BUCKET)]
+                # Mostly every image has one slot, in order; then nothing is copied.
                 of_slot = [members.index(slot.image) for slot in slots]
                 chosen = contexts
-                # Mostly every image has one slot, in order; then nothing is copied.
                 if of_slot != list(range(len(members))):
-                    rows = upload(torch.tensor(of_slot), self.device)
-                    chosen = [(keys[rows], values[rows]) for keys, values in contexts]
+                    chosen = contexts[upload(torch.tensor(of_slot), self.device)]
                 asked = [questions[slot.image][column] for slot in slots for column in _padded(slot, slots)]
-                found = self._answer_slots(chosen, asked, search, max_question_tokens)
-                places = [(slot, column) for slot in slots for column in range(_width(slots))]
-                for (slot, column), text in zip(places, found, strict=True):
+                found = self._answer_slots(chosen, asked, rules, max_question_tokens)
+                places = [(slot, column) for slot in slots[:num_slots] for column in range(_width(slots))]
+                for (slot, column), text in zip(places, found[: len(places)], strict=True):
                     if column < len(slot.columns):
                         answers[slot.image][slot.columns[column]] = text
         return answers
@@ -126,17 +143,22 @@ class BlipVqa:
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         return digest.hexdigest()[:16]
 
-    def _image_contexts(self, images: UInt8[Tensor, "image 3 height width"]) -> list[tuple[Tensor, Tensor]]:
+    def _image_contexts(
+        self, images: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image position layer 2 head size"]:
         """Encode images; return their keys and values for every layer of the question encoder."""
         mean, std = (
             constant(tuple(values), self.device).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std)
         )
         pixels = (upload(images, self.device).float() / 255 - mean) / std
-        states = self._image_encoder(pixels.to(self.dtype))
-        return [layer.cross_keys_values(states) for layer in self._question_layers]
+        return self._question_encoder.image_context(self._image_encoder(pixels.to(self.dtype)))
 
     def _answer_slots(
-        self, contexts: list[tuple[Tensor, Tensor]], asked: list[str], search: "_BeamSettings", max_question_tokens: int
+        self,
+        images: Float[Tensor, "image position layer 2 head size"],
+        asked: list[str],
+        rules: Rules,
+        max_question_tokens: int,
     ) -> list[str]:
         """Answer the same number of questions for every image context."""
         encoded = self.tokenizer(
@@ -147,83 +169,25 @@ class BlipVqa:
             max_length=max_question_tokens,
             return_tensors="pt",
         )
-        tokens = upload(encoded["input_ids"], self.device)
-        is_padded = not bool(encoded["attention_mask"].all())
-        mask = upload(encoded["attention_mask"].bool(), self.device)[:, None, None, :] if is_padded else None
-        states = self._question_embedding(tokens)
-        for layer, context in zip(self._question_layers, contexts, strict=True):
-            states = layer(states, layer.own_projections(states), context, own_mask=mask)
-        decoder = _AnswerDecoder(self._answer_embedding, self._answer_layers, self._answer_head, states, mask)
-        fixed = {
-            "num_questions": len(asked),
-            "max_length": search.max_length,
-            "min_length": search.min_length,
-            "start_token": self.start_token,
-            "end_token": self.end_token,
-            "pad_token": self.pad_token,
-            "device": self.device,
-        }
-        if search.num_beams == 1:
-            found = greedy_search(decoder, **fixed)
-        else:
-            found = beam_search(
-                decoder,
-                **fixed,
-                num_beams=search.num_beams,
-                length_penalty=search.length_penalty,
-                early_stopping=search.early_stopping,
-            )
+        tokens, is_word = encoded["input_ids"], encoded["attention_mask"].bool()
+        if self.has_static_shapes:
+            missing = -tokens.shape[1] % _TOKENS_PER_BUCKET
+            tokens, is_word = F.pad(tokens, (0, missing), value=self.pad_token), F.pad(is_word, (0, missing))
+        has_mask = self.has_static_shapes or not bool(is_word.all())
+        mask = added_mask(upload(is_word, self.device)[:, None, None, :], self.dtype) if has_mask else None
+        states = self._question_encoder(upload(tokens, self.device), mask, images)
+        context = (self._answer_decoder.question_context(states), *(() if mask is None else (mask,)))
+        found = search(
+            self._advance,
+            context,
+            rules,
+            num_questions=len(asked),
+            device=self.device,
+            has_static_shapes=self.has_static_shapes,
+        )
         rows = [row[1:] for row in found.tolist()]
         ended = [row[: row.index(self.end_token)] if self.end_token in row else row for row in rows]
         return self.tokenizer.batch_decode(ended, skip_special_tokens=True)
-
-
-class _AnswerDecoder:
-    """The answer decoder with its past, a ``StepDecoder``: one context per question, shared by its beams."""
-
-    def __init__(
-        self,
-        embedding: TextEmbedding,
-        layers: list[TextLayer],
-        head: AnswerHead,
-        question_states: Float[Tensor, "question token dim"],
-        mask: Bool[Tensor, "question 1 1 token"] | None,
-    ):
-        self._embedding, self._layers, self._head = embedding, layers, head
-        self._contexts = [layer.cross_keys_values(question_states) for layer in layers]
-        self._mask = mask
-        self._past: list[tuple[Tensor, Tensor]] = []
-        self._position = 0
-
-    def advance(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row vocabulary"]:
-        """Append one token to every row and return the logits of the next one."""
-        states = self._embedding(tokens[:, None], self._position)
-        present = []
-        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            queries, keys, values = layer.own_projections(states)
-            if self._past:
-                keys = torch.cat([self._past[index][0], keys], dim=2)
-                values = torch.cat([self._past[index][1], values], dim=2)
-            present.append((keys, values))
-            states = layer(states, (queries, keys, values), context, context_mask=self._mask)
-        self._past, self._position = present, self._position + 1
-        return self._head(states[:, 0])
-
-    def select(self, rows: Int[Tensor, " new_row"], questions: Int[Tensor, " kept"] | None) -> None:
-        """Go on from copies of these rows and, where given, with these questions only."""
-        self._past = [(keys[rows], values[rows]) for keys, values in self._past]
-        if questions is not None:
-            self._contexts = [(keys[questions], values[questions]) for keys, values in self._contexts]
-            self._mask = None if self._mask is None else self._mask[questions]
-
-
-@dataclass(frozen=True)
-class _BeamSettings:
-    num_beams: int
-    max_length: int
-    min_length: int
-    length_penalty: float
-    early_stopping: EarlyStopping
 
 
 @dataclass(frozen=True)

@@ -55,57 +55,63 @@ class TextLayer(nn.Module):
         self.own_qkv = _joined(own.self.query, own.self.key, own.self.value)
         self.own_output, self.own_norm = own.output.dense, own.output.LayerNorm
         self.cross_query = cross.self.query
-        self.cross_kv = _joined(cross.self.key, cross.self.value)
         self.cross_output, self.cross_norm = cross.output.dense, cross.output.LayerNorm
         self.widen, self.activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
         self.narrow, self.feed_forward_norm = layer.output.dense, layer.output.LayerNorm
 
-    def cross_keys_values(
-        self, context: Float[Tensor, "context position width"]
-    ) -> tuple[Float[Tensor, "context head position size"], Float[Tensor, "context head position size"]]:
-        """Return keys and values of what the layer looks at: an image, or a question."""
-        keys, values = self.cross_kv(context).chunk(2, dim=-1)
-        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
-
-    def own_projections(
-        self, states: Float[Tensor, "row token dim"]
-    ) -> tuple[
-        Float[Tensor, "row head token size"], Float[Tensor, "row head token size"], Float[Tensor, "row head token size"]
-    ]:
-        """Return queries, keys and values of the layer's self-attention."""
-        queries, keys, values = self.own_qkv(states).chunk(3, dim=-1)
-        heads = self.num_heads
-        return split_heads(queries, heads), split_heads(keys, heads), split_heads(values, heads)
-
     def forward(
         self,
         states: Float[Tensor, "row token dim"],
-        own: tuple[Tensor, Tensor, Tensor],
-        context: tuple[Tensor, Tensor],
+        past: Float[Tensor, "row slot 2 head size"] | None,
+        context: Float[Tensor, "context position 2 head size"],
         *,
-        own_mask: Bool[Tensor, "row 1 1 key"] | None = None,
-        context_mask: Bool[Tensor, "context 1 1 position"] | None = None,
-    ) -> Float[Tensor, "row token dim"]:
+        own_mask: Float[Tensor, "row 1 #token key"] | None = None,
+        context_mask: Float[Tensor, "context 1 1 position"] | None = None,
+    ) -> tuple[Float[Tensor, "row token dim"], Float[Tensor, "row token 2 head size"]]:
         """Run the layer.
 
         Args:
             states: Input states. Rows are context-major: the same number of rows belongs to every context.
-            own: Queries, keys and values of self-attention (keys and values may include the past).
-            context: Keys and values from ``cross_keys_values``, one entry per context.
-            own_mask: True where a key may be attended to.
-            context_mask: True where a context position may be attended to.
+            past: Keys and values that self-attention sees beside those of ``states``, before them.
+            context: Keys and values of what the layer looks at, one entry per context.
+            own_mask: Added to the scores of self-attention: 0 where a key may be attended to, else -inf.
+            context_mask: Added to the scores over the context.
 
         Returns:
-            The output states.
+            The output states; keys and values of self-attention of ``states``.
         """
-        states = self.own_norm(self.own_output(_attend(*own, mask=own_mask)) + states)
         rows, tokens, dim = states.shape
-        keys, values = context
+        queries, kept = self.own_qkv(states).split([dim, 2 * dim], dim=-1)
+        kept = kept.unflatten(-1, (2, self.num_heads, -1))
+        seen = kept if past is None else torch.cat([past, kept], dim=1)
+        states = self.own_norm(self.own_output(self._attend(queries, seen, own_mask)) + states)
         # All rows of one context become one long row of queries, so that its keys and values need not be repeated.
-        queries = self.cross_query(states).view(len(keys), -1, dim)  # (context, row of context * token, dim)
-        attended = _attend(split_heads(queries, self.num_heads), keys, values, mask=context_mask)
-        states = self.cross_norm(self.cross_output(attended.reshape(rows, tokens, dim)) + states)
-        return self.feed_forward_norm(self.narrow(self.activation(self.widen(states))) + states)
+        queries = self.cross_query(states).view(len(context), -1, dim)  # (context, row of context * token, dim)
+        attended = self._attend(queries, context, context_mask).reshape(rows, tokens, dim)
+        states = self.cross_norm(self.cross_output(attended) + states)
+        return self.feed_forward_norm(self.narrow(self.activation(self.widen(states))) + states), kept
+
+    def _attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None) -> Tensor:
+        keys, values = keys_values.transpose(1, 3).unbind(2)  # (row, head, position, size)
+        return _attend(split_heads(queries, self.num_heads), keys, values, mask=mask)
+
+
+class ContextProjection(nn.Module):
+    """Keys and values of what several layers look at, an image or a question, in one product for all layers."""
+
+    def __init__(self, layers: nn.ModuleList):
+        """Take the projections of transformers' layers over; theirs become views."""
+        super().__init__()
+        blocks: list[Any] = list(layers)
+        attentions = [block.crossattention.self for block in blocks]
+        self.num_layers, self.num_heads = len(layers), attentions[0].num_attention_heads
+        self.keys_values = _joined(*(part for each in attentions for part in (each.key, each.value)))
+
+    def forward(
+        self, states: Float[Tensor, "context position width"]
+    ) -> Float[Tensor, "context position layer 2 head size"]:
+        """Project the states of every context."""
+        return self.keys_values(states).unflatten(-1, (self.num_layers, 2, self.num_heads, -1))
 
 
 class TextEmbedding(nn.Module):
@@ -116,10 +122,13 @@ class TextEmbedding(nn.Module):
         self.words, self.positions = embeddings.word_embeddings, embeddings.position_embeddings
         self.norm = embeddings.LayerNorm
 
-    def forward(self, tokens: Int[Tensor, "row token"], first_position: int = 0) -> Float[Tensor, "row token dim"]:
-        """Embed tokens standing at ``first_position`` and after."""
-        positions = self.positions.weight[first_position : first_position + tokens.shape[1]]
-        return self.norm(self.words(tokens) + positions)
+    def forward(self, tokens: Int[Tensor, "row token"]) -> Float[Tensor, "row token dim"]:
+        """Embed tokens that stand one after the other, from the first position on."""
+        return self.norm(self.words(tokens) + self.positions.weight[: tokens.shape[1]])
+
+    def at(self, tokens: Int[Tensor, "row token"], position: Int[Tensor, ""]) -> Float[Tensor, "row token dim"]:
+        """Embed tokens that all stand at one position."""
+        return self.norm(self.words(tokens) + self.positions(position))
 
 
 class AnswerHead(nn.Module):
@@ -131,9 +140,87 @@ class AnswerHead(nn.Module):
         self.dense, self.activation, self.norm = transform.dense, transform.transform_act_fn, transform.LayerNorm
         self.vocabulary = predictions.decoder
 
-    def forward(self, states: Float[Tensor, "row dim"]) -> Float[Tensor, "row vocabulary"]:
+    def forward(self, states: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows vocabulary"]:
         """Return logits in the model's precision."""
         return self.vocabulary(self.norm(self.activation(self.dense(states))))
+
+
+class QuestionEncoder(nn.Module):
+    """Reads questions while it looks at images."""
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.embedding = TextEmbedding(encoder.embeddings)
+        self.image_context = ContextProjection(encoder.encoder.layer)
+        self.layers = nn.ModuleList(TextLayer(layer) for layer in encoder.encoder.layer)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "question token"],
+        mask: Float[Tensor, "question 1 1 token"] | None,
+        images: Float[Tensor, "image position layer 2 head size"],
+    ) -> Float[Tensor, "question token dim"]:
+        """Return the states of the questions.
+
+        Args:
+            tokens: Questions; the same number belongs to every image, image after image.
+            mask: ``added_mask`` of their words.
+            images: Keys and values of the images, from ``image_context``.
+        """
+        states = self.embedding(tokens)
+        for layer, image in zip(self.layers, images.unbind(2), strict=True):
+            states = layer(states, None, image, own_mask=mask)[0]
+        return states
+
+
+class AnswerDecoder(nn.Module):
+    """Scores the next token of answers, a ``beam_search.Decoder``: one context per question, shared by its beams."""
+
+    def __init__(self, decoder: Any):
+        super().__init__()
+        layers = decoder.bert.encoder.layer
+        self.embedding = TextEmbedding(decoder.bert.embeddings)
+        self.question_context = ContextProjection(layers)
+        self.layers = nn.ModuleList(TextLayer(layer) for layer in layers)
+        self.head = AnswerHead(decoder.cls.predictions)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "question beam"],
+        position: Int[Tensor, ""],
+        past: Float[Tensor, "question slot layer 2 head size"] | None,
+        is_own: Bool[Tensor, "question beam slot"] | None,
+        context: tuple[Tensor, ...],
+    ) -> tuple[Float[Tensor, "question beam vocabulary"], Float[Tensor, "question beam layer 2 head size"]]:
+        """Score the next token.
+
+        Args:
+            tokens: Last token of every hypothesis.
+            position: Its place, 0 for the start token.
+            past: Keys and values of earlier tokens, of all beams of a question; None at the start.
+            is_own: Which of them a hypothesis may attend to.
+            context: Keys and values of the questions, from ``question_context``, and where questions are padded their
+                ``added_mask``.
+
+        Returns:
+            Logits; keys and values of these tokens.
+        """
+        states, own_mask, kept = self.embedding.at(tokens, position), None, []
+        if is_own is not None:
+            # Of the tokens scored now, a hypothesis sees its own.
+            own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(tokens), -1, -1)
+            own_mask = added_mask(torch.cat([is_own, own], dim=2)[:, None], states.dtype)
+        pasts = [None] * len(self.layers) if past is None else past.unbind(2)
+        questions, *masks = context
+        for layer, before, question in zip(self.layers, pasts, questions.unbind(2), strict=True):
+            states, now = layer(states, before, question, own_mask=own_mask, context_mask=masks[0] if masks else None)
+            kept.append(now)
+        return self.head(states), torch.stack(kept, dim=2)
+
+
+def added_mask(is_open: Bool[Tensor, "*axes"], dtype: torch.dtype) -> Float[Tensor, "*axes"]:
+    """Return what is added to the scores of attention: 0 where a position may be attended to, else -inf."""
+    return torch.zeros_like(is_open, dtype=dtype).masked_fill(~is_open, -torch.inf)
 
 
 def split_heads(states: Float[Tensor, "row token dim"], num_heads: int) -> Float[Tensor, "row head token size"]:

@@ -91,7 +91,7 @@ def test_fingerprint_follows_weights_precision_and_size(folder, vqa):
     assert load_vqa(str(folder), image_size=32, device="cpu").fingerprint() != vqa.fingerprint()
     coarse = load_vqa(str(folder), image_size=64, device="cpu", dtype=torch.bfloat16)
     assert coarse.fingerprint() != vqa.fingerprint()
-    again._answer_head.vocabulary.bias.data[5] += 1e-3
+    again._answer_decoder.head.vocabulary.bias.data[5] += 1e-3
     assert again.fingerprint() != vqa.fingerprint()
 
 
