@@ -1,6 +1,7 @@
 """Bases, options and published combinations: what they give, and what is refused."""
 
 import copy
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -74,14 +75,20 @@ def test_no_option_does_nothing(base, option) -> None:
     assert changed - {"name", "profile"}
 
 
+@functools.cache
+def _settings(*words: str) -> dict[str, Any]:
+    """Return the settings of a combination, which each combination with one option more is compared with."""
+    return flat(preset(*words))
+
+
 @pytest.mark.parametrize("words", combinations(), ids=" ".join)
 def test_every_combination_can_run_and_every_option_counts_in_it(words) -> None:
     config = preset(*words)
     check_systems(config)
     assert preset(config.name) == config == started_from(config)
     for option in words[1:]:
-        without = flat(preset(*(word for word in words if word != option)))
-        assert {n for n, value in flat(config).items() if value != without[n]} - {"name", "profile"}
+        without = _settings(*(word for word in words if word != option))
+        assert {n for n, value in _settings(*words).items() if value != without[n]} - {"name", "profile"}
 
 
 @pytest.mark.parametrize("name", ["mine", "voc12 of May", "mine.json"])

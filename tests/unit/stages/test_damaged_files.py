@@ -4,6 +4,7 @@ A finished run is made once. Each test damages one of its files in one way, runs
 """
 
 import dataclasses
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -23,11 +24,14 @@ from qaclims_ray.data.whole_files import CURVES_NAME, MARK_NAME
 from qaclims_ray.errors import QaclimsError
 from qaclims_ray.evaluation.image_counts import CountedFigure, write_image_counts
 from qaclims_ray.miniature.vocabulary import CLASSES
+from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import initial_prompts, prompt_template, save_prompts
 from qaclims_ray.models.generators.mask_generator import build_mask_generator, save_mask_generator
 from qaclims_ray.presets.table import preset
+from qaclims_ray.report import page
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
+from qaclims_ray.stages import prompt_readings, prompts
 from qaclims_ray.stages.compare import run_compare
 from qaclims_ray.stages.evaluate import Evaluation, read_evaluation, scoring_settings
 from qaclims_ray.stages.layout import RunLayout
@@ -203,7 +207,21 @@ def test_an_undamaged_run_serves_every_verb(whole, verb):
     VERBS[verb](whole)
 
 
+@functools.cache
+def _clip() -> FrozenClip:
+    return load_prompt_clip(preset("miniature"))
+
+
+@pytest.fixture
+def nothing_drawn(monkeypatch):
+    """The undamaged run has its charts drawn; here none is, and the CLIP, which lies elsewhere, is loaded once."""
+    monkeypatch.setattr(page, "figure_svg", lambda figure, name: "<svg></svg>")
+    monkeypatch.setattr(prompt_readings, "figure_png", lambda figure, *, dpi: b"")
+    monkeypatch.setattr(prompts, "load_prompt_clip", lambda config: _clip())
+
+
 @pytest.mark.parametrize(("verb", "name", "damage"), _cases())
+@pytest.mark.usefixtures("nothing_drawn")
 def test_a_damaged_file_is_one_clear_line_or_passed_over_with_a_word(whole, verb, name, damage, caplog):
     path = Path(whole.out, name)
     content = path.read_bytes()

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -234,8 +235,9 @@ def test_random_prompts_are_compared_with_every_word_of_the_world(run):
     assert [word for word, _ in reading.nearest["bus"]] == [words[index] for index in best]
 
 
-def test_it_is_logged_into_the_run_whose_status_stays(run):
+def test_it_is_logged_into_the_run_whose_status_stays(run, empty_store):
     config, layout, _ = run
+    shutil.copyfile(empty_store, Path(layout.out).with_name("mlflow.db"))
     identity = artifacts.fingerprint_of(to_dict(config))
     tracker = open_tracker(
         config.tracking, run_name="mini", out_dir=layout.records, identity=identity, system_metrics=False
@@ -257,8 +259,9 @@ def test_it_is_logged_into_the_run_whose_status_stays(run):
     assert float(own_text) == reading.own_text["aeroplane"]
 
 
-def test_a_moved_run_is_logged_into_where_its_store_lies_now(run, tmp_path):
+def test_a_moved_run_is_logged_into_where_its_store_lies_now(run, empty_store, tmp_path):
     config, layout, _ = run
+    shutil.copyfile(empty_store, Path(layout.out).with_name("mlflow.db"))
     tracker = open_tracker(config.tracking, run_name="mini", out_dir=layout.records, identity="", system_metrics=False)
     tracker.finish("FINISHED")
     elsewhere = tmp_path / "elsewhere"

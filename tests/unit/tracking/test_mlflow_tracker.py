@@ -16,19 +16,7 @@ from qaclims_ray.errors import ConfigError, DataError, ResourceError
 from qaclims_ray.tracking import spooled_tracker
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import attach, open_tracker, replay
-from qaclims_ray.tracking.store import prepare_environment
 from qaclims_ray.tracking.tracker import NullTracker, TrackerHandle
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A migrated SQLite store without runs: making one takes seconds, copying it none."""
-    prepare_environment()
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
