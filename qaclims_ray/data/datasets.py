@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.decoded import DecodedPictures
-from qaclims_ray.data.images import load_image, training_crop
+from qaclims_ray.data.images import Rgb, load_image, packed_crop, training_crop
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -37,6 +37,17 @@ class TrainingItem(TypedDict):
     """1 for the classes that the whole image shows; the crop may miss them."""
     index: int
     """Position in the manifest."""
+
+
+class PackedItem(TypedDict):
+    """One training image, not normalised yet."""
+
+    image: UInt8[Tensor, "4 height width"]
+    """See `data.images.packed_crop`."""
+    labels: Float[Tensor, " class"]
+    """As of `TrainingItem`."""
+    index: int
+    """As of `TrainingItem`."""
 
 
 class ImageLabelDataset(Dataset[TrainingItem]):
@@ -77,10 +88,29 @@ class ImageLabelDataset(Dataset[TrainingItem]):
         Raises:
             DataError: when the image cannot be read.
         """
-        generator = torch.Generator().manual_seed(seed_of("crop", self._seed, int(self._epoch), index))
-        (image,) = self._decoded.get(index, lambda: (load_image(self.manifest.records[index].image_uri),))
+        image, generator = self._drawn(index)
         crop = training_crop(image, self._augment, self._mean, self._std, generator)
         return {"image": crop, "labels": self._labels[index], "index": index}
+
+    @property
+    def normalisation(self) -> tuple[Rgb, Rgb] | None:
+        """See `training.packing.PackableImages`."""
+        return None if self._augment.erasing_probability else (self._mean, self._std)
+
+    def packed_item(self, index: int) -> PackedItem:
+        """Return one item as 8-bit pixels; see `training.packing.PackableImages`.
+
+        Raises:
+            DataError: when the image cannot be read.
+        """
+        image, generator = self._drawn(index)
+        crop = packed_crop(image, self._augment, self._mean, generator)
+        return {"image": crop, "labels": self._labels[index], "index": index}
+
+    def _drawn(self, index: int) -> tuple[UInt8[Tensor, "3 height width"], torch.Generator]:
+        generator = torch.Generator().manual_seed(seed_of("crop", self._seed, int(self._epoch), index))
+        (image,) = self._decoded.get(index, lambda: (load_image(self.manifest.records[index].image_uri),))
+        return image, generator
 
 
 class GlobalBatchSampler:

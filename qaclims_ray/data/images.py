@@ -97,16 +97,7 @@ def training_crop(
         std: per channel, 0-1 scale.
         generator: the only source of randomness.
     """
-    match augment.kind:
-        case "resize_crop":
-            image = _random_long_side(image, augment, generator)
-        case "random_resized_crop":
-            image = _random_part(image, augment, generator)
-    if augment.flip and random_integer(0, 1, generator):
-        image = image.flip(2)
-    if augment.rand_augment_magnitude:
-        with torchvision_draws_from(generator):
-            image = _rand_augment(augment.rand_augment_magnitude, mean)(image)
+    image = _changed(image, augment, mean, generator)
     pixels = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     if augment.kind == "resize_crop":
         pixels = _random_crop(pixels, augment.crop_px, generator)
@@ -118,6 +109,38 @@ def training_crop(
             erase = v2.RandomErasing(augment.erasing_probability, value="random")  # type: ignore[arg-type]
             pixels = erase(pixels)
     return pixels
+
+
+def packed_crop(
+    image: UInt8[Tensor, "3 height width"], augment: AugmentConfig, mean: Rgb, generator: torch.Generator
+) -> UInt8[Tensor, "4 {augment.crop_px} {augment.crop_px}"]:
+    """Return the crop of `training_crop` before it is normalised, with a fourth channel: 1 within the picture.
+
+    Args:
+        image: RGB.
+        augment: without erasing, which puts noise of any value into normalised pixels.
+        mean: per channel, 0-1 scale.
+        generator: the only source of randomness.
+    """
+    assert not augment.erasing_probability
+    image = _changed(image, augment, mean, generator)
+    pixels = torch.cat([image, torch.ones_like(image[:1])])
+    return _random_crop(pixels, augment.crop_px, generator) if augment.kind == "resize_crop" else pixels
+
+
+def _changed(image: Tensor, augment: AugmentConfig, mean: Rgb, generator: torch.Generator) -> Tensor:
+    """Resize, or cut, mirror and change an image at random; its pixels stay 8-bit numbers."""
+    match augment.kind:
+        case "resize_crop":
+            image = _random_long_side(image, augment, generator)
+        case "random_resized_crop":
+            image = _random_part(image, augment, generator)
+    if augment.flip and random_integer(0, 1, generator):
+        image = image.flip(2)
+    if augment.rand_augment_magnitude:
+        with torchvision_draws_from(generator):
+            image = _rand_augment(augment.rand_augment_magnitude, mean)(image)
+    return image
 
 
 def _random_long_side(image: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -169,7 +192,7 @@ def torchvision_draws_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def _random_crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    crop = pixels.new_zeros(3, side, side)
+    crop = pixels.new_zeros(len(pixels), side, side)
     height, width = pixels.shape[1:]
     target_top, top = crop_offsets(height, side, generator)
     target_left, left = crop_offsets(width, side, generator)

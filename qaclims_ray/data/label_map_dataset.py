@@ -18,7 +18,7 @@ from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.decoded import DecodedPictures
-from qaclims_ray.data.images import crop_offsets, load_image, random_integer, resize, torchvision_draws_from
+from qaclims_ray.data.images import Rgb, crop_offsets, load_image, random_integer, resize, torchvision_draws_from
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import DataError
 
@@ -41,8 +41,8 @@ class LabelledImage:
 class LabelMapItem(TypedDict):
     """One training crop."""
 
-    image: Float[Tensor, "3 height width"]
-    """Normalised; zero where the crop reaches beyond the picture."""
+    image: Float[Tensor, "3 height width"] | UInt8[Tensor, "4 height width"]
+    """Normalised; zero where the crop reaches beyond the picture. Packed: see `packed_labelled_crop`."""
     labels: UInt8[Tensor, "height width"]
     """Label values; 255 where the crop reaches beyond the picture."""
     index: int
@@ -107,14 +107,37 @@ class LabelMapDataset(Dataset[LabelMapItem]):
         Raises:
             DataError: when picture or label map cannot be read, or they differ in size.
         """
+        position, image, labels, generator = self._drawn(index)
+        pixels, labels = labelled_crop(image, labels, self._crop, self._mean, self._std, generator)
+        return {"image": pixels, "labels": labels, "index": position}
+
+    @property
+    def normalisation(self) -> tuple[Rgb, Rgb]:
+        """See `training.packing.PackableImages`."""
+        return self._mean, self._std
+
+    def packed_item(self, index: int) -> LabelMapItem:
+        """Return one item as 8-bit pixels; see `training.packing.PackableImages`.
+
+        Raises:
+            DataError: as of an item.
+        """
+        position, image, labels, generator = self._drawn(index)
+        pixels, labels = packed_labelled_crop(image, labels, self._crop, generator)
+        return {"image": pixels, "labels": labels, "index": position}
+
+    def _drawn(self, index: int) -> tuple[int, Tensor, Tensor, torch.Generator]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         epoch = int(self._epoch)
         position = self._position(epoch, index)
         image, labels = self._decoded.get(position, lambda: load_labelled(self.images[position]))
-        generator = torch.Generator().manual_seed(seed_of("labelled crop", self._seed, epoch, index))
-        pixels, labels = labelled_crop(image, labels, self._crop, self._mean, self._std, generator)
-        return {"image": pixels, "labels": labels, "index": position}
+        return (
+            position,
+            image,
+            labels,
+            torch.Generator().manual_seed(seed_of("labelled crop", self._seed, epoch, index)),
+        )
 
     def _position(self, epoch: int, index: int) -> int:
         if self._items_per_epoch is None:
@@ -169,6 +192,28 @@ def labelled_crop(
         std: per channel, 0-1 scale.
         generator: the only source of randomness.
     """
+    packed, cut = packed_labelled_crop(image, labels, crop, generator)
+    pixels = (packed[:3].float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    return torch.where(packed[3:].bool(), pixels, torch.zeros(())), cut
+
+
+def packed_labelled_crop(
+    image: UInt8[Tensor, "3 height width"],
+    labels: UInt8[Tensor, "height width"],
+    crop: JointCropConfig,
+    generator: torch.Generator,
+) -> tuple[
+    UInt8[Tensor, "4 {crop.crop_px} {crop.crop_px}"],
+    UInt8[Tensor, "{crop.crop_px} {crop.crop_px}"],
+]:
+    """Return the crop of `labelled_crop` before it is normalised, with a fourth channel: 1 within the picture.
+
+    Args:
+        image: RGB.
+        labels: label values.
+        crop: scales, size in pixels, whether to mirror, strength of the colour changes.
+        generator: the only source of randomness.
+    """
     side = crop.crop_px
     height, width = _random_size((image.shape[1], image.shape[2]), crop, generator)
     target_top, top = crop_offsets(height, side, generator)
@@ -181,11 +226,11 @@ def labelled_crop(
         part = _jitter(part, crop.jitter, generator)
     rows = slice(target_top, target_top + part.shape[1])
     columns = slice(target_left, target_left + part.shape[2])
-    pixels = torch.zeros(3, side, side)
-    pixels[:, rows, columns] = (part.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    packed = image.new_zeros(4, side, side)
+    packed[:3, rows, columns], packed[3, rows, columns] = part, 1
     cut = labels.new_full((side, side), IGNORE_VALUE)
     cut[rows, columns] = part_labels
-    return pixels, cut
+    return packed, cut
 
 
 def _random_size(size: tuple[int, int], crop: JointCropConfig, generator: torch.Generator) -> tuple[int, int]:

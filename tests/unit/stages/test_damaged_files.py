@@ -170,7 +170,7 @@ def _predict(layout: RunLayout, network: Literal["cam", "final"]) -> None:
     manifest = read_manifest(layout.manifest)
     uri = manifest.records[0].image_uri
     work = actor(**kwargs, config=config, arguments=arguments, classes=manifest.classes)
-    assert work([(_Target("image", uri, None), load_image(uri))])["rows"][0]["image"] == uri
+    assert work([(_Target("image", uri, None), load_image(uri))])[0].row["image"] == uri
 
 
 def _read_results(layout: RunLayout) -> None:
