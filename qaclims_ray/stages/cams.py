@@ -22,6 +22,7 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.stages.layout import network_uri_of
@@ -37,7 +38,7 @@ class CamActor:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_mask_generator(folder, device).eval()
+            self.network = for_inference(load_mask_generator(folder), device)
         self.config, self.mean, self.std, self.uri = config, mean, std, uri
         self.at_once = BatchSize(config.batch_size, "cams.batch_size")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_components import COMPONENTS
+from qaclims_ray.models.folding import folded
 from qaclims_ray.models.precision import Arithmetic
 from tests.launches import fake_cuda
 from tests.launches.fake_cuda import Autocast, FakeGpu, moved, on_gpu
@@ -36,6 +37,10 @@ class Pretended:
     def wrapped(self, network: Any) -> Any:
         """Return a network as the training loop wraps it."""
         return Autocast(network)
+
+    def inferring(self, network: Any) -> Any:
+        """Bring a network there that only infers."""
+        return moved(folded(network.eval()))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in: an autocast is not pretended here."""

@@ -18,12 +18,12 @@ LIMITS = {
     "semples_refine_step": (590, 0),
     "semples_prompt_step": (270, 0),
     "irn_step": (510, 0),
-    "irn_walk": (540, 1),
-    "cams": (830, 1),
+    "irn_walk": (480, 1),
+    "cams": (610, 1),
     "crf": (710, 6),
     "pamr": (870, 1),
     "deeplab_v2_step": (1720, 0),
-    "final_network": (840, 1),
+    "final_network": (630, 1),
     "blip": (8300, 20),
 }
 """Component -> most launches, most waits. None uploads anything in a way that waits."""
