@@ -5,7 +5,7 @@
 Needs neither Ray nor MLflow. WORDs choose components by parts of their names. Each component runs three ways in turns:
 
 - product: as the package computes on a GPU by default: bfloat16 autocast in trainings, float16 where CAMs, IRN and
-  final networks infer, TF32 for float32 products, channels last, CUDA graphs;
+  final networks infer, batch norm folded there, TF32 for float32 products, channels last, CUDA graphs;
 - uncaptured: the same without CUDA graphs;
 - plain: float32 throughout, as PyTorch lays it out, without CUDA graphs.
 
@@ -39,6 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_components import COMPONENTS
 from qaclims_ray.models import graphs
+from qaclims_ray.models.folding import folded
 from qaclims_ray.models.precision import Arithmetic
 
 _AT_LEAST, _AT_MOST = 3, 50
@@ -80,6 +81,10 @@ class Here:
                 return network(*arguments, **options)
 
         return forward
+
+    def inferring(self, network: Any) -> Any:
+        """Bring a network there that only infers."""
+        return self.module(network.eval() if self.is_plain else folded(network.eval()))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in."""

@@ -38,6 +38,10 @@ class Place(Protocol):
         """Return a network as the training loop wraps it."""
         ...
 
+    def inferring(self, network: Any) -> Any:
+        """Bring a network there that only infers."""
+        ...
+
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in.
 
@@ -101,12 +105,13 @@ def _crop(place: Place, full: int) -> int:
     return 64 if place.is_tiny else full
 
 
-def _cam_network(place: Place) -> Any:
+def _cam_network(place: Place, *, infers: bool = False) -> Any:
     from qaclims_ray.models.generators.cam_net import build_cam_net
     from qaclims_ray.models.generators.config import CamNetConfig
 
     backbone = "resnet18" if place.is_tiny else "resnet50"
-    return place.module(build_cam_net(CamNetConfig(backbone=backbone), _classes(place))).train()
+    network = build_cam_net(CamNetConfig(backbone=backbone), _classes(place))
+    return place.inferring(network) if infers else place.module(network).train()
 
 
 def _clip(place: Place, name: str, *, mask_adapted: bool = False) -> Any:
@@ -266,7 +271,7 @@ def irn_walk(place: Place) -> Callable[[], Any]:
     from qaclims_ray.refine.irn.random_walk import walk_cams
 
     irn = IrnConfig(weights="random", backbone="resnet18" if place.is_tiny else "resnet50")
-    network, images = place.module(build_affinity_net(irn)).eval(), _images(place, _batch(place, "irn_walk"))
+    network, images = place.inferring(build_affinity_net(irn)), _images(place, _batch(place, "irn_walk"))
     height, width = images[0].shape[1:]
     grids = [torch.rand(2, -(-height // 4), -(-width // 4)) for _ in images]
     cams = [ImageCam(str(i), (1, 2), None, grid, height, width) for i, grid in enumerate(grids)]
@@ -280,7 +285,7 @@ def cams(place: Place) -> Callable[[], Any]:
     from qaclims_ray.cams.config import CamConfig
     from qaclims_ray.cams.inference import compute_cams
 
-    network, images, mean = _cam_network(place), _images(place, _batch(place, "cams")), (0.5, 0.5, 0.5)
+    network, images, mean = _cam_network(place, infers=True), _images(place, _batch(place, "cams")), (0.5, 0.5, 0.5)
     num_classes, names = _classes(place), [str(i) for i in range(len(images))]
     present = [(i % num_classes, (i + 3) % num_classes) for i in range(len(images))]
     config = CamConfig(gpus_per_actor=1.0)
@@ -316,12 +321,13 @@ def pamr(place: Place) -> Callable[[], Any]:
     return lambda: refine_cams(images, [cam], config, Refiners(), classes, device=place.device)
 
 
-def _final_network(place: Place, architecture: str, backbone: str) -> Any:
+def _final_network(place: Place, architecture: str, backbone: str, *, infers: bool = False) -> Any:
     from qaclims_ray.segmentation.config import SegmentationNetConfig
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
 
     options: Any = {"architecture": architecture, "backbone": backbone, "weights": "random"}
-    return place.module(build_segmentation_network(SegmentationNetConfig(**options), _classes(place) + 1)).train()
+    network: Any = build_segmentation_network(SegmentationNetConfig(**options), _classes(place) + 1)
+    return place.inferring(network) if infers else place.module(network).train()
 
 
 @component(10, 2)
@@ -345,7 +351,8 @@ def final_network(place: Place) -> Callable[[], Any]:
     from qaclims_ray.segmentation.config import SegmentationTestConfig
     from qaclims_ray.segmentation.inference import segment_images
 
-    network, mean = _final_network(place, "encoder", "resnet18" if place.is_tiny else "resnet50"), (0.5, 0.5, 0.5)
+    backbone, mean = "resnet18" if place.is_tiny else "resnet50", (0.5, 0.5, 0.5)
+    network = _final_network(place, "encoder", backbone, infers=True)
     images, test = _images(place, _batch(place, "final_network")), SegmentationTestConfig(scales=(0.75, 1.0))
     precision = place.precision(test.arithmetic(gpus=1.0))
     return lambda: list(segment_images(network, images, test, mean, mean, precision=precision))

@@ -5,7 +5,8 @@
 Each stage's network infers again in fp32, bf16 and fp16 from what the run holds before it, everything else as in the
 run: the answers of the corpus, the texts' features, CAMs, IRN's pseudo masks, the final network's masks. Printed are
 the share of answers or of mask pixels that differ from fp32's, and the mIoU. With ``--trained``, a run of the same
-settings and seed with another ``cluster.precision``, the two runs' figures follow.
+settings and seed with another ``cluster.precision``, the two runs' figures follow. In bf16 and fp16 batch norm is
+folded into convolutions, as it is on GPUs.
 
 Scores are with pixel labels. Needs neither Ray nor a GPU: a CPU rounds to the same types, at its own speed.
 """
@@ -15,6 +16,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.devices import BatchSize, dtype_of
+from qaclims_ray.models.folding import folded
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
@@ -132,15 +135,23 @@ def cam_rows(run: Run) -> Iterator[Row]:
 
 def _cams_of(run: Run, system: str) -> Compared:
     config = system_config(run.config, system)
-    records, net = run.records(config.data.eval_split), config.cam_net
-    network = load_mask_generator(network_uri_of(run.layout, system, method_of(system_of(run.config, system).method)))
+    records, mean, std = run.records(config.data.eval_split), config.cam_net.image_mean, config.cam_net.image_std
+    method = method_of(system_of(run.config, system).method)
+    network_in = _network_in(load_mask_generator(network_uri_of(run.layout, system, method)))
 
     def cams(precision: Arithmetic) -> Iterator[ImageCam]:
         for batch in _batches(records):
             images, labels = [load_image(record.image_uri) for record in batch], [record.labels for record in batch]
             names = [record.image_id for record in batch]
             yield from compute_cams(
-                network, images, labels, names, config.cams, net.image_mean, net.image_std, precision=precision
+                network_in(precision),
+                images,
+                labels,
+                names,
+                config.cams,
+                mean,
+                std,
+                precision=precision,
             )
 
     return records, config.fixed_threshold, cams
@@ -154,10 +165,11 @@ def mask_rows(run: Run) -> Iterator[Row]:
 
 def _masks_of(run: Run, system: str) -> Compared:
     config, (records, _, cams) = system_config(run.config, system).masks, _cams_of(run, system)
-    network, seeds = load_affinity_net(run.layout.affinity(system)), list(cams("fp32"))
+    network_in, seeds = _network_in(load_affinity_net(run.layout.affinity(system))), list(cams("fp32"))
 
     def masks(precision: Arithmetic) -> Iterator[ImageCam]:
-        refiners = Refiners(lambda images: boundary_maps(network, images, config.irn.pad_px, precision=precision))
+        network, pad_px = network_in(precision), config.irn.pad_px
+        refiners = Refiners(lambda images: boundary_maps(network, images, pad_px, precision=precision))
         for start in range(0, len(records), _BATCH):
             images = [load_image(record.image_uri) for record in records[start : start + _BATCH]]
             part = seeds[start : start + _BATCH]
@@ -175,18 +187,26 @@ def final_rows(run: Run) -> Iterator[Row]:
 def _segmented_by(run: Run, system: str) -> Compared:
     records, test = run.records(run.config.data.test_split), system_config(run.config, system).segmentation.test
     network = load_segmentation_network(run.layout.segmentation(system)).to(memory_format=torch.channels_last)
-    net = network.config
+    network_in, net = _network_in(network), network.config
 
     def masks(precision: Arithmetic) -> Iterator[ImageCam]:
         for batch in _batches(records):
             images, maps = [load_image(record.image_uri) for record in batch], {}
-            parts = segment_images(network, images, test, net.image_mean, net.image_std, precision=precision)
+            parts = segment_images(
+                network_in(precision), images, test, net.image_mean, net.image_std, precision=precision
+            )
             for positions, probabilities in parts:
                 for position, one in zip(positions, probabilities, strict=True):
                     maps[position] = as_class_maps(batch[position].image_id, one)
             yield from (maps[position] for position in range(len(batch)))
 
     return records, HALF, masks
+
+
+def _network_in(network: Any) -> Callable[[Arithmetic], Any]:
+    """Return what gives a network as it infers in a precision: batch norm is folded but in fp32, as on a GPU."""
+    without_norm = folded(network.eval())
+    return lambda precision: network if precision == "fp32" else without_norm
 
 
 def _batches(records: Sequence[ImageRecord]) -> Iterator[Sequence[ImageRecord]]:
@@ -220,7 +240,7 @@ def trained_rows(run: Run, other: Run) -> Iterator[Row]:
     """Hold the figures of two whole runs against each other."""
     precision, splits = other.config.cluster.arithmetic, run.config.data
     ours, theirs = (_figures(each) for each in (run, other))
-    for name in ours:
+    for name in (name for name in ours if name in theirs):
         split = splits.test_split if name.startswith("final") else splits.eval_split
         yield Row(f"{name} ({split})", precision, "trained anew", f"{ours[name]:.2%} -> {theirs[name]:.2%}")
 

@@ -23,6 +23,7 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.stages.layout import network_uri_of
@@ -52,7 +53,7 @@ class CamActor:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_mask_generator(folder, device).eval()
+            self.network = for_inference(load_mask_generator(folder), device)
         self.config, self.mean, self.std = config, mean, std
         size = IMAGES_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
         self.at_once = BatchSize(size, "cams.batch_size")

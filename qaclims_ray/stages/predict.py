@@ -26,6 +26,7 @@ from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import constant, device_of_worker, upload
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.console_text import print_line
@@ -71,9 +72,9 @@ class PredictActor:
         torch.set_num_threads(1)
         device = device_of_worker(config.cams.gpus_per_actor)
         with whole_files.whole_copy(classifier) as folder:
-            self.classifier = load_mask_generator(folder, device).eval()
+            self.classifier = for_inference(load_mask_generator(folder), device)
         with whole_files.whole_copy(network) as folder:
-            self.network = load_mask_generator(folder, device).eval()
+            self.network = for_inference(load_mask_generator(folder), device)
         self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
         size = IMAGES_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
         self.cams = replace(config.cams, batch_size=size)

@@ -9,6 +9,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import whole_files
 from qaclims_ray.errors import DataError
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
@@ -29,7 +30,8 @@ class FinalPredictor:
         border: float,
     ) -> None:
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
+            network = for_inference(load_segmentation_network(folder), device)
+        self.network = network.to(memory_format=torch.channels_last)
         self.config, self.with_crf, self.border = config, with_crf, border
         self.precision: Arithmetic = precision
 

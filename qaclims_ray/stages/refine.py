@@ -21,6 +21,7 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.models.devices import device_of_worker
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
@@ -68,7 +69,7 @@ class RefineActor:
 
     def _boundaries(self, affinity_uri: str) -> Any:
         with whole_files.whole_copy(affinity_uri) as folder:
-            network = load_affinity_net(folder, self.device)
+            network = for_inference(load_affinity_net(folder), self.device)
         pad_px, precision = self.config.irn.pad_px, self.config.arithmetic
         return lambda images: boundary_maps(network, images, pad_px, precision=precision)
 

@@ -25,6 +25,7 @@ from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.cam_net import backbone_file
 from qaclims_ray.models.precision import Arithmetic, recorded
 from qaclims_ray.models.weights import FROM_CLASSIFIER
@@ -78,7 +79,8 @@ class SegmentActor:
         torch.set_num_threads(1)
         device = device_of_worker(gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
-            self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
+            network = for_inference(load_segmentation_network(folder), device)
+        self.network = network.to(memory_format=torch.channels_last)
         self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
         self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
         size = IMAGES_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_components import COMPONENTS
+from qaclims_ray.models.folding import folded
 from qaclims_ray.models.graphs import CapturedModule
 from qaclims_ray.models.precision import Arithmetic
 from tests.launches import backward, fake_cuda
@@ -38,6 +39,10 @@ class Pretended:
     def wrapped(self, network: Any) -> Any:
         """Return a network as the training loop wraps it."""
         return Autocast(CapturedModule(network))
+
+    def inferring(self, network: Any) -> Any:
+        """Bring a network there that only infers."""
+        return moved(folded(network.eval()))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in: an autocast is not pretended here."""

@@ -18,12 +18,12 @@ LIMITS = {
     "semples_refine_step": (67, 0),
     "semples_prompt_step": (17, 0),
     "irn_step": (200, 0),
-    "irn_walk": (290, 1),
-    "cams": (830, 1),
+    "irn_walk": (235, 1),
+    "cams": (610, 1),
     "crf": (710, 6),
     "pamr": (870, 1),
     "deeplab_v2_step": (240, 0),
-    "final_network": (840, 1),
+    "final_network": (630, 1),
     "blip": (8900, 6),
 }
 """Component -> most launches outside of CUDA graphs, most waits. None uploads anything in a way that waits."""
