@@ -340,7 +340,8 @@ def test_a_network_with_its_own_loss_is_weighed_by_its_images(parts) -> None:
     assert result.means == {}
 
 
-def test_mask2former_trains_and_goes_on(tmp_path) -> None:
+def test_mask2former_trains_and_goes_on(tmp_path, monkeypatch) -> None:
+    recorded = record_on_cpu(monkeypatch)
     images = write_squares(tmp_path)
     net = dataclasses.replace(NET, architecture="mask2former")
     config = dataclasses.replace(
@@ -358,6 +359,7 @@ def test_mask2former_trains_and_goes_on(tmp_path) -> None:
     with pytest.raises(Stop):
         train(images, StoppingContext(root, epoch=1), config)
     assert train(images, LocalContext(root), config)["loss"] == metrics["loss"]
+    assert not recorded  # its matching reads values
 
 
 @pytest.mark.parametrize(
