@@ -23,10 +23,13 @@ LIMITS = {
     "crf": (710, 6),
     "pamr": (870, 1),
     "deeplab_v2_step": (1720, 0),
+    "mask2former_step": (4240, 2),
     "final_network": (840, 1),
     "blip": (8900, 6),
 }
-"""Component -> most launches, most waits. None uploads anything in a way that waits."""
+"""Component -> most launches, most waits."""
+UPLOADS = {"mask2former_step": 7}
+"""Component -> uploads for which the host waits, where there are some: of transformers' own network, a few numbers."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,9 @@ def test_every_component_has_a_limit(found: dict[str, list[int]]) -> None:
 def test_the_host_does_no_more_than_it_did(found: dict[str, list[int]], name: str) -> None:
     (launches, waits, uploads), (most_launches, most_waits) = found[name], LIMITS[name]
     where = f"python -m tests.launches.components {name} says where"
-    assert uploads == 0, f"{uploads} blocking uploads: use models.devices.upload or constant; {where}"
+    assert uploads <= UPLOADS.get(name, 0), (
+        f"{uploads} blocking uploads: use models.devices.upload or constant; {where}"
+    )
     assert waits <= most_waits, f"{waits} waits; {where}"
     assert launches <= most_launches, f"{launches} launches"
     assert launches > 0.9 * most_launches, f"only {launches} launches: lower the limit, so that it goes on to hold"
