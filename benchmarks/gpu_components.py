@@ -345,6 +345,20 @@ def deeplab_v2_step(place: Place) -> Callable[[], Any]:
     return lambda: dense_step(wrapped, items, is_balanced=False, parts=1, world_size=1)
 
 
+@component(16, 2)
+def mask2former_step(place: Place) -> Callable[[], Any]:
+    """A step of SemPLeS's final network: three labels an image, and some pixels without any."""
+    from qaclims_ray.segmentation.task import sets_step
+
+    batch, side, classes = _batch(place, "mask2former_step"), _crop(place, 512), _classes(place)
+    wrapped = place.wrapped(_final_network(place, "mask2former", "miniature" if place.is_tiny else "swin_large"))
+    rows = (torch.arange(side) * 3 // side)[None, :, None] + torch.arange(batch)[:, None, None]
+    labels = (rows % (classes + 1)).expand(-1, -1, side).to(torch.uint8).contiguous()
+    labels[:, :, : side // 8] = 255
+    items = {"image": place.tensor(batch, 3, side, side), "labels": labels}
+    return lambda: sets_step(wrapped, items, parts=1, world_size=1)
+
+
 @component(4, 2)
 def final_network(place: Place) -> Callable[[], Any]:
     """A final network at test time, over two scales and mirror images."""

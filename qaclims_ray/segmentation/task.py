@@ -15,6 +15,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.label_map_dataset import LabelledImage, LabelMapDataset
 from qaclims_ray.errors import DataError
+from qaclims_ray.models.devices import upload
 from qaclims_ray.models.network_folder import load_weights
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.segmentation.config import SegmentationConfig
@@ -196,7 +197,7 @@ def sets_step(network: nn.Module, batch: dict[str, Tensor], *, parts: int, world
     """
     all_labels = batch["labels"].to(batch["image"].device, non_blocking=True)
     images, labels = batch["image"].tensor_split(parts), all_labels.tensor_split(parts)
-    sizes = all_reduce_sum(torch.tensor([float(len(image)) for image in images], device=batch["image"].device))
+    sizes = all_reduce_sum(upload(torch.tensor([float(len(image)) for image in images]), batch["image"].device))
     # Workers' shares of a part add up to the mean over its images of all workers, so it weighs by their number.
     weights = sizes / sizes.sum()
 

@@ -23,10 +23,13 @@ LIMITS = {
     "crf": (710, 6),
     "pamr": (870, 1),
     "deeplab_v2_step": (240, 0),
+    "mask2former_step": (4240, 2),
     "final_network": (630, 1),
     "blip": (8900, 6),
 }
-"""Component -> most launches outside of CUDA graphs, most waits. None uploads anything in a way that waits."""
+"""Component -> most launches outside of CUDA graphs, most waits."""
+UPLOADS = {"mask2former_step": 7}
+"""Component -> uploads for which the host waits, where there are some: of transformers' own network, a few numbers."""
 STEP_LIMITS = {"ritc_step": 120, "semples_prompt_step": 22, "irn_step": 340, "deeplab_v2_step": 280}
 """Step -> most launches outside of CUDA graphs, forward and backward."""
 
@@ -61,7 +64,9 @@ def test_every_component_has_a_limit(found: dict[str, list[int]]) -> None:
 def test_the_host_does_no_more_than_it_did(found: dict[str, list[int]], name: str) -> None:
     (launches, _, waits, uploads), (most_launches, most_waits) = found[name], LIMITS[name]
     where = f"python -m tests.launches.components {name} says where"
-    assert uploads == 0, f"{uploads} blocking uploads: use models.devices.upload or constant; {where}"
+    assert uploads <= UPLOADS.get(name, 0), (
+        f"{uploads} blocking uploads: use models.devices.upload or constant; {where}"
+    )
     assert waits <= most_waits, f"{waits} waits; {where}"
     assert launches <= most_launches, f"{launches} launches"
     assert launches > 0.9 * most_launches, f"only {launches} launches: lower the limit, so that it goes on to hold"

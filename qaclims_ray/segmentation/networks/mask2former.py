@@ -1,21 +1,19 @@
 """Mask2Former (Cheng et al. 2022, arXiv 2112.01527): transformers' own network, SemPLeS's final one (row D8).
 
 Each of its queries predicts a mask and a class, or that it stands for nothing. In training the labels of an image are
-a set of (mask, class), matched to queries. Here are its sizes, its initial weights, and its loss as a sum that does not
-depend on the number of workers and knows ignored pixels.
+a set of (mask, class), matched to queries: ``set_loss.py``. Here are its sizes and its initial weights.
 """
 
 import copy
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
-from transformers.models.mask2former.modeling_mask2former import dice_loss, sample_point
 from transformers.models.swin.modeling_swin import SwinBackbone
 
 from qaclims_ray.data.classes import IGNORE_VALUE
@@ -25,6 +23,7 @@ from qaclims_ray.models.pretrained import READ_ERRORS, other_files
 from qaclims_ray.models.weight_files import cause_of
 from qaclims_ray.models.weight_fit import require_finite
 from qaclims_ray.segmentation.config import WEIGHTS_SETTING, SegmentationNetConfig
+from qaclims_ray.segmentation.networks.set_loss import set_loss, sum_over_workers
 
 _DROP_PATH = 0.3
 """Stochastic depth of the published networks' Swin."""
@@ -52,8 +51,6 @@ _MINIATURE_DECODER: dict[str, Any] = {
 }
 _PAD_PX = 32
 _STRIDE = 4
-_ABSENT = -30.0
-"""Mask logit of cells that do not count."""
 _HEAD_KEYS = {"class_predictor.weight", "class_predictor.bias", "criterion.empty_weight"}
 _UNUSED_NORM = "swin.layernorm."
 """Norm that the hub's Mask2Formers lack, and that nothing here looks at."""
@@ -97,12 +94,22 @@ class Mask2Former(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             if labels is not None:
                 labels = F.pad(labels, padding, value=IGNORE_VALUE)
-                return set_loss(self.net, classes, masks, labels, sum_over_workers=_sum_over_workers)
+                return set_loss(self.net, classes, masks, labels, sum_over_workers=sum_over_workers)
             scores = semantic_scores(classes[0], masks[0])
         if height % _STRIDE or width % _STRIDE:
             scores = F.interpolate(scores, scale_factor=_STRIDE, mode="bilinear", align_corners=False)
             return scores[:, :, :height, :width].log()
         return scores[:, :, : height // _STRIDE, : width // _STRIDE].log()
+
+    def train(self, mode: bool = True) -> "Mask2Former":
+        """Set the mode, as of any module."""
+        super().train(mode)
+        decoder: Any = self.net.model.pixel_level_module.decoder
+        for layer in decoder.encoder.layers:
+            if layer.dropout == layer.activation_dropout == 0:
+                # All it would do in training is to ask the GPU whether numbers are finite, which the loop asks anyway.
+                layer.training = False
+        return self
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yield Swin's parameters; in the published training they learn at a tenth of the others' rate."""
@@ -135,109 +142,6 @@ def semantic_scores(
     # Far above the smallest float, so that neither quotient nor logarithm overflows.
     scores = scores.clamp(min=1e-30)
     return (scores / scores.sum(dim=1, keepdim=True)).clamp(min=1e-30)
-
-
-def set_loss(
-    net: Mask2FormerForUniversalSegmentation,
-    class_logits: list[Float[Tensor, "batch query answer"]],
-    mask_logits: list[Float[Tensor, "batch query cell_height cell_width"]],
-    labels: UInt8[Tensor, "batch height width"],
-    *,
-    sum_over_workers: Callable[[Tensor], Tensor],
-) -> Float[Tensor, ""]:
-    """Compute this worker's share of the loss of the global batch (section 3.3 of the paper), over all layers.
-
-    Matching, point sampling, class and dice loss are transformers' own, and so is the sum while no pixel is ignored
-    and one worker trains. What differs:
-
-    - Normalisation: transformers divides the number of masks of all workers by the number of workers twice
-      (accelerate's `reduce` already takes the mean), which raises the mask losses with the number of workers, and it
-      averages the class losses of workers that hold different numbers of masks. Here sums are divided by global counts,
-      so that shares add up to the loss of the global batch. What still depends on the workers are the random points,
-      as each worker draws its own.
-    - Ignored pixels (255): a point on one is left out of the mean over points and of the dice loss, and the search for
-      uncertain points passes over cells that are mostly ignored. The released code trains all masks to be absent there.
-
-    An image without any label has no mask: its queries learn that they stand for nothing. A loss without any mask
-    still depends on all parameters.
-
-    Args:
-        net: gives the criterion and the weights of its terms.
-        class_logits: of every decoder layer.
-        mask_logits: of every decoder layer; stretched they cover the labels.
-        labels: label maps, 255 ignored.
-        sum_over_workers: adds up this worker's counts and the others'.
-    """
-    targets = [label_sets(label_map) for label_map in labels]
-    num_queries = class_logits[0].shape[1]
-    num_masks = sum(min(len(classes), num_queries) for _, classes in targets)
-    no_object = net.config.no_object_weight
-    # Class losses come as weighted means over queries. With the sums of their weights workers' means can be added up.
-    class_weight = num_masks + no_object * (len(labels) * num_queries - num_masks)
-    counts = torch.tensor([num_masks, class_weight], dtype=torch.float32, device=labels.device)
-    all_masks, all_class_weight = sum_over_workers(counts).unbind()
-    total = sum(logits.sum() * 0.0 for logits in mask_logits)
-    for classes, masks in zip(class_logits, mask_logits, strict=True):
-        entropy, points, dice = _layer_loss(net, classes, masks, targets, labels == IGNORE_VALUE)
-        total = total + net.config.class_weight * entropy * (class_weight / all_class_weight)
-        mask_terms = net.config.mask_weight * points + net.config.dice_weight * dice
-        total = total + mask_terms / all_masks.clamp(min=1)
-    assert isinstance(total, Tensor)
-    return total
-
-
-def label_sets(
-    labels: UInt8[Tensor, "height width"],
-) -> tuple[Float[Tensor, "mask height width"], Int64[Tensor, " mask"]]:
-    """Return the masks of an image's labels, and the labels; background is a label, ignored pixels belong to none."""
-    classes = labels.unique()
-    classes = classes[classes != IGNORE_VALUE]
-    return (labels == classes[:, None, None]).float(), classes.long()
-
-
-def _layer_loss(
-    net: Mask2FormerForUniversalSegmentation,
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    targets: list[tuple[Tensor, Tensor]],
-    is_ignored: Bool[Tensor, "batch height width"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one layer's class loss (weighted mean), and the sums over masks of its two mask losses."""
-    criterion: Any = net.criterion
-    masks, classes = [mask for mask, _ in targets], [label for _, label in targets]
-    share = F.interpolate(is_ignored[:, None].float(), size=mask_logits.shape[2:], mode="area")
-    counted = mask_logits.masked_fill(share > 0.5, _ABSENT)
-    matches = criterion.matcher(counted, class_logits, masks, classes)
-    entropy = criterion.loss_labels(class_logits, classes, matches)["loss_cross_entropy"]
-    image = torch.cat([torch.full_like(query, index) for index, (query, _) in enumerate(matches)])
-    query = torch.cat([query for query, _ in matches])
-    if len(query) == 0:
-        return entropy, entropy.new_zeros(()), entropy.new_zeros(())
-    matched = torch.cat([mask[target] for mask, (_, target) in zip(masks, matches, strict=True)])[:, None]
-    with torch.no_grad():
-        points = criterion.sample_points_using_uncertainty(
-            counted[image, query][:, None],
-            criterion.calculate_uncertainty,
-            criterion.num_points,
-            criterion.oversample_ratio,
-            criterion.importance_sample_ratio,
-        )
-        ignored = sample_point(is_ignored[image, None].float(), points, align_corners=False).squeeze(1)
-        # A point lies between pixels, so it mixes their values. Of those that count, the mask has this share.
-        expected = sample_point(matched, points, align_corners=False).squeeze(1) / (1 - ignored).clamp(min=0.5)
-        counts = ignored < 0.5
-    logits = sample_point(mask_logits[image, query][:, None], points, align_corners=False).squeeze(1)  # (mask, point)
-    # With such a logit and no mask a point adds nothing to either loss, and no gradient.
-    logits, expected = logits.where(counts, _ABSENT), expected.where(counts, 0.0)
-    losses = F.binary_cross_entropy_with_logits(logits, expected, reduction="none") * counts
-    per_mask = losses.sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-    return entropy, per_mask.sum(), dice_loss(logits, expected, 1)
-
-
-def _sum_over_workers(counts: Float[Tensor, " count"]) -> Float[Tensor, " count"]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(counts)
-    return counts
 
 
 def build_mask2former(

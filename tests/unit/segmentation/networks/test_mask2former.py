@@ -15,11 +15,10 @@ from qaclims_ray.segmentation.config import SegmentationNetConfig
 from qaclims_ray.segmentation.networks.mask2former import (
     Mask2Former,
     build_mask2former,
-    label_sets,
     semantic_scores,
-    set_loss,
 )
 from qaclims_ray.segmentation.networks.network import load_segmentation_network, save_segmentation_network
+from qaclims_ray.segmentation.networks.set_loss import label_sets, set_loss
 
 TINY = SegmentationNetConfig(architecture="mask2former", backbone="miniature", weights="random")
 TINY_SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 8}
@@ -115,19 +114,40 @@ def test_scores_are_finite_where_no_query_says_anything() -> None:
 
 
 def test_label_sets_leave_ignored_pixels_out() -> None:
-    labels = torch.tensor([[0, 2], [255, 2]], dtype=torch.uint8)
-    masks, classes = label_sets(labels)
-    assert classes.tolist() == [0, 2]
-    assert masks.tolist() == [[[1, 0], [0, 0]], [[0, 1], [0, 1]]]
-    masks, classes = label_sets(torch.full((4, 6), 255, dtype=torch.uint8))
-    assert masks.shape == (0, 4, 6) and classes.shape == (0,)
+    labels = torch.tensor([[[0, 2], [255, 2]], [[255, 255], [255, 255]], [[2, 1], [1, 2]]], dtype=torch.uint8)
+    sets = label_sets(labels)
+    assert sets.counts == [2, 0, 2]
+    assert sets.image.tolist() == [0, 0, 2, 2] and sets.place.tolist() == [0, 1, 0, 1]
+    assert sets.classes.tolist() == [0, 2, 1, 2]
+    assert sets.masks.tolist() == [[[1, 0], [0, 0]], [[0, 1], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]]]
+    nothing = label_sets(torch.full((1, 4, 6), 255, dtype=torch.uint8))
+    assert nothing.masks.shape == (0, 4, 6) and nothing.counts == [0]
 
 
 def test_the_loss_is_transformers_own_where_nothing_is_ignored() -> None:
     network, (image, labels) = tiny(), picture_and_labels()
-    masks, classes = zip(*[label_sets(label_map) for label_map in labels], strict=True)
-    own = seeded(lambda: network.net(pixel_values=image, mask_labels=list(masks), class_labels=list(classes)).loss)
+    sets = label_sets(labels)
+    masks, classes = sets.masks.split(sets.counts), sets.classes.split(sets.counts)
+    own = seeded(lambda: network.net(pixel_values=image, mask_labels=[*masks], class_labels=[*classes]).loss)
     torch.testing.assert_close(seeded(lambda: network(image, labels)), own)
+
+
+def test_an_image_may_show_more_labels_than_there_are_queries() -> None:
+    """Class losses alone: for the others transformers counts masks that no query is left for."""
+    network, (image, labels) = tiny(), picture_and_labels()
+    labels[1, :8] = 1
+    classes, masks = ([logits[:, :2] for logits in layers] for layers in outputs(network, image))
+    sets = label_sets(labels)
+    assert sets.counts == [2, 3, 1]
+    network.net.config.mask_weight = network.net.config.dice_weight = 0.0
+    targets = [*sets.masks.split(sets.counts)], [*sets.classes.split(sets.counts)]
+    others = [
+        {"masks_queries_logits": m, "class_queries_logits": c} for m, c in zip(masks[1:], classes[1:], strict=True)
+    ]
+    own = seeded(lambda: network.net.criterion(masks[0], classes[0], *targets, others))
+    expected = network.net.config.class_weight * sum(value for name, value in own.items() if "entropy" in name)
+    found = seeded(lambda: set_loss(network.net, classes, masks, labels, sum_over_workers=alone))
+    torch.testing.assert_close(found, expected)
 
 
 def test_ignored_pixels_get_no_gradient_and_labelled_ones_do() -> None:
