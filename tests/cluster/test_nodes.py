@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,26 @@ NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 """A training worker of these tests fills a node: two of them need two."""
 
 
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head alone, joined by this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield from _cluster(patch)
+
+
+def _cluster(patch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     for name, value in DEFAULTS.items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
     # As ray.init does for a private Ray. A process keeps the first mode it has seen: another one here would lock the
     # tests that follow out of their own Ray.
     authentication_token_setup.enable_token_auth_by_default()
     authentication_token_setup.ensure_token_if_auth_enabled()
     folder = Path(tempfile.mkdtemp(prefix="qaclims-ray-", dir="/tmp"))  # sockets need short paths
     (folder / "ray").mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    patch.setenv("RAY_TMPDIR", str(folder))
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(2):
-            cluster.add_node(**NODE)
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster
     finally:
@@ -60,16 +64,25 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def nodes(cluster: Cluster) -> Cluster:
+    """The head and two nodes, with new ones for those that the tests before have lost."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(**NODE)
+    return cluster
+
+
+@pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice lost nodes sooner: a group of the former size is waited for before a smaller one is tried."""
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "25")
     monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
 
 
-def _nodes_of(actor_class: str) -> list[str]:
-    """Return the node of every actor that there ever was whose class has this in its name."""
-    actors = ray._private.state.actors().values()  # the public list of them needs the dashboard
-    return [actor["Address"]["NodeID"] for actor in actors if actor_class in actor["ActorClassName"]]
+def _nodes_of(actor_class: str, but: Container[str] = ()) -> dict[str, str]:
+    """Return actor -> node of all that there ever were whose class has this in its name, but for some actors."""
+    actors = ray._private.state.actors().items()  # the public list of them needs the dashboard
+    found = {name: actor["Address"]["NodeID"] for name, actor in actors if actor_class in actor["ActorClassName"]}
+    return {name: node for name, node in found.items() if name not in but}
 
 
 def _nodes_of_tasks() -> set[str]:
@@ -110,44 +123,14 @@ def test_corpus_training_and_cams_run_on_several_nodes(nodes: Cluster, tmp_path:
     config = _config(systems=["qa_clims"], corpus__num_actors=2, cams__num_actors=2)
     layout = run_pipeline(config, str(tmp_path), until="cams").layout
     assert read_meta(layout.cams("qa_clims")) is not None
-    assert len(set(_nodes_of("RayTrainWorker"))) == 2, "a worker fills a node"
+    assert len(set(_nodes_of("RayTrainWorker").values())) == 2, "a worker fills a node"
     assert len(_nodes_of_tasks()) >= 2, "stages over images spread as well"
-
-
-def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(soon: None, nodes: Cluster, tmp_path: Path) -> None:
-    settings = {
-        "systems": ["baseline"],
-        "classifier__optim__epochs": 40,
-        "classifier__optim__name": "sgd",  # Adam blows rounding up where gradients vanish
-        "classifier__optim__lr": 0.05,
-        "classifier__freeze_batch_norm": True,  # the other figures do not depend on the number of workers
-        "cluster__min_workers": 1,
-    }
-    out = tmp_path / "lost"
-    with _training(_config(**settings), out):
-        snapshots = (out / "training_runs").glob
-        wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
-        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-    assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
-    assert set(_nodes_of("_QueueActor")) == {nodes.head_node.node_id}, "what the driver reads is never on a lost node"
-    ray.shutdown()  # what is left of it is too small for the next run
-    alone = tmp_path / "alone"
-    run_pipeline(
-        small_config(**{**settings, "cluster__num_workers": 0, "cluster__min_workers": None}), str(alone), until="train"
-    )
-    found, expected = (
-        load_file(Path(RunLayout(str(folder)).classifier, "network.safetensors")) for folder in (out, alone)
-    )
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
 
 
 def test_a_notice_that_a_node_will_go_is_answered_by_a_checkpoint_within_the_epoch(
     soon: None, nodes: Cluster, tmp_path: Path
 ) -> None:
-    steps_per_epoch, out = 100, tmp_path / "run"
+    steps_per_epoch, out, before = 100, tmp_path / "run", _nodes_of("RayTrainWorker")
     config = _config(
         systems=["baseline"],
         data__num_images=2 * steps_per_epoch,
@@ -164,11 +147,44 @@ def test_a_notice_that_a_node_will_go_is_answered_by_a_checkpoint_within_the_epo
 
     with _training(config, out):
         wait_for(lambda: any((out / "training_runs").glob(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
-        goes = next(node for node in nodes.worker_nodes if node.node_id in _nodes_of("RayTrainWorker"))
+        at_work = _nodes_of("RayTrainWorker", before).values()
+        goes = next(node for node in nodes.worker_nodes if node.node_id in at_work)
         deadline_ms = int(time.time() * 1000) + 60_000
         client, reason = GcsClient(address=nodes.address), DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         accepted, why_not = client.drain_node(goes.node_id, reason, "spot instance is reclaimed", deadline_ms)
         assert accepted, why_not
         wait_for(saved_within_epoch, 50, "a checkpoint within an epoch")
         nodes.remove_node(goes, allow_graceful=False)
-    assert len(_nodes_of("RayTrainWorker")) == 3, "two workers, then one"
+    assert len(_nodes_of("RayTrainWorker", before)) == 3, "two workers, then one"
+
+
+def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(soon: None, nodes: Cluster, tmp_path: Path) -> None:
+    settings = {
+        "systems": ["baseline"],
+        "classifier__optim__epochs": 40,
+        "classifier__optim__name": "sgd",  # Adam blows rounding up where gradients vanish
+        "classifier__optim__lr": 0.05,
+        "classifier__freeze_batch_norm": True,  # the other figures do not depend on the number of workers
+        "cluster__min_workers": 1,
+    }
+    out, before = tmp_path / "lost", _nodes_of("RayTrainWorker")
+    with _training(_config(**settings), out):
+        snapshots = (out / "training_runs").glob
+        wait_for(lambda: any(snapshots(f"classifier-*/{SNAPSHOT_NAME}")), 300, "a first checkpoint")
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    assert len(_nodes_of("RayTrainWorker", before)) == 3, "two workers, then one"
+    assert set(_nodes_of("_QueueActor").values()) == {nodes.head_node.node_id}, (
+        "what the driver reads is never on a lost node"
+    )
+    ray.shutdown()  # what is left of it is too small for the next run
+    alone = tmp_path / "alone"
+    run_pipeline(
+        small_config(**{**settings, "cluster__num_workers": 0, "cluster__min_workers": None}), str(alone), until="train"
+    )
+    found, expected = (
+        load_file(Path(RunLayout(str(folder)).classifier, "network.safetensors")) for folder in (out, alone)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
