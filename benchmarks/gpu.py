@@ -70,9 +70,9 @@ class Here:
         self.parameters += module.parameters()
         return module if self.is_plain else module.to(memory_format=torch.channels_last)
 
-    def wrapped(self, network: Any) -> Any:
+    def wrapped(self, network: Any, *, is_captured: bool = True) -> Any:
         """Return a network as the training loop wraps it."""
-        network = graphs.CapturedModule(network) if self._is_captured else network
+        network = graphs.CapturedModule(network) if self._is_captured and is_captured else network
         if self.is_plain or self.device.type == "cpu":
             return network
 

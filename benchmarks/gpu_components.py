@@ -34,7 +34,7 @@ class Place(Protocol):
         """Bring a module there."""
         ...
 
-    def wrapped(self, network: Any) -> Any:
+    def wrapped(self, network: Any, *, is_captured: bool = True) -> Any:
         """Return a network as the training loop wraps it."""
         ...
 
@@ -351,7 +351,8 @@ def mask2former_step(place: Place) -> Callable[[], Any]:
     from qaclims_ray.segmentation.task import sets_step
 
     batch, side, classes = _batch(place, "mask2former_step"), _crop(place, 512), _classes(place)
-    wrapped = place.wrapped(_final_network(place, "mask2former", "miniature" if place.is_tiny else "swin_large"))
+    network = _final_network(place, "mask2former", "miniature" if place.is_tiny else "swin_large")
+    wrapped = place.wrapped(network, is_captured=False)  # as `Task.is_captured` says of it
     rows = (torch.arange(side) * 3 // side)[None, :, None] + torch.arange(batch)[:, None, None]
     labels = (rows % (classes + 1)).expand(-1, -1, side).to(torch.uint8).contiguous()
     labels[:, :, : side // 8] = 255

@@ -45,9 +45,9 @@ class Nowhere:
         self.parameters += module.parameters()
         return module
 
-    def wrapped(self, network: Any) -> Any:
+    def wrapped(self, network: Any, *, is_captured: bool = True) -> Any:
         """Return a network as the training loop calls it."""
-        return CapturedModule(network)
+        return CapturedModule(network) if is_captured else network
 
 
 class Launches(TorchDispatchMode):

@@ -36,9 +36,9 @@ class Pretended:
         """Bring a module there."""
         return moved(module, dtype)
 
-    def wrapped(self, network: Any) -> Any:
+    def wrapped(self, network: Any, *, is_captured: bool = True) -> Any:
         """Return a network as the training loop wraps it."""
-        return Autocast(CapturedModule(network))
+        return Autocast(CapturedModule(network) if is_captured else network)
 
     def inferring(self, network: Any) -> Any:
         """Bring a network there that only infers."""
