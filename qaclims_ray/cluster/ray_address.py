@@ -5,10 +5,6 @@ import socket
 import threading
 import time
 
-from ray._private import services
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError, RayError
-
 from qaclims_ray.errors import ResourceError
 
 VARIABLE = "RAY_ADDRESS"
@@ -41,6 +37,8 @@ def require_answer(address: str) -> None:
     Raises:
         ResourceError: when none does.
     """
+    from ray._private import services  # here, since most runs are told of no address
+
     is_client = "://" in address
     try:
         found = address.partition("://")[2] if is_client else services.canonicalize_bootstrap_address(address)
@@ -70,6 +68,9 @@ def _require_port(address: str, host: str, port: int) -> None:
 
 def _require_control_service(address: str, found: str) -> None:
     """Ask in a thread, because Ray's own client may go on trying for as long as it is left alone."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError, RayError
+
     answered, reasons = threading.Event(), ["no answer"]
     deadline = time.monotonic() + ANSWER_S
 

@@ -15,9 +15,6 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import ray.data
-from ray.exceptions import RayError
-
 from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +59,9 @@ def run_shards(
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
+    # Not at the top: a stage that is there already needs no Ray.
+    from ray.exceptions import RayError
+
     # An actor without a shard would load its model for nothing.
     outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), write, min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
@@ -99,6 +99,8 @@ def _outcomes(
     gpus_per_actor: float,
 ) -> Iterator[Any]:
     """Yield the summary or the mistake of every shard, in the order in which they end."""
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Waiting for the slow ones would hold back what is done.

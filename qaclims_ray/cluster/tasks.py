@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import ray
-
 from qaclims_ray.errors import QaclimsError
 
 _Result = TypeVar("_Result")
@@ -21,9 +19,12 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
     Raises:
         QaclimsError: as the function raised it.
     """
+    import ray  # not at the top: a stage that is there already needs no Ray
+
+    # A process that lived on would keep gigabytes of the GPU. Ray takes this number from the decorator alone.
+    call = ray.remote(max_retries=1, **({"max_calls": 1} if num_gpus else {}))(_outcome)
     # A task that a trial of a search starts would go into the trial's placement group, which holds next to no CPU
     # (search.py). DEFAULT takes it out of there, to wherever the cluster has room.
-    call = _call_and_end if num_gpus else _call
     task = call.options(num_cpus=1, num_gpus=num_gpus, scheduling_strategy="DEFAULT")
     outcome: Any = ray.get(task.remote(function, arguments))
     if isinstance(outcome, QaclimsError):
@@ -37,8 +38,3 @@ def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except QaclimsError as error:
         # As a value: what a task raises comes out wrapped in an error of Ray's, the worker's traceback in its text.
         return error
-
-
-_call = ray.remote(max_retries=1)(_outcome)
-# A process that lived on would keep gigabytes of the GPU. Ray takes this number from the decorator alone.
-_call_and_end = ray.remote(max_retries=1, max_calls=1)(_outcome)

@@ -19,8 +19,6 @@ from qaclims_ray.models.devices import device_of_worker, upload
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.labels import confident_seeds
-from qaclims_ray.refine.irn.network import build_affinity_net
-from qaclims_ray.refine.irn.task import train_affinity
 from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.image_stage import ReadShard, remove_parts, run_image_stage, write_part
@@ -28,7 +26,6 @@ from qaclims_ray.stages.mask_images import coverage_text, images_with_stored_cam
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.trainings import local_start, plan_training, run_trainings, start_fingerprint
 from qaclims_ray.training.context import WorkerContext
-from qaclims_ray.training.loop import seeded
 from qaclims_ray.training.meter import OnStep
 
 WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
@@ -115,6 +112,10 @@ def _train_affinity(
     classifier_uri: str,
 ) -> dict[str, float]:
     """Train the affinity network on confident seeds; runs on every worker."""
+    from qaclims_ray.refine.irn.network import build_affinity_net
+    from qaclims_ray.refine.irn.task import train_affinity
+    from qaclims_ray.training.loop import seeded
+
     irn, cluster = config.masks.irn, config.cluster
     images = masked_images(read_manifest(manifest_uri), config.data.train_split, masks_uri)
     with local_start(classifier_uri) as classifier_dir:

@@ -23,8 +23,6 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.method import CamWork, Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
-from qaclims_ray.models.folding import for_inference
-from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.stages.layout import network_uri_of
 from qaclims_ray.stages.stage import Stage
@@ -50,6 +48,10 @@ class CamActor:
     """Hold a CAM network; compute one decoded shard."""
 
     def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb) -> None:
+        # Here, since planning a stage needs no network.
+        from qaclims_ray.models.folding import for_inference
+        from qaclims_ray.models.generators.mask_generator import load_mask_generator
+
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:

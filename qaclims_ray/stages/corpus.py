@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from qaclims_ray.cluster.shards import ShardProgress, run_shards
-from qaclims_ray.cluster.vllm_corpus import run_vllm_shards
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question, question_set, questions_fingerprint
@@ -18,8 +17,6 @@ from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.models.devices import BatchSize, device_of_worker, dtype_of
-from qaclims_ray.models.vqa.blip import load_vqa
-from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.stages.layout import CORPUS_TABLE
 from qaclims_ray.stages.stage import Stage
@@ -80,9 +77,13 @@ def load_engine(model: str, config: CorpusConfig, at_once: BatchSize) -> build.A
     dtype = dtype_of(config.arithmetic, device)
     answer: Callable[..., list[list[str]]]
     if config.engine == "blip":
+        from qaclims_ray.models.vqa.blip import load_vqa
+
         vqa = load_vqa(model, image_size=config.image_size, device=device, dtype=dtype)
         answer = functools.partial(vqa.answer, max_question_tokens=config.max_question_tokens)
     else:
+        from qaclims_ray.models.vqa.image_text_to_text import load_image_text_to_text
+
         chat = load_image_text_to_text(model, prompt=config.prompt, device=device, dtype=dtype)
         answer = functools.partial(chat.answer, prompt=config.prompt)
 
@@ -157,7 +158,11 @@ def _ask_all(stage: Stage, manifest: Manifest, artifact: Artifact, model: str, q
         "uri": uri,
         "plan": artifact.fingerprint,
     }
-    run = run_vllm_shards if config.engine == "vllm" else _run_actors
+    run: Callable[..., None] = _run_actors
+    if config.engine == "vllm":
+        from qaclims_ray.cluster.vllm_corpus import run_vllm_shards
+
+        run = run_vllm_shards
     run(
         list(enumerate(plan)),
         finished=finished,

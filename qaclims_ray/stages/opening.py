@@ -2,10 +2,13 @@
 
 import contextlib
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.resources import Room
 from qaclims_ray.stages.stage import StageProgress
+
+if TYPE_CHECKING:
+    from qaclims_ray.stages.resources import Room
 
 
 class Opening:
@@ -20,9 +23,9 @@ class Opening:
             progress: where to say what stages get of Ray.
         """
         self._config, self._session, self._progress = config, session, progress
-        self._room: Room | None = None
+        self._room: "Room | None" = None
 
-    def __call__(self) -> Room:
+    def __call__(self) -> "Room":
         """Return what workers and actors may share out.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from qaclims_ray.cluster.session import require_reachable
+from qaclims_ray.cluster.ray_address import address_to_join
 from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.partial_files import remove_abandoned
@@ -106,7 +106,7 @@ def run_pipeline(
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
     """
-    _check_reachable(config, until)
+    _check_last(config, until)
     out = storage.absolute(out)
     layout = RunLayout(out, trial)
     preflight(config, out)
@@ -127,7 +127,7 @@ def run_pipeline(
         opening = Opening(config, session, progress)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
         if run.reaches("corpus"):
-            require_reachable()
+            _require_reachable()
         with run.stage("data") as stage:
             manifest = run_data(stage)
         check_named_classes(config, manifest.class_names)
@@ -148,7 +148,15 @@ def run_pipeline(
     )
 
 
-def _check_reachable(config: RunConfig, until: str) -> None:
+def _require_reachable() -> None:
+    """Make sure that a Ray answers where this process is told to join one, before data are read."""
+    if address_to_join():
+        from qaclims_ray.cluster.session import require_reachable
+
+        require_reachable()
+
+
+def _check_last(config: RunConfig, until: str) -> None:
     if until not in STAGE_ORDER:
         raise ConfigError(f"there is no stage {until!r}; known: {', '.join(STAGE_ORDER)}")
     if (until, config.goal) in (("refine", "seed"), ("segment", "seed"), ("segment", "mask")):

@@ -22,8 +22,9 @@ from qaclims_ray.methods.classifier.method import CLASSIFIER
 from qaclims_ray.methods.clims.texts import VOC_BACKGROUND
 from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
+from qaclims_ray.models.clip.config import PROMPTS_NAME
 from qaclims_ray.models.clip.frozen import FrozenClip
-from qaclims_ray.models.clip.prompts import PROMPTS_NAME, encode_prompts, load_prompts
+from qaclims_ray.models.clip.prompts import encode_prompts, load_prompts
 from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.report.contents import PromptReading
 from qaclims_ray.report.figures import figure_png

@@ -21,11 +21,9 @@ from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep, write_image_counts
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.models.devices import device_of_worker
-from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.refine.config import MaskConfig
-from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
 from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
@@ -68,6 +66,10 @@ class RefineActor:
         return RefinedShard(shard.index, cams, refined.border, failed)
 
     def _boundaries(self, affinity_uri: str) -> Any:
+        # Here, since planning a stage needs no network.
+        from qaclims_ray.models.folding import for_inference
+        from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
+
         with whole_files.whole_copy(affinity_uri) as folder:
             network = for_inference(load_affinity_net(folder), self.device)
         pad_px, precision = self.config.irn.pad_px, self.config.arithmetic

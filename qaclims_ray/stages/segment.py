@@ -25,16 +25,12 @@ from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
-from qaclims_ray.models.folding import for_inference
-from qaclims_ray.models.generators.cam_net import backbone_file
 from qaclims_ray.models.precision import Arithmetic, recorded
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
 from qaclims_ray.segmentation.inference import IMAGES_AT_ONCE, as_class_maps, crf_probabilities, segment_images
-from qaclims_ray.segmentation.networks.network import load_segmentation_network
-from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadImage, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
@@ -76,6 +72,10 @@ class SegmentActor:
         classes: Classes,
         gpus_per_actor: float,
     ) -> None:
+        # Here, since planning a stage needs no network.
+        from qaclims_ray.models.folding import for_inference
+        from qaclims_ray.segmentation.networks.network import load_segmentation_network
+
         torch.set_num_threads(1)
         device = device_of_worker(gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
@@ -241,6 +241,8 @@ def _train(
     classifier_uri: str,
 ) -> dict[str, float]:
     """Train a final network on pseudo masks, or on the true ones; runs on every worker."""
+    from qaclims_ray.segmentation.task import train_segmentation
+
     split, manifest = config.data.train_split, read_manifest(manifest_uri)
     images = masked_images(manifest, split, masks_uri) if masks_uri else truth_images(manifest, split)
     with _initial_weights(classifier_uri) as weights:
@@ -263,6 +265,8 @@ def _initial_weights(classifier_uri: str) -> Iterator[str | None]:
     if not classifier_uri:
         yield None
         return
+    from qaclims_ray.models.generators.cam_net import backbone_file
+
     with whole_files.whole_copy(classifier_uri) as folder, tempfile.TemporaryDirectory() as scratch:
         yield backbone_file(folder, scratch)
 

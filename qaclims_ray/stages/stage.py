@@ -3,14 +3,23 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.report.wording import duration
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.resources import SHARED, Room
 from qaclims_ray.tracking.tracker import NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from qaclims_ray.stages.resources import Room
+
+
+def _beside_others() -> "Room":
+    """Return what a stage has that nobody opened anything for: Ray is there, and other runs may be at work on it."""
+    from qaclims_ray.stages.resources import SHARED
+
+    return SHARED
 
 
 class StageProgress:
@@ -47,11 +56,11 @@ class Stage:
     """MLflow run of this stage."""
     progress: StageProgress = field(default_factory=StageProgress)
     """Where to say how far it is."""
-    opening: Callable[[], Room] = lambda: SHARED
+    opening: "Callable[[], Room]" = _beside_others
     """Makes sure, the first time, that work can begin; returns what workers and actors may share out."""
 
     @property
-    def room(self) -> Room:
+    def room(self) -> "Room":
         """What workers and actors may share out whose number is left open; a run's Ray is there from now on."""
         return self.opening()
 

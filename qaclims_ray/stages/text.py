@@ -7,7 +7,6 @@ from qaclims_ray.corpus import table
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.manifest import Manifest
-from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.devices import device_of_worker, dtype_of
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
@@ -61,6 +60,8 @@ def _write(config: RunConfig, manifest: Manifest, corpus_uri: str | None, artifa
 
 
 def _build(config: RunConfig, manifest: Manifest, corpus_uri: str | None) -> TextBank:
+    from qaclims_ray.models.clip.frozen import load_clip  # here, since planning needs no CLIP
+
     model, weights = clip_files(config)
     device = device_of_worker(config.cluster.gpus_per_worker)
     dtype = dtype_of(config.text.arithmetic, device)

@@ -16,8 +16,7 @@ from qaclims_ray.methods.method import Method, Outcome, Phase, Recipe, Sources, 
 from qaclims_ray.methods.semples.config import PROMPTS_DIR
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.methods.workbench import Workbench
-from qaclims_ray.models.clip.prompts import PROMPTS_NAME, VECTORS_NAME
-from qaclims_ray.models.generators.mask_generator import initial_generator, save_mask_generator
+from qaclims_ray.models.clip.config import PROMPTS_NAME, VECTORS_NAME
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
 from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.stages.cams import cam_artifact, import_cams_of
@@ -30,7 +29,6 @@ from qaclims_ray.systems.table import system_of
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.group import CURVES_NAME, Curves, Training, raw_curves
 from qaclims_ray.training.meter import OnStep
-from qaclims_ray.training.setup import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class PhaseWork:
 
     def __call__(self, context: WorkerContext, on_step: OnStep) -> dict[str, float]:
         """Train on this worker."""
+        from qaclims_ray.training.setup import TrainingSetup  # here, since planning needs no network
+
         recipe, phase = self.recipe, self.phase
         setup = TrainingSetup(
             manifest=training_images(read_manifest(self.manifest_uri), self.data),
@@ -84,6 +84,8 @@ def _plan_classifier(stage: Stage, manifest: Manifest) -> Training:
 
 
 def _take_network(stage: Stage, artifact: Artifact, num_classes: int) -> ArtifactMeta:
+    from qaclims_ray.models.generators.mask_generator import initial_generator, save_mask_generator
+
     source = stage.config.classifier.network
 
     def work() -> dict[str, str]:

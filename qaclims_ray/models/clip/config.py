@@ -5,6 +5,11 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 
 from qaclims_ray.settings import require_text, settings
 
+PROMPTS_NAME = "prompts.json"
+"""What learned prompts are, beside their vectors."""
+VECTORS_NAME = "prompts.safetensors"
+"""The vectors of learned prompts."""
+
 
 @settings
 class ClipConfig:

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
+from qaclims_ray.models.clip.config import PROMPTS_NAME, VECTORS_NAME
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.devices import constant
 from qaclims_ray.models.weight_files import read_stored
 from qaclims_ray.models.weight_fit import require_finite
 
-PROMPTS_NAME = "prompts.json"
-VECTORS_NAME = "prompts.safetensors"
 _VECTORS_KEY = "vectors"
 _FILLERS = ("a", "of")
 """Two words of every vocabulary: where texts made with one and the other differ, there is room for vectors."""
