@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_components import COMPONENTS
 from qaclims_ray.models import graphs
-from qaclims_ray.models.folding import folded
+from qaclims_ray.models.folding import without_batch_norm
 from qaclims_ray.models.precision import Arithmetic
 
 _AT_LEAST, _AT_MOST = 3, 50
@@ -84,7 +84,7 @@ class Here:
 
     def inferring(self, network: Any) -> Any:
         """Bring a network there that only infers."""
-        return self.module(network.eval() if self.is_plain else folded(network.eval()))
+        return self.module(network.eval() if self.is_plain else without_batch_norm(network.eval()))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in."""

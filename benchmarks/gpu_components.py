@@ -43,11 +43,7 @@ class Place(Protocol):
         ...
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
-        """Return what a network infers in.
-
-        Args:
-            auto: what its stage takes on a GPU.
-        """
+        """Return what a network infers in, `auto` being what its stage takes on a GPU."""
         ...
 
 

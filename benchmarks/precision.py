@@ -33,7 +33,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.devices import BatchSize, dtype_of
-from qaclims_ray.models.folding import folded
+from qaclims_ray.models.folding import without_batch_norm
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.refine.irn.network import boundary_maps, load_affinity_net
@@ -205,7 +205,7 @@ def _segmented_by(run: Run, system: str) -> Compared:
 
 def _network_in(network: Any) -> Callable[[Arithmetic], Any]:
     """Return what gives a network as it infers in a precision: batch norm is folded but in fp32, as on a GPU."""
-    without_norm = folded(network.eval())
+    without_norm = without_batch_norm(network.eval())
     return lambda precision: network if precision == "fp32" else without_norm
 
 

@@ -5,7 +5,7 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 
 from typing import Literal
 
-from qaclims_ray.models.precision import Arithmetic, Precision, resolve
+from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
 from qaclims_ray.settings import require, require_at_least, settings
 
 RESOURCE_FIELDS = ("num_actors", "gpus_per_actor", "batch_size", "max_failed_fraction")
@@ -47,7 +47,7 @@ class CamConfig:
     @property
     def arithmetic(self) -> Arithmetic:
         """What `precision` stands for in the stage."""
-        return resolve(self.precision, gpus=self.gpus_per_actor, auto="fp16")
+        return stands_for(self.precision, gpus=self.gpus_per_actor, auto="fp16")
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "cams.scales must hold positive numbers")

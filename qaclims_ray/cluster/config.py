@@ -3,7 +3,7 @@
 How many actors infer stands with what they compute: `corpus.num_actors`, `cams.num_actors`, `masks.num_actors`.
 """
 
-from qaclims_ray.models.precision import Arithmetic, TrainingPrecision, resolve
+from qaclims_ray.models.precision import Arithmetic, TrainingPrecision, stands_for
 from qaclims_ray.settings import require, require_at_least, settings
 
 
@@ -47,7 +47,7 @@ class ClusterConfig:
     @property
     def arithmetic(self) -> Arithmetic:
         """What `precision` stands for."""
-        return resolve(self.precision, gpus=self.gpus_per_worker, auto="bf16")
+        return stands_for(self.precision, gpus=self.gpus_per_worker, auto="bf16")
 
     def __post_init__(self) -> None:
         given = [name for name in ("num_workers", "loader_workers") if getattr(self, name) is not None]

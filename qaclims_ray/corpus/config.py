@@ -5,7 +5,7 @@ Letters and numbers such as "Q1" name rows of ``docs/method.md``.
 
 from typing import Literal
 
-from qaclims_ray.models.precision import Arithmetic, Precision, resolve
+from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 
 Engine = Literal["blip", "image_text_to_text", "vllm"]
@@ -54,7 +54,7 @@ class CorpusConfig:
     @property
     def arithmetic(self) -> Arithmetic:
         """What `precision` stands for."""
-        return resolve(self.precision, gpus=self.gpus_per_actor, auto="bf16")
+        return stands_for(self.precision, gpus=self.gpus_per_actor, auto="bf16")
 
     def __post_init__(self) -> None:
         require_at_least(

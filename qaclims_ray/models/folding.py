@@ -32,11 +32,11 @@ def for_inference(network: _Network, device: torch.device) -> _Network:
     network = network.eval()
     if device.type != "cuda":
         return network.to(device)
-    return folded(network).to(device).to(memory_format=torch.channels_last)
+    return without_batch_norm(network).to(device).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def folded(network: _Network) -> _Network:
+def without_batch_norm(network: _Network) -> _Network:
     """Return a network that responds alike, in which convolutions do what the batch norms after them did.
 
     A batch norm is folded when all that it ever sees is one convolution's output, as a small image shows on its way

@@ -14,7 +14,7 @@ Arithmetic = Literal["fp32", "bf16", "fp16"]
 are of that type, and what sums many numbers (norms, softmax, losses) stays float32."""
 
 
-def resolve(setting: Precision, *, gpus: float | int, auto: Arithmetic) -> Arithmetic:
+def stands_for(setting: Precision, *, gpus: float | int, auto: Arithmetic) -> Arithmetic:
     """Return what a setting stands for. It follows from settings alone, so that it is known before anything runs.
 
     Args:

@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Literal
 
-from qaclims_ray.models.precision import Arithmetic, Precision, resolve
+from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
 from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.settings import require, require_at_least, require_text, settings
@@ -87,7 +87,7 @@ class MaskConfig:
     @property
     def arithmetic(self) -> Arithmetic:
         """What `precision` stands for."""
-        return resolve(self.precision, gpus=self.gpus_per_actor, auto="fp16")
+        return stands_for(self.precision, gpus=self.gpus_per_actor, auto="fp16")
 
     @property
     def cuts_seeds(self) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import field
 from typing import Literal
 
 from qaclims_ray.data.config import JointCropConfig
-from qaclims_ray.models.precision import Arithmetic, Precision, resolve
+from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
 from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 from qaclims_ray.training.config import OptimConfig
@@ -82,7 +82,7 @@ class SegmentationTestConfig:
 
     def arithmetic(self, gpus: float | int) -> Arithmetic:
         """Return what `precision` stands for in an actor with so many GPUs."""
-        return resolve(self.precision, gpus=gpus, auto="fp16")
+        return stands_for(self.precision, gpus=gpus, auto="fp16")
 
     def __post_init__(self) -> None:
         require(bool(self.scales) and min(self.scales) > 0, "segmentation.test.scales must hold positive numbers")

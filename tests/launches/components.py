@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_components import COMPONENTS
-from qaclims_ray.models.folding import folded
+from qaclims_ray.models.folding import without_batch_norm
 from qaclims_ray.models.graphs import CapturedModule
 from qaclims_ray.models.precision import Arithmetic
 from tests.launches import backward, fake_cuda
@@ -42,7 +42,7 @@ class Pretended:
 
     def inferring(self, network: Any) -> Any:
         """Bring a network there that only infers."""
-        return moved(folded(network.eval()))
+        return moved(without_batch_norm(network.eval()))
 
     def precision(self, auto: Arithmetic) -> Arithmetic:
         """Return what a network infers in: an autocast is not pretended here."""

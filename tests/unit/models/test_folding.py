@@ -5,7 +5,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from qaclims_ray.models.folding import folded, for_inference
+from qaclims_ray.models.folding import for_inference, without_batch_norm
 from qaclims_ray.models.generators.cam_net import build_cam_net
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.irn.config import IrnConfig
@@ -60,7 +60,7 @@ def test_every_norm_of_a_network_is_folded() -> None:
     ]
     image = torch.rand(2, 3, 50, 70)
     for network in map(trained, networks):
-        without = folded(network)
+        without = without_batch_norm(network)
         assert norms(network) and not norms(without)
         with torch.no_grad():
             torch.testing.assert_close(without(image), network(image), rtol=1e-3, atol=1e-4)
@@ -70,14 +70,14 @@ def test_the_activation_of_a_norm_stays() -> None:
     network = trained(nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4)))
     image = torch.randn(2, 3, 9, 9)
     with torch.no_grad():
-        found = folded(network)(image)
+        found = without_batch_norm(network)(image)
         torch.testing.assert_close(found, network(image))
-    assert found.min() == 0 and not norms(folded(network))
+    assert found.min() == 0 and not norms(without_batch_norm(network))
 
 
 def test_a_norm_before_its_convolution_stays() -> None:
     network = trained(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    without = folded(network)
+    without = without_batch_norm(network)
     assert [type(module) for module in without] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.Identity]
     image = torch.randn(1, 3, 9, 9)
     with torch.no_grad():
@@ -88,8 +88,8 @@ def test_a_norm_before_its_convolution_stays() -> None:
 def test_a_convolution_that_others_read_keeps_its_output(reads) -> None:
     network = trained(Block(reads))
     with torch.no_grad():
-        torch.testing.assert_close(folded(network)(torch.ones(1, 3, 8, 8)), network(torch.ones(1, 3, 8, 8)))
-    assert len(norms(folded(network))) == 2 and len(norms(folded(trained(Block())))) == 1
+        torch.testing.assert_close(without_batch_norm(network)(torch.ones(1, 3, 8, 8)), network(torch.ones(1, 3, 8, 8)))
+    assert len(norms(without_batch_norm(network))) == 2 and len(norms(without_batch_norm(trained(Block())))) == 1
 
 
 def test_on_cpus_networks_stay_as_they_are() -> None:

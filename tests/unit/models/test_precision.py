@@ -9,7 +9,7 @@ from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.models.devices import autocast, dtype_of
-from qaclims_ray.models.precision import recorded, resolve
+from qaclims_ray.models.precision import recorded, stands_for
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.segmentation.config import SegmentationTestConfig
 from qaclims_ray.text.config import TextConfig
@@ -30,7 +30,7 @@ def test_auto_is_fp32_on_cpus_and_each_stages_own_on_gpus() -> None:
 @pytest.mark.parametrize("gpus", [0, 1])
 @pytest.mark.parametrize("setting", ["fp32", "bf16", "fp16"])
 def test_a_precision_that_is_set_holds_everywhere(setting, gpus) -> None:
-    assert resolve(setting, gpus=gpus, auto="bf16") == setting
+    assert stands_for(setting, gpus=gpus, auto="bf16") == setting
 
 
 def test_fingerprints_say_nothing_of_fp32() -> None:
