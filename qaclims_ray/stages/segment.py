@@ -30,7 +30,7 @@ from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
-from qaclims_ray.segmentation.inference import IMAGES_AT_ONCE, as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.inference import SEGMENTED_AT_ONCE, as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
@@ -79,7 +79,7 @@ class SegmentActor:
         with whole_files.whole_copy(network_uri) as folder:
             self.network = load_segmentation_network(folder, device).to(memory_format=torch.channels_last)
         self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
-        size = IMAGES_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
+        size = SEGMENTED_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
         self.at_once = BatchSize(size, "segmentation.test.batch_size")
 
     def __call__(self, shard: ReadShard) -> "SegmentedShard":
