@@ -21,7 +21,7 @@ from qaclims_ray.errors import DataError, ModelError
 from qaclims_ray.models.devices import ItemsAtOnce, autocast, constant, download, upload
 from qaclims_ray.models.precision import Arithmetic
 
-IMAGES_AT_ONCE = ItemsAtOnce(on_cpu=16, per_gib=1.0, most=64)
+CAMS_AT_ONCE = ItemsAtOnce(on_cpu=16, per_gib=1.0, most=64)
 """`cams.batch_size` where it is open: 16 photographs of VOC took a prototype 5 GiB in float32; 32 were no faster."""
 _EPSILON = 1e-5
 """Added to the maximum (E1): a class without any response gives zeros, not NaN."""
@@ -87,7 +87,7 @@ def compute_cams(
     device = device_of(network)
     cams: dict[int, ImageCam] = {}
     with inference(network), autocast(precision, device):
-        for positions in batches_of_one_size(images, config.batch_size or IMAGES_AT_ONCE.on_cpu):
+        for positions in batches_of_one_size(images, config.batch_size or CAMS_AT_ONCE.on_cpu):
             pixels = upload(torch.stack([images[position] for position in positions]), device)
             present = [class_ids[position] for position in positions]
             names = [image_ids[position] for position in positions]

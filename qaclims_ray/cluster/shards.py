@@ -138,7 +138,7 @@ class _ShardDecoder:
         self.decode = decode
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"decoded": packed(_decoded(self.decode, row["shard"]))}
+        return {"decoded": as_bytes(_decoded(self.decode, row["shard"]))}
 
 
 class _ShardActor:
@@ -153,7 +153,7 @@ class _ShardActor:
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": [packed(self.outcome(pickle.loads(batch["decoded"][0])))]}
+        return {"outcome": [as_bytes(self.outcome(pickle.loads(batch["decoded"][0])))]}
 
     def outcome(self, decoded: Any) -> Any:
         """Return what is made of a shard, or the mistake that prevents it."""
@@ -212,7 +212,7 @@ def _unless_mistaken(step: Callable[[Any], Any], value: Any) -> Any:
         return error
 
 
-def packed(value: Any) -> bytes:
+def as_bytes(value: Any) -> bytes:
     """Return a value as bytes for `pickle.loads`; tensors on the CPU cost one copy, where pickle makes several."""
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(value)

@@ -22,7 +22,7 @@ from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.shares import HALF, foreground_shares
 from qaclims_ray.segmentation.config import SegmentationTestConfig
 
-IMAGES_AT_ONCE = ItemsAtOnce(on_cpu=8, per_gib=0.5, most=32)
+SEGMENTED_AT_ONCE = ItemsAtOnce(on_cpu=8, per_gib=0.5, most=32)
 """`segmentation.test.batch_size` where it is open: 81 labels of 640x480 pixels take 100 MB an image, several times."""
 CRF_MIN_PROBABILITY = 0.02
 """A label that reaches no more than this at any pixel of an image stays out of its CRF. With a barely trained network,
@@ -62,7 +62,7 @@ def segment_images(
         ModelError: when the network's response is not finite.
     """
     device = device_of(network)
-    for positions in batches_of_one_size(images, test.batch_size or IMAGES_AT_ONCE.on_cpu):
+    for positions in batches_of_one_size(images, test.batch_size or SEGMENTED_AT_ONCE.on_cpu):
         pixels = upload(torch.stack([images[position] for position in positions]), device)
         # Not around the yield, which would leave the caller in inference mode.
         with inference(network), autocast(precision, device):

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 
 from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
-from qaclims_ray.cams.inference import IMAGES_AT_ONCE, ImageCam, compute_cams
+from qaclims_ray.cams.inference import CAMS_AT_ONCE, ImageCam, compute_cams
 from qaclims_ray.cams.store import as_stored, write_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
@@ -57,7 +57,7 @@ class CamActor:
         with whole_files.whole_copy(network_uri) as folder:
             self.network = for_inference(load_mask_generator(folder), device)
         self.config, self.mean, self.std = config, mean, std
-        size = IMAGES_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
+        size = CAMS_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
         self.at_once = BatchSize(size, "cams.batch_size")
 
     def __call__(self, shard: tuple[int, list[tuple[ImageRecord, Any]]]) -> ComputedShard:
@@ -84,7 +84,7 @@ class CamActor:
         )
 
 
-def write_shard(shard: ComputedShard, *, uri: str, dtype: Literal["float16", "float32"]) -> dict[str, Any]:
+def write_cams(shard: ComputedShard, *, uri: str, dtype: Literal["float16", "float32"]) -> dict[str, Any]:
     """Publish a shard's CAMs, and the errors of its bad images."""
     noted = storage.join(uri, errors_name(shard.index))
     storage.remove_tree(noted)  # of an attempt that was killed here
@@ -137,7 +137,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
                 "mean": net.image_mean,
                 "std": net.image_std,
             },
-            write=functools.partial(write_shard, uri=artifact.workshop, dtype=config.dtype),
+            write=functools.partial(write_cams, uri=artifact.workshop, dtype=config.dtype),
             num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor),
             gpus_per_actor=config.gpus_per_actor,
             progress=stage.progress.advance,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cams.inference import IMAGES_AT_ONCE, compute_cams
+from qaclims_ray.cams.inference import CAMS_AT_ONCE, compute_cams
 from qaclims_ray.cams.label_map import label_map, overlay
 from qaclims_ray.cluster.session import ray_session, resources_there
 from qaclims_ray.cluster.shards import run_shards
@@ -76,7 +76,7 @@ class PredictActor:
         with whole_files.whole_copy(network) as folder:
             self.network = for_inference(load_mask_generator(folder), device)
         self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
-        size = IMAGES_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
+        size = CAMS_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
         self.cams = replace(config.cams, batch_size=size)
 
     def __call__(self, shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
@@ -179,8 +179,7 @@ def run_predict(arguments: PredictArguments) -> None:
     for note in notes:
         print_line(progress.console, note)
     progress.start("predict")
-    room = room_here(resolved)
-    with ray_session(needs_of(resolved, room)):
+    with ray_session(needs_of(resolved, room := room_here(resolved))):
         room = room.on(resources_there())
         shards = [targets[i : i + _IMAGES_PER_TASK] for i in range(0, len(targets), _IMAGES_PER_TASK)]
         summaries = run_shards(

@@ -173,6 +173,10 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         verb="refine",
     )
 
+    write = functools.partial(
+        write_refined, uri=artifact.workshop, uncertain=config.masks.uncertain, thresholds=thresholds
+    )
+
     def work() -> dict[str, Any]:
         whole = run_image_stage(
             stage,
@@ -185,13 +189,7 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "affinity_uri": layout.affinity(system),
                 "classes": manifest.classes,
             },
-            write=functools.partial(
-                write_refined,
-                uri=artifact.workshop,
-                uncertain=config.masks.uncertain,
-                thresholds=thresholds,
-                classes=manifest.classes,
-            ),
+            write=functools.partial(write, classes=manifest.classes),
             cams_uri=layout.cams(system),
             scored_splits=(config.data.eval_split,),
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
@@ -199,10 +197,8 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         )
         return _write_masks(artifact.workshop, whole, scoring, manifest.classes)
 
-    def describe(meta: ArtifactMeta) -> str:
-        return _describe(read_pseudo_masks(uri, meta))
-
-    meta = stage.make(artifact, f"masks of {system}", work, describe, goes_on=True)
+    name = f"masks of {system}"
+    meta = stage.make(artifact, name, work, lambda meta: _describe(read_pseudo_masks(uri, meta)), goes_on=True)
     return read_pseudo_masks(uri, meta)
 
 

@@ -30,7 +30,7 @@ from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
-from qaclims_ray.segmentation.inference import IMAGES_AT_ONCE, as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.inference import SEGMENTED_AT_ONCE, as_class_maps, crf_probabilities, segment_images
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadImage, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
@@ -83,7 +83,7 @@ class SegmentActor:
         self.network = network.to(memory_format=torch.channels_last)
         self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
         self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
-        size = IMAGES_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
+        size = SEGMENTED_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
         self.at_once = BatchSize(size, "segmentation.test.batch_size")
 
     def __call__(self, shard: ReadShard) -> "SegmentedShard":

@@ -38,7 +38,7 @@ from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
 from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
-from qaclims_ray.training.packing import Packed, can_pack, unpacked
+from qaclims_ray.training.packing import Packed, can_pack, normalised_crops
 from qaclims_ray.training.selection import BEST_SCORE, Selection
 
 
@@ -197,7 +197,7 @@ def _take_step(task: Task, wrapped: nn.Module, batch: Any, optimizer: Optimizer,
     moved = {name: batch[name].to(context.device, non_blocking=True) for name in task.on_device}
     if "image" in moved:
         if moved["image"].dtype == torch.uint8:
-            moved["image"] = unpacked(moved["image"], task.dataset.normalisation)  # type: ignore[attr-defined]
+            moved["image"] = normalised_crops(moved["image"], task.dataset.normalisation)  # type: ignore[attr-defined]
         moved["image"] = moved["image"].to(memory_format=_layout(task, context))
     optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
     result = task.step(wrapped, {**batch, **moved})

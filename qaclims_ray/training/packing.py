@@ -51,7 +51,7 @@ def can_pack(images: Any) -> bool:
     return isinstance(images, PackableImages) and images.normalisation is not None
 
 
-def unpacked(
+def normalised_crops(
     packed: UInt8[Tensor, "batch 4 height width"], normalisation: tuple[Rgb, Rgb]
 ) -> Float[Tensor, "batch 3 height width"]:
     """Return normalised crops, 0 beyond the picture.

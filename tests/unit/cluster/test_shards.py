@@ -93,8 +93,8 @@ def test_tensors_travel_as_they_are() -> None:
         "view": base[1:, ::2], "turned": base.t(), "half": torch.tensor([0.1, -2.0]).half(), "none": torch.zeros(0, 3),
         "number": torch.tensor(3), "bfloat": torch.tensor([1.5]).bfloat16(), "whole": base,
     }  # fmt: skip
-    got = pickle.loads(shards.packed(sent))
+    got = pickle.loads(shards.as_bytes(sent))
     for name, tensor in sent.items():
         assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
     got["whole"].add_(1)
-    assert len(shards.packed(torch.zeros(1000, 1000)[:1])) < 10_000, "a part does not take its whole along"
+    assert len(shards.as_bytes(torch.zeros(1000, 1000)[:1])) < 10_000, "a part does not take its whole along"

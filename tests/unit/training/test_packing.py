@@ -15,7 +15,7 @@ from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import Task, fit
 from qaclims_ray.training.meter import StepResult
-from qaclims_ray.training.packing import Packed, can_pack, unpacked
+from qaclims_ray.training.packing import Packed, can_pack, normalised_crops
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENTS = {
@@ -56,7 +56,7 @@ def assert_same_bits(dataset: ImageLabelDataset | LabelMapDataset, *, reach_beyo
         for index in range(len(dataset)):
             item, packed = dataset[index], Packed(dataset)[index]
             assert packed["image"].dtype == torch.uint8 and packed["image"].nbytes < item["image"].nbytes / 2.9
-            image = unpacked(packed["image"][None], dataset.normalisation)[0]
+            image = normalised_crops(packed["image"][None], dataset.normalisation)[0]
             assert torch.equal(image.view(torch.int32), item["image"].contiguous().view(torch.int32))
             assert torch.equal(torch.as_tensor(packed["labels"]), torch.as_tensor(item["labels"]))
             beyond += int((packed["image"][3] == 0).sum())
