@@ -2,15 +2,14 @@
 
 import functools
 import json
-import os
 import re
-import time
 from pathlib import Path
 
 import pytest
+import ray
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session, runs_at_once
+from qaclims_ray.cluster.session import runs_at_once
 from qaclims_ray.cluster.trials import Trial, run_trials
 from qaclims_ray.data.artifacts import Artifact, read_meta
 from qaclims_ray.data.splits import training_images
@@ -25,47 +24,11 @@ from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.ablations import TABLES, AblationTable, table_row
 from qaclims_ray.systems.planning import artefacts_of
+from tests.cluster import trial_work
 from tests.cluster.small_run import small_config
 from tests.finished_artifacts import finished
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def session():
-    with ray_session(needs_of(small_config(cluster__num_cpus=9))):
-        yield
-
-
-def _note(folder: str, name: str, seconds: float = 0.0) -> str:
-    """Leave a file with the times at which the work started and ended."""
-    started = time.time()
-    time.sleep(seconds)
-    Path(folder, name).write_text(f"{started} {time.time()}")
-    return name
-
-
-def _meet(folder: str, name: str, partner: str) -> str:
-    """Work until the partner works too: both must be at work at once, however slowly workers start."""
-    started = time.time()
-    Path(folder, f"{name}.at-work").touch()
-    while not Path(folder, f"{partner}.at-work").exists():
-        assert time.time() < started + 120, f"{name} waited two minutes for {partner}"
-        time.sleep(0.05)
-    Path(folder, name).write_text(f"{started} {time.time()}")
-    return name
-
-
-def _refuse(message: str) -> None:
-    raise DataError(message)
-
-
-def _break() -> None:
-    raise KeyError("a mistake of ours")
-
-
-def _die() -> None:
-    os._exit(1)
 
 
 def _times(folder: Path, name: str) -> tuple[float, float]:
@@ -82,14 +45,14 @@ def _ignore(trial: Trial, result: object, seconds: float) -> None:
     pass
 
 
-def test_a_trial_that_fails_stops_only_those_that_need_it(session, tmp_path):
-    note = functools.partial(_note, str(tmp_path))
+def test_a_trial_that_fails_stops_only_those_that_need_it(shared_ray, tmp_path):
+    note = functools.partial(trial_work.note, str(tmp_path))
     told = []
     ended = run_trials(
         [
-            Trial(name="bad", work=functools.partial(_refuse, "no images")),
-            Trial(name="broken", work=_break),
-            Trial(name="dead", work=_die),
+            Trial(name="bad", work=functools.partial(trial_work.refuse, "no images")),
+            Trial(name="broken", work=trial_work.break_off),
+            Trial(name="dead", work=trial_work.die),
             Trial(name="child", work=functools.partial(note, "child"), needs=("bad",)),
             Trial(name="grandchild", work=functools.partial(note, "grandchild"), needs=("child",)),
             Trial(name="good", work=functools.partial(note, "good")),
@@ -108,9 +71,11 @@ def test_a_trial_that_fails_stops_only_those_that_need_it(session, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"good"}
 
 
-def test_trials_that_make_the_same_wait_until_it_is_there(session, tmp_path):
+def test_trials_that_make_the_same_wait_until_it_is_there(shared_ray, tmp_path):
     def trial(name: str, partner: str, *makes: str) -> Trial:
-        return Trial(name=name, work=functools.partial(_meet, str(tmp_path), name, partner), makes=frozenset(makes))
+        return Trial(
+            name=name, work=functools.partial(trial_work.meet, str(tmp_path), name, partner), makes=frozenset(makes)
+        )
 
     ended = run_trials(
         [
@@ -127,13 +92,13 @@ def test_trials_that_make_the_same_wait_until_it_is_there(session, tmp_path):
     assert _times(tmp_path, "third")[0] >= _times(tmp_path, "first")[1]
 
 
-def test_after_a_failure_the_next_makes_it_alone(session, tmp_path):
+def test_after_a_failure_the_next_makes_it_alone(shared_ray, tmp_path):
     makes = frozenset({"matching"})
     run_trials(
         [
-            Trial(name="bad", work=functools.partial(_refuse, "x"), makes=makes),
+            Trial(name="bad", work=functools.partial(trial_work.refuse, "x"), makes=makes),
             *(
-                Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 0.5), makes=makes)
+                Trial(name=name, work=functools.partial(trial_work.note, str(tmp_path), name, 0.5), makes=makes)
                 for name in ("second", "third")
             ),
         ],
@@ -143,14 +108,17 @@ def test_after_a_failure_the_next_makes_it_alone(session, tmp_path):
     assert not _overlap(tmp_path, "second", "third")
 
 
-def test_no_more_run_at_once_than_asked(session, tmp_path):
+def test_no_more_run_at_once_than_asked(shared_ray, tmp_path):
     names = ["a", "b", "c"]
-    trials = [Trial(name=name, work=functools.partial(_note, str(tmp_path), name, 0.5)) for name in names]
+    trials = [Trial(name=name, work=functools.partial(trial_work.note, str(tmp_path), name, 0.5)) for name in names]
     run_trials(trials, at_once=1, on_end=_ignore)
     assert not any(_overlap(tmp_path, one, other) for one in names for other in names if one < other)
 
 
-def test_runs_that_fit_are_counted_and_too_many_refused(session):
+def test_runs_that_fit_are_counted_and_too_many_refused(shared_ray, monkeypatch):
+    there = ray.cluster_resources()
+    assert there["CPU"] == 4
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {**there, "CPU": 9.0})
     needs = needs_of(small_config())
     assert needs.cpus == 2
     assert runs_at_once(needs) == 4
@@ -170,8 +138,7 @@ def _tiny_table() -> AblationTable:
 
 
 def _ablation(out: Path, **overrides: object) -> Ablation:
-    # Training in the trial's own process: a Ray Train of its own is tested with the pipeline.
-    settings = {"cluster__num_workers": 0, "data__num_images": 16, "tracking__enabled": True, **overrides}
+    settings = {"data__num_images": 16, "tracking__enabled": True, **overrides}
     config = small_config(systems=["baseline"], **settings)
     return Ablation(table=_tiny_table(), preset="miniature", config=config, out=str(out), seeds=(5, 6), concurrent=2)
 
@@ -181,7 +148,7 @@ def _networks(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
-def test_a_table_with_a_failed_trial_is_written_and_then_completed(tmp_path):
+def test_a_table_with_a_failed_trial_is_written_and_then_completed(shared_ray, tmp_path):
     out = tmp_path / "table"
     broken = out / "seed-6" / "networks" / "ritc_class_names-omega_0.3"
     broken.parent.mkdir(parents=True)

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from qaclims_ray.cluster.rescue import rescue
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.commands.main import MISTAKE, run_verb
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
@@ -26,7 +25,6 @@ from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, save_cam_net
 from qaclims_ray.stages import pipeline
-from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
@@ -163,17 +161,10 @@ def test_impossible_resources_are_refused_at_once(tmp_path: Path, refused: Run) 
     assert not (tmp_path / "run" / "data").exists(), "the miniature is not even drawn"
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[None]:
-    """One Ray for the tests below; a run uses one that is there."""
-    with ray_session(needs_of(small_config(cluster__num_workers=2))):
-        yield
-
-
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_all_faults_of_a_data_set_are_said_at_once_and_before_the_corpus(
-    tmp_path: Path, refused: Run, session: None
+    tmp_path: Path, refused: Run, shared_ray: None
 ) -> None:
     root = tmp_path / "voc"
     write_dataset(root, num_images=8, num_val=4, seed=1)
@@ -197,7 +188,7 @@ def test_all_faults_of_a_data_set_are_said_at_once_and_before_the_corpus(
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_an_absent_test_split_is_said_before_any_training(tmp_path: Path, refused: Run, session: None) -> None:
+def test_an_absent_test_split_is_said_before_any_training(tmp_path: Path, refused: Run, shared_ray: None) -> None:
     root = tmp_path / "voc"
     write_dataset(root, num_images=8, num_val=4, seed=1)
     (root / "ImageSets/Segmentation/val.txt").unlink()
@@ -349,7 +340,7 @@ FULL = "ResourceError.*No space left on device"
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_disk_full_while_the_corpus_is_written(small_disk: Path, refused: Run, session: None) -> None:
+def test_disk_full_while_the_corpus_is_written(small_disk: Path, refused: Run, shared_ray: None) -> None:
     arguments = _arguments(small_disk / "run", **{"data.num_images": 80})
     with Ballast(small_disk, "run/corpus.making-*/answers/part-*.parquet") as ballast:
         message = refused(*arguments)
@@ -368,7 +359,7 @@ def _arguments(out: Path, **overrides: object) -> list[str]:
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_disk_full_while_cams_are_written(
-    small_disk: Path, refused: Run, session: None, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, refused: Run, shared_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qaclims_ray.data.shards.IMAGES_PER_SHARD", 8)
     arguments = _arguments(small_disk / "run", **{"data.num_images": 160, "systems": ["baseline"]})
@@ -384,8 +375,9 @@ def test_disk_full_while_cams_are_written(
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_disk_full_while_checkpoints_are_written(
-    num_workers: int, small_disk: Path, refused: Run, session: None
+    num_workers: int, small_disk: Path, empty_store: Path, refused: Run, shared_ray: None
 ) -> None:
+    shutil.copyfile(empty_store, small_disk / "mlflow.db")
     overrides = {"systems": ["baseline"], "classifier.optim.epochs": 12, "cluster.num_workers": num_workers}
     overrides["cluster.max_failures"] = 0  # a restart meets the same disk
     overrides |= {"tracking.enabled": True, "tracking.uri": f"sqlite:///{small_disk}/mlflow.db"}  # so does its store

@@ -3,27 +3,23 @@
 import hashlib
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 FINAL: dict[str, Any] = {
     "goal": "segmentation",
     "systems": ["qa_clims"],
     "data__num_images": 12,
     "data__limit": 12,
-    "cluster__num_workers": 0,  # in this process, where a test can stop it
     "masks__steps": ["irn"],
     "masks__irn__optim__epochs": 1,
     "masks__irn__optim__batch_size": 8,
@@ -32,7 +28,7 @@ FINAL: dict[str, Any] = {
     "segmentation__optim__batch_size": 8,
     "supervised_bound": False,
 }
-"""A: every kind of artefact, as small as may be."""
+"""A: every kind of artefact, as small as may be, trained in this process, where a test can stop it."""
 CHANGES: dict[str, dict[str, Any]] = {
     "corpus": {"corpus__num_beams": 2},
     "classifier": {"classifier__optim__lr": 2e-3},
@@ -67,12 +63,6 @@ def _content(out: Path) -> dict[str, str]:
         if path.is_file() and path.name not in left_out and is_of_artefact:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    with ray_session(needs_of(_config())):
-        yield
 
 
 @pytest.fixture(scope="module")

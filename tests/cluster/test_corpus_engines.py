@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from qaclims_ray.cluster import vllm_corpus
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
@@ -20,11 +19,10 @@ from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ModelError, ResourceError
 from qaclims_ray.stages.corpus import CorpusActor, write_answers
 from qaclims_ray.stages.opening import try_networks
-from qaclims_ray.stages.resources import needs_of
 from tests.cluster.small_run import small_config
 from tests.tiny_vlm import write_llava
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("shared_ray")]
 
 CLASSES = ("cat", "dog")
 QUESTIONS = (
@@ -32,12 +30,6 @@ QUESTIONS = (
     Question(template="What kind of {} is in the photo?", kind="foreground", group="fine_grained"),
 )
 VLLM = CorpusConfig(engine="vllm", model="some/model", gpus_per_actor=1.0, num_actors=3, num_beams=1, image_size=32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session():
-    with ray_session(needs_of(small_config())):
-        yield
 
 
 @pytest.fixture

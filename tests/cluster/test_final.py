@@ -2,14 +2,12 @@
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
@@ -20,12 +18,11 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import run_predict
 from qaclims_ray.stages.requests import CompareArguments, PredictArguments
-from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.run_figures import read_figures
 from qaclims_ray.stages.run_folder import load_config
 from tests.cluster.small_run import small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 LIMIT = 24
 FINAL = {
@@ -45,17 +42,11 @@ def _config(**overrides):
     return small_config(**{**final, "systems": ["baseline"], **overrides})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One Ray for all tests; a run uses one that is there."""
-    with ray_session(needs_of(_config(cluster__num_workers=2))):
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("final")
-    run_pipeline(_config(cluster__num_workers=2), str(out))
+    run_pipeline(_config(), str(out), until="cams")
+    run_pipeline(_config(cluster__num_workers=2), str(out))  # Ray Train for what is new here alone
     return out
 
 
@@ -109,7 +100,7 @@ def test_a_second_run_does_nothing_again_and_a_lost_artefact_is_made_alone(finis
     before = weights.stat().st_mtime_ns
     seeds = Path(layout.seed_labels("baseline"), "meta.json").stat().st_mtime_ns
     Path(layout.masks("baseline"), "meta.json").unlink()
-    run_pipeline(_config(cluster__num_workers=2), str(finished))
+    run_pipeline(_config(), str(finished))
     assert weights.stat().st_mtime_ns == before
     assert Path(layout.seed_labels("baseline"), "meta.json").stat().st_mtime_ns == seeds
     assert read_meta(layout.masks("baseline")) is not None

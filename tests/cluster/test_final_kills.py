@@ -6,21 +6,18 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qaclims_ray.cluster.rescue import SNAPSHOT_NAME
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.resources import needs_of
 from tests.cluster.kills import MARK, kill_training_worker, kill_tree, mark_checkpoints, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 FINAL = {
     "goal": "segmentation",
@@ -38,13 +35,6 @@ FINAL = {
 
 def _config():
     return small_config(**{name.replace(".", "__"): value for name, value in FINAL.items()})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One Ray for all tests; a run uses one that is there."""
-    with ray_session(needs_of(_config())):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,12 @@
 """CAMs of one run, given to another on a real local Ray: scored as they are, and learned from."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.splits import scored_images
@@ -16,18 +14,10 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.stage import Stage
 from tests.cluster.small_run import small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One Ray for all tests; a run uses one that is there."""
-    with ray_session(needs_of(small_config())):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 
 def _config(*systems: str, given: str = ""):
@@ -35,7 +25,6 @@ def _config(*systems: str, given: str = ""):
         variants=[],
         systems=list(systems),
         given__cams=given,
-        cluster__num_workers=0,
         semples__refine__epochs=1,
         semples__refine__batch_size=8,
         semples__prompt__optim__epochs=1,

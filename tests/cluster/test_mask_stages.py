@@ -14,7 +14,6 @@ from PIL import Image
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.label_files import read_label_file
@@ -30,12 +29,11 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.image_stage import part_name
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import RunOutcome, run_pipeline
-from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.systems.table import system_config
 from tests.cluster.kills import kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 PER_SHARD = 4
 NUM_IMAGES, NUM_SCORED = 24, 8
@@ -52,7 +50,6 @@ def _overrides(root: Path, **further: Any) -> dict[str, Any]:
         "data.eval_split": "train",
         "data.check_images": False,
         "masks.steps": ["crf"],
-        "cluster.num_workers": 0,
         "cams.max_failed_fraction": 0.0,
     }
     return {**SMALL, **settings, **{name.replace("__", "."): value for name, value in further.items()}}
@@ -67,9 +64,9 @@ def _evaluation(root: Path) -> EvaluationConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory) -> Iterator[None]:
-    """One Ray for all tests, and shards of a few images."""
-    with pytest.MonkeyPatch.context() as patch, ray_session(needs_of(_config(tmp_path_factory.mktemp("none")))):
+def small_shards() -> Iterator[None]:
+    """Shards of a few images."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qaclims_ray.data.shards.IMAGES_PER_SHARD", PER_SHARD)
         yield
 

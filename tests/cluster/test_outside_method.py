@@ -29,7 +29,9 @@ def test_a_method_of_forty_lines_comes_to_scored_cams_and_a_row_of_the_report(tm
     method = importlib.import_module("brought_method").PULL
     monkeypatch.setitem(METHODS, method.name, method)
     pulled = System(name="pulled", label="Pull", description="Pulled to the class text.", method="pull")
-    config = with_systems(small_config(selection__criterion="clip_score"), ["baseline", "pulled"], [pulled])
+    config = with_systems(
+        small_config(selection__criterion="clip_score", cluster__num_workers=1), ["baseline", "pulled"], [pulled]
+    )
 
     outcome = run_pipeline(config, str(tmp_path / "run"))
 

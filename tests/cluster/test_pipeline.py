@@ -3,9 +3,9 @@
 import contextlib
 import io
 import json
+import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +13,18 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.corpus.table import read_corpus
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import run_predict
 from qaclims_ray.stages.requests import PredictArguments
-from qaclims_ray.stages.resources import needs_of
 from tests.cluster.kills import kill_training_worker, kill_tree, start, wait_for
 from tests.cluster.small_run import SMALL, small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One Ray for all tests; a run uses one that is there."""
-    with ray_session(needs_of(small_config(cluster__num_workers=2))):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +116,7 @@ def test_changed_setting_makes_only_what_depends_on_it(finished_run):
     layout = RunLayout(str(out))
     corpus_before = read_meta(layout.corpus)
     network_before = read_meta(layout.network("qa_clims"))
-    run_pipeline(small_config(cluster__num_workers=2, ritc__omega=0.3), str(out))
+    run_pipeline(small_config(ritc__omega=0.3), str(out))
     assert read_meta(layout.corpus) == corpus_before
     assert read_meta(layout.network("qa_clims")).fingerprint != network_before.fingerprint
 
@@ -154,31 +145,35 @@ def test_more_workers_than_images_in_a_batch_is_refused(tmp_path):
 
 
 def test_killed_corpus_build_goes_on_and_repeats_nothing(tmp_path):
-    extra = {"data.num_images": 160, "corpus.num_beams": 3}
+    extra = {"data.num_images": 80, "corpus.num_beams": 3}
     process = start(tmp_path, "corpus", {**SMALL, **extra})
     corpus = tmp_path / "corpus" / "answers"
     wait_for(lambda: len(list(tmp_path.glob("corpus.making-*/answers/*.parquet"))) >= 3, 600, "three shards")
     kill_tree(process)
     done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("corpus.making-*/answers/*.parquet")}
-    assert 3 <= len(done) < 40
+    assert 3 <= len(done) < 20
     assert not corpus.exists()
     overrides = {name.replace(".", "__"): value for name, value in extra.items()}
     run_pipeline(small_config(**overrides), str(tmp_path), until="corpus")
     assert {name: (corpus / name).stat().st_mtime_ns for name in done} == done
     frame = read_corpus(str(corpus))
     assert not frame.duplicated(["image_id", "class_id", "question_index"]).any()
-    assert frame["image_id"].nunique() == 160
+    assert frame["image_id"].nunique() == 80
 
 
-def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, empty_store):
     config = small_config(
         data__num_images=64,
-        classifier__optim__epochs=30,
+        classifier__optim__epochs=15,
+        classifier__optim__name="sgd",  # Adam blows rounding up where gradients vanish
+        classifier__optim__lr=0.05,
+        classifier__freeze_batch_norm=True,  # the other figures do not depend on the number of workers
         systems=["baseline"],
         cluster__num_workers=2,
         tracking__enabled=True,
     )
     out = tmp_path / "run"
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     runs = out / "training_runs"
     victims: list[int] = []
 
@@ -195,6 +190,6 @@ def test_killed_training_worker_goes_on_from_its_checkpoint(tmp_path, monkeypatc
     assert meta is not None
     assert _doubled_points(tmp_path) == []
     undisturbed = tmp_path / "undisturbed"
-    run_pipeline(config, str(undisturbed), until="train")
+    run_pipeline(with_overrides(config, {"cluster.num_workers": 0}), str(undisturbed), until="train")
     again = read_meta(RunLayout(str(undisturbed)).classifier)
     assert meta.summary["loss"] == pytest.approx(again.summary["loss"], rel=1e-3)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from qaclims_ray.cluster.search import Report, SearchPlan, search_settings
-from qaclims_ray.cluster.session import Needs, ray_session
 from qaclims_ray.settings import Parameter
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -44,14 +43,8 @@ def most_at_once(folder: Path) -> int:
     return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
 
 
-@pytest.fixture(scope="module")
-def private_ray() -> Iterator[None]:
-    with ray_session(Needs(cpus=4)):
-        yield
-
-
 @pytest.mark.parametrize("algorithm", ["random", "optuna"])
-def test_no_more_trials_are_at_work_than_the_search_says(private_ray, tmp_path, algorithm):
+def test_no_more_trials_are_at_work_than_the_search_says(shared_ray, tmp_path, algorithm):
     plan = SearchPlan(
         name="search",
         folder=str(tmp_path / "state"),

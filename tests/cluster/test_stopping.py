@@ -36,7 +36,9 @@ class Run:
         own: dict[str, Any] | None = None,
         **environment: str,
     ) -> None:
-        settings = SMALL | {"data.num_images": 8, "classifier.optim.epochs": epochs} | (own or {})
+        settings = (
+            SMALL | {"data.num_images": 8, "classifier.optim.epochs": epochs, "cluster.num_workers": 1} | (own or {})
+        )
         del settings["systems"]  # which a table names itself
         self.out = folder / "run"
         self.log = folder / "log.txt"

@@ -1,7 +1,6 @@
 """Tissue without a background, from its published layout to final network, report and prediction, on a real Ray."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from qaclims_ray.cluster.session import ray_session
 from qaclims_ray.data.classes import LUAD_CLASSES
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.tissue import luad_histoseg
@@ -18,11 +16,10 @@ from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import run_predict
 from qaclims_ray.stages.requests import PredictArguments
-from qaclims_ray.stages.resources import needs_of
 from qaclims_ray.stages.results_console import print_results
 from tests.tiny_tissue import write_luad
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 TINY: dict[str, Any] = {
     "systems": ["baseline"],
@@ -56,6 +53,7 @@ TINY: dict[str, Any] = {
     "segmentation.optim.schedule_every": 1,
     "evaluation.contact_sheet_images": 2,
     "cluster.num_workers": 0,
+    "cluster.cpus_per_worker": 1.0,
     "cluster.use_gpu": False,
     "cluster.precision": "fp32",
     "cluster.loader_workers": 0,
@@ -64,11 +62,9 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Iterator[RunConfig]:
+def config(tmp_path_factory) -> RunConfig:
     root = write_luad(tmp_path_factory.mktemp("tissue") / "LUAD-HistoSeg", num_train=64, num_val=8, num_test=8, side=32)
-    config = with_overrides(luad_histoseg(), {**TINY, "data.root": str(root)})
-    with ray_session(needs_of(config)):
-        yield config
+    return with_overrides(luad_histoseg(), {**TINY, "data.root": str(root)})
 
 
 def _values(folder: Path) -> set[int]:

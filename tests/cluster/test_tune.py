@@ -1,6 +1,7 @@
 """A search on a real local Ray: the driver is killed, the same command goes on, and a trial that fails ends nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,6 @@ SETTINGS: dict[str, Any] = {
     **SMALL,
     "systems": ["qa_clims"],
     "ritc.optim.epochs": 2,
-    "cluster.num_workers": 0,
     "tracking.enabled": True,
 }
 SPACE = [
@@ -46,7 +46,8 @@ def _complete(out: Path) -> dict[str, float]:
     return {path.parent.name: path.stat().st_mtime for path in metas}
 
 
-def test_a_search_outlives_its_driver_and_a_trial_that_fails(tmp_path):
+def test_a_search_outlives_its_driver_and_a_trial_that_fails(tmp_path, empty_store):
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     space, out = tmp_path / "space.json", tmp_path / "run"
     space.write_text(json.dumps(SPACE))
     process = _start(out, space)
