@@ -37,7 +37,7 @@ def in_turn(
     results = {way: work() for way, work in ways.items()}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for repeat in range(repeats):
-        for way in [*ways] if repeat % 2 else [*reversed(ways)]:
+        for way in list(ways) if repeat % 2 else list(ways)[::-1]:
             seconds[way].append(timed(ways[way], device)[1])
     return results, seconds
 

@@ -38,7 +38,8 @@ def corpus() -> Row:
     from qaclims_ray.models.vqa.blip import BlipVqa
 
     model, processor, images, questions, size = tiny_case(4)
-    vqa, search = BlipVqa(tiny_case(1)[0], processor, image_size=size), {"num_beams": 3, "max_length": 10}
+    vqa = BlipVqa(tiny_case(1)[0], processor, image_size=size)
+    search: dict[str, Any] = {"num_beams": 3, "max_length": 10}
     model = model.eval()
 
     def agreement(ours: list[list[str]], theirs: list[list[str]]) -> str:
