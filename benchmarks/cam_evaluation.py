@@ -1,17 +1,19 @@
 """Scoring CAMs at every threshold: one pass (`evaluation/sweep.py`) beside the loop over thresholds.
 
-Run: `python benchmarks/cam_evaluation.py [--images 40] [--threads 1]`. Synthetic maps of VOC's size and label
+Run: `python -m benchmarks.cam_evaluation [--images 40] [--threads 1]`. Synthetic maps of VOC's size and label
 statistics; both ways must give the same confusion matrices, or the benchmark fails.
 """
 
 import argparse
+import functools
 import os
 import platform
-import time
+import statistics
 
 import numpy as np
 import torch
 
+from benchmarks.clock import in_turn, shown
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import VOC_CLASSES, Classes
@@ -76,6 +78,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     thresholds = sweep_thresholds(EvaluationConfig(), Classes(VOC_CLASSES))
@@ -84,13 +87,13 @@ def main() -> None:
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores, {arguments.threads} thread(s), {platform.system()}")
     print(f"versions: python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
     print(f"{len(images)} images of {arguments.width}x{arguments.height}, {len(thresholds)} thresholds")
-    results, seconds = {}, {}
-    for way in (one_pass, threshold_loop, released_loop):
-        start = time.perf_counter()
-        results[way.__name__] = way(images, thresholds)
-        seconds[way.__name__] = time.perf_counter() - start
-        rate = len(images) / seconds[way.__name__]
-        print(f"{way.__name__:15} {seconds[way.__name__]:8.2f} s  {rate:7.1f} images/s")
+    ways = {
+        way.__name__: functools.partial(way, images, thresholds) for way in (one_pass, threshold_loop, released_loop)
+    }
+    results, repeats = in_turn(ways, arguments.repeats)
+    seconds = {way: statistics.median(times) for way, times in repeats.items()}
+    for way, times in repeats.items():
+        print(f"{way:15} {shown(times)} CPU ms  {len(images) / seconds[way]:7.1f} images a CPU second")
     for name in ("threshold_loop", "released_loop"):
         if not torch.equal(results[name], results["one_pass"]):
             raise SystemExit(f"{name} counts other pixels than one_pass")

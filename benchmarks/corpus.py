@@ -4,8 +4,8 @@ The naive way is transformers' ``generate``, one question at a time, the image e
 each image once and answers the questions of several images together. Both get decoded images and give decoded
 answers; image files, resizing and storage are outside.
 
-Usage: python benchmarks/corpus.py            tiny VQA of the miniature world, on the CPU
-       python benchmarks/corpus.py --full     full-size BLIP (ViT-B, 480 px) with random weights, on a GPU
+Usage: python -m benchmarks.corpus            tiny VQA of the miniature world, on the CPU
+       python -m benchmarks.corpus --full     full-size BLIP (ViT-B, 480 px) with random weights, on a GPU
 """
 
 import argparse
@@ -13,8 +13,6 @@ import copy
 import datetime
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,7 @@ from transformers import (
 )
 
 import qaclims_ray.miniature
+from benchmarks.clock import in_turn
 from qaclims_ray.corpus.questions import OFFICIAL_QUESTIONS
 from qaclims_ray.miniature.scenes import scenes
 from qaclims_ray.miniature.vocabulary import CLASSES
@@ -95,18 +94,6 @@ def answer_naively(model, vqa: BlipVqa, images, questions, search: dict) -> list
     return answers
 
 
-def timed(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Return the median seconds of a piece of work, after one run to warm up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
 def describe(device: torch.device) -> str:
     """Name machine, versions and date."""
     machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
@@ -150,25 +137,22 @@ def main() -> None:
     vqas = {name: BlipVqa(variant, processor, image_size=image_size) for name, variant in variants.items()}
     first = next(iter(vqas.values()))
     expected = answer_naively(model, first, some, asked, search)
-    naive = timed(lambda: answer_naively(model, first, some, asked, search), options.repeats, device)
-    naive_rate = len(some) / naive
     num_asked = sum(map(len, asked))
-    print(f"{'one by one, fp32':24}{len(some):8}{naive:10.3f}{naive_rate:10.2f}{num_asked / naive:11.1f}{1:8.1f}")
-    for name, vqa in vqas.items():
-        given = vqa.answer(some, asked, questions_per_batch=options.questions_per_batch, **search)
+    together = {"questions_per_batch": options.questions_per_batch, **search}
+    ways = {"one by one, fp32": lambda: answer_naively(model, first, some, asked, search)}
+    ways |= {name: lambda vqa=vqa: vqa.answer(images, questions, **together) for name, vqa in vqas.items()}
+    seconds = {way: statistics.median(times) for way, times in in_turn(ways, options.repeats, device)[1].items()}
+    naive_rate = len(some) / seconds["one by one, fp32"]
+    for name, taken in seconds.items():
+        is_naive = name not in vqas
+        given = expected if is_naive else vqas[name].answer(some, asked, **together)
         same = sum(
             a == b for ours, theirs in zip(given, expected, strict=True) for a, b in zip(ours, theirs, strict=True)
         )
-        seconds = timed(
-            lambda vqa=vqa: vqa.answer(images, questions, questions_per_batch=options.questions_per_batch, **search),
-            options.repeats,
-            device,
-        )
-        rate, answers = len(images) / seconds, sum(map(len, questions)) / seconds
+        count, answers = (len(some), num_asked) if is_naive else (len(images), sum(map(len, questions)))
+        rate, answers = count / taken, answers / taken
         agreement = f"{same}/{num_asked}"
-        print(
-            f"{name:24}{len(images):8}{seconds:10.3f}{rate:10.2f}{answers:11.1f}{rate / naive_rate:8.1f}{agreement:>14}"
-        )
+        print(f"{name:24}{count:8}{taken:10.3f}{rate:10.2f}{answers:11.1f}{rate / naive_rate:8.1f}{agreement:>14}")
 
 
 if __name__ == "__main__":

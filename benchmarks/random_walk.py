@@ -58,14 +58,14 @@ WAYS = {"sparse_operator": sparse_operator, "dense_power": dense_power}
 
 
 def measure(way: str, height: int, width: int, num_classes: int, threads: int) -> None:
-    """Run one way in this process and print seconds, peak memory and the result as JSON."""
+    """Run one way in this process and print CPU seconds, peak memory and the result as JSON."""
     torch.set_num_threads(threads)
     WAYS[way](*make_maps(8, 8, num_classes))  # warm up
     maps, boundary = make_maps(height, width, num_classes)
     before = peak_mb()
-    start = time.perf_counter()
+    start = time.process_time()
     walked = WAYS[way](maps, boundary)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     figures = {"seconds": seconds, "extra_mb": peak_mb() - before, "values": walked.flatten()[::7].tolist()}
     print(json.dumps(figures))
 
@@ -86,7 +86,7 @@ def in_own_process(way: str, height: int, width: int, arguments: argparse.Namesp
 def compare(height: int, width: int, arguments: argparse.Namespace) -> None:
     """Print the figures of one grid size."""
     sparse = in_own_process("sparse_operator", height, width, arguments)
-    print(f"{height:4}x{width:<4} sparse_operator {sparse['seconds']:8.2f} s {sparse['extra_mb']:9.1f} MB")
+    print(f"{height:4}x{width:<4} sparse_operator {sparse['seconds']:8.2f} CPU s {sparse['extra_mb']:9.1f} MB")
     needed_gb = _MATRICES * 4 * (height * width) ** 2 / 2**30
     if needed_gb > arguments.dense_gb:
         print(f"{height:4}x{width:<4} dense_power     left out: {needed_gb:.1f} GB needed")
@@ -97,7 +97,7 @@ def compare(height: int, width: int, arguments: argparse.Namespace) -> None:
     if difference > 1e-3:
         raise SystemExit(f"the two ways differ by {difference:.1e} of the maximum")
     print(
-        f"{height:4}x{width:<4} dense_power     {dense['seconds']:8.2f} s {dense['extra_mb']:9.1f} MB  = "
+        f"{height:4}x{width:<4} dense_power     {dense['seconds']:8.2f} CPU s {dense['extra_mb']:9.1f} MB  = "
         f"{dense['seconds'] / sparse['seconds']:.0f} times the time, "
         f"{dense['extra_mb'] / sparse['extra_mb']:.0f} times the memory; "
         f"largest difference {difference:.0e} of the maximum"

@@ -1,6 +1,6 @@
 """One text-contrast step: all pairs at once (`methods/qa_clims/task.py`) beside a loop over images and classes.
 
-Run: `python benchmarks/ritc_step.py [--batch 8] [--repeats 5] [--threads 1]` for a small network and CLIP, and with
+Run: `python -m benchmarks.ritc_step [--batch 8] [--repeats 5] [--threads 1]` for a small network and CLIP, and with
 `--full` for the published sizes (ResNet-50 at 512, mask-adapted ViT-L/14 at 224), random weights. Both ways must give
 the same loss and gradient, or the benchmark fails. `--full` also prints the FLOPs of forward and backward.
 """
@@ -9,7 +9,7 @@ import argparse
 import os
 import platform
 import resource
-import time
+import statistics
 from collections.abc import Callable
 
 import open_clip
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.clock import in_turn, shown
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.qa_clims.task import ritc_regions, ritc_step
 from qaclims_ray.methods.region_features import Regions
@@ -143,15 +144,13 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {args.threads} threads, {device}")
     print(f"python {platform.python_version()}, torch {torch.__version__}, open_clip {open_clip.__version__}")
     print(f"batch {args.batch}, {int(labels.sum())} pairs, {cam_net.backbone} at {side}, CLIP at {clip.image_size}")
-    seconds, results = {}, {}
-    for name, step in (("vectorised", vectorised), ("looped", looped)):
-        times = []
-        for _ in range(args.repeats + 1):  # the first one warms up
-            started = time.perf_counter()
-            results[name] = run(step, network, *inputs)
-            times.append(time.perf_counter() - started)
-        seconds[name] = sorted(times[1:] or times)[len(times[1:]) // 2]
-        print(f"{name:11s} {seconds[name] * 1000:9.1f} ms a step, loss {results[name][0]:.6f}")
+    steps = {"vectorised": vectorised, "looped": looped}
+    results, times = in_turn({name: lambda step=step: run(step, network, *inputs) for name, step in steps.items()},
+                             args.repeats, device)  # fmt: skip
+    seconds = {name: statistics.median(taken) for name, taken in times.items()}
+    kind = "GPU" if device.type == "cuda" else "CPU"
+    for name, taken in times.items():
+        print(f"{name:11s} {shown(taken)} {kind} ms a step, loss {results[name][0]:.6f}")
     torch.testing.assert_close(results["vectorised"][0], results["looped"][0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(results["vectorised"][1], results["looped"][1], rtol=2e-3, atol=2e-4)
     print(f"ratio       {seconds['looped'] / seconds['vectorised']:9.2f}")
