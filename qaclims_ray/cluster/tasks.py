@@ -21,8 +21,9 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
     """
     import ray  # not at the top: a stage that is there already needs no Ray
 
-    # A process that lived on would keep gigabytes of the GPU. Ray takes this number from the decorator alone.
-    call = ray.remote(max_retries=1, **({"max_calls": 1} if num_gpus else {}))(_outcome)
+    # A process that lived on would keep gigabytes of the GPU. Ray takes this number from the decorator alone; 0 has no
+    # limit.
+    call = ray.remote(max_retries=1, max_calls=1 if num_gpus else 0)(_outcome)
     # A task that a trial of a search starts would go into the trial's placement group, which holds next to no CPU
     # (search.py). DEFAULT takes it out of there, to wherever the cluster has room.
     task = call.options(num_cpus=1, num_gpus=num_gpus, scheduling_strategy="DEFAULT")
