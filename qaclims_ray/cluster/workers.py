@@ -124,7 +124,6 @@ def fit_on_workers(
         QaclimsError: as a worker raised it.
         ResourceError: when workers failed more often than `max_failures` allows.
     """
-    filesystem, path = storage.arrow_filesystem(runs_uri)
     rescued = rescue(runs_uri, name, {one.artifact.fingerprint: one.epochs for one in trainings})
     # On the driver's node, because with any other node news would be lost that the driver has not read yet.
     news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
@@ -139,15 +138,8 @@ def fit_on_workers(
         # With Ray's default a rank would wait half an hour for one that has gone silent.
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            # Failures are counted over the whole group, so every training brings its own allowance.
-            failure_config=FailureConfig(max_failures=cluster.max_failures * len(trainings)),
-            # The newest may be half written when a machine dies; the one before it is whole.
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
+        # Failures are counted over the whole group, so every training brings its own allowance.
+        run_config=_kept_at(runs_uri, name, max_failures=cluster.max_failures * len(trainings)),
     )
     try:
         with _reading(news, on_position, on_epoch):
@@ -166,6 +158,18 @@ def fit_on_workers(
     # folder.
     for done in {name, *(uri.split("/")[-2] for uri in rescued.values())}:
         storage.remove_tree(storage.join(runs_uri, done))
+
+
+def _kept_at(runs_uri: str, name: str, *, max_failures: int) -> ray.train.RunConfig:
+    filesystem, path = storage.arrow_filesystem(runs_uri)
+    return ray.train.RunConfig(
+        name=name,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=FailureConfig(max_failures=max_failures),
+        # The newest may be half written when a machine dies; the one before it is whole.
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+    )
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 class Opening:
     """Tries the run's networks and connects to Ray when it is first called; a run with nothing to do never does."""
 
-    def __init__(self, config: RunConfig, session: contextlib.ExitStack, progress: StageProgress) -> None:
+    def __init__(
+        self, config: RunConfig, session: contextlib.ExitStack, progress: StageProgress, *, is_tried: bool = False
+    ) -> None:
         """Do nothing yet.
 
         Args:
             config: the run.
             session: at its end a Ray that was started here ends.
             progress: where to say what stages get of Ray.
+            is_tried: whether its networks were tried already.
         """
+        self._is_tried = is_tried
         self._config, self._session, self._progress = config, session, progress
         self._room: "Room | None" = None
 
@@ -37,7 +41,8 @@ class Opening:
             from qaclims_ray.stages.preflight import batch_sizes
             from qaclims_ray.stages.resources import needs_of, room_here, shared_out
 
-            try_networks(self._config)
+            if not self._is_tried:
+                try_networks(self._config)
             room = room_here(self._config)
             self._session.enter_context(ray_session(needs_of(self._config, room)))
             self._room = room.on(resources_there())

@@ -26,7 +26,7 @@ from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.mask_images import require_truth
-from qaclims_ray.stages.opening import Opening
+from qaclims_ray.stages.opening import Opening, try_networks
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
@@ -115,7 +115,7 @@ def run_pipeline(
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
     progress.remarks(threshold_remarks(config))
     settings = places.stored(to_dict(config), layout.records)
-    storage.write_bytes(layout.config, json.dumps(settings, indent=2).encode())
+    is_tried = _try_once(config, layout, json.dumps(settings, indent=2).encode())
     identity = artifacts.fingerprint_of(settings)
     run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
     tracker = open_tracker(
@@ -124,13 +124,9 @@ def run_pipeline(
     handle = tracker.handle()
     with _ending(tracker, progress), contextlib.ExitStack() as session:
         tracker.log_params(settings)
-        opening = Opening(config, session, progress)
+        opening = Opening(config, session, progress, is_tried=is_tried)
         run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
-        if run.reaches("corpus"):
-            _require_reachable()
-        with run.stage("data") as stage:
-            manifest = run_data(stage)
-        check_named_classes(config, manifest.class_names)
+        manifest = _read_data(run)
         tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
         found = _whole(run, manifest)
         tracker.set_tags(_note(config, found))
@@ -148,12 +144,28 @@ def run_pipeline(
     )
 
 
-def _require_reachable() -> None:
-    """Make sure that a Ray answers where this process is told to join one, before data are read."""
-    if address_to_join():
+def _try_once(config: RunConfig, layout: RunLayout, settings: bytes) -> bool:
+    """Try the networks of a run that has not been here with these settings, and keep these; return whether it did.
+
+    With those of a call before, all may be there already; what is not is tried before it is made.
+    """
+    is_new = not storage.exists(layout.config) or storage.read_bytes(layout.config) != settings
+    if is_new:
+        try_networks(config)
+        storage.write_bytes(layout.config, settings)
+    return is_new
+
+
+def _read_data(run: "_PipelineRun") -> Manifest:
+    """Read the data; before that, make sure that a Ray answers where this process is told to join one."""
+    if run.reaches("corpus") and address_to_join():
         from qaclims_ray.cluster.session import require_reachable
 
         require_reachable()
+    with run.stage("data") as stage:
+        manifest = run_data(stage)
+    check_named_classes(run.config, manifest.class_names)
+    return manifest
 
 
 def _check_last(config: RunConfig, until: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qaclims_ray.cluster import session
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.commands.main import MISTAKE, run_verb
 from qaclims_ray.corpus.table import read_corpus
@@ -24,7 +25,6 @@ from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, save_cam_net
-from qaclims_ray.stages import pipeline
 from qaclims_ray.training.checkpoint import Progress, epochs_kept, save_checkpoint
 from tests.cluster.kills import MARK, mark_checkpoints
 from tests.cluster.small_run import SMALL, as_flags, small_config
@@ -53,7 +53,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(config: object) -> None:
         raise AssertionError("long work starts")
 
-    monkeypatch.setattr(pipeline, "ray_session", started)
+    monkeypatch.setattr(session, "ray_session", started)
 
 
 @pytest.fixture

@@ -96,16 +96,12 @@ def train_prompts(
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
 
     contrast = PromptContrast(clip=clip, template=template, class_texts=class_texts, settings=settings)
-
-    def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
-        return prompt_step(wrapped, batch, contrast=contrast)
-
     task = Task(
         network=prompts,
         groups=((prompts.parameters(), 1.0),),
         save=save,
         load=lambda folder: load_vectors(prompts, folder),
-        step=step,
+        step=functools.partial(prompt_step, contrast=contrast),
         dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.optim.batch_size, seed=setup.seed),
         on_device=("feature",),
         optim=settings.optim,

@@ -28,7 +28,7 @@ STEPS_PER_CHECK = 3
 
 
 @runtime_checkable
-class Decoder(Protocol):
+class TokenScorer(Protocol):
     """Scores the next token of hypotheses: a function of tensors that remembers nothing."""
 
     def __call__(
@@ -183,7 +183,7 @@ def _start(rules: Rules, num_questions: int, device: torch.device | str) -> Hypo
 
 
 def step(
-    decoder: Decoder,
+    decoder: TokenScorer,
     rules: Rules,
     past: Shaped[Tensor, "question slot *entry"] | None,
     *tensors: Tensor,

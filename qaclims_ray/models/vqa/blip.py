@@ -121,18 +121,20 @@ class BlipVqa:
                 num_slots = len(slots)
                 if self.has_static_shapes:
                     slots = [*slots, *[slots[0]] * (-num_slots % _SLOTS_PER_BUCKET)]
-                # Mostly every image has one slot, in order; then nothing is copied.
-                of_slot = [members.index(slot.image) for slot in slots]
-                chosen = contexts
-                if of_slot != list(range(len(members))):
-                    chosen = contexts[upload(torch.tensor(of_slot), self.device)]
                 asked = [questions[slot.image][column] for slot in slots for column in _padded(slot, slots)]
+                chosen = self._contexts_of([members.index(slot.image) for slot in slots], contexts)
                 found = self._answer_slots(chosen, asked, rules, max_question_tokens)
                 places = [(slot, column) for slot in slots[:num_slots] for column in range(_width(slots))]
                 for (slot, column), text in zip(places, found[: len(places)], strict=True):
                     if column < len(slot.columns):
                         answers[slot.image][slot.columns[column]] = text
         return answers
+
+    def _contexts_of(self, images: list[int], contexts: Tensor) -> Tensor:
+        """Return the images' contexts by position; mostly every image has one slot, in order, and nothing is copied."""
+        if images == list(range(len(contexts))):
+            return contexts
+        return contexts[upload(torch.tensor(images), self.device)]
 
     def fingerprint(self) -> str:
         """Return a hash of weights, precision, image size and vocabulary: equal ones give equal answers."""

@@ -174,7 +174,7 @@ class QuestionEncoder(nn.Module):
 
 
 class AnswerDecoder(nn.Module):
-    """Scores the next token of answers, a ``beam_search.Decoder``: one context per question, shared by its beams."""
+    """Scores the next token of answers (``beam_search.TokenScorer``): a context per question, shared by its beams."""
 
     def __init__(self, decoder: Any):
         super().__init__()

@@ -37,6 +37,17 @@ def test_it_happens_once_and_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) 
     assert done == ["tried", "connected", "gone"]
 
 
+def test_networks_that_were_tried_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(config: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(opening, "try_networks", again)
+    monkeypatch.setattr(session, "ray_session", lambda needs: contextlib.nullcontext())
+    monkeypatch.setattr(session, "resources_there", dict)
+    with contextlib.ExitStack() as stack:
+        Opening(miniature(), stack, Told(), is_tried=True)()
+
+
 @pytest.mark.parametrize(
     "section, systems",
     [("cam_net.weights", ["baseline"]), ("clip.model", ["qa_clims"]), ("segmentation.net.weights", ["baseline"])],

@@ -83,7 +83,9 @@ def test_on_cpus_settings_are_those_from_before_precision_was_one(artifact_of) -
         "clip": plain(config.clip),
     }
     assert artifact_of("cams", config).settings == _without(config.cams, *resources, "batch_size", "precision")
-    assert artifact_of("segment", config).settings["test"] == _without(config.segmentation.test, "precision")
+    assert artifact_of("segment", config).settings["test"] == _without(
+        config.segmentation.test, "batch_size", "precision"
+    )
     assert "precision" not in mask_settings(config.masks)
 
 

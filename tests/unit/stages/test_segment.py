@@ -18,8 +18,9 @@ CLASSES, THRESHOLDS = Classes(("dog", "cat")), (0.2, 0.5, 0.8)
 
 
 def test_how_many_images_run_together_says_nothing_about_predictions() -> None:
-    assert _test_settings(SegmentationTestConfig(batch_size=3)) == _test_settings(SegmentationTestConfig())
-    assert _test_settings(SegmentationTestConfig(flip=False)) != _test_settings(SegmentationTestConfig())
+    assert _test_settings(SegmentationTestConfig(batch_size=3), 0.0) == _test_settings(SegmentationTestConfig(), 0.0)
+    assert _test_settings(SegmentationTestConfig(flip=False), 0.0) != _test_settings(SegmentationTestConfig(), 0.0)
+    assert _test_settings(SegmentationTestConfig(), 1.0) != _test_settings(SegmentationTestConfig(), 0.0)
 
 
 def maps(name: str, seed: int) -> ImageCam:

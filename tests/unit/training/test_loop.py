@@ -247,6 +247,7 @@ def test_accelerate_must_see_the_same_workers() -> None:
     class TwoWorkers(LocalContext):
         def __init__(self) -> None:
             self.rank, self.world_size, self.device = 0, 2, torch.device("cpu")
+            self.loader_workers = 0
 
         def report(self, metrics, checkpoint_dir) -> None: ...
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from qaclims_ray.models.vqa.beam_search import STEPS_PER_CHECK, Decoder, Rules, search, step
+from qaclims_ray.models.vqa.beam_search import STEPS_PER_CHECK, Rules, TokenScorer, search, step
 
 VOCABULARY, START, END, PAD = 5, 0, 1, 4
 MAX_LENGTH = 4
@@ -122,4 +122,4 @@ def test_min_length_forbids_the_end():
 
 
 def test_decoder_is_the_protocol():
-    assert isinstance(table_decoder, Decoder)
+    assert isinstance(table_decoder, TokenScorer)
