@@ -66,7 +66,7 @@ def try_networks(config: RunConfig) -> None:
     from qaclims_ray.models.weights import FROM_CLASSIFIER
     from qaclims_ray.refine.irn.network import build_affinity_net
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
-    from qaclims_ray.stages.preflight import affinity_networks, final_networks
+    from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
     from qaclims_ray.systems.needs import needs_clip, needs_corpus
     from qaclims_ray.systems.recipe import backbone_weights, clip_files
 
@@ -74,6 +74,7 @@ def try_networks(config: RunConfig) -> None:
         check_vllm()
     with torch.random.fork_rng(devices=[]):
         build_mask_generator(replace(config.cam_net, weights=backbone_weights(config)), num_classes=1)
+        check_starts(config)  # a classifier that there is not is told of before
         for irn in affinity_networks(config):
             build_affinity_net(replace(irn, weights="random") if irn.weights == FROM_CLASSIFIER else irn)
         for net in {final.net for final in final_networks(config)}:

@@ -40,8 +40,9 @@ def preflight(config: RunConfig, out: str) -> None:
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
     if config.goal != "seed":
         _check_masks(config)
-    for final in final_networks(config):
-        _check_final_network(config, final)
+    for net in {final.net for final in final_networks(config)}:
+        if net.weights != FROM_CLASSIFIER:
+            weights_fingerprint(net.weights)
     if needs_clip(config):
         model, clip_weights = clip_files(config)
         weights_fingerprint(model, clip_weights if clip_weights and _is_path(clip_weights) else None)
@@ -105,33 +106,38 @@ def _check_masks(config: RunConfig) -> None:
                 f"is {config.cams.store} and cams.grid_stride {config.cams.grid_stride}; set them to both and "
                 f"{GRID_STRIDE}"
             )
-        if irn.weights == FROM_CLASSIFIER:
-            _check_classifier(config, "masks.irn", irn.backbone)
-        else:
+        if irn.weights != FROM_CLASSIFIER:
             weights_fingerprint(irn.weights)
 
 
-def _check_classifier(config: RunConfig, section: str, backbone: str) -> None:
+def check_starts(config: RunConfig) -> None:
+    """Check that networks which start from the classifier's backbone have it, and its normalisation.
+
+    Raises:
+        ConfigError: when one has another.
+    """
+    for irn in affinity_networks(config):
+        if irn.weights == FROM_CLASSIFIER:
+            _check_backbone(config, "masks.irn", irn.backbone)
+    for net in {final.net for final in final_networks(config)}:
+        if net.weights != FROM_CLASSIFIER:
+            continue
+        _check_backbone(config, "segmentation.net", net.backbone)
+        for name in ("image_mean", "image_std", "pad_same"):
+            if getattr(net, name) != getattr(config.cam_net, name):
+                raise ConfigError(
+                    f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
+                    f"{getattr(config.cam_net, name)} (cam_net.{name}); set both alike"
+                )
+
+
+def _check_backbone(config: RunConfig, section: str, backbone: str) -> None:
     own = (config.cam_net.generator, config.cam_net.backbone)
     if own != ("cnn", backbone):
         raise ConfigError(
             f"{section} starts from the classifier's backbone, but the classifier is {' '.join(own)} and "
             f"{section}.backbone is {backbone}; name the same convolutional one, or other weights"
         )
-
-
-def _check_final_network(config: RunConfig, segmentation: SegmentationConfig) -> None:
-    net, own = segmentation.net, config.cam_net
-    if net.weights != FROM_CLASSIFIER:
-        weights_fingerprint(net.weights)
-        return
-    _check_classifier(config, "segmentation.net", net.backbone)
-    for name in ("image_mean", "image_std", "pad_same"):
-        if getattr(net, name) != getattr(own, name):
-            raise ConfigError(
-                f"segmentation.net.{name} is {getattr(net, name)}, but the classifier it starts from has "
-                f"{getattr(own, name)} (cam_net.{name}); set both alike"
-            )
 
 
 def _is_path(name: str) -> bool:
