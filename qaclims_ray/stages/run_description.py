@@ -1,5 +1,6 @@
 """Tags that make two runs in the MLflow UI comparable at a glance: what ran, on which data, with which code."""
 
+import functools
 import getpass
 import json
 import platform
@@ -75,6 +76,7 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
     return "\n".join(lines)
 
 
+@functools.cache
 def _installed(package: str) -> str:
     try:
         return version(package)

@@ -49,12 +49,12 @@ def test_folder_data_set_on_s3_from_images_to_masks(bucket, tmp_path):
 
 def test_bucket_that_is_not_there_fails_before_work(bucket):
     with pytest.raises(ResourceError, match="nowhere"):
-        run_pipeline(small_config(), "s3://nowhere/run")
+        run_pipeline(small_config(cluster__num_workers=1), "s3://nowhere/run")
 
 
 def test_unknown_protocol_is_named(tmp_path):
     with pytest.raises(QaclimsError, match="nosuch"):
-        run_pipeline(small_config(), "nosuch://bucket/run")
+        run_pipeline(small_config(cluster__num_workers=1), "nosuch://bucket/run")
 
 
 def _voc_names() -> tuple[str, ...]:
