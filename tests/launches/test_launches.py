@@ -25,7 +25,7 @@ LIMITS = {
     "deeplab_v2_step": (240, 0),
     "mask2former_step": (4240, 2),
     "final_network": (630, 1),
-    "blip": (8900, 6),
+    "blip": (980, 6),
 }
 """Component -> most launches outside of CUDA graphs, most waits."""
 UPLOADS = {"mask2former_step": 7}

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoProcessor, BlipForQuestionAnswering
 
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.devices import constant, upload
+from qaclims_ray.models.graphs import Captured
 from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.models.vqa.beam_search import EarlyStopping, Rules, search, step
 from qaclims_ray.models.vqa.blip_layers import AnswerDecoder, ImageEncoder, QuestionEncoder, added_mask
@@ -36,6 +37,8 @@ QUESTIONS_PER_SLOT = 16
 
 _TOKENS_PER_BUCKET = 8
 """With static shapes, questions are padded to a multiple of so many tokens."""
+_MOST_STEPS = 8
+"""Recordings of a step on a GPU: each holds what 256 questions keep of an answer, a fifth of a GiB in bfloat16."""
 _SLOTS_PER_BUCKET = 4
 """With static shapes, slots are repeated up to a multiple of so many."""
 
@@ -65,7 +68,9 @@ class BlipVqa:
         self._image_encoder = ImageEncoder(model.vision_model, image_size)
         self._question_encoder = QuestionEncoder(model.text_encoder)
         self._answer_decoder = AnswerDecoder(model.text_decoder)
-        self._advance = functools.partial(step, self._answer_decoder)
+        self._encode_questions = Captured(self._question_encoder, "BLIP's question encoder")
+        scored = functools.partial(step, self._answer_decoder)
+        self._advance = Captured(scored, "BLIP's step of an answer", most_shapes=_MOST_STEPS)
         self._weights = model.state_dict()  # only now: the layers above have joined some of them
         self.has_static_shapes = self.device.type != "cpu"
         """Whether batches of questions are padded to few shapes and stay whole to the end, which suits a GPU."""
@@ -177,7 +182,7 @@ class BlipVqa:
             tokens, is_word = F.pad(tokens, (0, missing), value=self.pad_token), F.pad(is_word, (0, missing))
         has_mask = self.has_static_shapes or not bool(is_word.all())
         mask = added_mask(upload(is_word, self.device)[:, None, None, :], self.dtype) if has_mask else None
-        states = self._question_encoder(upload(tokens, self.device), mask, images)
+        states = self._encode_questions(upload(tokens, self.device), mask, images)
         context = (self._answer_decoder.question_context(states), *(() if mask is None else (mask,)))
         found = search(
             self._advance,

@@ -9,6 +9,7 @@ import torch
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.miniature.vqa_pretraining import VqaSettings, build_model, build_tokenizer, save_vqa
 from qaclims_ray.models.vqa.blip import load_vqa
+from tests.unit.models.cpu_recorder import record_on_cpu
 
 TINY = VqaSettings(hidden_size=16, vision_layers=1, text_layers=1, num_heads=2, patch_size=16)
 QUESTIONS = [
@@ -65,6 +66,19 @@ def test_answers_do_not_depend_on_the_batch(vqa):
     for questions_per_batch in (1, 2, 5):
         assert vqa.answer(images(4), QUESTIONS, questions_per_batch=questions_per_batch) == together
     assert together[3] == together[3][:2] * 3
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_recorded_steps_answer_as_plain_ones(folder, monkeypatch, num_beams):
+    plain, recorded = (load_vqa(str(folder), image_size=64, device="cpu") for _ in range(2))
+    plain.has_static_shapes = recorded.has_static_shapes = True
+    expected = plain.answer(images(4), QUESTIONS, num_beams=num_beams)
+    names = record_on_cpu(monkeypatch)
+    for _ in range(3):  # the plain way, recorded, replayed
+        assert recorded.answer(images(4), QUESTIONS, num_beams=num_beams) == expected
+    assert set(names) == {"BLIP's question encoder", "BLIP's step of an answer"}
+    others = [images(4).flip(0), QUESTIONS[::-1]]
+    assert recorded.answer(*others, num_beams=num_beams) == plain.answer(*others, num_beams=num_beams)
 
 
 def test_each_image_is_encoded_once(vqa, monkeypatch):
