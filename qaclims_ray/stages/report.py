@@ -59,7 +59,7 @@ def _made_from(stage: Stage, parent: Tracker, manifest: Manifest, systems: list[
             manifest.fingerprint(),
             [meta and [meta.fingerprint, meta.created] for meta in metas],
             [artifacts.package_version(), artifacts.source_hash()],
-            handle and [handle.uri, handle.run_id],
+            handle and handle.run_id,
         ]
     )
 
