@@ -68,6 +68,9 @@ def nodes(cluster: Cluster) -> Cluster:
     """The head and two nodes, with new ones for those that the tests before have lost."""
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(**NODE)
+    # A training that may have fewer workers would begin with those that there is room for at this moment.
+    there = 1 + 2 * NODE["num_cpus"]
+    wait_for(lambda: ray.cluster_resources().get("CPU") == there, 60, "two nodes, and none that is lost")
     return cluster
 
 
