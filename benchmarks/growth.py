@@ -2,20 +2,23 @@
 
     python benchmarks/growth.py [--images 10000 100000]
 
-Manifests are made up, with two labels an image, and no image is read. Times are CPU seconds over records; a function
-that is linear has the same number in both columns.
+Manifests are made up, with two labels an image, and no image is read; files hold one byte. Times are CPU seconds over
+records; a function that is linear has the same number in both columns.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.data.shards import shards_of
 from qaclims_ray.data.splits import images_with_cams, scored_images, training_images
+from qaclims_ray.data.storage import listing_fingerprint
+from qaclims_ray.data.whole_files import faults_of, write_list
 from qaclims_ray.refine.mask_index import MaskRow, mask_file_name, read_mask_index, summarise_masks, write_mask_index
 from qaclims_ray.stages.mask_images import masked_images
 
@@ -75,6 +78,13 @@ def measure(num_images: int) -> dict[str, float]:
         note("read_mask_index", lambda: read_mask_index(folder))
         note("summarise_masks", lambda: summarise_masks(rows, manifest.class_names))
         note("masked_images", lambda: masked_images(manifest, "train", folder))
+        files = Path(folder, "files")
+        files.mkdir()
+        for record in manifest.records:
+            Path(files, f"{record.image_id}.png").write_bytes(b"x")
+        content = note("write_list", lambda: write_list(str(files)))
+        note("faults_of", lambda: faults_of(str(files), content))
+        note("listing_fingerprint", lambda: listing_fingerprint(str(files)))
     return found
 
 
