@@ -6,17 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from ray import cloudpickle
 from rich.console import Console
 
-from qaclims_ray.cluster import workers
 from qaclims_ray.data.artifacts import read_meta
 from qaclims_ray.models.clip.prompts import load_prompts
 from qaclims_ray.run_config import with_overrides
-from qaclims_ray.stages import trainings
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
-from qaclims_ray.training.group import train_group
 from tests.cluster.small_run import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
@@ -43,18 +39,9 @@ def _config(*systems: str, workers: int = 0):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run whose trainings come out of the bytes in which Ray's workers get them.
-
-    Each phase is a group of workers of its own, and thirty CPU seconds: only the one that is lost below has it.
-    """
+    """A run whose phases train on a worker of Ray, each on its own."""
     out = tmp_path_factory.mktemp("semples")
-
-    def train_packed(group, context, on_position):
-        train_group(cloudpickle.loads(workers._packed(group)), context, on_position)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainings, "train_group", train_packed)
-        run_pipeline(_config("clims", "semples"), str(out))
+    run_pipeline(_config("clims", "semples", workers=1), str(out))
     return out
 
 
