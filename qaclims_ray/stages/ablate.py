@@ -63,8 +63,8 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
     """
     for seed in ablation.seeds:
         preflight(ablation.run(seed, ablation.table.rows), ablation.folder(seed))
-        try_networks(ablation.run(seed, ablation.table.rows))
     one = ablation.run(ablation.seeds[0], ablation.table.rows)
+    try_networks(one)  # seeds have the same
     tracker = _tracker(ablation, one)
     try:
         needs = needs_of_many(one, ablation.concurrent)

@@ -84,12 +84,10 @@ def batch_sizes(config: RunConfig) -> dict[str, int]:
     for name in training_order(config):
         for phase in planned_phases(config, name):
             sizes[f"the batch size of {name}'s {phase.name or 'training'}"] = phase.optim.batch_size
-    if config.goal != "seed":
-        for name in systems_with_cams(config):
-            masks = system_config(config, name).masks
-            sizes |= {"masks.irn.optim.batch_size": masks.irn.optim.batch_size} if "irn" in masks.steps else {}
-        for name in systems_with_networks(config):
-            sizes["segmentation.optim.batch_size"] = system_config(config, name).segmentation.optim.batch_size
+    # Systems may have settings of their own; the smallest is what counts.
+    for setting, networks in (("masks.irn", affinity_networks(config)), ("segmentation", final_networks(config))):
+        if networks:
+            sizes[f"{setting}.optim.batch_size"] = min(one.optim.batch_size for one in networks)
     return sizes
 
 
