@@ -33,6 +33,7 @@ class CorpusActor:
         self, model: str, config: CorpusConfig, questions: tuple[Question, ...], class_names: tuple[str, ...]
     ) -> None:
         torch.set_num_threads(1)
+        # Of other models' memory nothing is known, so that they take the number of a CPU.
         device = device_of_worker(config.gpus_per_actor if config.engine == "blip" else 0)
         size = build.QUESTIONS_AT_ONCE.chosen(config.questions_per_batch, device, config.gpus_per_actor)
         self.at_once = BatchSize(size, "corpus.questions_per_batch")
