@@ -37,6 +37,7 @@ class Stop:
         self.code = 0
         """Exit code; 0 while nothing has asked for a stop."""
         self._is_interrupted = False
+        self._is_over = False
         self._own_signals = 0
         self._first = 0.0
         self._lock = threading.Lock()
@@ -55,7 +56,7 @@ class Stop:
             if code is not None and self._own_signals:
                 self._own_signals = 0
                 continue
-            if code is None or self.begin(f"stopped; {KEPT}", code, GRACE_S):
+            if code is None or self.begin(f"stopped; {KEPT}", code, GRACE_S) or self._is_over:
                 continue
             if time.monotonic() - self._first > ECHO_S:
                 _end_at_once(code)
@@ -63,12 +64,17 @@ class Stop:
     def begin(self, message: str, code: int, grace_s: float) -> bool:
         """Say a line and start the clock; return whether this was the first time."""
         with self._lock:
-            if self.code:
+            if self.code or self._is_over:
                 return False
             self.code, self._first = code, time.monotonic()
         self._say(message)
         threading.Thread(target=self._end_after, args=(grace_s,), daemon=True).start()
         return True
+
+    def release(self) -> None:
+        """Take back what is under way; a signal that is heard from now on stops nothing."""
+        with self._lock:
+            self.code, self._is_over = 0, True
 
     def wake(self) -> None:
         """Interrupt whatever the main thread waits for."""
@@ -84,7 +90,7 @@ class Stop:
 
     def _end_after(self, grace_s: float) -> None:
         time.sleep(grace_s)
-        if self.code:  # a test takes its stop back
+        if not self._is_over:
             _end_at_once(self.code)
 
 
@@ -117,6 +123,7 @@ def handled(prog: str) -> Iterator[Stop]:
         yield stop
     finally:
         if not stop.code:
+            stop.release()
             _put_back(before)
             signal.set_wakeup_fd(announced_before)
             announced.close()

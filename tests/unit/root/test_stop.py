@@ -1,6 +1,7 @@
 """Stopping a process: a line and an exit code at the first signal, its end at the second or when it does not close."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -86,7 +87,7 @@ def stopped():
     before = {number: signal.getsignal(number) for number in stop.EXIT_CODES}
     with stop.handled("prog") as found:
         yield found
-        found.code = 0
+        found.release()
     assert {number: signal.getsignal(number) for number in stop.EXIT_CODES} == before
 
 
@@ -116,6 +117,17 @@ def test_a_librarys_exit_at_a_signal_is_a_stop_as_any_other(stopped, capfd):
         signal.raise_signal(signal.SIGTERM)
     assert stopped.code == 143
     assert capfd.readouterr().err == LINE
+
+
+def test_a_signal_heard_after_the_verb_stops_nothing(capfd):
+    stopped, (arrivals, announced) = stop.Stop("prog"), socket.socketpair()
+    listener = threading.Thread(target=stopped.listen, args=(arrivals,))
+    announced.send(bytes([signal.SIGTERM, signal.SIGTERM]))
+    announced.close()
+    stopped.release()
+    listener.start()
+    listener.join()
+    assert (stopped.code, capfd.readouterr().err) == (0, "")
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
