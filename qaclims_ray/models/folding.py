@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 from collections import defaultdict
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
+logger = logging.getLogger(__name__)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _PROBE_PX = 64
@@ -41,7 +43,7 @@ def without_batch_norm(network: _Network) -> _Network:
 
     A batch norm is folded when all that it ever sees is one convolution's output, as a small image shows on its way
     through the network. One whose response would change, because something else reads that output too, is returned as
-    it is.
+    it is, with a remark.
 
     Args:
         network: in evaluation mode, on the CPU, called with images (batch, 3, height, width).
@@ -55,7 +57,10 @@ def without_batch_norm(network: _Network) -> _Network:
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         found.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
         found.set_submodule(norm_name, _without_norm(norm))
-    return found if _respond_alike(network, found, image) else network
+    if _respond_alike(network, found, image):
+        return found
+    logger.warning("%s keeps its batch norms, more slowly: without them it responds otherwise", type(network).__name__)
+    return network
 
 
 def _without_norm(norm: nn.BatchNorm2d) -> nn.Module:

@@ -85,10 +85,11 @@ def test_a_norm_before_its_convolution_stays() -> None:
 
 
 @pytest.mark.parametrize("reads", ["sum", "norm"])
-def test_a_convolution_that_others_read_keeps_its_output(reads) -> None:
+def test_a_convolution_that_others_read_keeps_its_output(reads, caplog) -> None:
     network = trained(Block(reads))
     with torch.no_grad():
         torch.testing.assert_close(without_batch_norm(network)(torch.ones(1, 3, 8, 8)), network(torch.ones(1, 3, 8, 8)))
+    assert ("Block keeps its batch norms" in caplog.text) == (reads == "sum")
     assert len(norms(without_batch_norm(network))) == 2 and len(norms(without_batch_norm(trained(Block())))) == 1
 
 
