@@ -63,7 +63,7 @@ def method_picture(
     images = images_with_cams(manifest, config.data, with_training=config.goal != "seed")
     scored = scored_images(manifest, config.data)
     chosen = [scored.records[position] for position in choose_images(scored, num_images)]
-    cams = {name: _cams(layout.cams(name), images, {record.image_id for record in chosen}) for name in systems}
+    cams = {name: cams_of(layout.cams(name), images, {record.image_id for record in chosen}) for name in systems}
     labels = {name: system_of(config, name).label for name in systems}
     rows = [
         SheetRow(
@@ -89,7 +89,7 @@ def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
     return manifest.classes.border(fixed)
 
 
-def _cams(uri: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
+def cams_of(uri: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
     shards = [index for index, shard in enumerate(shards_of(images)) if wanted & {record.image_id for record in shard}]
     cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}

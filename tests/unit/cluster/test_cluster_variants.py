@@ -279,7 +279,7 @@ def job_commands():
 
 
 def test_there_are_commands_to_check():
-    assert {"kuberay.yaml", "slurm.sh", "cluster.md"} <= {name for name, _ in job_commands()}
+    assert {"kuberay.yaml", "slurm.sh", "aws.md", "cluster.md"} <= {name for name, _ in job_commands()}
 
 
 @pytest.mark.parametrize(("place", "line"), job_commands())
@@ -336,7 +336,7 @@ def test_slurm_says_what_is_missing(tmp_path, missing):
 # ---- the guides
 
 
-@pytest.mark.parametrize("name", ["gcp", "on_premises", "kuberay", "slurm", "operations"])
+@pytest.mark.parametrize("name", ["aws", "gcp", "on_premises", "kuberay", "slurm", "operations"])
 def test_guides_are_linked_and_their_links_lead_somewhere(name):
     assert f"cluster/{name}.md" in (ROOT / "docs" / "index.md").read_text()
     assert f"cluster/{name}.md" in (ROOT / "docs" / "cluster.md").read_text()

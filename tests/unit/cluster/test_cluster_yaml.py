@@ -23,7 +23,7 @@ def config(text):
 
 @pytest.fixture
 def aws(monkeypatch, tmp_path):
-    """A simulated AWS with a security group and an image, as docs/cluster.md has the user make them."""
+    """A simulated AWS with a security group and an image, as docs/cluster/aws.md has the user make them."""
     import boto3
     from moto import mock_aws
 
@@ -179,7 +179,7 @@ def test_ids_are_placeholders_or_whole(text):
 
 
 def test_the_guide_names_every_placeholder_and_no_open_address():
-    guide = (ROOT / "docs" / "cluster.md").read_text()
+    guide = (ROOT / "docs" / "cluster" / "aws.md").read_text()
     for placeholder in ("ami-REPLACE", "sg-REPLACE", "fs-REPLACE"):
         assert placeholder in guide
     assert not re.search(r"--(dashboard-)?host[= ]0\.0\.0\.0", guide)

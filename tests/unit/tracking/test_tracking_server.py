@@ -25,7 +25,7 @@ def free_port():
 
 
 class Server:
-    """``mlflow server`` on the loopback address, as docs/cluster.md starts it."""
+    """``mlflow server`` on the loopback address, as docs/cluster/aws.md starts it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
