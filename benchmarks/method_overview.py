@@ -127,7 +127,12 @@ def _arrow(page: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
 
 def _box(page: Axes, left: float, low: float, width: float, height: float, title: str) -> None:
     shape = FancyBboxPatch(
-        (left, low), width, height, boxstyle="round,pad=0.02,rounding_size=0.08", facecolor="#f6f6f4", edgecolor="#bbbbbb"
+        (left, low),
+        width,
+        height,
+        boxstyle="round,pad=0.02,rounding_size=0.08",
+        facecolor="#f6f6f4",
+        edgecolor="#bbbbbb",
     )
     page.add_patch(shape)
     page.text(left + 0.12, low + height - 0.12, title, va="top", fontsize=9.5, weight="bold", color=_GREY)

@@ -90,6 +90,7 @@ def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
 
 
 def cams_of(uri: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
+    """Return the stored CAMs of the images that are wanted, by their names."""
     shards = [index for index, shard in enumerate(shards_of(images)) if wanted & {record.image_id for record in shard}]
     cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
     return {cam.image_id: cam for cam in cams if cam.image_id in wanted}

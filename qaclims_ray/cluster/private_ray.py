@@ -78,7 +78,7 @@ def _start(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool)
                 object_store_memory=object_store_bytes,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                # No protection by itself: Ray's control service and agents listen on all interfaces (docs/cluster/aws.md).
+                # No protection by itself: Ray's control service and agents listen everywhere (docs/cluster/aws.md).
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
                 _plasma_directory=_store_folder(folder, object_store_bytes),

@@ -196,7 +196,8 @@ def test_a_signal_after_the_training_in_a_long_temporary_directory(folder, numbe
     long = folder / ("x" * 70)
     long.mkdir(exist_ok=True)
     run = Run(folder, 1, TMPDIR=str(long))
-    run.reaches(lambda: "train classifier" in run.log.read_text(), "the end of the training")
+    # A line that begins so: a slow training is told of in between ("still in train classifier").
+    run.reaches(lambda: "\ntrain classifier" in run.log.read_text(), "the end of the training")
     run.process.send_signal(number) if number == signal.SIGTERM else os.killpg(run.process.pid, number)
     assert run.ends() == (code, STOPPED.format("cams"))
     assert (run.out / "classifier" / "meta.json").is_file()

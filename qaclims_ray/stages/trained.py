@@ -1,0 +1,226 @@
+"""A run's final network as an object: ``from qaclims_ray import load; load("runs/mine").predict("photo.jpg")``.
+
+It computes in this process: no Ray, no MLflow. `qaclims predict` is for folders of images, on all that the machine has.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from qaclims_ray.cams.label_map import label_map, overlay
+from qaclims_ray.data import artifacts, storage, whole_files
+from qaclims_ray.data.classes import Classes, voc_palette
+from qaclims_ray.data.images import load_image
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.models.folding import for_inference
+from qaclims_ray.refine.shares import HALF
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.networks.network import FinalNetwork, load_segmentation_network
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.run_folder import load_config
+from qaclims_ray.systems.table import system_config, system_of
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+"""A path or URI, a PIL image, or pixels from 0 to 255: an array (height, width, 3) or a tensor (3, height, width)."""
+
+_PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+"""PIL's modes of 8 bits a channel."""
+_IMAGES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedImage:
+    """What a final network says of one image."""
+
+    labels: UInt8[np.ndarray, "height width"]
+    """Each pixel's label, at the image's size: its position in `label_names`. Without a background 255 is no class."""
+    scores: Float[np.ndarray, "label height width"]
+    """Probability of each of the labels, in the order of `label_names`; they add up to 1 at every pixel."""
+    label_names: tuple[str, ...]
+    """Names of the labels' values from the first on."""
+    first_label: int
+    """The lowest value of a label: 0, the background, or 1 where the data set has none."""
+    image: UInt8[np.ndarray, "height width 3"]
+    """The upright RGB pixels that were segmented."""
+
+    @property
+    def found(self) -> dict[str, float]:
+        """The classes that the image shows, background left out, and the share of its pixels that each has."""
+        shares = {
+            name: float((self.labels == value).mean())
+            for value, name in enumerate(self.label_names, start=self.first_label)
+            if value > 0
+        }
+        return {name: share for name, share in shares.items() if share > 0}
+
+    def mask(self) -> Image.Image:
+        """Return the labels as a picture with VOC's palette: pixel values are labels, viewers show colours."""
+        picture = Image.fromarray(self.labels, mode="P")
+        picture.putpalette(voc_palette())
+        return picture
+
+    def overlay(self) -> Image.Image:
+        """Return the image with its objects tinted."""
+        pixels = torch.from_numpy(self.image).permute(2, 0, 1)
+        return Image.fromarray(overlay(pixels, torch.from_numpy(self.labels)))
+
+
+class LoadedNetwork:
+    """A run's final network, ready to segment images. `load` makes it."""
+
+    def __init__(self, network: FinalNetwork, config: RunConfig, classes: Classes, device: torch.device) -> None:
+        self.network, self.config, self.classes, self.device = network, config, classes, device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, background left out."""
+        return self.classes.names
+
+    @overload
+    def predict(
+        self, images: Picture, *, classes: Iterable[str] | None = None, crf: bool = False
+    ) -> SegmentedImage: ...
+    @overload
+    def predict(
+        self, images: Sequence[Picture], *, classes: Iterable[str] | None = None, crf: bool = False
+    ) -> list[SegmentedImage]: ...
+    def predict(
+        self, images: Picture | Sequence[Picture], *, classes: Iterable[str] | None = None, crf: bool = False
+    ) -> SegmentedImage | list[SegmentedImage]:
+        """Segment an image, or a list of images, with the run's own scales and mirror images.
+
+        Args:
+            images: one picture or a list of them, of any sizes; a tensor (batch, 3, height, width) is a list too.
+            classes: names of the classes that the images can show, where that is known; None: all.
+            crf: sharpen the probabilities with the run's dense CRF (`segmentation.test.crf`).
+
+        Raises:
+            DataError: when a file cannot be read, or pixels are none.
+            ConfigError: for a class that the network does not know.
+        """
+        allowed = self._allowed(classes)
+        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) or _is_picture(images):
+            (found,) = self._segmented([images], allowed, crf)  # type: ignore[list-item]
+            return found
+        pictures: list[Picture] = list(images)  # type: ignore[arg-type]
+        return [
+            found
+            for start in range(0, len(pictures), _IMAGES_AT_ONCE)
+            for found in self._segmented(pictures[start : start + _IMAGES_AT_ONCE], allowed, crf)
+        ]
+
+    def _allowed(self, names: Iterable[str] | None) -> tuple[int, ...] | None:
+        if names is None:
+            return None
+        wanted = [names] if isinstance(names, str) else list(names)
+        if unknown := [name for name in wanted if name not in self.class_names]:
+            raise ConfigError(f"the network does not know {', '.join(unknown)}; it knows {', '.join(self.class_names)}")
+        return tuple(sorted(self.class_names.index(name) for name in set(wanted)))
+
+    def _segmented(
+        self, pictures: Sequence[Picture], allowed: tuple[int, ...] | None, with_crf: bool
+    ) -> list[SegmentedImage]:
+        images = [_pixels(picture) for picture in pictures]
+        test, net = self.config.segmentation.test, self.network.config
+        precision = test.arithmetic(1 if self.device.type == "cuda" else 0)
+        found: dict[int, SegmentedImage] = {}
+        for positions, scores in segment_images(
+            self.network, images, test, net.image_mean, net.image_std, precision=precision
+        ):
+            if allowed is not None:
+                scores = _among(scores, allowed, self.classes)
+            if with_crf:
+                pixels = torch.stack([images[position] for position in positions])
+                scores = crf_probabilities(pixels, scores, test.crf, self.classes.border(HALF))
+            for position, own in zip(positions, scores.float().cpu(), strict=True):
+                found[position] = self._found(images[position], own)
+        return [found[position] for position in range(len(images))]
+
+    def _found(self, image: Tensor, scores: Tensor) -> SegmentedImage:
+        border = self.classes.border(HALF)
+        return SegmentedImage(
+            labels=label_map(as_class_maps("", scores, border), border).numpy(),
+            scores=scores.numpy(),
+            label_names=self.classes.label_names,
+            first_label=0 if self.classes.has_background else 1,
+            image=image.permute(1, 2, 0).contiguous().numpy(),
+        )
+
+
+def load(run: str | os.PathLike[str], *, system: str = "", device: str | torch.device = "auto") -> LoadedNetwork:
+    """Read the final network of a finished run.
+
+    Args:
+        run: the run's output folder, a path or an fsspec URI.
+        system: whose network; empty takes the run's last system, which is its best by design.
+        device: "auto" takes the GPU where there is one.
+
+    Raises:
+        ConfigError: when the folder holds no run, or the run has no such system.
+        ArtifactError: when the network is not trained yet, or is damaged.
+    """
+    uri = storage.absolute(os.fspath(run))
+    config, layout = load_config(uri), RunLayout(uri)
+    name = system or config.systems[-1]
+    system_of(config, name)
+    artifacts.require_artifact(layout.segmentation(name), "segmentation", verb="segment")
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    with whole_files.whole_copy(layout.segmentation(name)) as folder:
+        network = for_inference(load_segmentation_network(folder), where)
+    classes = read_manifest(layout.manifest).classes
+    resolved = system_config(config, name)
+    return LoadedNetwork(network.to(memory_format=torch.channels_last), resolved, classes, where)
+
+
+def _is_picture(images: object) -> bool:
+    return isinstance(images, Tensor) and images.ndim == 3
+
+
+def _pixels(picture: Picture) -> UInt8[Tensor, "3 height width"]:
+    """Return upright RGB pixels.
+
+    Raises:
+        DataError: when there are none.
+    """
+    match picture:
+        case Image.Image():
+            if picture.mode not in _PLAIN_MODES:
+                raise DataError(
+                    f"a PIL image has mode {picture.mode}, expected 8 bits a channel: give its file instead"
+                )
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        case np.ndarray():
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise DataError(
+                    f"an array has {picture.dtype} of shape {picture.shape}, expected uint8 of (height, width, 3)"
+                )
+            return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).contiguous()
+        case Tensor():
+            if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+                shape = tuple(picture.shape)
+                raise DataError(f"a tensor has {picture.dtype} of shape {shape}, expected uint8 of (3, height, width)")
+            return picture.cpu()
+        case _:
+            return load_image(storage.absolute(os.fspath(picture)))
+
+
+def _among(
+    scores: Float[Tensor, "batch label height width"], allowed: tuple[int, ...], classes: Classes
+) -> Float[Tensor, "batch label height width"]:
+    """Return the probabilities of the background and some classes alone, adding up to 1."""
+    first = 1 if classes.has_background else 0
+    keep = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    keep[:first] = True
+    keep[[first + class_id for class_id in allowed]] = True
+    kept = scores * keep[:, None, None]
+    return kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)

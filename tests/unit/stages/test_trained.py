@@ -1,0 +1,144 @@
+"""A run's final network as an object: what it takes, and that it says what `predict` says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import qaclims_ray
+from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
+from qaclims_ray.errors import ArtifactError, ConfigError, DataError
+from qaclims_ray.presets.table import preset
+from qaclims_ray.run_config import to_dict, with_overrides
+from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.predict_final import FinalPredictor
+from tests.finished_artifacts import finished
+
+NAMES = ("cat", "dog", "bird")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> str:
+    """A finished run whose network is random, and so finds all classes."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    config = with_overrides(
+        preset("miniature"),
+        {"segmentation.net.weights": "random", "segmentation.test.scales": [1.0, 0.75], "segmentation.test.flip": True},
+    )
+    layout = RunLayout(str(folder))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    records = (
+        ImageRecord(image_id="a", image_uri="a.png", width=8, height=8, labels=(0,), mask_uri="", splits=("train",)),
+    )
+    write_manifest(Manifest(NAMES, records), manifest_artifact(layout.manifest, {}))
+    torch.manual_seed(0)
+    network = build_segmentation_network(config.segmentation.net, len(NAMES) + 1)
+    save_segmentation_network(network, layout.segmentation("qa_clims"))
+    finished(Artifact(uri=layout.segmentation("qa_clims"), kind="segmentation", settings={}, verb="segment"))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def network(run) -> "qaclims_ray.LoadedNetwork":
+    return qaclims_ray.load(run)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((90, 60), Image.Resampling.BICUBIC)
+
+
+def test_an_image_is_segmented_at_its_size(network, picture):
+    found = network.predict(picture)
+    assert found.labels.shape == (60, 90) and found.labels.dtype == np.uint8
+    assert found.scores.shape == (4, 60, 90)
+    np.testing.assert_allclose(found.scores.sum(0), 1, rtol=1e-5)
+    np.testing.assert_array_equal(found.labels, found.scores.argmax(0))
+    assert found.label_names == ("background", *NAMES) and network.class_names == NAMES
+    assert sum(found.found.values()) == pytest.approx((found.labels > 0).mean())
+    assert found.found and all((found.labels == found.label_names.index(name)).any() for name in found.found)
+
+
+def test_it_says_what_predict_says(run, network, picture):
+    config = network.config
+    predictor = FinalPredictor(
+        RunLayout(run).segmentation("qa_clims"), config.segmentation, torch.device("cpu"),
+        precision="fp32", with_crf=True, border=0.5,
+    )  # fmt: skip
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    (free, among) = predictor([pixels, pixels], [None, (1,)])
+    np.testing.assert_array_equal(network.predict(picture, crf=True).labels, free.numpy())
+    assert set(np.unique(among.numpy())) <= {0, 2}
+    assert set(network.predict(picture, classes=["dog"]).found) <= {"dog"}
+
+
+def test_every_kind_of_picture_is_the_same_picture(network, picture, tmp_path):
+    expected = network.predict(picture).labels
+    picture.save(tmp_path / "a.png")
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    pixels = np.array(picture)
+    kinds = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        tmp_path / "turned.png",
+        Image.open(tmp_path / "turned.png"),
+        pixels,
+        torch.from_numpy(pixels).permute(2, 0, 1),
+    ]
+    for kind in kinds:
+        np.testing.assert_array_equal(network.predict(kind).labels, expected)
+    batch = torch.from_numpy(np.stack([pixels] * 2)).permute(0, 3, 1, 2)
+    for several in (kinds, batch):
+        many = network.predict(several)
+        assert len(many) == len(several) and all((one.labels == expected).all() for one in many)
+    assert network.predict([]) == []
+
+
+def test_masks_and_overlays_are_pictures(network, picture):
+    found = network.predict(picture)
+    np.testing.assert_array_equal(np.array(found.mask()), found.labels)
+    overlay = np.array(found.overlay())
+    assert overlay.shape == (60, 90, 3)
+    outside = found.labels == 0
+    np.testing.assert_array_equal(overlay[outside], np.array(picture)[outside])
+
+
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [
+        (np.zeros((4, 4), np.uint8), r"uint8 of shape \(4, 4\), expected"),
+        (np.zeros((4, 4, 3), np.float32), "float32 of shape"),
+        (torch.zeros(3, 4, 4), "float32 of shape"),
+        (Image.new("F", (4, 4)), "mode F"),
+        ("no/such.jpg", "no/such.jpg"),
+    ],
+)
+def test_what_is_no_picture_is_refused(network, picture, says):
+    with pytest.raises(DataError, match=says):
+        network.predict(picture)
+
+
+def test_an_unknown_class_is_refused(network, picture):
+    with pytest.raises(ConfigError, match="does not know cow; it knows cat, dog, bird"):
+        network.predict(picture, classes=["cow"])
+
+
+def test_a_run_without_the_network_is_refused(run, tmp_path):
+    with pytest.raises(ArtifactError, match="qaclims segment"):
+        qaclims_ray.load(run, system="baseline")
+    with pytest.raises(ConfigError, match="there is no run at"):
+        qaclims_ray.load(tmp_path)
+
+
+def test_there_is_nothing_else():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = qaclims_ray.nothing
