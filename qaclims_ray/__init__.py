@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qaclims_ray.stages.trained import LoadedNetwork as LoadedNetwork
-    from qaclims_ray.stages.trained import SegmentedImage as SegmentedImage
+    from qaclims_ray.stages.trained import PredictedMask as PredictedMask
     from qaclims_ray.stages.trained import load as load
 
-__all__ = ["LoadedNetwork", "SegmentedImage", "load"]
+__all__ = ["LoadedNetwork", "PredictedMask", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ _IMAGES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentedImage:
+class PredictedMask:
     """What a final network says of one image."""
 
     labels: UInt8[np.ndarray, "height width"]
@@ -86,16 +86,14 @@ class LoadedNetwork:
         return self.classes.names
 
     @overload
-    def predict(
-        self, images: Picture, *, classes: Iterable[str] | None = None, crf: bool = False
-    ) -> SegmentedImage: ...
+    def predict(self, images: Picture, *, classes: Iterable[str] | None = None, crf: bool = False) -> PredictedMask: ...
     @overload
     def predict(
         self, images: Sequence[Picture], *, classes: Iterable[str] | None = None, crf: bool = False
-    ) -> list[SegmentedImage]: ...
+    ) -> list[PredictedMask]: ...
     def predict(
         self, images: Picture | Sequence[Picture], *, classes: Iterable[str] | None = None, crf: bool = False
-    ) -> SegmentedImage | list[SegmentedImage]:
+    ) -> PredictedMask | list[PredictedMask]:
         """Segment an image, or a list of images, with the run's own scales and mirror images.
 
         Args:
@@ -128,11 +126,11 @@ class LoadedNetwork:
 
     def _segmented(
         self, pictures: Sequence[Picture], allowed: tuple[int, ...] | None, with_crf: bool
-    ) -> list[SegmentedImage]:
+    ) -> list[PredictedMask]:
         images = [_pixels(picture) for picture in pictures]
         test, net = self.config.segmentation.test, self.network.config
         precision = test.arithmetic(1 if self.device.type == "cuda" else 0)
-        found: dict[int, SegmentedImage] = {}
+        found: dict[int, PredictedMask] = {}
         for positions, scores in segment_images(
             self.network, images, test, net.image_mean, net.image_std, precision=precision
         ):
@@ -145,9 +143,9 @@ class LoadedNetwork:
                 found[position] = self._found(images[position], own)
         return [found[position] for position in range(len(images))]
 
-    def _found(self, image: Tensor, scores: Tensor) -> SegmentedImage:
+    def _found(self, image: Tensor, scores: Tensor) -> PredictedMask:
         border = self.classes.border(HALF)
-        return SegmentedImage(
+        return PredictedMask(
             labels=label_map(as_class_maps("", scores, border), border).numpy(),
             scores=scores.numpy(),
             label_names=self.classes.label_names,
