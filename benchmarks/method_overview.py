@@ -1,6 +1,6 @@
 """Draw how a photograph and its tags become a mask, with one image of a finished run, for the README.
 
-    python benchmarks/method_overview.py RUN --out docs/results/method_overview.png
+    python -m benchmarks.method_overview runs/miniature --out docs/results/method_overview.png
 
 Needs a run that went to its final network, with the systems of the miniature: baseline and qa_clims. The image is the
 first training image of two classes: it is chosen by its tags, not by a result. All that is drawn is what the run made.
@@ -101,24 +101,24 @@ def draw(story: Story) -> Figure:
     _picture(page, story, "photograph", (0.3, 2.1), f"An image, and what it shows:\n{tags}")
     _answers(page, story)
     _words(page, story)
-    _picture(page, story, BEFORE, (3.4, 0.55), f"What tells images with\n“{story.class_name}” from others")
-    _picture(page, story, AFTER, (7.9, 0.55), "The same network, once CLIP has read\nits regions against the texts")
-    _picture(page, story, "masks", (10.55, 0.55), "Grown to outlines:\na pseudo mask")
-    _picture(page, story, "predictions", (12.75, 0.55), "A network that has learnt from\nall masks, told no tags")
-    _arrow(page, (2.35, 3.6), (3.35, 4.4))
-    _arrow(page, (2.35, 2.6), (3.35, 1.8))
-    _arrow(page, (8.75, 4.4), (9.35, 4.4))
-    _arrow(page, (5.45, 1.55), (7.85, 1.55))
-    _arrow(page, (10.2, 3.35), (9.3, 2.62))
-    _arrow(page, (9.95, 1.55), (10.5, 1.55))
-    _arrow(page, (12.6, 1.55), (12.7, 1.55))
+    _picture(page, story, BEFORE, (3.4, 0.75), f"What tells images with\n“{story.class_name}” from others")
+    _picture(page, story, AFTER, (6.7, 0.75), "The same network, once CLIP has\nread its regions against the texts")
+    _picture(page, story, "masks", (9.9, 0.75), "Grown to outlines:\na pseudo mask")
+    _picture(page, story, "predictions", (12.6, 0.75), "A network that has learnt from\nall masks, told no tags")
+    _arrow(page, (2.4, 3.5), (3.3, 4.4))
+    _arrow(page, (2.4, 2.7), (3.3, 1.9))
+    _arrow(page, (8.8, 4.4), (9.3, 4.4))
+    _arrow(page, (5.5, 1.75), (6.6, 1.75))
+    _arrow(page, (9.6, 3.25), (8.3, 2.82))
+    _arrow(page, (8.8, 1.75), (9.8, 1.75))
+    _arrow(page, (12.0, 1.75), (12.5, 1.75))
     return figure
 
 
 def _picture(page: Axes, story: Story, name: str, corner: tuple[float, float], caption: str) -> None:
     left, low = corner
     page.imshow(story.pictures[name], extent=(left, left + _TILE, low, low + _TILE), aspect="auto", zorder=2)
-    page.text(left + _TILE / 2, low + _TILE + 0.08, caption, ha="center", va="bottom", fontsize=9.5, color=_GREY)
+    page.text(left + _TILE / 2, low - 0.08, caption, ha="center", va="top", fontsize=9.5, color=_GREY)
 
 
 def _arrow(page: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
