@@ -5,11 +5,12 @@ Images lie in the folder itself or in its ``images`` folder; label maps, where t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.folder_files import FolderFiles, find_folder_files
+from qaclims_ray.data.folder_splits import splits_of_images, unknown_splits
 from qaclims_ray.data.inspection import inspect_images
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import folded
@@ -40,7 +41,8 @@ def read_folder(
 ) -> Manifest:
     """Read and check a folder of images.
 
-    Without a split column every image is in both the training and the scored split.
+    Without a split column some images are held out as the test split (`data.held_out_share`); the others are in both
+    the training and the scored split.
 
     Args:
         config: the data set; ``labels`` may be auto, file, folders or masks (which need ``class_names``).
@@ -58,8 +60,9 @@ def read_folder(
     files = find_folder_files(root, config)
     class_names, faults = _class_names(config, files.table)
     check_class_names(class_names)
-    raw_images, found = _raw_images(files, class_names, config)
-    faults += [*_unknown_splits(files.table, config), *found, *files.masks.faults, *_hints(files, found)]
+    own_splits, split_notes = splits_of_images(files.images.keys(), files.table, config)
+    raw_images, found = _raw_images(files, class_names, config, own_splits)
+    faults += [*unknown_splits(files.table, config), *found, *files.masks.faults, *_hints(files, found)]
     if check_labels is not None and not faults:
         check_labels(class_names, raw_images)
     checked, found = translated_masks(raw_images, config, class_names, masks_uri)
@@ -68,7 +71,7 @@ def read_folder(
     faults += found
     faults += check_splits((config.train_split, config.eval_split), raw_images)
     fail_on(faults, root)
-    notes = [*_notes(files, config, class_names), *files.masks.notes, *files.notes, *seen]
+    notes = [*_notes(files, config, class_names), *split_notes, *files.masks.notes, *files.notes, *seen]
     if left_out := len(files.images) - len(raw_images):
         notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
     notes += _mask_notes(checked, config.eval_split)
@@ -122,7 +125,7 @@ def _class_names(config: DataConfig, table: LabelTable | None) -> tuple[Sequence
 
 
 def _raw_images(
-    files: FolderFiles, class_names: Sequence[str], config: DataConfig
+    files: FolderFiles, class_names: Sequence[str], config: DataConfig, own_splits: Mapping[str, Collection[str]]
 ) -> tuple[list[RawImage], list[Fault]]:
     """Bring images, labels, masks and splits together."""
     by_id, table = files.images, files.table
@@ -133,7 +136,7 @@ def _raw_images(
     taken: dict[str, int] = defaultdict(int)
     raw_images = []
     for image_id in _order(by_id, table):
-        splits = _splits_of(image_id, table, config, taken)
+        splits = _in_use(own_splits[image_id], config, taken)
         if not splits:
             continue
         faults += _faults_of(image_id, by_id[image_id], table, class_ids)
@@ -141,20 +144,6 @@ def _raw_images(
         mask = files.masks.by_image.get(image_id)
         raw_images.append(RawImage(image_id, by_id[image_id][0], labels, mask, None, splits))
     return raw_images, faults
-
-
-def _unknown_splits(table: LabelTable | None, config: DataConfig) -> list[Fault]:
-    if table is None or table.splits is None:
-        return []
-    known = sorted({split for splits in table.splits.values() for split in splits})
-    named = {"data.train_split": config.train_split, "data.eval_split": config.eval_split}
-    return [
-        Fault(
-            "unknown split", split, f"{name}; the data set has {', '.join(known) or 'none'}: set {name} to one of them"
-        )
-        for name, split in named.items()
-        if split not in known
-    ]
 
 
 def _known_ids(names: Sequence[str], class_ids: Mapping[str, int]) -> tuple[int, ...]:
@@ -190,11 +179,9 @@ def _order(by_id: Mapping[str, object], table: LabelTable | None) -> list[str]:
     return list(dict.fromkeys([*listed, *by_id]))
 
 
-def _splits_of(image_id: str, table: LabelTable | None, config: DataConfig, taken: dict[str, int]) -> tuple[str, ...]:
+def _in_use(own: Collection[str], config: DataConfig, taken: dict[str, int]) -> tuple[str, ...]:
     """Return an image's splits among those in use, up to the limit of each."""
-    everywhere = (config.train_split, config.eval_split)
-    own = everywhere if table is None or table.splits is None else table.splits.get(image_id, ())
-    wanted = dict.fromkeys([*everywhere, config.test_split])
+    wanted = dict.fromkeys([config.train_split, config.eval_split, config.test_split])
     chosen = [name for name in wanted if name in own and (config.limit is None or taken[name] < config.limit)]
     for name in chosen:
         taken[name] += 1
@@ -224,7 +211,4 @@ def _notes(files: FolderFiles, config: DataConfig, class_names: Sequence[str]) -
     if not config.class_names:
         numbered = ", ".join(f"{value} {name}" for value, name in enumerate(class_names, start=1))
         notes.append(f"classes taken from the labels, sorted; label values in masks must be: {numbered}")
-    if table is None or table.splits is None:
-        both = " and ".join(dict.fromkeys((config.train_split, config.eval_split)))
-        notes.append(f"no split is named: every image is in {both}")
     return notes

@@ -6,7 +6,6 @@ supervised bound; the un-augmented one is preferred where both are there (row E4
 """
 
 import dataclasses
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +37,7 @@ from qaclims_ray.data.validation import (
     unknown_label,
     unscored_note,
 )
+from qaclims_ray.data.voc_annotation import read_voc_annotation
 from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -208,7 +208,9 @@ def _found(files: Sequence[str]) -> str:
 def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence[str]) -> _ImageLabels:
     known = [image_id for image_id in image_ids if image_id in annotations]
     names, faults = {}, []
-    for image_id, result in zip(known, in_threads(_read_annotation, [annotations[key] for key in known]), strict=True):
+    for image_id, result in zip(
+        known, in_threads(read_voc_annotation, [annotations[key] for key in known]), strict=True
+    ):
         if isinstance(result, Fault):
             faults.append(dataclasses.replace(result, subject=image_id))
             result = ()  # the fault is reported already, as what it is
@@ -218,28 +220,6 @@ def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence
     if empty := [image_id for image_id in known if not names[image_id] and image_id not in broken]:
         notes.append(f"{len(empty)} of {len(known)} annotation files hold no object, e.g. that of {empty[0]}")
     return _ImageLabels(names, faults, notes)
-
-
-def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
-    """Return the names of the annotated objects; body parts, which VOC also names, are no objects.
-
-    Programs write the elements in a namespace of their own, or in capitals: neither changes what they mean.
-    """
-    try:
-        tree = ElementTree.fromstring(storage.read_bytes(uri))
-    except (ElementTree.ParseError, DataError, ValueError) as error:
-        return Fault("unreadable annotation", uri, f"{uri}: {error}")
-    if _local(tree) != "annotation":
-        detail = f"{uri}: its outermost element is <{tree.tag}>, expected <annotation>; fetch the file again"
-        return Fault("unreadable annotation", uri, detail)
-    objects = [element for element in tree.iter() if _local(element) == "object"]
-    named = [next((child.text for child in element if _local(child) == "name"), None) for element in objects]
-    return tuple(dict.fromkeys((name or "").strip() for name in named))
-
-
-def _local(element: ElementTree.Element) -> str:
-    """Return an element's name without namespace and case."""
-    return element.tag.rsplit("}", 1)[-1].casefold()
 
 
 def _raw_images(
