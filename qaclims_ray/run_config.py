@@ -101,6 +101,8 @@ class RunConfig(MethodSettings):
     supervised_bound: bool = False
     """With goal segmentation, also train the final network on the true masks of the training images: the bound of all
     others, which takes as long as each of them. It is the system fully_supervised, which `systems` may name as well."""
+    licences: Literal["any", "permissive"] = "any"
+    """permissive refuses weights that not everyone may use, also commercially, and says what to take instead."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig

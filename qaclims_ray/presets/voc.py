@@ -45,12 +45,13 @@ _SEMPLES_PAPER = {
 
 
 def voc12() -> RunConfig:
-    """QA-CLIMS on PASCAL VOC 2012 as the released code runs it (profile official).
+    """QA-CLIMS on PASCAL VOC 2012 as released (profile official); its CLIP, OVSeg's, is for NON-COMMERCIAL use only.
 
     `python jobs/train_voc.py --preset voc12 --data-root VOCdevkit/VOC2012 --out s3://bucket/run`. Two GPUs of
     24 GiB; IRN, then DeepLabV2 with ResNet-101. Published mIoU 67.3 (seed, train), 77.4 (mask, train), 72.4 (val), not
     reproduced here: the real weights are the user's to supply.
-    Needs the OVSeg checkpoint (non-commercial) as `clip.weights`; `voc12_plain_clip` runs without it.
+    Needs the OVSeg checkpoint (CC BY-NC 4.0: non-commercial) as `clip.weights` (`qaclims fetch ovseg`);
+    `voc12 plain-clip` runs without it, on weights that anyone may use (docs/weights.md).
     """
     return RunConfig(
         name="voc12",

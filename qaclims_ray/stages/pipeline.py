@@ -45,6 +45,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
+from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
 from qaclims_ray.systems.planning import is_one_phase
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -113,6 +114,9 @@ def run_pipeline(
     if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
         remove_abandoned(out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
+    if not trial:
+        for used in weights_used(config):
+            progress.note(used.line)
     progress.remarks(threshold_remarks(config))
     settings = places.stored(to_dict(config), layout.records)
     is_tried = _try_once(config, layout, json.dumps(settings, indent=2).encode())
