@@ -9,8 +9,7 @@ from qaclims_ray.data.annotation_files import find_annotation_files, is_annotati
 from qaclims_ray.data.class_folders import ClassFolders, find_class_folders
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.exports import find_export
-from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.image_ids import IMAGE_SUFFIXES, image_id_of
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LABEL_SUFFIXES, LabelTable, find_label_file, read_label_file
 from qaclims_ray.data.label_words import quoted
 from qaclims_ray.data.mask_folders import MASK_FOLDERS, MaskFiles, find_masks, likely_masks

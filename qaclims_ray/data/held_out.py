@@ -9,7 +9,7 @@ MOST_HELD_OUT = 500
 """So many images judge a classifier well enough; all others may be learned from."""
 IN_BOTH = 5
 """A class with so many images has some of them held out, and others trained on."""
-_KEPT = 3
+_KEPT = IN_BOTH - 1
 """So many images of a class stay for training."""
 _NO_CLASS = ("",)
 

@@ -2,8 +2,9 @@
 
 Known forms: CSV or TSV with a column of images and one of class names (one name, or several with any mark between
 them), or with a 0/1 column per class; JSON ``{image: [class, ...]}`` or a list of records; JSON lines. A table may have
-a ``split`` column. Exports of labelling tools in one file are read as well (`exports`, `exported_cvat`). `label_rows` and `label_json` make rows of them, `label_columns` finds what each column means,
-`label_cells` and `label_separators` what a cell names, `label_marks` what 0/1 columns say.
+a ``split`` column. Exports of labelling tools in one file are read too (`exports`, `exported_cvat`). `label_rows` and
+`label_json` make rows of them, `label_columns` finds what each column means, `label_cells` and `label_separators` what
+a cell names, `label_marks` what 0/1 columns say.
 """
 
 from collections import defaultdict

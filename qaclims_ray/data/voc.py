@@ -84,7 +84,7 @@ def read_voc(
     """
     check_class_names(class_names)
     _check_settings(config, class_names, file_names)
-    root = _find_root(config.root)
+    root = find_voc_root(config.root)
     splits, faults = _read_splits(root, config)
     image_ids = list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
@@ -118,14 +118,20 @@ def _check_settings(config: DataConfig, class_names: Sequence[str], file_names: 
         raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
 
 
-def _find_root(root: str) -> str:
+def find_voc_root(root: str) -> str:
+    """Return the folder that holds JPEGImages: the given one, or VOC2012 or VOCdevkit/VOC2012 in it.
+
+    Raises:
+        DataError: when there is none.
+    """
     candidates = [storage.absolute(storage.join(root, *filter(None, [part]))) for part in _ROOTS]
     for candidate in candidates:
         if storage.exists(storage.join(candidate, "JPEGImages")):
             return candidate
     raise DataError(
         f"there is no VOC data set at {root}: expected the folder JPEGImages in one of {', '.join(candidates)} "
-        "(data.root, --data-root)"
+        "(data.root, --data-root); a folder of your own photographs is read by `qaclims start DIR`, or with "
+        "--data.dataset folder"
     )
 
 
