@@ -25,6 +25,7 @@ from qaclims_ray.stages.corpus import run_corpus
 from qaclims_ray.stages.data import log_data, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.local_weights import random_start_remarks
 from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
@@ -117,7 +118,7 @@ def run_pipeline(
     if not trial:
         for used in weights_used(config):
             progress.note(used.line)
-    progress.remarks(threshold_remarks(config))
+    progress.remarks([*threshold_remarks(config), *random_start_remarks(config)])
     settings = places.stored(to_dict(config), layout.records)
     with contextlib.ExitStack() as session:
         opening = Opening(config, session, progress)

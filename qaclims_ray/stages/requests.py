@@ -81,6 +81,27 @@ class Search:
 
 
 @dataclass(frozen=True)
+class StartArguments:
+    """A folder of photographs to begin with."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the photographs and their tags."""
+    out: str = ""
+    """Output folder of the run; empty takes runs/NAME, by the folder's name. The run's settings are written beside it,
+    as OUT.json."""
+    dry_run: bool = False
+    """Look, choose and write the settings, and do not run."""
+    quick: bool = False
+    """A first look: a quarter of the passes, masks by the CRF alone."""
+    weights: str = ""
+    """File of ImageNet weights of a small network; empty takes those that are on this machine, and downloads none."""
+    label_file: str = ""
+    """File that says the tags, where it is not found by itself."""
+    labels: Literal["auto", "annotations", "file", "folders"] = "auto"
+    """Where the tags are, where several places say them."""
+
+
+@dataclass(frozen=True)
 class CompareArguments:
     """Which runs to compare."""
 
