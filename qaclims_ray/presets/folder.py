@@ -23,7 +23,7 @@ def folder() -> RunConfig:
     """
     base = RunConfig(name="folder", data=DataConfig(dataset="folder", eval_split=ALL_IMAGES))
     small = on_a_small_network(base, LITE2)
-    return replace(small, goal="segmentation", masks=replace(small.masks, steps=("irn", "crf")))
+    return replace(small, goal="segmentation", masks=replace(small.masks, steps=("irn", "crf"), seed_threshold="auto"))
 
 
 def mobilenet_in_folder(config: RunConfig) -> RunConfig:
