@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from qaclims_ray.commands.arguments import RunArguments
-    from qaclims_ray.stages.requests import Ablation, CompareArguments, PredictArguments, PromptArguments, Search
+    from qaclims_ray.stages.requests import (
+        Ablation,
+        CompareArguments,
+        FetchArguments,
+        PredictArguments,
+        PromptArguments,
+        Search,
+    )
 
 _Asked = TypeVar("_Asked")
 _WITH_TABLES = ("run", "report", "evaluate")
@@ -171,6 +178,18 @@ def _prompts(asked: "PromptArguments", console: "Console") -> None:
         run_read_prompts(asked, console)
 
 
+def _parse_fetch(line: Line) -> "FetchArguments":
+    from qaclims_ray.stages.requests import FetchArguments
+
+    return _parse(FetchArguments, line)
+
+
+def _fetch(asked: "FetchArguments", console: "Console") -> None:
+    from qaclims_ray.stages.fetch import run_fetch
+
+    run_fetch(asked, console)
+
+
 def _parse_sync(line: Line) -> SyncArguments:
     return _parse(SyncArguments, line)
 
@@ -215,6 +234,7 @@ VERBS: dict[str, Verb[Any]] = {
         "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts
     ),
     "tune": Verb("search settings of a system by Ray Tune, without masks by default", _parse_search, _tune),
+    "fetch": Verb("bring weights and public data sets, with checksums; --list shows them", _parse_fetch, _fetch),
     "sync": Verb("send what could not be sent while the tracking server was away", _parse_sync, _sync),
 }
 """All verbs by name."""

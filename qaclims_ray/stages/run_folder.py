@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.models.known_weights import find
 from qaclims_ray.presets.stored import read_run
 from qaclims_ray.run_config import RunConfig, flat, with_overrides
 from qaclims_ray.stages.layout import RunLayout
@@ -24,6 +25,9 @@ PATH_FIELDS = (
     "segmentation.net.weights",
 )
 """Settings that are paths, or names that may also be paths."""
+
+_OF_FILES = ("clip.weights", "cam_net.weights", "classifier.network", "masks.irn.weights", "segmentation.net.weights")
+"""Settings that name a file of weights, which may lie in the folder of weights or a library's cache."""
 
 SHIPPED_NAMES = ("miniature", "miniature_context")
 """Models of the package, whatever folder of that name lies where the user stands: his last run may be called so."""
@@ -64,7 +68,10 @@ def absolute_out(out: str) -> str:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Make every local path mean the same in worker processes, which run in folders of their own."""
+    """Make every local path mean the same in worker processes, which run in folders of their own.
+
+    Weights that are named by their bare name and do not lie where the user stands are looked for on this machine.
+    """
     values = flat(config)
     overrides = {}
     for name in PATH_FIELDS:
@@ -74,4 +81,6 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             continue
         if name == "data.root" or Path(value).expanduser().exists():
             overrides[name] = storage.absolute(value)
+        elif name in _OF_FILES and "/" not in value and (place := find(value)) is not None:
+            overrides[name] = str(place)
     return with_overrides(config, overrides)
