@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from qaclims_ray.commands.line import Line
+from qaclims_ray.commands.line import Line, with_run_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,7 +155,7 @@ def _compare(asked: "CompareArguments", console: "Console") -> None:
 def _parse_prediction(line: Line) -> "PredictArguments":
     from qaclims_ray.stages.requests import PredictArguments
 
-    return _parse(PredictArguments, line)
+    return _parse(PredictArguments, with_run_option(line))
 
 
 def _predict(asked: "PredictArguments", console: "Console") -> None:
@@ -168,7 +168,7 @@ def _predict(asked: "PredictArguments", console: "Console") -> None:
 def _parse_prompts(line: Line) -> "PromptArguments":
     from qaclims_ray.stages.requests import PromptArguments
 
-    return _parse(PromptArguments, line)
+    return _parse(PromptArguments, with_run_option(line))
 
 
 def _prompts(asked: "PromptArguments", console: "Console") -> None:
@@ -203,9 +203,9 @@ def _sync(asked: SyncArguments, console: "Console") -> None:
 
 
 def _parse(kind: type[_Asked], line: Line) -> _Asked:
-    import tyro
+    from qaclims_ray.commands.parsing import read_options
 
-    return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
+    return read_options(kind, line, line.arguments)
 
 
 VERBS: dict[str, Verb[Any]] = {

@@ -67,7 +67,7 @@ class Wanted:
 
 
 @dataclass
-class _Part:
+class _Unfinished:
     """What is there so far, and which server's file it is the start of."""
 
     path: Path
@@ -89,7 +89,7 @@ class _Part:
         self.size, self.total, self.tag, self.sha256 = 0, 0, "", ""
 
 
-def download(wanted: Wanted, told: Told = lambda done, total: None) -> bool:
+def bring_file(wanted: Wanted, told: Told = lambda done, total: None) -> bool:
     """Bring a file, unless it is there; return whether it was brought.
 
     Raises:
@@ -127,7 +127,7 @@ def _check_present(wanted: Wanted) -> None:
 
 
 @contextlib.contextmanager
-def _part_of(path: Path) -> Iterator[_Part]:
+def _part_of(path: Path) -> Iterator[_Unfinished]:
     """Open what is there of a file, for this process alone."""
     unfinished = path.with_name(path.name + UNFINISHED)
     # Without a buffer: closing would try again to write what a full disk refused.
@@ -136,14 +136,14 @@ def _part_of(path: Path) -> Iterator[_Part]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ResourceError(f"another process is bringing {path}; wait for it, or end it first") from None
-        part = _Part(unfinished, handle, size=os.fstat(handle.fileno()).st_size)
+        part = _Unfinished(unfinished, handle, size=os.fstat(handle.fileno()).st_size)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             known = json.loads(part.note.read_text())
             part.total, part.tag, part.sha256 = int(known["total"]), str(known["tag"]), str(known["sha256"])
         yield part
 
 
-def _bring(url: str, part: _Part, wanted: Wanted, told: Told) -> None:
+def _bring(url: str, part: _Unfinished, wanted: Wanted, told: Told) -> None:
     """Bring the rest of a file from one mirror."""
     for attempt in range(_TRIES):
         before = part.size
@@ -163,7 +163,7 @@ def _bring(url: str, part: _Part, wanted: Wanted, told: Told) -> None:
         # It may be the start, which lay there already, that was wrong.
 
 
-def _receive(url: str, part: _Part, wanted: Wanted, told: Told) -> None:
+def _receive(url: str, part: _Unfinished, wanted: Wanted, told: Told) -> None:
     import requests
 
     # With a checksum the start of the file may be another mirror's: in the end it fits or it does not.
@@ -185,7 +185,7 @@ def _receive(url: str, part: _Part, wanted: Wanted, told: Told) -> None:
         raise _MirrorError(f"it sent {part.size} of {part.total} bytes")
 
 
-def _has_rest(answer: "Response", part: _Part, wanted: Wanted) -> bool:
+def _has_rest(answer: "Response", part: _Unfinished, wanted: Wanted) -> bool:
     """Read an answer's head; return whether bytes follow that belong to the part."""
     if answer.status_code == 416 and part.size:  # nothing lies behind what is there
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -220,7 +220,7 @@ def _has_rest(answer: "Response", part: _Part, wanted: Wanted) -> bool:
     return True
 
 
-def _write(answer: "Response", part: _Part, told: Told) -> None:
+def _write(answer: "Response", part: _Unfinished, told: Told) -> None:
     try:
         for chunk in answer.iter_content(_CHUNK_BYTES):
             rest = memoryview(chunk)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from qaclims_ray.data.archives import unpack
-from qaclims_ray.data.downloads import Checksum, Told, Wanted, download, require_space
+from qaclims_ray.data.downloads import Checksum, Told, Wanted, bring_file, require_space
 from qaclims_ray.data.public_sets import PUBLIC_SETS, Archive, PublicSet, write_augmented_list
 from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.models.known_weights import FOLDER_VARIABLE, find, weights_folder
@@ -131,7 +131,7 @@ def _mirrors(urls: Sequence[str], where: str, mirror: str) -> tuple[str, ...]:
 
 def _bring(wanted: Wanted, console: Console) -> None:
     with _bar(console, wanted.path.name) as told:
-        is_new = download(wanted, told)
+        is_new = bring_file(wanted, told)
     print_line(console, f"{'written ' if is_new else 'there   '} {wanted.path}")
 
 
