@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from qaclims_ray.commands.arguments import RunArguments
+    from qaclims_ray.run_config import RunConfig
     from qaclims_ray.stages.requests import (
         Ablation,
         CompareArguments,
@@ -68,6 +69,14 @@ def _owning(*folders: str) -> Iterator[None]:
         yield
 
 
+def _look_first(config: "RunConfig", out: str) -> None:
+    """Refuse data of which nothing can come before anything is written or imported that takes long."""
+    from qaclims_ray.stages.first_look import look_first
+    from qaclims_ray.stages.run_folder import absolute_out
+
+    look_first(config, absolute_out(out))
+
+
 def _announce(console: "Console", verb: str, preset: str, out: str) -> None:
     """Say at once what begins: what it imports takes seconds."""
     from qaclims_ray.report.console_text import print_line
@@ -89,6 +98,7 @@ def _parse_run(line: Line) -> "RunArguments":
 
 
 def _run(until: str, asked: "RunArguments", console: "Console") -> None:
+    _look_first(asked.config, asked.out)
     with _owning(asked.out):
         _announce(console, until, asked.config.name, asked.out)
         from qaclims_ray.stages.pipeline import run_pipeline
@@ -109,6 +119,7 @@ def _parse_ablation(line: Line) -> "Ablation":
 
 
 def _ablate(asked: "Ablation", console: "Console") -> str | None:
+    _look_first(asked.config, asked.out)
     with _owning(asked.out, *[asked.folder(seed) for seed in asked.seeds]):
         _announce(console, "ablate", asked.config.name, asked.out)
         from qaclims_ray.report.ablation import failures
@@ -125,6 +136,7 @@ def _parse_search(line: Line) -> "Search":
 
 
 def _tune(asked: "Search", console: "Console") -> None:
+    _look_first(asked.config, asked.out)
     with _owning(asked.out):
         _announce(console, "tune", asked.config.name, asked.out)
         from qaclims_ray.stages.tune import run_search
