@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from qaclims_ray.commands.line import Line
+from qaclims_ray.commands.line import Line, with_run_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qaclims_ray.stages.requests import (
         Ablation,
         CompareArguments,
+        FetchArguments,
         PredictArguments,
         PromptArguments,
         Search,
@@ -185,7 +186,7 @@ def _compare(asked: "CompareArguments", console: "Console") -> None:
 def _parse_prediction(line: Line) -> "PredictArguments":
     from qaclims_ray.stages.requests import PredictArguments
 
-    return _parse(PredictArguments, line)
+    return _parse(PredictArguments, with_run_option(line))
 
 
 def _predict(asked: "PredictArguments", console: "Console") -> None:
@@ -198,7 +199,7 @@ def _predict(asked: "PredictArguments", console: "Console") -> None:
 def _parse_prompts(line: Line) -> "PromptArguments":
     from qaclims_ray.stages.requests import PromptArguments
 
-    return _parse(PromptArguments, line)
+    return _parse(PromptArguments, with_run_option(line))
 
 
 def _prompts(asked: "PromptArguments", console: "Console") -> None:
@@ -206,6 +207,18 @@ def _prompts(asked: "PromptArguments", console: "Console") -> None:
 
     with _owning(asked.out or asked.run):
         run_read_prompts(asked, console)
+
+
+def _parse_fetch(line: Line) -> "FetchArguments":
+    from qaclims_ray.stages.requests import FetchArguments
+
+    return _parse(FetchArguments, line)
+
+
+def _fetch(asked: "FetchArguments", console: "Console") -> None:
+    from qaclims_ray.stages.fetch import run_fetch
+
+    run_fetch(asked, console)
 
 
 def _parse_sync(line: Line) -> SyncArguments:
@@ -221,9 +234,9 @@ def _sync(asked: SyncArguments, console: "Console") -> None:
 
 
 def _parse(kind: type[_Asked], line: Line) -> _Asked:
-    import tyro
+    from qaclims_ray.commands.parsing import read_options
 
-    return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
+    return read_options(kind, line, line.arguments)
 
 
 VERBS: dict[str, Verb[Any]] = {
@@ -257,6 +270,7 @@ VERBS: dict[str, Verb[Any]] = {
         "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts
     ),
     "tune": Verb("search settings of a system by Ray Tune, without masks by default", _parse_search, _tune),
+    "fetch": Verb("bring weights and public data sets, with checksums; --list shows them", _parse_fetch, _fetch),
     "sync": Verb("send what could not be sent while the tracking server was away", _parse_sync, _sync),
 }
 """All verbs by name."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaclims_ray.data import storage
-from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, KnownWeight
+from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, KnownWeight, weight_named
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 
 FOLDER_VARIABLE = "QACLIMS_WEIGHTS"
@@ -37,15 +37,6 @@ class NamedWeight:
     """The network that it is for, where another setting names that."""
     weight: KnownWeight | None
     """What is known of it; None where nothing is."""
-
-
-def weight_named(name: str) -> KnownWeight | None:
-    """Return the weight of a name: its own, one on the hub, or that of its file; None where it is not known."""
-    for weight in KNOWN_WEIGHTS:
-        files = [] if weight.is_folder else [file.name for file in weight.files]
-        if name and name in (weight.name, weight.hub, *files):
-            return weight
-    return None
 
 
 def weights_in(values: Mapping[str, object]) -> list[NamedWeight]:
@@ -131,6 +122,20 @@ def fetched(weight: KnownWeight) -> Path | None:
         return folder if all((folder / file.name).is_file() for file in weight.files) else None
     path = weights_folder() / weight.files[0].name
     return path if path.is_file() else None
+
+
+def fetched_for(value: str, architecture: str = "") -> str:
+    """Return where the folder of weights has what a library would bring by a name; empty where it has not.
+
+    Args:
+        value: "timm", "openai", or a name on the hub.
+        architecture: the model of timm or open_clip.
+    """
+    if value not in ("timm", "openai") and (not value or "/" not in value or Path(value).expanduser().exists()):
+        return ""
+    weight = _meant(value, architecture)
+    place = fetched(weight) if weight is not None else None
+    return str(place) if place else ""
 
 
 def _in_hub_cache(weight: KnownWeight) -> Path | None:

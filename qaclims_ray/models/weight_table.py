@@ -345,3 +345,12 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
     ),
 )  # fmt: skip
 """All that are known."""
+
+
+def weight_named(name: str) -> KnownWeight | None:
+    """Return the weight of a name: its own, one on the hub, or that of its file; None where it is not known."""
+    for weight in KNOWN_WEIGHTS:
+        files = [] if weight.is_folder else [file.name for file in weight.files]
+        if name and name in (weight.name, weight.hub, *files):
+            return weight
+    return None

@@ -6,7 +6,7 @@ What a run compares is in ``systems/``. Published combinations have names of the
 from collections.abc import Sequence
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.presets.coco import COCO14
 from qaclims_ray.presets.folder import FOLDER
 from qaclims_ray.presets.miniature import MINIATURE_BASE
@@ -59,7 +59,7 @@ def _no_preset(word: str) -> ConfigError:
     bases = [base.name for base in BASES.values() if word in [option.name for option in base.options]]
     if bases:
         return ConfigError(f"{word!r} is an option: name what it is an option of before it, e.g. {bases[0]} {word}")
-    return ConfigError(f"there is no preset {word!r}; known: {', '.join(PRESETS)}")
+    return ConfigError(f"there is no preset {word!r}; {did_you_mean(word, PRESETS)}known: {', '.join(PRESETS)}")
 
 
 def _option(base: Base, word: str) -> Option:
@@ -70,7 +70,8 @@ def _option(base: Base, word: str) -> Option:
         raise ConfigError(f"{word!r} is a preset, and {base.name} is one already: name one of them, then options")
     others = [other.name for other in BASES.values() if word in [option.name for option in other.options]]
     elsewhere = f" ({', '.join(others)} has it)" if others else ""
-    raise ConfigError(f"{base.name} has no option {word!r}{elsewhere}; it takes: {', '.join(known) or 'none'}")
+    hint = did_you_mean(word, known)
+    raise ConfigError(f"{base.name} has no option {word!r}{elsewhere}; {hint}it takes: {', '.join(known) or 'none'}")
 
 
 def _checked(options: Sequence[Option]) -> list[Option]:

@@ -119,9 +119,8 @@ def run_pipeline(
     if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
         remove_abandoned(out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
-    if not trial:
-        for used in weights_used(config):
-            progress.note(used.line)
+    for used in () if trial else weights_used(config):
+        progress.note(used.line)
     progress.remarks([*threshold_remarks(config), *random_start_remarks(config)])
     settings = places.stored(to_dict(config), layout.records)
     with contextlib.ExitStack() as session:

@@ -166,7 +166,7 @@ def run_predict(arguments: PredictArguments) -> None:
         QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
     """
     out, run = absolute_out(arguments.out), storage.absolute(arguments.run)
-    config, layout = load_config(run), RunLayout(run)
+    config, layout = load_config(run, can_begin=False), RunLayout(run)
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)
     submission = absolute_out(arguments.submission) if arguments.submission else ""

@@ -120,6 +120,21 @@ class CompareArguments:
         return (self.out,) if self.out else tuple(side_of(name)[0] for name in self.runs[:1])
 
 
+@dataclass(frozen=True)
+class FetchArguments:
+    """What to bring, and where to."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Names of weights and data sets, as --list shows them."""
+    to: str = ""
+    """Folder; empty takes the folder of weights (environment variable QACLIMS_WEIGHTS, else
+    ~/.cache/qaclims_ray/weights), and for data sets ./data."""
+    mirror: str = ""
+    """Address of a mirror of your own that is asked first for each file by its name, e.g. http://server/weights."""
+    list: bool = False
+    """Show all names with sizes and licences, and what lies on this machine."""
+
+
 def side_of(name: str) -> tuple[str, str]:
     """Part RUN:SYSTEM; a folder's own name may hold a colon, and every URI has one."""
     head, _, tail = name.rpartition(":")

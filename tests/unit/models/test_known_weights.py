@@ -7,8 +7,8 @@ import pytest
 
 from qaclims_ray.miniature import shipped
 from qaclims_ray.models import known_weights
-from qaclims_ray.models.known_weights import find, weight_named, weights_folder, weights_in
-from qaclims_ray.models.weight_table import KNOWN_WEIGHTS
+from qaclims_ray.models.known_weights import find, weights_folder, weights_in
+from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, weight_named
 
 
 @pytest.fixture(autouse=True)
