@@ -94,11 +94,13 @@ class StartArguments:
     """Look, choose and write the settings, and do not run."""
     quick: bool = False
     """A first look: a quarter of the passes, masks by the CRF alone."""
-    weights: str = ""
+    weights: Annotated[str, tyro.conf.arg(name="cam-net.weights", aliases=["--weights"])] = ""
     """File of ImageNet weights of a small network; empty takes those that are on this machine, and downloads none."""
-    label_file: str = ""
+    label_file: Annotated[str, tyro.conf.arg(name="data.label-file", aliases=["--label-file"])] = ""
     """File that says the tags, where it is not found by itself."""
-    labels: Literal["auto", "annotations", "file", "folders"] = "auto"
+    labels: Annotated[
+        Literal["auto", "annotations", "file", "folders"], tyro.conf.arg(name="data.labels", aliases=["--labels"])
+    ] = "auto"
     """Where the tags are, where several places say them."""
 
 

@@ -1,18 +1,21 @@
 """From a folder of photographs to a run that suits them: look, choose, say why and how long, write it down."""
 
+import difflib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.data.picture_files import file_name
+from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.presets.stored import read_run
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.console_text import print_line
-from qaclims_ray.run_config import RunConfig, flat
+from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.local_weights import random_start_remarks
 from qaclims_ray.stages.requests import StartArguments
 from qaclims_ray.stages.run_folder import absolute_out
@@ -39,6 +42,7 @@ def prepare_start(asked: StartArguments, console: Console) -> ReadyRun:
         QaclimsError: what is wrong with the folder, or with what was asked for.
     """
     out = absolute_out(asked.out or _default_out(asked.folder))
+    _require_folder(asked.folder)
     survey = survey_folder(_data_of(asked))
     _print_part(console, f"found in {survey.gathered.root}", survey.lines())
     # Not at the top: a wrong folder is told before PyTorch is there.
@@ -58,6 +62,16 @@ def prepare_start(asked: StartArguments, console: Console) -> ReadyRun:
         print_line(console, busy)
     print_line(console, f"written  {preset_file}: change it as you like, then `qaclims run {preset_file} --out {out}`")
     return ReadyRun(config, out, preset_file)
+
+
+def _require_folder(folder: str) -> None:
+    root = storage.absolute(folder).rstrip("/")
+    if storage.exists(root):
+        return
+    above, _, name = root.rpartition("/")
+    near = difflib.get_close_matches(name, [file_name(uri) for uri in storage.list_folders(above)], n=1)
+    hint = f"; did you mean {above}/{near[0]}?" if near else ""
+    raise DataError(f"there is no folder {root}: give that of your photographs, `qaclims start DIR`{hint}")
 
 
 def _roughly(seconds: float) -> str:
@@ -99,13 +113,21 @@ def _kept(uri: str, config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 def changed_from_defaults(config: RunConfig) -> dict[str, Any]:
     """Return the settings that differ from the package's defaults, nested: a file that a person can look through."""
-    usual = flat(RunConfig(name=config.name, data=DataConfig(dataset=config.data.dataset)))
+    usual = RunConfig(name=config.name, data=DataConfig(dataset=config.data.dataset))
+    found = _changed(config, usual, to_dict(config))
+    return {"name": config.name, **found, "data": {"dataset": config.data.dataset, **found.get("data", {})}}
+
+
+def _changed(own: Any, usual: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs of a section; a section that is written takes its own class's defaults where it is silent."""
     found: dict[str, Any] = {}
-    for name, value in flat(config).items():
-        if name in ("name", "data.dataset") or usual.get(name, ...) != value:
-            *parents, last = name.split(".")
-            node = found
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = value
+    for name in (each.name for each in fields(own)):
+        value = getattr(own, name)
+        if value == getattr(usual, name):
+            continue
+        if is_dataclass(value):
+            fresh = DataConfig(dataset=value.dataset) if isinstance(value, DataConfig) else type(value)()
+            found[name] = _changed(value, fresh, plain[name])
+        else:
+            found[name] = plain[name]
     return found

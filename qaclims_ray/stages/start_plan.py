@@ -76,12 +76,12 @@ def _with_backbone(config: RunConfig, one: LocalBackbone) -> RunConfig:
 def _named_weights(config: RunConfig, weights: str) -> tuple[RunConfig, str]:
     path = storage.absolute(weights)
     if not storage.exists(path):
-        raise DataError(f"there is no file of weights {path} (--weights)")
+        raise DataError(f"there is no file of weights {path} (--cam-net.weights)")
     if (small := backbone_of_file(path)) is None:
         known = ", ".join(f"{one.backbone} ({name})" for one in SMALL_BACKBONES for name in one.weights)
         raise ConfigError(
-            f"{path} is no file of weights that is known: expected one of {known}. For another network leave --weights "
-            "out, and set cam_net.weights and cam_net.backbone in the preset file that --dry-run writes"
+            f"{path} is no file of weights that is known: expected one of {known}. For another network leave it out, "
+            "and set cam_net.weights and cam_net.backbone in the preset file that --dry-run writes"
         )
     return with_overrides(config, small.settings(weights=path)), f"network: {small.backbone}, for {weights}"
 

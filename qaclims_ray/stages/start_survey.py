@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.folder_labels import GatheredFolder, gather_folder
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LABEL_SUFFIXES
 from qaclims_ray.data.odd_files import MOST_LOOKED_AT, TINY_PX, OddFiles, find_odd_files
@@ -110,7 +109,9 @@ def survey_folder(data: DataConfig) -> Survey:
     gathered = gather_folder(data)
     odd = find_odd_files(gathered.images)
     if gathered.faults or odd.unreadable:
-        read_folder(replace(data, mask_values=()))  # says all that is wrong, in its words
+        from qaclims_ray.data.folder import read_folder  # brings PyTorch along
+
+        read_folder(data)  # says all that is wrong, in its words
     if not odd.sizes:
         raise DataError(f"no image of {gathered.root} can be opened")
     if not any(data.test_split in image.splits for image in gathered.images):
