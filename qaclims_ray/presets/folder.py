@@ -5,8 +5,7 @@
 
 from dataclasses import replace
 
-from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.folder_splits import ALL_IMAGES
+from qaclims_ray.data.config import ALL_IMAGES, DataConfig
 from qaclims_ray.presets.option import Base, Option, published
 from qaclims_ray.presets.small import LITE2, LOCAL, MOBILENET_OF_TIMM, on_a_small_network
 from qaclims_ray.run_config import RunConfig, with_overrides
