@@ -13,11 +13,13 @@ def main() -> None:
 
         print(f"qaclims {package_version()}")
         sys.exit(0)
-    if arguments and arguments[0] not in ("-h", "--help"):
-        sys.exit(run_verb(arguments[0], arguments[1:]))
+    first, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if first == "help" and rest:
+        sys.exit(run_verb(rest[0], [*rest[1:], "--help"]))
+    if first and first not in ("help", "-h", "--help"):
+        sys.exit(run_verb(first, rest))
+    from qaclims_ray.commands.verb_help import verbs_help
     from qaclims_ray.commands.verbs import VERBS
 
-    print("usage: qaclims VERB ...\n       qaclims --version\n\nverbs:")
-    print("\n".join(f"  {name:<10} {verb.about}" for name, verb in VERBS.items()))
-    print("\n`qaclims VERB --help` says what a verb takes.")
+    print(verbs_help(VERBS))
     sys.exit(0 if arguments else MISTAKE)

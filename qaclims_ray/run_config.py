@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any, Literal
 
@@ -13,14 +13,14 @@ from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.data.config import AugmentConfig, DataConfig
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.methods.table import MethodSettings
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.settings import dotted, require, require_text, settings
+from qaclims_ray.settings import Threshold, dotted, require, require_text, settings
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.training.config import SelectionConfig
@@ -101,6 +101,8 @@ class RunConfig(MethodSettings):
     supervised_bound: bool = False
     """With goal segmentation, also train the final network on the true masks of the training images: the bound of all
     others, which takes as long as each of them. It is the system fully_supervised, which `systems` may name as well."""
+    licences: Literal["any", "permissive"] = "any"
+    """permissive refuses weights that not everyone may use, also commercially, and says what to take instead."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig
@@ -150,7 +152,7 @@ class RunConfig(MethodSettings):
         require(len(set(names)) == len(names), "variants holds one name twice")
 
     @property
-    def fixed_threshold(self) -> float:
+    def set_threshold(self) -> Threshold:
         """Background score at which seeds are scored, shown and predicted: the one that cuts them into pseudo masks.
 
         Settings may pin another (`evaluation.fixed_threshold`); then the run says that the two differ.
@@ -159,9 +161,30 @@ class RunConfig(MethodSettings):
         return self.masks.seed_threshold if pinned is None else pinned
 
     @property
+    def fixed_threshold(self) -> float:
+        """The same, of settings in which it is a number: auto has become one by then (`at_threshold`)."""
+        number = self.set_threshold
+        assert number != "auto", "stages that score or show seeds work by the threshold that was chosen"
+        return number
+
+    @property
     def scoring(self) -> EvaluationConfig:
-        """Settings of scoring with the fixed threshold as it counts: what artefacts hold, and stages work by."""
-        return dataclasses.replace(self.evaluation, fixed_threshold=self.fixed_threshold)
+        """Settings of scoring with the fixed threshold as it counts: what artefacts hold, and stages work by.
+
+        None where it is auto and nothing was chosen yet: trainings, which come before, do not ask for it.
+        """
+        number = self.set_threshold
+        return dataclasses.replace(self.evaluation, fixed_threshold=None if number == "auto" else number)
+
+    def at_threshold(self, chosen: float) -> "RunConfig":
+        """Return the settings with the chosen threshold where they say auto.
+
+        Args:
+            chosen: of the system whose settings these are.
+        """
+        if self.masks.seed_threshold != "auto":
+            return self
+        return dataclasses.replace(self, masks=dataclasses.replace(self.masks, seed_threshold=chosen))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -179,7 +202,7 @@ def in_effect(config: RunConfig) -> dict[str, Any]:
         "cams.precision": config.cams.arithmetic,
         "masks.precision": config.masks.arithmetic,
         "segmentation.test.precision": test.arithmetic(config.cams.gpus_per_actor),
-        "evaluation.fixed_threshold": config.fixed_threshold,
+        "evaluation.fixed_threshold": config.set_threshold,
     }
     return flat(config) | followed
 
@@ -197,12 +220,13 @@ def at(config: RunConfig, name: str) -> Any:
     """
     values = flat(config)
     if name not in values:
-        raise _no_setting(name)
+        raise _no_setting(name, values)
     return values[name]
 
 
-def _no_setting(name: str) -> ConfigError:
-    return ConfigError(f"there is no setting {name!r}; `qaclims run PRESET --help` lists them all")
+def _no_setting(name: str, known: Iterable[str]) -> ConfigError:
+    hint = did_you_mean(name, known)
+    return ConfigError(f"there is no setting {name!r}; {hint}`qaclims run PRESET --help-all` lists them all")
 
 
 @functools.cache
@@ -241,6 +265,6 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            raise _no_setting(path)
+            raise _no_setting(path, flat(config))
         node[last] = value
     return from_dict(values)
