@@ -27,7 +27,6 @@ Rgb = tuple[float, float, float]
 """One number for each of red, green and blue."""
 
 
-
 def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
     """Decode a photograph to upright RGB of 8 bits; `photographs.read_photograph` says how.
 
