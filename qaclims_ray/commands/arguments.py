@@ -14,6 +14,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.option import summary_line
 from qaclims_ray.presets.table import BASES, PRESETS, preset
 from qaclims_ray.run_config import RunConfig, flat, with_overrides
+from qaclims_ray.stages.local_weights import with_local_weights
 from qaclims_ray.stages.run_folder import absolute_out, config_of_run, load_config, with_absolute_paths
 
 _RECORDS = {"profile": "it records what the preset's options chose; name or leave out the option paper instead"}
@@ -120,7 +121,7 @@ def parse_settings(
             raise ConfigError(f"--{name} has no meaning here: {reason}")
     if arguments.data_root:
         config = with_overrides(config, {"data.root": arguments.data_root})
-    return replace(arguments, config=with_absolute_paths(config), out=absolute_out(arguments.out))
+    return replace(arguments, config=with_local_weights(with_absolute_paths(config)), out=absolute_out(arguments.out))
 
 
 def _said(config: RunConfig, name: str) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PredictArguments,
         PromptArguments,
         Search,
+        StartArguments,
     )
 
 _Asked = TypeVar("_Asked")
@@ -99,14 +100,32 @@ def _parse_run(line: Line) -> "RunArguments":
 
 def _run(until: str, asked: "RunArguments", console: "Console") -> None:
     _look_first(asked.config, asked.out)
-    with _owning(asked.out):
-        _announce(console, until, asked.config.name, asked.out)
+    _run_until(until, asked.config, asked.out, console)
+
+
+def _run_until(until: str, config: "RunConfig", out: str, console: "Console") -> None:
+    with _owning(out):
+        _announce(console, until, config.name, out)
         from qaclims_ray.stages.pipeline import run_pipeline
         from qaclims_ray.stages.results_console import print_results
 
-        outcome = run_pipeline(asked.config, asked.out, until=until)
+        outcome = run_pipeline(config, out, until=until)
     if until in _WITH_TABLES:
         print_results(outcome, console)
+
+
+def _parse_start(line: Line) -> "StartArguments":
+    from qaclims_ray.stages.requests import StartArguments
+
+    return _parse(StartArguments, line)
+
+
+def _start(asked: "StartArguments", console: "Console") -> None:
+    from qaclims_ray.stages.start import prepare_start
+
+    ready = prepare_start(asked, console)
+    if not asked.dry_run:
+        _run_until("run", ready.config, ready.out, console)
 
 
 # --- many runs of a preset
@@ -221,6 +240,11 @@ def _parse(kind: type[_Asked], line: Line) -> _Asked:
 
 
 VERBS: dict[str, Verb[Any]] = {
+    "start": Verb(
+        "begin with a folder of your own photographs: look at it, choose a run, say why and how long, and run it",
+        _parse_start,
+        _start,
+    ),
     "run": _pipeline(
         "run", "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report"
     ),

@@ -97,8 +97,8 @@ def find_coco(config: DataConfig) -> str:
     root = storage.absolute(config.root)
     if not storage.exists(storage.join(root, ANNOTATIONS)):
         raise DataError(
-            f"there is no COCO at {root}: expected the folder {ANNOTATIONS} in it (data.root, --data-root); one file of "
-            "annotations in COCO's form beside your own photographs is read by `qaclims start DIR`, or with "
+            f"there is no COCO at {root}: expected the folder {ANNOTATIONS} in it (data.root, --data-root); one file "
+            "of annotations in COCO's form beside your own photographs is read by `qaclims start DIR`, or with "
             "--data.dataset folder"
         )
     return root

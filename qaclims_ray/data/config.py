@@ -9,6 +9,9 @@ from typing import Literal
 from qaclims_ray.data.mask_values import check_entries
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 
+ALL_IMAGES = "all"
+"""A split of a folder that every image belongs to, where no file or sub-folder of it uses the word."""
+
 
 @settings
 class DataConfig:

@@ -2,13 +2,10 @@
 
 from collections.abc import Collection
 
-from qaclims_ray.data.config import DataConfig
+from qaclims_ray.data.config import ALL_IMAGES, DataConfig
 from qaclims_ray.data.held_out import held_out_images, held_out_note
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.validation import Fault
-
-ALL_IMAGES = "all"
-"""A split that every image belongs to, where no file or folder uses the word."""
 
 
 def splits_of_images(

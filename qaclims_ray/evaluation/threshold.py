@@ -1,39 +1,87 @@
-"""Choosing the background threshold without pixel labels.
+"""Choosing the background threshold without pixel labels: the one whose masks part the colours of the pictures best.
 
-The best threshold of a sweep is found with the masks that weak supervision is meant to do without. What every run
-has is the histogram of its own scores, summed over images in the same pass that scores them. On the miniature it is no
-good choice for RITC's CAMs, which are peaked: it takes about 0.37 where 0.03 is best (docs/log.md, 2026-11-20).
+Otsu (1979) takes the threshold that parts a histogram of grey levels with the most variance between the two sides. Asked
+of a CAM's scores, that says where the scores are far apart and not where objects end: maps of one shape, drawn flat or
+peaked, get different masks. So Otsu's criterion is asked of the colours instead, and the maps only say which sets of
+pixels there are to choose from: of a picture's colour variance, the share that lies between what the mask at a threshold
+shows and what it does not. Any rising function of the scores leaves the choice of mask as it is. The whole picture's
+variance is the same for every threshold, so small and large masks compare; an empty mask and a full one part nothing.
+All classes count as one foreground: two classes that share out a picture between them part its colours too, and
+would reward masks over everything. Measured beside other criteria: docs/results/threshold.md.
 """
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64, Int64
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
-from qaclims_ray.errors import DataError
+CRITERION = "colour variance between foreground and background, pictures of 96 pixels"
+"""Goes into the fingerprint of every choice."""
+LEVELS = (
+    *(0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4, 0.44, 0.48),
+    *(0.52, 0.56, 0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.85, 0.9, 0.95),
+)
+"""Thresholds that are tried: finer where peaked maps have their edges."""
+_SIDE = 96
+_EPSILON = 1e-9
 
 
-def otsu_index(histogram: Int64[Tensor, " bin"], thresholds: Sequence[float]) -> int:
-    """Return the position of the threshold that best parts low from high scores, by Otsu's criterion.
-
-    Otsu (1979), "A threshold selection method from gray-level histograms": the threshold that maximises the variance
-    between the two sides, w0 * w1 * (mu0 - mu1)^2, which is to minimise the variance within them.
+def candidates(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Return those of a sweep's thresholds that lie nearest to the levels that are tried, rising.
 
     Args:
-        histogram: pixels between neighbouring thresholds: bin 0 holds scores up to the first threshold, the last
-            bin those above the last.
-        thresholds: rising, in (0, 1); one fewer than bins.
-
-    Raises:
-        DataError: when no pixel was counted.
+        thresholds: at least one.
     """
-    if int(histogram.sum()) == 0:
-        raise DataError("no image has a foreground class: there are no scores to choose a threshold from")
-    edges = torch.tensor([0.0, *thresholds, 1.0], dtype=torch.float64)
-    centres: Float64[Tensor, " bin"] = (edges[1:] + edges[:-1]) / 2
-    share = histogram.double() / histogram.sum()
-    below, moment = share.cumsum(0)[:-1], (share * centres).cumsum(0)
-    # Otsu's criterion with the means multiplied out. With nothing on one side it is 0 / 0, which has to count as 0.
-    spread = (moment[-1] * below - moment[:-1]) ** 2 / (below * (1 - below)).clamp_min(1e-12)
-    return int(spread.argmax())
+    return tuple(sorted({min(thresholds, key=lambda one: abs(one - level)) for level in LEVELS}))
+
+
+def rate_thresholds(
+    image: UInt8[Tensor, "3 height width"], maps: Float[Tensor, "class height width"], thresholds: Sequence[float]
+) -> Float64[Tensor, " threshold"]:
+    """Return what an image says for each threshold, in [0, 1], higher is better; means over images compare thresholds.
+
+    Args:
+        image: RGB pixels.
+        maps: in [0, 1], those of its classes, at least one.
+        thresholds: rising.
+    """
+    pixels, scores = small(image, maps)
+    return parted_variance(pixels, scores.amax(0) > torch.tensor(thresholds)[:, None, None])
+
+
+def small(
+    image: UInt8[Tensor, "3 height width"], maps: Float[Tensor, "class height width"]
+) -> tuple[Float[Tensor, "3 rows columns"], Float[Tensor, "class rows columns"]]:
+    """Return picture (0 to 1) and maps on a grid whose longer side is at most 96: edges of objects, no grain.
+
+    Args:
+        image: RGB pixels.
+        maps: of the same size.
+    """
+    pixels, scores, size = image.float()[None] / 255, maps.float()[None], max(image.shape[1:])
+    if size > _SIDE:
+        shape = [max(round(side * _SIDE / size), 1) for side in image.shape[1:]]
+        pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
+        scores = F.interpolate(scores, shape, mode="bilinear", antialias=True)
+    return pixels[0], scores[0]
+
+
+def parted_variance(
+    pixels: Float[Tensor, "3 height width"], masks: Bool[Tensor, "mask height width"]
+) -> Float64[Tensor, " mask"]:
+    """Return the share of a picture's colour variance that lies between the inside and the outside of each mask.
+
+    Args:
+        pixels: the picture.
+        masks: any number of them.
+    """
+    colours, inside = pixels.flatten(1).double(), masks.flatten(1).double()
+    away = colours - colours.mean(1, keepdim=True)
+    num_inside = inside.sum(1)
+    num_outside = inside.shape[1] - num_inside
+    # The sums of both sides cancel, so one of them gives the squared distance of both means from the centre.
+    sums = ((inside @ away.T) ** 2).sum(1)
+    between = sums / num_inside.clamp(min=1) + sums / num_outside.clamp(min=1)
+    return between / (away**2).sum().clamp(min=_EPSILON)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.presets.coco import COCO14
+from qaclims_ray.presets.folder import FOLDER
 from qaclims_ray.presets.miniature import MINIATURE_BASE
 from qaclims_ray.presets.option import AXES, Base, Option, Preset
 from qaclims_ray.presets.stored import read_run
@@ -16,7 +17,7 @@ from qaclims_ray.presets.voc import VOC12
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.systems.checks import check_systems
 
-BASES: dict[str, Base] = {base.name: base for base in (MINIATURE_BASE, VOC12, COCO14, BCSS_WSSS, LUAD_HISTOSEG)}
+BASES: dict[str, Base] = {base.name: base for base in (MINIATURE_BASE, FOLDER, VOC12, COCO14, BCSS_WSSS, LUAD_HISTOSEG)}
 """All bases by name."""
 PRESETS: dict[str, Preset] = {one.name: one for base in BASES.values() for one in base.presets()}
 """All names of presets: the bases and the published combinations."""

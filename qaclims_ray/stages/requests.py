@@ -11,6 +11,7 @@ import tyro
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
+from qaclims_ray.settings import Threshold
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.search import SearchConfig
@@ -81,6 +82,29 @@ class Search:
 
 
 @dataclass(frozen=True)
+class StartArguments:
+    """A folder of photographs to begin with."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the photographs and their tags."""
+    out: str = ""
+    """Output folder of the run; empty takes runs/NAME, by the folder's name. The run's settings are written beside it,
+    as OUT.json."""
+    dry_run: bool = False
+    """Look, choose and write the settings, and do not run."""
+    quick: bool = False
+    """A first look: a quarter of the passes, masks by the CRF alone."""
+    weights: Annotated[str, tyro.conf.arg(name="cam-net.weights", aliases=["--weights"])] = ""
+    """File of ImageNet weights of a small network; empty takes those that are on this machine, and downloads none."""
+    label_file: Annotated[str, tyro.conf.arg(name="data.label-file", aliases=["--label-file"])] = ""
+    """File that says the tags, where it is not found by itself."""
+    labels: Annotated[
+        Literal["auto", "annotations", "file", "folders"], tyro.conf.arg(name="data.labels", aliases=["--labels"])
+    ] = "auto"
+    """Where the tags are, where several places say them."""
+
+
+@dataclass(frozen=True)
 class CompareArguments:
     """Which runs to compare."""
 
@@ -138,8 +162,9 @@ class PredictArguments:
     network finds the classes itself."""
     label_threshold: float = 0.5
     """Probability from which the classifier's label counts as present."""
-    threshold: float | None = None
-    """Background score of CAMs; None takes the run's fixed threshold."""
+    threshold: Threshold | None = None
+    """Background score of CAMs; auto takes the one that the run chose without masks, None the one at which it scored
+    its seeds."""
     network: Literal["auto", "final", "cam"] = "auto"
     """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
     trained and no --threshold is given."""

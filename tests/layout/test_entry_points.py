@@ -33,6 +33,9 @@ LINES = (
     "prompts --rum x",
     "compare --otu x",
     "sync --help",
+    "start --help",
+    "start pictures --drry-run",
+    "run folder --help",
 )
 _REPORT = """
 import sys

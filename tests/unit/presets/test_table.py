@@ -48,7 +48,7 @@ def combinations() -> list[tuple[str, ...]]:
 
 
 def test_every_published_name_of_before_is_there() -> None:
-    assert set(RESOLVED) | {"voc12_efficientnet_lite2"} == set(PRESETS)
+    assert set(RESOLVED) | {"voc12_efficientnet_lite2", "folder", "folder-no-download"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", [name for name in RESOLVED if name != "voc12_mobilenet"])
