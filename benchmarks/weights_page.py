@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qaclims_ray.data.public_sets import PUBLIC_SETS
 from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, SHIPPED, KnownWeight, weight_named
+from qaclims_ray.presets.small import LOCAL, SMALL_BACKBONES
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.report.wording import file_size
 from qaclims_ray.run_config import RunConfig
@@ -56,6 +57,9 @@ def presets_table() -> str:
     for name in PRESETS:
         config = preset(name)
         weights, restricted = _weights_of(config)
+        if config.cam_net.weights == LOCAL:
+            known = dict.fromkeys(name for small in SMALL_BACKBONES for name in small.weights)
+            weights = [f"what lies on this machine of {', '.join(f'`{name}`' for name in known)}; else none"]
         licences = f"**restricted**: {', '.join(restricted)}" if restricted else "permissive"
         memory = "not measured" if config.cluster.use_gpu else "no GPU"
         time = f"{hours[name]}, and what is not measured" if name in hours else _PAGES.get(name, "not measured")
