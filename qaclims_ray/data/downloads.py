@@ -279,7 +279,20 @@ def _cause(error: Exception) -> str:
 
 def _nothing_brought(wanted: Wanted, failures: Sequence[str]) -> str:
     tried = "".join(f"\n  {failure}" for failure in failures)
-    said = f"{wanted.path.name} could not be brought:{tried}\n" if failures else f"{wanted.path.name} has no mirror. "
-    source = f"from {wanted.by_hand} " if wanted.by_hand else ""
-    check = f" ({wanted.checksum.kind} {wanted.checksum.digits})" if wanted.checksum else ""
-    return f"{said}Take the file {source}by hand, on a machine that has it, and put it at {wanted.path}{check}"
+    digits = wanted.checksum.digits if wanted.checksum else ""
+    kind = "sha256 begins with" if wanted.checksum and not _is_whole(wanted.checksum) else "hash"
+    check = f" ({kind} {digits})" if digits else ""
+    if not failures:
+        page = f" from {wanted.by_hand}" if wanted.by_hand else ""
+        return (
+            f"{wanted.path.name} cannot be brought from here: take it by hand{page}, and put it at {wanted.path}{check}"
+        )
+    page = f" (or see {wanted.by_hand})" if wanted.by_hand else ""
+    return (
+        f"{wanted.path.name} could not be brought:{tried}\nOn a machine with internet take it from one of these{page}, "
+        f"and put it at {wanted.path}{check}"
+    )
+
+
+def _is_whole(checksum: Checksum) -> bool:
+    return len(checksum.digits) == hashlib.new(checksum.kind).digest_size * 2

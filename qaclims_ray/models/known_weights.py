@@ -12,7 +12,8 @@ from qaclims_ray.models.weights import FROM_CLASSIFIER
 FOLDER_VARIABLE = "QACLIMS_WEIGHTS"
 """Environment variable that names the folder of weights."""
 _SHIPPED_NAMES = ("miniature", "miniature_context", "miniature_vit")
-_NO_WEIGHTS = ("", "random", FROM_CLASSIFIER)
+_NO_WEIGHTS = ("", "random", "local", FROM_CLASSIFIER)
+"""Words for no file: "local" becomes one, or none, before a run begins (`presets.small.LOCAL`)."""
 WEIGHT_SETTINGS: Mapping[str, str] = {
     "clip.weights": "clip.model",
     "corpus.model": "",

@@ -77,7 +77,8 @@ def _list(console: Console) -> None:
 
 def _fetch_weight(weight: KnownWeight, asked: FetchArguments, console: Console) -> None:
     folder = Path(asked.to).expanduser().absolute() if asked.to else weights_folder()
-    print_line(console, f"{weight.name}: {weight.title}, licence {weight.licence}; {weight.users}")
+    print_line(console, f"{weight.name}: {weight.title}; {weight.purpose}")
+    print_line(console, f"licence  {weight.licence}; {weight.users}")
     if weight.is_folder:
         folder = folder / weight.name
     for file in weight.files:

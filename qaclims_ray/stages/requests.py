@@ -108,7 +108,7 @@ class StartArguments:
 class CompareArguments:
     """Which runs to compare."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Output folders or URIs, each also as RUN:SYSTEM; the first is what the others are compared with."""
     out: str = ""
     """Folder for comparison.html and comparison.json; empty takes report/compare in the first run."""
@@ -126,7 +126,7 @@ class CompareArguments:
 class FetchArguments:
     """What to bring, and where to."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")] = ()
     """Names of weights and data sets, as --list shows them."""
     to: str = ""
     """Folder; empty takes the folder of weights (environment variable QACLIMS_WEIGHTS, else
@@ -150,7 +150,7 @@ class PredictArguments:
     """What to predict, with which run, and where to."""
 
     run: str
-    """Output folder of a trained run."""
+    """Output folder of a trained run; it may also be the first word, without --run."""
     images: tuple[str, ...]
     """Image files, folders or buckets."""
     out: str
@@ -179,7 +179,7 @@ class PromptArguments:
     """Whose prompts to read, with which words, on which images."""
 
     run: str
-    """Output folder of a trained run."""
+    """Output folder of a trained run; it may also be the first word, without --run."""
     system: str = ""
     """System of the run; empty takes the last one that has learned prompts."""
     words: str = ""

@@ -56,11 +56,11 @@ def load_config(out: str, *, can_begin: bool = True) -> RunConfig:
 
 
 def _runs_near(out: str) -> str:
-    """Say which folders beside one that holds no run hold some, or those in it."""
+    """Say which folders in or beside one that holds no run hold some, or those in `runs` beside it."""
     if storage.is_remote(out):
         return "give the output folder of a run"
     place = Path(out)
-    for folder in (place, place.parent):
+    for folder in (place, place.parent, place.parent / "runs"):
         found = sorted(path.parent for path in folder.glob("*/config.json") if is_run(str(path.parent)))
         if found:
             hint = did_you_mean(place.name, [path.name for path in found])

@@ -147,7 +147,9 @@ def test_the_servers_own_word_for_the_hash_is_held_to(site: Site, tmp_path: Path
 
 
 def test_no_mirror_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"big\.bin has no mirror\. Take the file from .* by hand"):
+    with pytest.raises(
+        ResourceError, match=r"cannot be brought from here: take it by hand from https://example\.org/page, and put"
+    ):
         bring_file(_wanted(tmp_path))
 
 

@@ -67,7 +67,7 @@ def test_settings_mean_a_weight(values, expected):
     assert found.setting in values and found.value in values.values()
 
 
-@pytest.mark.parametrize("value", ["", "random", "classifier"])
+@pytest.mark.parametrize("value", ["", "random", "classifier", "local"])
 def test_no_weights_are_none(value):
     assert weights_in({"segmentation.net.weights": value, "segmentation.net.backbone": "resnet50", "seed": 3}) == []
 
