@@ -25,13 +25,14 @@ from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
-from qaclims_ray.models.devices import constant, device_of_worker, upload
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.console_text import print_line
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.submission import write_submission
+from qaclims_ray.stages.classifier_scores import class_probabilities
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
@@ -121,10 +122,7 @@ class PredictActor:
 
     def _probabilities(self, image: Any) -> list[float]:
         net = self.config.cam_net
-        mean, std = (constant(values, self.device)[:, None, None] for values in (net.image_mean, net.image_std))
-        pixels = ((upload(image, self.device).float() / 255 - mean) / std)[None]
-        with torch.inference_mode():
-            return torch.sigmoid(self.classifier(pixels, want="scores")[0].float())[0].tolist()
+        return class_probabilities(self.classifier, image, net.image_mean, net.image_std, self.device)
 
 
 class FinalPredictActor:
