@@ -25,6 +25,9 @@ MapStage = Literal["seed", "mask", "final"]
 MAP_STAGES: Mapping[MapStage, str] = {"seed": "seed", "mask": "pseudo mask", "final": "final network"}
 """Their names in words, in the pipeline's order."""
 
+MAP_NOUNS: Mapping[MapStage, str] = {**MAP_STAGES, "final": "final network's map"}
+"""What one label map of theirs is called."""
+
 
 @dataclass(frozen=True, order=True)
 class MapSource:

@@ -14,14 +14,16 @@ from qaclims_ray.evaluation.trust import ImageTrust
 def by_disagreement(images: Sequence[ImageTrust], number: int) -> list[str]:
     """Return so many images; the classes take turns, the one with the least agreement first.
 
-    Each class in its turn takes the image of it with the least agreement that is not chosen yet. When the images with a
-    class are used up, those without any follow. Equal images go by their ids, so the choice is always the same.
+    Each class in its turn takes the image of it with the least agreement that is not chosen yet, of those with the most
+    maps. When the images with a class are used up, those without any follow. Equal images go by their ids, so the
+    choice is always the same.
 
     Args:
         images: candidates; those whose agreement is not known come last.
         number: how many.
     """
-    ranked = sorted(images, key=lambda image: (_agreement(image), image.image_id))
+    # An image with maps of more stages says more, and agreement over other stages does not compare.
+    ranked = sorted(images, key=lambda image: (-len(image.shares), _agreement(image), image.image_id))
     queues = {name: [i for i in ranked if name in i.tagged] for name in sorted({t for i in ranked for t in i.tagged})}
     turns = sorted(queues, key=lambda name: (float(np.mean([_agreement(image) for image in queues[name]])), name))
     chosen: dict[str, None] = {}

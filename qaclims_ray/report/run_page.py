@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from qaclims_ray.evaluation.agreement import MAP_STAGES
+from qaclims_ray.evaluation.agreement import MAP_NOUNS
 from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.report import figures
 from qaclims_ray.report.contents import (
@@ -122,9 +122,9 @@ def _unscored_tiles(data: ReportData) -> list[Tile]:
         found = next(found for found in trust.agreements if found.pair == few.stand_in)
         tiles.append(Tile(f"{percent(found.miou)} %", f"agreement of {pair_words(few.stand_in)}, {labels[name]}"))
     if last is not None:
-        words = MAP_STAGES[last.source.stage]
+        words = MAP_NOUNS[last.source.stage]
         tiles.append(Tile(f"{missing(last)} of {tags(last)}", f"tags that the {words} does not show, {labels[name]}"))
-        tiles.append(Tile(f"{last.num_empty} of {last.num_tagged}", f"labelled images with an empty {words}"))
+        tiles.append(Tile(f"{last.num_empty} of {last.num_tagged}", f"tagged images whose {words} shows no class"))
     return tiles
 
 

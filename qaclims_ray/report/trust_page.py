@@ -17,8 +17,8 @@ from qaclims_ray.report.trust_tables import (
 
 _MAPS_TEXT = (
     "What the label maps of every system and stage cover. Painted is the share of all pixels that show a class; a mask "
-    "is empty where its image is tagged and it shows no class; a tag is not found where the map does not show a class of "
-    "its image. Only final networks can find a class that is not tagged; it counts from one percent of the image on."
+    "is empty where its image is tagged and it shows no class; a tag is not found where the map does not show a class "
+    "of its image. Only final networks can find a class that is not tagged; it counts from one percent of the image on."
 )
 _THRESHOLD_TEXT = " Seeds are cut at the threshold that was given; the label-free one is what the scores alone suggest."
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from qaclims_ray.evaluation.agreement import MAP_STAGES
+from qaclims_ray.evaluation.agreement import MAP_NOUNS
 from qaclims_ray.evaluation.trust import TrustFigures
 from qaclims_ray.report.trust_tables import class_agreement, missing, pair_words, tags
 from qaclims_ray.report.wording import percent
@@ -52,12 +52,12 @@ def _classifier_lines(trust: TrustFigures) -> list[str]:
         f"{percent(found.accuracy)} % of its answers are right"
     ]
     weak = [
-        f"{name} ({percent(own.average_precision)})"
+        f"{name} ({percent(own.average_precision)} on {own.num_images} of the images)"
         for name, own in found.classes.items()
         if own.average_precision is not None and own.average_precision < LOW_PRECISION
     ]
     if weak:
-        lines.append(f"It hardly knows {_some(weak)}: masks of these are not to be believed")
+        lines.append(f"It hardly knows {_some(weak)}: do not believe masks of these")
     return lines
 
 
@@ -76,7 +76,7 @@ def _agreement_lines(trust: TrustFigures, system: str, label: str) -> list[str]:
     lines.append(
         f"{label}: an mIoU over {few.number} masks made by hand would be known to about +/- "
         f"{100 * (few.high - few.low) / 2:.1f} points (95 %). The estimate is a stand-in: how far the agreement of "
-        f"{words} moves over {few.number} of the images; `qaclims label-these` chooses and scores them"
+        f"{words} moves over {few.number} of the images; qaclims label-these chooses images and scores them"
     )
     return lines
 
@@ -85,9 +85,11 @@ def _map_lines(trust: TrustFigures, system: str, label: str) -> list[str]:
     last = trust.last_map(system)
     if last is None:
         return []
-    words, lines = MAP_STAGES[last.source.stage], []
+    words, lines = MAP_NOUNS[last.source.stage], []
     if last.num_empty:
-        lines.append(f"{label}: {last.num_empty} of {last.num_tagged} labelled images have a {words} without any class")
+        lines.append(
+            f"{label}: the {words} of {last.num_empty} of {last.num_tagged} tagged images shows no class at all"
+        )
     gaps = [
         (own.tagged - own.shown, own.tagged, name)
         for name, own in last.classes.items()
@@ -95,7 +97,7 @@ def _map_lines(trust: TrustFigures, system: str, label: str) -> list[str]:
     ]
     if gaps:
         named = _some([f"{name} ({lacking} of {all_})" for lacking, all_, name in sorted(gaps, reverse=True)])
-        lines.append(f"{label}: the {words} lacks a tag on more than {MANY_MISSING:.0%} of the images of {named}")
+        lines.append(f"{label}: the {words} lacks the class on more than {MANY_MISSING:.0%} of the images of {named}")
     elif missing(last):
         lines.append(f"{label}: the {words} does not show {missing(last)} of {tags(last)} tags")
     extra = [(own.untagged, name) for name, own in last.classes.items() if own.untagged]

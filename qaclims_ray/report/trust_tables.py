@@ -1,8 +1,10 @@
 """The tables of what is known without a mask, for the page and the console."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from qaclims_ray.evaluation.agreement import MAP_STAGES, MapPair, MapStage
+from qaclims_ray.evaluation.agreement import MAP_NOUNS, MAP_STAGES, MapPair, MapStage
 from qaclims_ray.evaluation.trust import AgreementFigures, MapFigures, TrustFigures
 from qaclims_ray.report.contents import TrustLists
 from qaclims_ray.report.table import Cell, Column, Note, Row, Table
@@ -26,21 +28,26 @@ def maps_table(trust: TrustFigures, labels: Mapping[str, str], colours: Mapping[
         Column(head="system"),
         Column(head="label maps", is_words=True),
         Column(head="images"),
-        *((Column(head="threshold"), Column(head="label-free\nthreshold")) if has_thresholds else ()),
+        *(
+            (Column(head="threshold", plain="cut at"), Column(head="label-free\nthreshold", plain="label-free"))
+            if has_thresholds
+            else ()
+        ),
         Column(head="painted"),
-        Column(head="empty masks"),
-        Column(head="tags not found"),
-        Column(head="found, not tagged"),
+        Column(head="empty masks", plain="empty"),
+        Column(head="tags not found", plain="not found"),
+        Column(head="found, not tagged", plain="not tagged"),
     )
-    rows = []
-    for one in trust.maps:
+    rows, num_stages = [], Counter(one.source.system for one in trust.maps)
+    for position, one in enumerate(trust.maps):
         system = one.source.system
+        is_first = not position or trust.maps[position - 1].source.system != system
         at = trust.thresholds.get(system) if one.source.stage == "seed" else None
         label_free = "-" if at is None or at.label_free is None else f"{at.label_free:g}"
         rows.append(
             Row(
                 (
-                    _name(labels, colours, system),
+                    replace(_name(labels, colours, system), rows=num_stages[system]) if is_first else None,
                     Cell(text=MAP_STAGES[one.source.stage]),
                     Cell(text=str(one.num_images)),
                     *(
@@ -49,7 +56,7 @@ def maps_table(trust: TrustFigures, labels: Mapping[str, str], colours: Mapping[
                         else ()
                     ),
                     Cell(text=f"{percent(one.coverage)} %"),
-                    Cell(text=f"{one.num_empty} of {one.num_tagged}"),
+                    Cell(text=_of(one.num_empty, one.num_tagged)),
                     Cell(text=_of(missing(one), tags(one))),
                     Cell(text=_untagged(one)),
                 )
@@ -105,22 +112,28 @@ def trust_classes_table(trust: TrustFigures, system: str) -> Table:
     has_others = any(_is_with(found.pair, system) for found in trust.agreements)
     last = trust.last_map(system)
     assert last is not None
+    stage, by = last.source.stage, f"by the {MAP_STAGES[last.source.stage]}"
+    shown = trust.few[system].stand_in if system in trust.few else None
     columns = (
         Column(head="class"),
         Column(head="images"),
-        *((Column(head="average\nprecision", group="classifier"),) if trust.classifier else ()),
+        *((Column(head="average\nprecision", plain="AP", group="classifier"),) if trust.classifier else ()),
         *(
-            Column(head=f"{MAP_STAGES[stage]}", plain=f"area, {MAP_STAGES[stage]}", group="mean area on its images")
-            for stage in stages
+            Column(head=MAP_STAGES[one], plain="area", group="mean area on its images", page_only=one != stage)
+            for one in stages
         ),
-        *(Column(head=f"{MAP_STAGES[first]},\n{MAP_STAGES[other]}", group="agreement (IoU)") for first, other in used),
-        *((Column(head="other systems", group="agreement (IoU)"),) if has_others else ()),
-        Column(head="tags not found", group=f"by the {MAP_STAGES[last.source.stage]}", plain="not found"),
         *(
-            (Column(head="found, not tagged", group=f"by the {MAP_STAGES[last.source.stage]}", plain="not tagged"),)
-            if last.source.stage == "final"
-            else ()
+            Column(
+                head=f"{MAP_STAGES[first]},\n{MAP_STAGES[other]}",
+                plain="agreement",
+                group="agreement (IoU)",
+                page_only=shown is None or (first, other) != (shown.first.stage, shown.other.stage),
+            )
+            for first, other in used
         ),
+        *((Column(head="other systems", plain="others", group="agreement (IoU)"),) if has_others else ()),
+        Column(head="tags not found", plain="not found", group=by),
+        *((Column(head="found, not tagged", plain="not tagged", group=by),) if stage == "final" else ()),
     )
     rows = []
     for name in sorted(last.classes, key=lambda name: _class_order(trust, system, name)):
@@ -128,15 +141,15 @@ def trust_classes_table(trust: TrustFigures, system: str) -> Table:
         cells = [Cell(text=name), Cell(text=str(own.tagged))]
         if trust.classifier:
             cells.append(Cell(text=percent(trust.classifier.classes[name].average_precision)))
-        for stage in stages:
-            found = trust.map_of(system, stage)
+        for one in stages:
+            found = trust.map_of(system, one)
             area = None if found is None else found.classes[name].mean_area
-            cells.append(Cell(text="-" if area is None else f"{percent(area)} %"))
+            cells.append(Cell(text="-" if area is None else percent(area)))
         cells += [_class_cell(_stages(trust, system, *pair), name) for pair in used]
         if has_others:
             cells.append(Cell(text=percent(with_others(trust, system, name))))
         cells.append(Cell(text=_of(own.tagged - own.shown, own.tagged)))
-        if last.source.stage == "final":
+        if stage == "final":
             cells.append(Cell(text=str(own.untagged)))
         rows.append(Row(tuple(cells)))
     return Table(columns, tuple(rows))
@@ -178,7 +191,7 @@ def listed_images(lists: TrustLists) -> list[tuple[str, list[str]]]:
         for name, found in lists.not_tagged.items()
     ]
     titles = (
-        f"Tagged, but not in the {MAP_STAGES[lists.stage]}",
+        f"Tagged, but not in the {MAP_NOUNS[lists.stage]}",
         "Found by the final network, but not tagged: a tag may be missing",
     )
     return [(title, lines) for title, lines in zip(titles, (missing_lines, extra), strict=True) if lines]
@@ -255,4 +268,4 @@ def _class_cell(found: AgreementFigures | None, name: str) -> Cell:
 
 
 def _of(part: int, whole: int) -> str:
-    return f"{part} of {whole}"
+    return f"{part} / {whole}"

@@ -34,8 +34,8 @@ Masks to correct by hand: {count} images of the run {run}, {how}.
 images/      the images, each with a JSON file of polygons beside it, which draws our mask: open this folder in LabelMe
              ("Open Dir") or X-AnyLabeling ("Open Folder"), correct the polygons and save. A polygon that comes later in
              the file covers an earlier one; "{nothing}" cuts a hole; "__ignore__" is not scored.
-masks/       the same masks as PNGs, for tools that paint: the value of a pixel is its class ({values}; 255 is not
-             scored). Keep names, sizes and values.
+masks/       the same masks as PNGs, for tools that paint: the value of a pixel is its class, as listed at the end. Keep
+             names, sizes and values.
 classes.txt  the names of the classes.
 
 Correct the polygons or the PNG of an image, not both. Then score the run:
@@ -43,7 +43,10 @@ Correct the polygons or the PNG of an image, not both. Then score the run:
     qaclims label-these {run} --read {out}
 
 Images that you leave as they are do not count, unless you say that they are right: --accept-unchanged.
-"""
+
+Values of the pixels in masks/:
+
+{values}"""
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,9 @@ def _write_texts(out: str, run: str, by: str, drafts: dict[str, Draft], manifest
     names = manifest.class_names
     how = "drawn at random" if by == "random" else "on which the label maps of the run disagree most"
     nothing = BACKGROUND_VALUE if manifest.has_background else IGNORE_VALUE
-    values = ", ".join([*([f"{BACKGROUND_VALUE} background"] if manifest.has_background else []), *(
-        f"{label_value(number)} {name}" for number, name in enumerate(names)
-    )])  # fmt: skip
+    listed = [(label_value(number), name) for number, name in enumerate(names)]
+    listed = [*([(BACKGROUND_VALUE, "background")] if manifest.has_background else []), *listed]
+    values = "".join(f"{value:>5}  {name}\n" for value, name in [*listed, (IGNORE_VALUE, "not scored")])
     readme = _README.format(
         count=len(drafts), run=run, out=out, how=how, values=values,
         nothing="__ignore__" if nothing == IGNORE_VALUE else "background",

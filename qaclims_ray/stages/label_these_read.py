@@ -73,9 +73,7 @@ def score_hand_masks(arguments: LabelTheseArguments) -> HandScores:
     listed, manifest = read_list(out), read_manifest(layout.manifest)
     known = {record.image_id for record in manifest.records}
     if foreign := [name for name in listed.drafts if name not in known]:
-        raise DataError(
-            f"{out} has drafts of {foreign[0]}, which is no image of {run}; they were made from {listed.run}"
-        )
+        raise DataError(f"{out} has drafts of {foreign[0]}, no image of {run}; they were made from {listed.run}")
     truth, unchanged, faults = {}, [], []
     for name, draft in listed.drafts.items():
         try:
@@ -145,7 +143,7 @@ def _scores(
 
 
 def _counts(prediction: Tensor, truth: Tensor) -> dict[int, tuple[int, int, int]]:
-    """Count a map against a mask; what the map leaves out counts as background (E11), what the mask does is not read."""
+    """Count a map against a mask; what the map leaves out counts as background (E11), what the mask does not at all."""
     return joint_counts(torch.where(prediction == IGNORE_VALUE, BACKGROUND_VALUE, prediction).to(torch.uint8), truth)
 
 

@@ -1,4 +1,4 @@
-"""The label maps that a run has of some images: seeds out of its CAMs, pseudo masks and predictions as they lie there."""
+"""The label maps that a run has of some images: seeds out of its CAMs, pseudo masks and predictions as written."""
 
 from collections.abc import Collection
 
