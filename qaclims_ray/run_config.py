@@ -20,7 +20,7 @@ from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
-from qaclims_ray.settings import dotted, require, require_text, settings
+from qaclims_ray.settings import Threshold, dotted, require, require_text, settings
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.training.config import SelectionConfig
@@ -150,7 +150,7 @@ class RunConfig(MethodSettings):
         require(len(set(names)) == len(names), "variants holds one name twice")
 
     @property
-    def fixed_threshold(self) -> float:
+    def set_threshold(self) -> Threshold:
         """Background score at which seeds are scored, shown and predicted: the one that cuts them into pseudo masks.
 
         Settings may pin another (`evaluation.fixed_threshold`); then the run says that the two differ.
@@ -159,9 +159,30 @@ class RunConfig(MethodSettings):
         return self.masks.seed_threshold if pinned is None else pinned
 
     @property
+    def fixed_threshold(self) -> float:
+        """The same, of settings in which it is a number: auto has become one by then (`at_threshold`)."""
+        number = self.set_threshold
+        assert number != "auto", "stages that score or show seeds work by the threshold that was chosen"
+        return number
+
+    @property
     def scoring(self) -> EvaluationConfig:
-        """Settings of scoring with the fixed threshold as it counts: what artefacts hold, and stages work by."""
-        return dataclasses.replace(self.evaluation, fixed_threshold=self.fixed_threshold)
+        """Settings of scoring with the fixed threshold as it counts: what artefacts hold, and stages work by.
+
+        None where it is auto and nothing was chosen yet: trainings, which come before, do not ask for it.
+        """
+        number = self.set_threshold
+        return dataclasses.replace(self.evaluation, fixed_threshold=None if number == "auto" else number)
+
+    def at_threshold(self, chosen: float) -> "RunConfig":
+        """Return the settings with the chosen threshold where they say auto.
+
+        Args:
+            chosen: of the system whose settings these are.
+        """
+        if self.masks.seed_threshold != "auto":
+            return self
+        return dataclasses.replace(self, masks=dataclasses.replace(self.masks, seed_threshold=chosen))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -179,7 +200,7 @@ def in_effect(config: RunConfig) -> dict[str, Any]:
         "cams.precision": config.cams.arithmetic,
         "masks.precision": config.masks.arithmetic,
         "segmentation.test.precision": test.arithmetic(config.cams.gpus_per_actor),
-        "evaluation.fixed_threshold": config.fixed_threshold,
+        "evaluation.fixed_threshold": config.set_threshold,
     }
     return flat(config) | followed
 

@@ -11,6 +11,9 @@ from pydantic import ConfigDict
 
 from qaclims_ray.errors import ConfigError
 
+Threshold = float | Literal["auto"]
+"""Background score: a number, or the one that is chosen of the CAMs without masks (`evaluation.threshold`)."""
+
 _Config = TypeVar("_Config")
 
 

@@ -30,7 +30,6 @@ from qaclims_ray.evaluation.confusion import (
 )
 from qaclims_ray.evaluation.foremost import ClassMaps, Foremost, foremost_of
 from qaclims_ray.evaluation.scored_labels import ScoredLabels
-from qaclims_ray.evaluation.threshold import otsu_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class SeedScores:
     iou: dict[str, float]
     """IoU of the background and each class at the fixed threshold; NaN for those that are left out of means."""
     threshold_label_free: float
-    """Background score chosen from the scores alone (Otsu), without pixel labels."""
+    """Background score chosen without pixel labels (`threshold.py`); of label maps the fixed one."""
     miou_label_free: float
     """Mean IoU at the label-free threshold."""
     threshold_best: float
@@ -143,15 +142,13 @@ class ThresholdSweep:
         num_bins = len(self.thresholds) + 1
         self.counts = torch.zeros((num_classes + 1, num_classes, num_bins), dtype=torch.int64)
         """Scored pixels by true label value, foremost class and score bin."""
-        self.score_counts = torch.zeros(num_bins, dtype=torch.int64)
-        """All pixels of images with a present class, by score bin: known without any mask."""
         self.images = torch.zeros(1 + num_classes, dtype=torch.int64)
         """Scored images: all of them, then those labelled with each class."""
 
     def update(
-        self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"] | None, labels: Sequence[int] | None = None
-    ) -> Int64[Tensor, "truth map bin"] | None:
-        """Add one image; without a mask (None) it only adds to the label-free score histogram.
+        self, cam: ClassMaps, label_map: UInt8[Tensor, "height width"], labels: Sequence[int] | None = None
+    ) -> Int64[Tensor, "truth map bin"]:
+        """Add one image.
 
         Args:
             cam: its maps.
@@ -161,7 +158,7 @@ class ThresholdSweep:
 
         Returns:
             The image's own counts, by true label value, position of the foremost map (one position for an image
-            without maps) and score bin; None without a mask.
+            without maps) and score bin.
 
         Raises:
             ArtifactError: when the full-resolution maps are missing, or not finite.
@@ -171,8 +168,8 @@ class ThresholdSweep:
         return self.add(foremost_of(cam, self.thresholds), label_map, labels)
 
     def add(
-        self, image: Foremost, label_map: UInt8[Tensor, "_height _width"] | None, labels: Sequence[int] | None = None
-    ) -> Int64[Tensor, "truth map bin"] | None:
+        self, image: Foremost, label_map: UInt8[Tensor, "_height _width"], labels: Sequence[int] | None = None
+    ) -> Int64[Tensor, "truth map bin"]:
         """Add one image of which the foremost maps are known at these thresholds; see `update`.
 
         Args:
@@ -185,13 +182,10 @@ class ThresholdSweep:
         """
         num_maps, num_bins = len(image.class_ids), len(self.thresholds) + 1
         bins = image.bins.long()
-        if num_maps:  # else every pixel is background at every threshold: bin 0, and it does not matter of which class
-            self.score_counts += torch.bincount(bins.flatten(), minlength=num_bins)
-        if label_map is None:
-            return None
         check_same_size(image.image_id, image.bins[None], label_map)
         check_label_values(label_map, self.num_classes, f"the mask of {image.image_id}")
         is_scored = label_map != IGNORE_VALUE
+        # Without maps every pixel is background at every threshold: bin 0, and it does not matter of which class.
         side = max(num_maps, 1)
         cells = (label_map[is_scored].long() * side + image.position[is_scored]) * num_bins + bins[is_scored]
         counts = torch.bincount(cells, minlength=(self.num_classes + 1) * side * num_bins).view(-1, side, num_bins)
@@ -209,13 +203,12 @@ class ThresholdSweep:
         if (other.thresholds, other.num_classes) != (self.thresholds, self.num_classes):
             raise ArtifactError("cannot merge sweeps over different thresholds or classes; score all shards again")
         self.counts += other.counts
-        self.score_counts += other.score_counts
         self.images += other.images
         return self
 
     def to_array(self) -> Int64[np.ndarray, " count"]:
         """Return all counts as one flat array, to send or to store."""
-        return torch.cat([self.counts.flatten(), self.score_counts, self.images]).numpy()
+        return torch.cat([self.counts.flatten(), self.images]).numpy()
 
     @classmethod
     def from_array(
@@ -227,13 +220,13 @@ class ThresholdSweep:
             ArtifactError: when the array does not fit the thresholds and classes.
         """
         sweep = cls(thresholds, num_classes)
-        sizes = [sweep.counts.numel(), sweep.score_counts.numel(), sweep.images.numel()]
+        sizes = [sweep.counts.numel(), sweep.images.numel()]
         expected = sum(sizes)
         if array.size != expected:
             raise ArtifactError(
                 f"a stored sweep holds {array.size} counts, expected {expected}; score all shards again"
             )
-        counts, sweep.score_counts, sweep.images = torch.from_numpy(array.copy()).split(sizes)
+        counts, sweep.images = torch.from_numpy(array.copy()).split(sizes)
         sweep.counts = counts.view_as(sweep.counts)
         return sweep
 
@@ -255,7 +248,9 @@ class ThresholdSweep:
         return ScoredLabels(classes.label_names, tuple(in_truth[first:]), tuple(in_labels[first:]))
 
 
-def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes) -> SeedScores:
+def seed_scores(
+    sweep: ThresholdSweep, fixed_threshold: float, classes: Classes, label_free: float | None = None
+) -> SeedScores:
     """Read all figures off a finished sweep.
 
     Without a background nothing is truly it: a pixel that shows no class is a miss of its class, and no further label.
@@ -265,19 +260,18 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
         sweep: merged over all images.
         fixed_threshold: one of the sweep's thresholds (`sweep_thresholds` sees to that); not read without a background.
         classes: those of the sweep.
+        label_free: the threshold that was chosen without masks, one of the sweep's; None takes the fixed one.
 
     Raises:
-        ConfigError: when the fixed threshold is not one of the sweep's, or the class list has another length.
+        ConfigError: when one of the two is not one of the sweep's, or the class list has another length.
         DataError: when no pixel was scored.
     """
     if len(classes) != sweep.num_classes:
         raise ConfigError(f"got {len(classes)} class names for a sweep over {sweep.num_classes} classes")
     if int(sweep.counts.sum()) == 0:
         raise DataError("no image of the evaluated split has a mask: give masks, or skip the evaluate stage")
-    border = classes.border(fixed_threshold)
-    fixed = int(np.abs(np.array(sweep.thresholds) - border).argmin())
-    if abs(sweep.thresholds[fixed] - border) > 1e-6:
-        raise ConfigError(f"the fixed threshold {border} is not among the thresholds of the sweep")
+    fixed = _place(sweep, classes.border(fixed_threshold), "fixed")
+    free = fixed if label_free is None else _place(sweep, classes.border(label_free), "label-free")
     confusion, labels = sweep.confusion(), sweep.labels(classes)
     names, averaged = classes.label_names, torch.from_numpy(labels.averaged)
     # Rows and columns of the matrices are label values: where there is no background, its place is never averaged.
@@ -286,15 +280,14 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
     own = iou_per_label(confusion)[:, -classes.num_labels :]
     miou, iou = mean_iou(own, averaged), torch.where(averaged, own.nan_to_num(nan=0.0), math.nan)
     best = int(miou.argmax())
-    label_free = otsu_index(sweep.score_counts, sweep.thresholds) if classes.has_background else 0
     return SeedScores(
         threshold_fixed=sweep.thresholds[fixed],
         miou_fixed=float(miou[fixed]),
         false_positive_rate=float(over[fixed]),
         false_negative_rate=float(under[fixed]),
         iou=dict(zip(names, iou[fixed].tolist(), strict=True)),
-        threshold_label_free=sweep.thresholds[label_free],
-        miou_label_free=float(miou[label_free]),
+        threshold_label_free=sweep.thresholds[free],
+        miou_label_free=float(miou[free]),
         threshold_best=sweep.thresholds[best],
         miou_best=float(miou[best]),
         false_positive_rate_best=float(over[best]),
@@ -309,6 +302,14 @@ def seed_scores(sweep: ThresholdSweep, fixed_threshold: float, classes: Classes)
         num_images=int(sweep.images[0]),
         in_no_mask=labels.in_no_mask,
     )
+
+
+def _place(sweep: ThresholdSweep, threshold: float, name: str) -> int:
+    """Return where a threshold stands among the sweep's."""
+    place = int(np.abs(np.array(sweep.thresholds) - threshold).argmin())
+    if abs(sweep.thresholds[place] - threshold) > 1e-6:
+        raise ConfigError(f"the {name} threshold {threshold} is not among the thresholds of the sweep")
+    return place
 
 
 def check_same_size(

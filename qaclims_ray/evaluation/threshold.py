@@ -1,39 +1,53 @@
-"""Choosing the background threshold without pixel labels.
-
-The best threshold of a sweep is found with the masks that weak supervision is meant to do without. What every run
-has is the histogram of its own scores, summed over images in the same pass that scores them. On the miniature it is no
-good choice for RITC's CAMs, which are peaked: it takes about 0.37 where 0.03 is best (docs/log.md, 2026-11-20).
-"""
+"""Choosing the background threshold without pixel labels."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64, Int64
+import torch.nn.functional as F
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.separation import colour_parting
+
+CRITERION = "colour parting"
+"""Goes into the fingerprint of every choice."""
+LEVELS = (
+    *(0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4, 0.44, 0.48),
+    *(0.52, 0.56, 0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.85, 0.9, 0.95),
+)
+"""Thresholds that are tried: finer where maps are peaked."""
+_SIDE = 96
 
 
-def otsu_index(histogram: Int64[Tensor, " bin"], thresholds: Sequence[float]) -> int:
-    """Return the position of the threshold that best parts low from high scores, by Otsu's criterion.
-
-    Otsu (1979), "A threshold selection method from gray-level histograms": the threshold that maximises the variance
-    between the two sides, w0 * w1 * (mu0 - mu1)^2, which is to minimise the variance within them.
+def candidates(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Return those of a sweep's thresholds that lie nearest to the levels that are tried, rising.
 
     Args:
-        histogram: pixels between neighbouring thresholds: bin 0 holds scores up to the first threshold, the last
-            bin those above the last.
-        thresholds: rising, in (0, 1); one fewer than bins.
-
-    Raises:
-        DataError: when no pixel was counted.
+        thresholds: rising, at least one.
     """
-    if int(histogram.sum()) == 0:
-        raise DataError("no image has a foreground class: there are no scores to choose a threshold from")
-    edges = torch.tensor([0.0, *thresholds, 1.0], dtype=torch.float64)
-    centres: Float64[Tensor, " bin"] = (edges[1:] + edges[:-1]) / 2
-    share = histogram.double() / histogram.sum()
-    below, moment = share.cumsum(0)[:-1], (share * centres).cumsum(0)
-    # Otsu's criterion with the means multiplied out. With nothing on one side it is 0 / 0, which has to count as 0.
-    spread = (moment[-1] * below - moment[:-1]) ** 2 / (below * (1 - below)).clamp_min(1e-12)
-    return int(spread.argmax())
+    return tuple(sorted({min(thresholds, key=lambda one: abs(one - level)) for level in LEVELS}))
+
+
+def rate_thresholds(
+    image: UInt8[Tensor, "3 height width"], maps: Float[Tensor, "class height width"], thresholds: Sequence[float]
+) -> Float64[Tensor, " threshold"]:
+    """Return what an image says for each threshold, higher is better.
+
+    Args:
+        image: RGB pixels.
+        maps: in [0, 1], those of its classes.
+        thresholds: rising.
+    """
+    size = max(image.shape[1:])
+    pixels, score = image.float()[None] / 255, maps.float()[None]
+    if size > _SIDE:
+        shape = [max(round(side * _SIDE / size), 1) for side in image.shape[1:]]
+        pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
+        score = F.interpolate(score, shape, mode="bilinear", antialias=True)
+    shown, foremost = score[0].max(0)
+    masks = shown > torch.tensor(thresholds)[:, None, None]
+    figures = [
+        colour_parting(pixels.expand(len(thresholds), -1, -1, -1), masks & (foremost == position))
+        for position in range(len(maps))
+    ]
+    return torch.stack(figures).double().mean(0)

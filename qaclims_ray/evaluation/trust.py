@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qaclims_ray.data.class_pairs import ClassPair
 from qaclims_ray.data.classes import BACKGROUND_VALUE, Classes, class_id, label_value
+from qaclims_ray.data.tag_pairs import TagPair
 from qaclims_ray.evaluation.agreement import (
     MAP_STAGES,
     ComparedImage,
@@ -33,8 +33,8 @@ class MapThreshold:
 
     fixed: float
     """The one in use."""
-    label_free: float | None
-    """The one that the scores alone suggest; None where there are no scores."""
+    label_free: float
+    """The one that is chosen without masks."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class TrustFigures:
     """By system."""
     classifier: ClassifierFigures | None = None
     """How well the image-level classifier tells the classes; None where the run has none."""
-    inseparable: tuple[ClassPair, ...] = ()
+    inseparable: tuple[TagPair, ...] = ()
     """Classes that cannot be told apart by the labels."""
 
     def map_of(self, system: str, stage: str) -> MapFigures | None:
@@ -145,7 +145,7 @@ def trust_figures(
     *,
     thresholds: Mapping[str, MapThreshold],
     classifier: ClassifierFigures | None,
-    inseparable: Sequence[ClassPair],
+    inseparable: Sequence[TagPair],
 ) -> TrustFigures:
     """Sum up what was counted image by image.
 

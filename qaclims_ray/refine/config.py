@@ -6,7 +6,7 @@ from typing import Literal
 from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
 from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
 from qaclims_ray.refine.irn.config import IrnConfig
-from qaclims_ray.settings import require, require_at_least, require_text, settings
+from qaclims_ray.settings import Threshold, require, require_at_least, require_text, settings
 
 MaskStep = Literal["crf", "irn", "pamr", "sam"]
 
@@ -59,9 +59,10 @@ class MaskConfig:
 
     steps: tuple[MaskStep, ...] = ("irn",)
     """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); irn first; empty takes the seeds."""
-    seed_threshold: float = 0.15
+    seed_threshold: Threshold = 0.15
     """Background score of the seeds, for every step that starts from a label map, and where there is no step; and the
-    one at which seeds are scored (`evaluation.fixed_threshold`)."""
+    one at which seeds are scored (`evaluation.fixed_threshold`). auto takes the one that `evaluate` chooses of the
+    system's CAMs without masks, a number for each system."""
     uncertain: tuple[float, float] | None = None
     """Pixels whose foreground score after the last step lies between these become 255, ignored by the final network;
     None labels every pixel. After crf and sam the score is the share of the foreground, one half being the border."""
@@ -90,6 +91,12 @@ class MaskConfig:
         return stands_for(self.precision, gpus=self.gpus_per_actor, auto="fp16")
 
     @property
+    def threshold(self) -> float:
+        """The seeds' background score, of settings in which it is a number: auto has become one by then."""
+        assert self.seed_threshold != "auto", "stages that cut seeds work by the threshold that `evaluate` chose"
+        return self.seed_threshold
+
+    @property
     def cuts_seeds(self) -> bool:
         """Whether masks depend on `seed_threshold`: irn starts from scores and brings thresholds of its own."""
         return "irn" not in self.steps
@@ -102,7 +109,10 @@ class MaskConfig:
             f"masks.num_actors is {self.num_actors}, expected at least 1, or None",
         )
         require_at_least(self, "masks", 0, "gpus_per_actor")
-        require(0 < self.seed_threshold < 1, f"masks.seed_threshold is {self.seed_threshold}, expected in (0, 1)")
+        require(
+            self.seed_threshold == "auto" or 0 < self.seed_threshold < 1,
+            f"masks.seed_threshold is {self.seed_threshold}, expected in (0, 1), or auto",
+        )
         require(
             self.white_above is None or 0 <= self.white_above < 255,
             f"masks.white_above is {self.white_above}, expected a grey level from 0 to 254, or None",

@@ -62,7 +62,7 @@ class Maps:
 
 def refined_border(config: MaskConfig) -> float:
     """Return the border that `refine_cams` hands on where there is a background; known before any image is refined."""
-    return {"irn": config.irn.walk_threshold}.get(config.steps[-1], HALF) if config.steps else config.seed_threshold
+    return {"irn": config.irn.walk_threshold}.get(config.steps[-1], HALF) if config.steps else config.threshold
 
 
 def refine_cams(
@@ -96,7 +96,7 @@ def refine_cams(
         "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
         "sam": lambda maps: _by_sam(images, maps, config.sam, refiners.segments),
     }
-    maps = Maps(cams, classes.border(config.seed_threshold))
+    maps = Maps(cams, classes.border(config.threshold))
     for step in config.steps:
         maps = steps[step](maps)
     if config.white_above is None:

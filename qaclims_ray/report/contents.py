@@ -57,6 +57,9 @@ class SystemReport:
     """Short name, as tables and charts show it."""
     seed: SeedScores | None = None
     """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
+    threshold_label_free: float | None = None
+    """Background score of its seeds that was chosen without masks, also where no image has one; None where there is no
+    background."""
     mask: SeedScores | None = None
     """Scores of its pseudo masks; the figures that count are those of the label maps as they are (`miou_fixed`)."""
     segmentation: SeedScores | None = None

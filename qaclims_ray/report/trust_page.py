@@ -20,7 +20,7 @@ _MAPS_TEXT = (
     "is empty where its image is tagged and it shows no class; a tag is not found where the map does not show a class "
     "of its image. Only final networks can find a class that is not tagged; it counts from one percent of the image on."
 )
-_THRESHOLD_TEXT = " Seeds are cut at the threshold that was given; the label-free one is what the scores alone suggest."
+_THRESHOLD_TEXT = " Seeds are cut at the threshold that was given; the label-free one is chosen without masks."
 
 
 @dataclass(frozen=True)

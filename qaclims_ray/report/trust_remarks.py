@@ -32,11 +32,11 @@ def trust_remarks(trust: TrustFigures, system: str, label: str) -> list[str]:
         label: its short name.
     """
     lines = [*_classifier_lines(trust), *_agreement_lines(trust, system, label), *_map_lines(trust, system, label)]
-    together = [f"{p.first} with {p.other}" for p in trust.inseparable]
+    together = [f"{pair.name} with {pair.companion} ({pair.together} of {pair.images})" for pair in trust.inseparable]
     if together:
         lines.append(
-            f"These classes are (almost) never seen without the other, so that labels cannot tell them apart: "
-            f"{_some(together)}. Images that show one alone would help"
+            f"Labels hardly tell apart what is nearly always seen together: {_some(together)}. Images that show one of "
+            "them alone would help"
         )
     return lines
 

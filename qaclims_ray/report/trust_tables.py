@@ -43,7 +43,7 @@ def maps_table(trust: TrustFigures, labels: Mapping[str, str], colours: Mapping[
         system = one.source.system
         is_first = not position or trust.maps[position - 1].source.system != system
         at = trust.thresholds.get(system) if one.source.stage == "seed" else None
-        label_free = "-" if at is None or at.label_free is None else f"{at.label_free:g}"
+        label_free = "-" if at is None else f"{at.label_free:g}"
         rows.append(
             Row(
                 (
@@ -173,12 +173,11 @@ def inseparable_table(trust: TrustFigures) -> Table | None:
         return None
     columns = (
         Column(head="class"),
-        Column(head="always with", is_words=True),
-        *(Column(head=head) for head in ("images of both", "first alone", "other alone")),
+        Column(head="nearly always with", is_words=True),
+        *(Column(head=head) for head in ("images of both", "images of the class")),
     )
     rows = (
-        Row(tuple(Cell(text=str(v)) for v in (p.first, p.other, p.together, p.first_alone, p.other_alone)))
-        for p in trust.inseparable
+        Row(tuple(Cell(text=str(v)) for v in (p.name, p.companion, p.together, p.images))) for p in trust.inseparable
     )
     return Table(columns, tuple(rows))
 

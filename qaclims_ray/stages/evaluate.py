@@ -49,9 +49,10 @@ class SweepActor:
             if cam.image_id not in masks:
                 continue  # its CAM is for the final network's training alone
             mask, context, labels = masks[cam.image_id]
-            if (counts := sweep.update(cam, mask, labels)) is not None:
-                images.append(image_sweep(cam.image_id, counts, cam.class_ids, labels))
-            if mask is not None and context is not None:
+            if mask is None:
+                continue
+            images.append(image_sweep(cam.image_id, sweep.update(cam, mask, labels), cam.class_ids, labels))
+            if context is not None:
                 places.update(cam, mask, context)
         return {"counts": sweep.to_array(), "places": places, "images": images}
 
@@ -71,13 +72,14 @@ class Evaluation:
     """Where its false positives lie at the fixed threshold; the miniature alone knows."""
 
 
-def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
+def run_evaluate(stage: Stage, system: str, manifest: Manifest, label_free: float | None = None) -> Evaluation:
     """Score a system's CAMs over the scored images.
 
     Args:
-        stage: surroundings.
+        stage: surroundings; its settings' threshold is a number.
         system: whose CAMs.
         manifest: the images that have CAMs, the scored ones among them.
+        label_free: the threshold that was chosen without masks; None where there is no background.
 
     Raises:
         ConfigError: when the CAMs were stored without their full-resolution maps.
@@ -89,14 +91,14 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest) -> Evaluation:
     artifact = Artifact(
         uri=uri,
         kind="evaluation",
-        settings=scoring_settings(config.scoring),
+        settings={**scoring_settings(config.scoring), "label_free": label_free},
         inputs={"cams": cams.recipe(), "scored": scored_images(manifest, config.data).truth_fingerprint()},
         verb="evaluate",
     )
 
     def work() -> dict[str, Any]:
         summaries = _count(stage, system, manifest)
-        evaluation = _merged(summaries, manifest, config)
+        evaluation = _merged(summaries, manifest, config, label_free)
         figures = _counted(evaluation.seed, [image for s in summaries for image in s["images"]])
         write_image_counts(artifact.workshop, figures, manifest.class_names)
         content = json.dumps(dataclasses.asdict(evaluation))
@@ -125,12 +127,15 @@ def _count(stage: Stage, system: str, manifest: Manifest) -> list[dict[str, Any]
     )
 
 
-def _merged(summaries: list[dict[str, Any]], manifest: Manifest, config: RunConfig) -> Evaluation:
+def _merged(
+    summaries: list[dict[str, Any]], manifest: Manifest, config: RunConfig, label_free: float | None
+) -> Evaluation:
     """Add up the shards' counts and read the scores off them."""
     classes = manifest.classes
     thresholds = sweep_thresholds(config.scoring, classes)
     counts = (ThresholdSweep.from_array(np.asarray(s["counts"]), thresholds, len(classes)) for s in summaries)
-    scores = seed_scores(functools.reduce(ThresholdSweep.merge, counts), config.fixed_threshold, classes)
+    sweep = functools.reduce(ThresholdSweep.merge, counts)
+    scores = seed_scores(sweep, config.fixed_threshold, classes, label_free)
     if not any(record.context_uri for record in manifest.records):
         return Evaluation(scores, None)
     sums = functools.reduce(CooccurrenceSums.merge, (s["places"] for s in summaries))

@@ -89,8 +89,8 @@ def score_hand_masks(arguments: LabelTheseArguments) -> HandScores:
         raise DataError(f"{len(faults)} masks of {out} cannot be used: " + "; ".join(faults[:5]))
     if not truth:
         raise DataError(
-            f"no mask of {out} was corrected: all {len(unchanged)} are as they were exported. Correct some and save, or "
-            "say --accept-unchanged if all of them are right"
+            f"no mask of {out} was corrected: all {len(unchanged)} are as they were exported. Correct some and save, "
+            "or say --accept-unchanged if all of them are right"
         )
     maps = run_maps(config, layout, manifest, list(truth))
     scores = tuple(_scores(maps, truth, manifest.classes, arguments))

@@ -88,6 +88,10 @@ class RunLayout:
         """A system's CAMs."""
         return storage.join(self.out, "cams", system)
 
+    def threshold(self, system: str) -> str:
+        """The threshold that was chosen of a system's CAMs without masks."""
+        return storage.join(self.out, "thresholds", system)
+
     def evaluation(self, system: str) -> str:
         """A system's scores."""
         return storage.join(self.out, "evaluations", system)

@@ -30,8 +30,9 @@ from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.console_text import print_line
-from qaclims_ray.run_config import RunConfig
+from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.segmentation.submission import write_submission
+from qaclims_ray.settings import Threshold
 from qaclims_ray.stages.classifier_scores import class_probabilities
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
@@ -40,6 +41,7 @@ from qaclims_ray.stages.predictions import closing_line, doubled, empty_masks, r
 from qaclims_ray.stages.requests import PredictArguments
 from qaclims_ray.stages.resources import needs_of, room_here
 from qaclims_ray.stages.run_folder import absolute_out, load_config
+from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.systems.table import system_config, system_of
 
 _IMAGES_PER_TASK = 16
@@ -100,9 +102,7 @@ class PredictActor:
             net.image_std,
             precision=self.config.cams.arithmetic,
         )
-        threshold = self.arguments.threshold
-        if threshold is None:
-            threshold = self.classes.border(self.config.fixed_threshold)
+        threshold = self.classes.border(self.config.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
             mask = label_map(cam, threshold)
             row = {
@@ -170,6 +170,8 @@ def run_predict(arguments: PredictArguments) -> None:
     submission = absolute_out(arguments.submission) if arguments.submission else ""
     absolute = replace(arguments, out=out, run=run, submission=submission)
     actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
+    if actor is PredictActor:
+        resolved = _at_threshold(resolved, layout, system, arguments.threshold)
     classes = read_manifest(layout.manifest).classes
     targets, notes = _targets(arguments, classes.names)
     storage.check_writable(out)
@@ -249,6 +251,17 @@ def _predictor(
     artifacts.require_artifact(layout.classifier, "classifier", verb="train")
     artifacts.require_artifact(network, method.kind, verb="train")
     return PredictActor, {"classifier": layout.classifier, "network": network}
+
+
+def _at_threshold(config: RunConfig, layout: RunLayout, system: str, asked: Threshold | None) -> RunConfig:
+    """Return the settings with the threshold that CAMs are cut at as a number.
+
+    Raises:
+        ArtifactError: when it is the one chosen without masks, and none was.
+    """
+    if asked is not None:
+        config = with_overrides(config, {"evaluation.fixed_threshold": None, "masks.seed_threshold": asked})
+    return at_chosen_threshold(config, layout, system)
 
 
 def _says(actor: type) -> str:

@@ -50,7 +50,15 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
 def _made_from(stage: Stage, parent: Tracker, manifest: Manifest, systems: list[str]) -> str:
     """Return a fingerprint of all that a report tells of."""
     layout, handle = stage.layout, parent.handle()
-    kept = (layout.text_bank, layout.network, layout.cams, layout.evaluation, layout.affinity, layout.masks)
+    kept = (
+        layout.text_bank,
+        layout.network,
+        layout.cams,
+        layout.threshold,
+        layout.evaluation,
+        layout.affinity,
+        layout.masks,
+    )
     folders = [place(name) for name in systems for place in (*kept, layout.segmentation, layout.predictions)]
     metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, layout.trust, *folders])
     return artifacts.fingerprint_of(

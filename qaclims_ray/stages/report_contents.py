@@ -38,6 +38,7 @@ from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
+from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.stages.trust import Trust
 from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
 from qaclims_ray.systems.table import system_config, system_of
@@ -119,6 +120,7 @@ def _system_report(
     return SystemReport(
         label=system.label,
         description=f"{system.description} It learned from {share}." if share else system.description,
+        threshold_label_free=found.thresholds[name].threshold if name in found.thresholds else None,
         cooccurrence=evaluation.cooccurrence if evaluation else None,
         mask_summary=masks.summary if masks else {},
         initial_weights=_initial_weights(system_config(config, name)) if final else "",
@@ -209,7 +211,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     chosen = {manifest.records[position].image_id for position in positions}
     names = systems_with_cams(stage.config)
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {name: manifest.classes.border(system_config(stage.config, name).fixed_threshold) for name in names}
+    thresholds = {name: manifest.classes.border(_shown_threshold(stage, name)) for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
     final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
     rows = []
@@ -231,6 +233,10 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
             )
         )
     return contact_sheet(rows, manifest.class_names)
+
+
+def _shown_threshold(stage: Stage, name: str) -> float:
+    return at_chosen_threshold(system_config(stage.config, name), stage.layout, name).fixed_threshold
 
 
 def choose_images(manifest: Manifest, count: int) -> list[int]:

@@ -11,6 +11,7 @@ import tyro
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
+from qaclims_ray.settings import Threshold
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.systems.ablations import AblationTable, with_rows
 from qaclims_ray.systems.search import SearchConfig
@@ -123,8 +124,9 @@ class PredictArguments:
     network finds the classes itself."""
     label_threshold: float = 0.5
     """Probability from which the classifier's label counts as present."""
-    threshold: float | None = None
-    """Background score of CAMs; None takes the run's fixed threshold."""
+    threshold: Threshold | None = None
+    """Background score of CAMs; auto takes the one that the run chose without masks, None the one at which it scored
+    its seeds."""
     network: Literal["auto", "final", "cam"] = "auto"
     """final: the run's final network; cam: CAMs at a threshold; auto: the final one where it is
     trained and no --threshold is given."""

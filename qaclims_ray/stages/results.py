@@ -12,8 +12,9 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.segment import Segmentation
+from qaclims_ray.stages.threshold import ThresholdChoice
 from qaclims_ray.stages.trust import Trust
-from qaclims_ray.tracking.metric_names import headline_metrics, stage_metrics
+from qaclims_ray.tracking.metric_names import THRESHOLD_LABEL_FREE, headline_metrics, stage_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
 _NOTE_WORDS: dict[ScoredStage, str] = {"seed": "seed", "mask": "pseudo mask", "segmentation": "segmentation"}
@@ -24,6 +25,8 @@ _NOTE_WORDS: dict[ScoredStage, str] = {"seed": "seed", "mask": "pseudo mask", "s
 class Results:
     """Scores by system, as far as the run went and as there are masks."""
 
+    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
+    """Of seeds, chosen without masks."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
     """Seeds."""
     masks: dict[str, PseudoMasks] = field(default_factory=dict)
@@ -55,6 +58,13 @@ def splits_of(config: RunConfig) -> dict[str, str]:
     """Return the split on which each part of a run is scored (`ReportData.splits`)."""
     data = config.data
     return {"seed": data.eval_split, "mask": data.eval_split, "segmentation": data.test_split}
+
+
+def log_threshold(stage: Tracker, parent: Tracker, system: str, choice: ThresholdChoice) -> None:
+    """Log the threshold that was chosen of a system's seeds without masks, as `log_scores`."""
+    metrics = {THRESHOLD_LABEL_FREE: choice.threshold}
+    stage.log_metrics(metrics)
+    parent.log_metrics(headline_metrics(system, metrics))
 
 
 def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:

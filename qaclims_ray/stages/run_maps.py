@@ -8,6 +8,7 @@ from torch import Tensor
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.classes import NO_BACKGROUND, Classes
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import places_in_shards, shard_name
@@ -15,6 +16,7 @@ from qaclims_ray.data.splits import images_with_cams
 from qaclims_ray.evaluation.agreement import MapSource, MapStage
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.systems.needs import systems_with_cams
 from qaclims_ray.systems.table import system_config
 
@@ -52,6 +54,17 @@ def written_folders(config: RunConfig, layout: RunLayout, system: str) -> dict[M
     return {stage: uri for stage, uri in folders.items() if artifacts.readable_meta(uri) is not None}
 
 
+def seed_border(config: RunConfig, layout: RunLayout, classes: Classes, system: str) -> float:
+    """Return the background score at which a system's seeds are cut, scored and shown.
+
+    Raises:
+        ArtifactError: when it is to be chosen without masks, and was not yet.
+    """
+    if not classes.has_background:
+        return NO_BACKGROUND
+    return at_chosen_threshold(system_config(config, system), layout, system).fixed_threshold
+
+
 def add_seeds(found: RunMaps, config: RunConfig, layout: RunLayout, manifest: Manifest, system: str) -> None:
     """Add a system's seeds at its fixed threshold; only shards that hold a wanted image are read."""
     uri = layout.cams(system)
@@ -59,7 +72,7 @@ def add_seeds(found: RunMaps, config: RunConfig, layout: RunLayout, manifest: Ma
         return
     images = images_with_cams(manifest, config.data, with_training=config.goal != "seed")
     places = zip(images.records, places_in_shards(images), strict=True)
-    border = manifest.classes.border(system_config(config, system).fixed_threshold)
+    border = seed_border(config, layout, manifest.classes, system)
     for index in sorted({shard for record, (shard, _) in places if record.image_id in found}):
         for cam in read_cam_shard(storage.join(uri, shard_name(index))):
             if cam.image_id in found and cam.full is not None:

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter
 
@@ -14,23 +13,22 @@ from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import as_it_is, run_shards
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
-from qaclims_ray.data.class_pairs import inseparable
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams, segmented_images
+from qaclims_ray.data.tag_pairs import TagPair, inseparable_pairs
 from qaclims_ray.evaluation.agreement import ComparedImage, MapSource, compared_image
-from qaclims_ray.evaluation.sweep import ThresholdSweep, sweep_thresholds
-from qaclims_ray.evaluation.threshold import otsu_index
 from qaclims_ray.evaluation.trust import ImageTrust, MapThreshold, TrustFigures, image_trust, trust_figures
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.classifier_scores import score_classifier
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.run_maps import seed_border
 from qaclims_ray.stages.stage import Stage
+from qaclims_ray.stages.threshold import read_threshold
 from qaclims_ray.systems.needs import needs_classifier, systems_with_cams
-from qaclims_ray.systems.table import system_config
 
 FIGURES_NAME, IMAGES_NAME = "trust.json", "images.json"
 """Files of the artefact: the figures, and a row for each image."""
@@ -64,39 +62,32 @@ class _MapShard:
 class CompareMapsActor:
     """Read the label maps of one shard's images and count how they agree."""
 
-    def __init__(
-        self, layout: RunLayout, borders: dict[str, float], stages: dict[str, str], thresholds: tuple[float, ...],
-        classes: Classes,
-    ) -> None:  # fmt: skip
+    def __init__(self, layout: RunLayout, borders: dict[str, float], stages: dict[str, str], classes: Classes) -> None:
         torch.set_num_threads(1)
-        self.layout, self.borders, self.stages = layout, borders, stages
-        self.thresholds, self.classes = thresholds, classes
+        self.layout, self.borders, self.stages, self.classes = layout, borders, stages, classes
 
     def __call__(self, shard: _MapShard) -> dict[str, Any]:
-        """Return the images' counts, and each system's scores by threshold."""
+        """Return the images' counts."""
         maps: dict[str, dict[MapSource, Any]] = {record.image_id: {} for record in shard.records}
         moved: dict[str, dict[MapSource, tuple[Any, Any]]] = {record.image_id: {} for record in shard.records}
-        scores = {}
         for system, border in self.borders.items():
-            sweep, source = ThresholdSweep(self.thresholds, len(self.classes)), MapSource(system, "seed")
+            source = MapSource(system, "seed")
             for cam in read_cam_shard(storage.join(self.layout.cams(system), shard.cams)) if shard.cams else ():
                 if cam.image_id not in maps:
                     continue
-                sweep.update(cam, None)
                 maps[cam.image_id][source] = label_map(cam, border)
                 if self.classes.has_background:
-                    lower, higher = (
-                        label_map(cam, threshold) for threshold in (border * MOVED, min(border / MOVED, 1.0))
+                    moved[cam.image_id][source] = (
+                        label_map(cam, border * MOVED),
+                        label_map(cam, min(border / MOVED, 1.0)),
                     )
-                    moved[cam.image_id][source] = lower, higher
-            scores[system] = sweep.score_counts.tolist()
             for image_id in maps:
                 maps[image_id] |= self._written(system, image_id)
         images = [
             compared_image(record.image_id, record.labels, maps[record.image_id], moved[record.image_id], self.classes)
             for record in shard.records
         ]
-        return {"images": [image for image in images if image.areas], "scores": scores}
+        return {"images": [image for image in images if image.areas]}
 
     def _written(self, system: str, image_id: str) -> dict[MapSource, Any]:
         """Return the maps that the system's stages wrote of an image."""
@@ -126,12 +117,15 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
     systems = systems_with_cams(config)
     if not systems:
         return None
-    borders = {name: manifest.classes.border(system_config(config, name).fixed_threshold) for name in systems}
+    borders = {name: seed_border(config, layout, manifest.classes, name) for name in systems}
+    label_free = {name: read_threshold(layout, name).threshold for name in systems} if manifest.has_background else {}
     has_classifier = needs_classifier(config)
     artifact = Artifact(
         uri=layout.trust,
         kind="trust",
-        settings=plain({"form": _FORM, "goal": config.goal, "borders": borders, "moved": MOVED}),
+        settings=plain(
+            {"form": _FORM, "goal": config.goal, "borders": borders, "label_free": label_free, "moved": MOVED}
+        ),
         inputs={
             "manifest": manifest.fingerprint(),
             **{f"cams/{name}": meta.recipe() for name in systems if (meta := artifacts.read_meta(layout.cams(name)))},
@@ -142,13 +136,13 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
     )
 
     def work() -> dict[str, Any]:
-        images, thresholds = _compare(stage, manifest, borders)
+        images = _compare(stage, manifest, borders)
         figures = trust_figures(
             images,
             manifest.classes,
-            thresholds=thresholds,
+            thresholds={name: MapThreshold(borders[name], chosen) for name, chosen in label_free.items()},
             classifier=score_classifier(stage, manifest) if has_classifier else None,
-            inseparable=inseparable(manifest, config.data.train_split),
+            inseparable=_pairs(manifest, config.data.train_split),
         )
         rows = [image_trust(image, manifest.classes) for image in images]
         _write(artifact.workshop, FIGURES_NAME, dataclasses.asdict(figures))
@@ -157,6 +151,12 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
 
     stage.make(artifact, "trust", work, _describe)
     return read_trust(layout.trust)
+
+
+def _pairs(manifest: Manifest, split: str) -> list[TagPair]:
+    """Return the classes that the labels of the training images hardly tell apart."""
+    trained = [record.labels for record in manifest.records if split in record.splits]
+    return inseparable_pairs([manifest.class_names[label] for label in labels] for labels in trained)
 
 
 def _written_metas(config: RunConfig, layout: RunLayout, systems: list[str]) -> list[tuple[str, str, ArtifactMeta]]:
@@ -175,12 +175,9 @@ def _fingerprint(uri: str) -> str:
     return "" if meta is None else meta.fingerprint
 
 
-def _compare(
-    stage: Stage, manifest: Manifest, borders: dict[str, float]
-) -> tuple[list[ComparedImage], dict[str, MapThreshold]]:
-    """Count all images' maps; return them in the order of their ids, and the systems' thresholds."""
-    config, classes = stage.config, manifest.classes
-    thresholds = sweep_thresholds(config.scoring, classes)
+def _compare(stage: Stage, manifest: Manifest, borders: dict[str, float]) -> list[ComparedImage]:
+    """Count all images' maps; return them in the order of their ids."""
+    config = stage.config
     summaries = run_shards(
         _shards(config, manifest),
         decode=as_it_is,
@@ -189,21 +186,12 @@ def _compare(
             "layout": stage.layout,
             "borders": borders,
             "stages": {name: folder for name, folder in _WRITTEN.items() if _reaches(config, name)},
-            "thresholds": thresholds,
-            "classes": classes,
+            "classes": manifest.classes,
         },
         num_actors=stage.room.actors(config.masks.num_actors),
         progress=stage.progress.advance,
     )
-    images = sorted((image for s in summaries for image in s["images"]), key=lambda image: image.image_id)
-    if not classes.has_background:
-        return images, {}
-    found = {}
-    for system, border in borders.items():
-        histogram = torch.from_numpy(np.sum([s["scores"][system] for s in summaries], axis=0, dtype=np.int64))
-        label_free = thresholds[otsu_index(histogram, thresholds)] if int(histogram.sum()) else None
-        found[system] = MapThreshold(border, label_free)
-    return images, found
+    return sorted((image for s in summaries for image in s["images"]), key=lambda image: image.image_id)
 
 
 def _shards(config: RunConfig, manifest: Manifest) -> list[_MapShard]:

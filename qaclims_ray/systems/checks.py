@@ -6,6 +6,7 @@ from qaclims_ray.data.classes import has_background, require_classes
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.settings import Threshold
 from qaclims_ray.systems.needs import source_of_cams, systems_with_cams
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import SUPERVISED, adjustments, known_system, system_config, system_of, training_order
@@ -28,6 +29,7 @@ def check_systems(config: RunConfig) -> None:
         if not method.has_cams and config.goal != "segmentation":
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         _check_background(name, resolved)
+        _check_threshold(name, resolved)
         _check_method(config, name, resolved)
     _check_labels(config)
     for variant in adjustments(config):
@@ -71,15 +73,15 @@ def threshold_remarks(config: RunConfig) -> list[str]:
     """Say of which systems seeds are scored at another threshold than the one that cuts their pseudo masks."""
     if config.goal == "seed" or not has_background(config.data.dataset):
         return []
-    by_pair: dict[tuple[float, float], list[str]] = {}
+    by_pair: dict[tuple[Threshold, Threshold], list[str]] = {}
     for name in systems_with_cams(config):
         resolved = system_config(config, name)
-        pair = resolved.fixed_threshold, resolved.masks.seed_threshold
+        pair = resolved.set_threshold, resolved.masks.seed_threshold
         if pair[0] != pair[1] and resolved.masks.cuts_seeds:
             by_pair.setdefault(pair, []).append(name)
     return [
-        f"seeds of {', '.join(names)} are scored at {scored:g} (evaluation.fixed_threshold), but cut into masks at "
-        f"{cut:g} (masks.seed_threshold); with evaluation.fixed_threshold None the one follows the other"
+        f"seeds of {', '.join(names)} are scored at {scored} (evaluation.fixed_threshold), but cut into masks at "
+        f"{cut} (masks.seed_threshold); with evaluation.fixed_threshold None the one follows the other"
         for (scored, cut), names in by_pair.items()
     ]
 
@@ -94,6 +96,22 @@ def _check_method(config: RunConfig, name: str, resolved: RunConfig) -> None:
         brings.check(name, recipe_of(resolved, brings), "")
     if method.check is not None and method is not brings:
         method.check(name, recipe_of(resolved, method), base)
+
+
+def _check_threshold(name: str, resolved: RunConfig) -> None:
+    """Refuse a threshold that is chosen of CAMs where one is needed before there are any, or none is asked for."""
+    if resolved.masks.seed_threshold != "auto":
+        return
+    if not has_background(resolved.data.dataset):
+        raise ConfigError(
+            f"system {name}: masks.seed_threshold is auto, but {resolved.data.dataset} has no background that a "
+            "threshold would part; leave it out"
+        )
+    if resolved.selection.criterion == "separation" and resolved.set_threshold == "auto":
+        raise ConfigError(
+            f"system {name}: selection.criterion is separation, which rates masks at a threshold after every epoch, "
+            "but masks.seed_threshold is auto and chosen of the last CAMs; set evaluation.fixed_threshold to a number"
+        )
 
 
 def _check_background(name: str, resolved: RunConfig) -> None:

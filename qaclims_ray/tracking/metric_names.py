@@ -11,6 +11,8 @@ from qaclims_ray.evaluation.sweep import SeedScores
 
 THRESHOLD_BEST = "cam/threshold_best"
 """The seeds' threshold with the highest mIoU of the sweep; the choice uses pixel labels."""
+THRESHOLD_LABEL_FREE = "cam/threshold_label_free"
+"""The seeds' threshold that was chosen without masks; there also where no image has a mask."""
 FALSE_POSITIVE_RATE = "cam/false_positive_rate"
 """Mean share of false positives over the classes, at the fixed threshold."""
 MDICE_FIXED = "cam/mdice_fixed"
@@ -20,6 +22,7 @@ MDICE_BEST = "cam/mdice_best"
 
 _HEADLINE = (
     *(figure.metric for figure in FIGURES.values() if figure.metric),
+    THRESHOLD_LABEL_FREE,
     FALSE_POSITIVE_RATE,
     MDICE_FIXED,
     "mask/mdice",
