@@ -155,15 +155,23 @@ def counts_table(counts: Iterable[PairCounts], classes: Classes) -> Int64[np.nda
 def image_agreement(image: ComparedImage) -> float | None:
     """Return how far an image's maps agree, from 0 to 1; None where there are not two of them.
 
-    The mean over its pairs of stages and of systems, of each the mean IoU of the classes that it is labelled with or
-    that either map shows. A class that it is labelled with and neither shows counts as 0: nothing was found. An image
-    of which neither says anything agrees.
+    The mean over its pairs of stages and of systems, or else of thresholds; of each the mean IoU of the classes that it
+    is labelled with or that either map shows. A class that it is labelled with and neither shows counts as 0: nothing
+    was found. An image of which neither says anything agrees.
     """
-    found = [_pair_agreement(counts, image.tagged) for pair, counts in image.pairs.items() if pair.kind != "threshold"]
-    return sum(found) / len(found) if found else None
+    found = {pair: pair_agreement(counts, image.tagged) for pair, counts in image.pairs.items()}
+    # Where there is one system and one stage, all that can disagree is its seed with itself.
+    chosen = [value for pair, value in found.items() if pair.kind != "threshold"] or list(found.values())
+    return sum(chosen) / len(chosen) if chosen else None
 
 
-def _pair_agreement(counts: PairCounts, tagged: Sequence[int]) -> float:
+def pair_agreement(counts: PairCounts, tagged: Sequence[int]) -> float:
+    """Return how far two maps of an image agree: the mean IoU of what it is labelled with or either shows.
+
+    Args:
+        counts: of the pair.
+        tagged: classes that the image is labelled with; one that neither map shows counts as 0.
+    """
     values = {value for value in counts if value != BACKGROUND_VALUE} | {label_value(one) for one in tagged}
     iou = []
     for value in sorted(values):
