@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Ablation,
         CompareArguments,
         FetchArguments,
+        LabelTheseArguments,
         PredictArguments,
         PromptArguments,
         Search,
@@ -196,6 +197,30 @@ def _predict(asked: "PredictArguments", console: "Console") -> None:
         run_predict(asked)
 
 
+def _parse_label_these(line: Line) -> "LabelTheseArguments":
+    from qaclims_ray.stages.requests import LabelTheseArguments
+
+    return _parse(LabelTheseArguments, line)
+
+
+def _label_these(asked: "LabelTheseArguments", console: "Console") -> None:
+    from qaclims_ray.report.console_text import print_line, print_table
+
+    with _owning(asked.folder):
+        if not asked.read:
+            from qaclims_ray.stages.label_these import run_label_these
+
+            for text in run_label_these(asked):
+                print_line(console, text)
+            return
+        from qaclims_ray.stages.label_these_read import hand_remarks, hand_scores_table, score_hand_masks
+
+        found = score_hand_masks(asked)
+    print_table(console, hand_scores_table(found), f"Against {len(found.corrected)} masks corrected by hand")
+    for text in hand_remarks(found):
+        print_line(console, text)
+
+
 def _parse_prompts(line: Line) -> "PromptArguments":
     from qaclims_ray.stages.requests import PromptArguments
 
@@ -266,6 +291,11 @@ VERBS: dict[str, Verb[Any]] = {
         _compare,
     ),
     "predict": Verb("masks and overlays of any images, by a trained run", _parse_prediction, _predict),
+    "label-these": Verb(
+        "the images most worth a mask by hand, exported with drafts; with --read, scores against them",
+        _parse_label_these,
+        _label_these,
+    ),
     "prompts": Verb(
         "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts
     ),

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.bootstrap import BootstrapDifference, Interval, iou_of, mean_of, paired_bootstrap
 from qaclims_ray.evaluation.image_counts import ScoredImages
+from qaclims_ray.evaluation.map_differences import LabelFreeFigure, MapsDifference
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.evaluation.scored_labels import ScoredLabels
 
@@ -131,6 +132,10 @@ class Comparison:
     """Seed of the resampling."""
     created: str = ""
     """UTC time, ISO 8601."""
+    maps: tuple[MapsDifference, ...] = ()
+    """How far the sides' label maps agree: by group, other side, stage."""
+    label_free: tuple[LabelFreeFigure, ...] = ()
+    """Figures that need no mask, by group."""
 
 
 def difference_note(differences: tuple[Difference, ...]) -> str:

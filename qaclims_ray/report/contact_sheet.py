@@ -3,21 +3,19 @@
 The pictures tell in a second what a mean cannot: whether a CAM shows the whole object, only its head, or the track.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value, voc_palette
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label, mean_iou
+from qaclims_ray.report.lettering import font_of, shortened
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK, system_colours
 
 _GAP_PX = 6
@@ -202,7 +200,7 @@ def _paste(canvas: Image.Image, tile: _Tile, left: int, top: int, tile_px: int) 
     picture = Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), method)
     canvas.paste(picture, (left, top))
     if corner:
-        draw, font = ImageDraw.Draw(canvas), _font(12)
+        draw, font = ImageDraw.Draw(canvas), font_of(12)
         box = draw.textbbox((left + 8, top + picture.height - 20), corner, font=font)
         draw.rounded_rectangle((box[0] - 5, box[1] - 3, box[2] + 5, box[3] + 3), 4, fill=INK)
         draw.text((left + 8, top + picture.height - 20), corner, font=font, fill=PAPER)
@@ -219,16 +217,16 @@ def _draw_header(
     plain = ["image", "ground truth"][: 1 + has_truth]
     columns = plain + [title for titles in groups.values() for title in titles]
     for left, title in zip(lefts, columns, strict=True):
-        draw.text((left + tile_px / 2, 38), title, font=_font(12), fill=QUIET_INK, anchor="mm")
+        draw.text((left + tile_px / 2, 38), title, font=font_of(12), fill=QUIET_INK, anchor="mm")
     first = len(plain)
     for system, titles in groups.items():
         left, right = lefts[first], lefts[first + len(titles) - 1] + tile_px
         first += len(titles)
         draw.rectangle((left, 24, right, 26), fill=colours.get(system, INK))
-        font = _font(14, bold=True)
+        font = font_of(14, bold=True)
         if draw.textlength(system, font=font) > right - left:
-            font = _font(11, bold=True)
-        text = _shortened(draw, system, font, right - left)
+            font = font_of(11, bold=True)
+        text = shortened(draw, system, font, right - left)
         draw.text(((left + right) / 2, 13), text, font=font, fill=INK, anchor="mm")
 
 
@@ -238,36 +236,9 @@ def _draw_caption(draw: ImageDraw.ImageDraw, row: SheetRow, class_names: Sequenc
         line = top + 4 + 18 * position
         value = label_value(present)
         draw.rectangle((8, line + 2, 18, line + 12), fill=tuple(palette[3 * value : 3 * value + 3]))
-        font = _font(12, bold=True)
-        name = _shortened(draw, class_names[present], font, _CAPTION_PX - 28)
+        font = font_of(12, bold=True)
+        name = shortened(draw, class_names[present], font, _CAPTION_PX - 28)
         draw.text((24, line), name, font=font, fill=INK)
     line = top + 4 + 18 * min(len(row.class_ids), 5)
-    text = _shortened(draw, row.image_id, _font(10), _CAPTION_PX - 12)
-    draw.text((8, line), text, font=_font(10), fill=QUIET_INK)
-
-
-def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
-    """Write out letters that the font has not, and cut a text that would run into its neighbour."""
-    text = "".join(letter if ord(letter) in _letters() else ascii(letter)[1:-1] for letter in text)
-    if draw.textlength(text, font=font) <= width_px:
-        return text
-    while text and draw.textlength(f"{text}..", font=font) > width_px:
-        text = text[:-1]
-    return f"{text}.."
-
-
-@functools.cache
-def _letters() -> frozenset[int]:
-    """Return the code points that the font draws, but for line breaks and the like."""
-    drawn = FT2Font(_font_file("DejaVuSans-Bold.ttf")).get_charmap()
-    return frozenset(code for code in drawn if chr(code).isprintable())
-
-
-def _font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: the same on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(_font_file(name), size_px)
-
-
-def _font_file(name: str) -> str:
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name)
+    text = shortened(draw, row.image_id, font_of(10), _CAPTION_PX - 12)
+    draw.text((8, line), text, font=font_of(10), fill=QUIET_INK)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qaclims_ray.evaluation.agreement import MapStage
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
+from qaclims_ray.evaluation.trust import TrustFigures
 from qaclims_ray.report.palette import colours_with_bound
 
 Curve = Sequence[tuple[int, float]]
@@ -90,6 +92,18 @@ class SystemReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrustLists:
+    """Images of one system to look at."""
+
+    stage: MapStage
+    """The stage whose maps they are of: the last one."""
+    not_found: Mapping[str, Sequence[str]]
+    """Class -> images that are labelled with it and whose map does not show it."""
+    not_tagged: Mapping[str, Sequence[tuple[str, float]]]
+    """Class -> images that the final network finds it on though they are not labelled with it, and its share there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything a report shows."""
 
@@ -114,6 +128,10 @@ class ReportData:
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
     """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
+    trust: TrustFigures | None = None
+    """What is known without a mask; None where it was not counted."""
+    trust_lists: Mapping[str, TrustLists] = field(default_factory=dict)
+    """System -> images to look at."""
     created: str = ""
     """UTC time of the run, ISO 8601."""
     made_from: str = ""

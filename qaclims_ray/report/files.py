@@ -81,6 +81,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
             "rank_by": data.rank_by,
             "chosen_by_pixel_labels": list(CHOSEN_BY_PIXEL_LABELS),
             "splits": dict(data.splits),
+            "trust": None if data.trust is None else dataclasses.asdict(data.trust),
+            "trust_lists": {name: dataclasses.asdict(lists) for name, lists in data.trust_lists.items()},
             "systems": systems,
             "timings": dict(data.timings),
             "dataset": dict(data.dataset),

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from qaclims_ray.evaluation.agreement import MAP_NOUNS
 from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
 from qaclims_ray.report import figures
 from qaclims_ray.report.contents import (
@@ -24,6 +25,9 @@ from qaclims_ray.report.scored_on import left_out_notes, same_images, scored_on,
 from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_charts import class_heat, stages_chart
 from qaclims_ray.report.stage_tables import mask_table, stages_table
+from qaclims_ray.report.trust_page import classifier_on, trust_page
+from qaclims_ray.report.trust_remarks import spoken_of
+from qaclims_ray.report.trust_tables import missing, pair_words, tags
 from qaclims_ray.report.wording import duration, gain, percent
 
 _CHOICES = {
@@ -68,6 +72,8 @@ def run_page(data: ReportData) -> str:
         stages=stages_table(data),
         masks=mask_table(data),
         weights=_weights(data),
+        trust=trust_page(data),
+        is_scored=any(s.scores(stage) for s in data.systems.values() for stage in STAGES),
         limit=bound(data),
         heats=[class_heat(data, figure) for figure in (("iou",) if has_threshold else ("iou", "dice"))],
         ranks_by_best=data.rank_by == "miou_best" and has_threshold,
@@ -97,8 +103,29 @@ def _tiles(data: ReportData) -> list[Tile]:
         system = data.systems[best]
         tiles += _seed_tiles(data, system) if scores_background(data) else _plain_tiles(data, system)
         tiles += _final_tiles(data, system)
+    else:
+        tiles += _unscored_tiles(data)
     if data.timings:
         tiles.append(Tile(duration(sum(data.timings.values())), "in all stages together"))
+    return tiles
+
+
+def _unscored_tiles(data: ReportData) -> list[Tile]:
+    """Say what is known where no image has a mask: of the classifier, and of the system that `predict` takes."""
+    trust, labels = data.trust, {name: system.label for name, system in data.systems.items()}
+    if trust is None or not (name := spoken_of(trust, labels)):
+        return []
+    tiles, last = [], trust.last_map(name)
+    if trust.classifier is not None:
+        text = f"mean average precision of the classifier on {classifier_on(trust)}"
+        tiles.append(Tile(f"{percent(trust.classifier.mean_average_precision)} %", text))
+    if (few := trust.few.get(name)) is not None:
+        found = next(found for found in trust.agreements if found.pair == few.stand_in)
+        tiles.append(Tile(f"{percent(found.miou)} %", f"agreement of {pair_words(few.stand_in)}, {labels[name]}"))
+    if last is not None:
+        words = MAP_NOUNS[last.source.stage]
+        tiles.append(Tile(f"{missing(last)} of {tags(last)}", f"tags that the {words} does not show, {labels[name]}"))
+        tiles.append(Tile(f"{last.num_empty} of {last.num_tagged}", f"tagged images whose {words} shows no class"))
     return tiles
 
 
@@ -170,7 +197,7 @@ def _weights(data: ReportData) -> list[tuple[str, list[str]]]:
     """Return initial weights and the systems that start from them, the commonest first: they move figures (D5)."""
     by_weights: dict[str, list[str]] = {}
     for system in data.systems.values():
-        if system.segmentation or system.segmentation_crf:
+        if system.segmentation or system.segmentation_crf or system.initial_weights:
             by_weights.setdefault(system.initial_weights or "not recorded", []).append(system.label)
     return sorted(by_weights.items(), key=lambda found: -len(found[1]))
 

@@ -18,6 +18,7 @@ from qaclims_ray.evaluation.comparison import (
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.comparison import comparison_page
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.stages.compare_maps import compare_label_free, compare_maps
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import CompareArguments, side_of
 from qaclims_ray.stages.run_differences import what_differs
@@ -63,15 +64,23 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
     }
     stages = [stage for group, sides in figures.items() for stage in _stages(group, sides, arguments)]
     left_out = [line for sides in figures.values() for found in sides.values() for line in found.left_out]
-    if not stages:
+    compared = [compare_maps(group, sides) for group, sides in figures.items()]
+    free = [compare_label_free(group, sides) for group, sides in figures.items()]
+    maps, label_free = [one for found, _ in compared for one in found], [one for found, _ in free for one in found]
+    # Where runs were scored, that they could say something without masks too is no news.
+    unsaid = [] if stages else [note for _, notes in (*compared, *free) for note in notes]
+    if not (stages or maps or label_free):
         raise ArtifactError(_nothing_in_common(figures, left_out))
     sides = tuple(run.side for run in runs)
     differences, unknown = what_differs(sides, figures)
+    notes = (difference_note(differences), *left_out, *_unshared(figures), *dict.fromkeys(unsaid), unknown)
     comparison = Comparison(
         sides=sides,
         differences=differences,
         stages=tuple(stages),
-        notes=tuple(note for note in (difference_note(differences), *left_out, *_unshared(figures), unknown) if note),
+        notes=tuple(note for note in notes if note),
+        maps=tuple(maps),
+        label_free=tuple(label_free),
         num_resamples=arguments.resamples,
         seed=arguments.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,7 +173,8 @@ def _nothing_in_common(figures: Mapping[str, Mapping[str, SystemFigures]], left_
         for letter, found in sides.items()
     ]
     return (
-        f"the runs have no stage in common: {'; '.join([*lines, *left_out])}. Score them: `qaclims evaluate --out RUN`"
+        f"the runs have no stage in common: {'; '.join([*lines, *left_out])}. Score them: "
+        "`qaclims evaluate --out RUN`; without masks `qaclims report --out RUN` counts what can be compared"
     )
 
 

@@ -63,6 +63,11 @@ class RunLayout:
         """The report."""
         return storage.join(self.out, "report")
 
+    @property
+    def trust(self) -> str:
+        """What is known of the label maps without a mask."""
+        return storage.join(self.out, "trust")
+
     def text_bank(self, system: str) -> str:
         """A system's text bank."""
         return storage.join(self.out, "text_banks", system)

@@ -1,6 +1,7 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -37,6 +38,7 @@ from qaclims_ray.stages.results import (
     log_scores,
     log_segmentation,
     log_threshold,
+    log_trust,
     note_figures,
     note_remarks,
     splits_of,
@@ -47,6 +49,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.threshold import at_chosen_threshold, run_threshold
 from qaclims_ray.stages.train import run_method, train_together
+from qaclims_ray.stages.trust import run_trust
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
@@ -257,7 +260,7 @@ class _PipelineRun:
             self.masks(system, manifest, found)
         if self.reaches("segment"):
             self.segmentations(systems_with_networks(self.config), manifest, found)
-        return found
+        return self.trusted(manifest, found) if self.reaches("report") else found
 
     def networks(self, systems: list[str], manifest: Manifest) -> None:
         """Train classifier and mask generators; it and those that train once, from it, share their workers."""
@@ -313,6 +316,13 @@ class _PipelineRun:
             for system, stage in stages.items():
                 found.segmentations[system] = score_final_network(stage, system, networks[system], manifest)
                 log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
+
+    def trusted(self, manifest: Manifest, found: Results) -> Results:
+        """Add what is known without masks."""
+        with self.stage("trust") as stage:
+            trust = run_trust(stage, manifest)
+            log_trust(stage.tracker, trust)
+        return dataclasses.replace(found, trust=trust)
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:

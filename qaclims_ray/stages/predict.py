@@ -25,18 +25,29 @@ from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.methods.table import method_of
-from qaclims_ray.models.devices import constant, device_of_worker, upload
+from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
-from qaclims_ray.report.console_text import print_line
+from qaclims_ray.report.console_text import print_line, print_table
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.segmentation.submission import write_submission
 from qaclims_ray.settings import Threshold
+from qaclims_ray.stages.classifier_scores import class_probabilities
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.predict_final import FinalPredictor
-from qaclims_ray.stages.predictions import closing_line, doubled, empty_masks, remarkable, shown_classes
+from qaclims_ray.stages.predictions import (
+    areas_by_class,
+    areas_table,
+    class_areas,
+    closing_line,
+    doubled,
+    empty_masks,
+    predictions_csv,
+    remarkable,
+    shown_classes,
+)
 from qaclims_ray.stages.requests import PredictArguments
 from qaclims_ray.stages.resources import needs_of, room_here
 from qaclims_ray.stages.run_folder import absolute_out, load_config
@@ -121,10 +132,7 @@ class PredictActor:
 
     def _probabilities(self, image: Any) -> list[float]:
         net = self.config.cam_net
-        mean, std = (constant(values, self.device)[:, None, None] for values in (net.image_mean, net.image_std))
-        pixels = ((upload(image, self.device).float() / 255 - mean) / std)[None]
-        with torch.inference_mode():
-            return torch.sigmoid(self.classifier(pixels, want="scores")[0].float())[0].tolist()
+        return class_probabilities(self.classifier, image, net.image_mean, net.image_std, self.device)
 
 
 class FinalPredictActor:
@@ -189,7 +197,7 @@ def run_predict(arguments: PredictArguments) -> None:
             decode=_decode,
             actor=actor,
             actor_kwargs={**actor_kwargs, "config": resolved, "arguments": absolute, "classes": classes},
-            write=functools.partial(_write, out=out),
+            write=functools.partial(_write, out=out, class_names=classes.names),
             num_actors=room.actors(resolved.cams.num_actors, resolved.cams.gpus_per_actor),
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
@@ -200,19 +208,25 @@ def run_predict(arguments: PredictArguments) -> None:
             row["probabilities"] = {classes.names[i]: p for i, p in row["probabilities"].items()}
         if "labels" in row:
             row["labels"] = [classes.names[i] for i in row["labels"]]
+        if "areas" in row:
+            row["areas"] = {classes.names[i]: share for i, share in row["areas"].items()}
     content = {
         "run": run,
         "system": system,
         "by": _says(actor),
         "classes": classes.names,
         "empty_masks": empty_masks(rows),
+        "areas": areas_by_class(rows, classes.names),
         "images": rows,
     }
     storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
+    storage.write_bytes(storage.join(out, "predictions.csv"), predictions_csv(rows, classes.names).encode())
     errors = [row for row in rows if "error" in row]
     for line in remarkable(rows):
         print_line(progress.console, line)
     progress.finish(closing_line(rows, _says(actor), out))
+    if any(row.get("areas") for row in rows):
+        print_table(progress.console, areas_table(rows, classes.names), "What the masks show")
     if len(errors) == len(rows):
         raise DataError(f"none of the {len(rows)} images could be read; the first: {errors[0]['error']}")
     if submission:
@@ -342,12 +356,17 @@ def _failed(shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
     return [_Predicted({"image": target.uri, "error": error}) for target, error in errors]
 
 
-def _write(shard: list[_Predicted], *, out: str) -> dict[str, Any]:
+def _write(shard: list[_Predicted], *, out: str, class_names: Sequence[str]) -> dict[str, Any]:
     """Publish the masks and overlays of a shard; return its rows."""
+    # Here, since with the font comes matplotlib, which whoever reads a run does without.
+    from qaclims_ray.report.legend import with_legend
+
     for one in shard:
         if one.mask is not None:
             save_label_map(one.mask, storage.join(out, "masks", f"{one.image_id}.png"))
-            _save_png(overlay(one.image, one.mask), storage.join(out, "overlays", f"{one.image_id}.png"))
+            one.row["areas"] = class_areas(one.mask)
+            drawn = with_legend(overlay(one.image, one.mask), one.row["areas"], class_names)
+            _save_png(drawn, storage.join(out, "overlays", f"{one.image_id}.png"))
     return {"rows": [one.row for one in shard]}
 
 

@@ -60,7 +60,7 @@ def _made_from(stage: Stage, parent: Tracker, manifest: Manifest, systems: list[
         layout.masks,
     )
     folders = [place(name) for name in systems for place in (*kept, layout.segmentation, layout.predictions)]
-    metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, *folders])
+    metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, layout.trust, *folders])
     return artifacts.fingerprint_of(
         [
             places.stored(to_dict(stage.config), layout.records),

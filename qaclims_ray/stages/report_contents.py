@@ -25,9 +25,10 @@ from qaclims_ray.data.manifest import Manifest, summarise
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import places_in_shards, shard_name
 from qaclims_ray.data.splits import images_with_cams, scored_images
+from qaclims_ray.evaluation.trust import not_found, not_tagged
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
-from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, has_later_stages
+from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, TrustLists, has_later_stages
 from qaclims_ray.report.figures import figure_pixels
 from qaclims_ray.report.files import write_report
 from qaclims_ray.report.stage_charts import stages_chart
@@ -39,6 +40,7 @@ from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, re
 from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.threshold import at_chosen_threshold
+from qaclims_ray.stages.trust import Trust
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
 from qaclims_ray.systems.table import system_config, system_of
@@ -88,6 +90,8 @@ def write_contents(
         },
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
         splits=splits_of(config),
+        trust=found.trust.figures if found.trust else None,
+        trust_lists=_trust_lists(found.trust, config),
         contact_sheets={_sheet_title(manifest): _png(sheet)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         made_from=made_from,
@@ -127,6 +131,18 @@ def _system_report(
         prompts=reading,
         **found.of(name),
     )
+
+
+def _trust_lists(trust: Trust | None, config: RunConfig) -> dict[str, TrustLists]:
+    """Return the images of each system that lack a tag, or show what they are not tagged with."""
+    lists = {}
+    for name in config.systems if trust else ():
+        assert trust is not None
+        if (last := trust.figures.last_map(name)) is not None:
+            extra = not_tagged(trust.images, last.source) if last.source.stage == "final" else {}
+            missing = not_found(trust.images, last.source)
+            lists[name] = TrustLists(stage=last.source.stage, not_found=missing, not_tagged=extra)
+    return lists
 
 
 def _sheet_title(manifest: Manifest) -> str:

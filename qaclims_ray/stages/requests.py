@@ -175,6 +175,43 @@ class PredictArguments:
 
 
 @dataclass(frozen=True)
+class LabelTheseArguments:
+    """Which images to label by hand, or where the corrected masks are."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Output folder of a run that has a report."""
+    number: int = 20
+    """So many images."""
+    out: str = ""
+    """Folder for the images and the drafts of their masks; empty takes label_these in the run's folder."""
+    read: str = ""
+    """Folder of drafts that were corrected: score the run against them."""
+    system: str = ""
+    """System whose masks are the drafts; empty takes the run's last one."""
+    random: bool = False
+    """Draw the images at random: needed for a score that stands for all images."""
+    seed: int = 0
+    """Seed of the random draw, and of the resampling behind intervals."""
+    resamples: int = 2000
+    """Resamples of the images behind each interval."""
+    accept_unchanged: bool = False
+    """With --read: drafts that were left as they are count as right."""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ConfigError(f"--number is {self.number}, expected at least 1")
+        if self.resamples < 100:
+            raise ConfigError(f"--resamples is {self.resamples}, expected at least 100: fewer give no 95 % interval")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}, expected at least 0")
+
+    @property
+    def folder(self) -> str:
+        """Where drafts are written, or read."""
+        return self.read or self.out or storage.join(self.run, "label_these")
+
+
+@dataclass(frozen=True)
 class PromptArguments:
     """Whose prompts to read, with which words, on which images."""
 

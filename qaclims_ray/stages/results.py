@@ -1,5 +1,6 @@
 """What the systems of a run scored, from seeds to final networks, and the same figures in MLflow."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.segment import Segmentation
 from qaclims_ray.stages.threshold import ThresholdChoice
+from qaclims_ray.stages.trust import Trust
 from qaclims_ray.tracking.metric_names import THRESHOLD_LABEL_FREE, headline_metrics, stage_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
@@ -31,6 +33,8 @@ class Results:
     """Pseudo masks."""
     segmentations: dict[str, Segmentation] = field(default_factory=dict)
     """Final networks; the fully supervised one among them."""
+    trust: Trust | None = None
+    """What is known without a mask; None where the run did not come so far."""
 
     def names(self, config: RunConfig) -> list[str]:
         """Return the compared systems, and whatever else has a result: the fully supervised bound."""
@@ -85,6 +89,22 @@ def log_segmentation(stage: Tracker, parent: Tracker, system: str, found: Segmen
         _log(stage, parent, system, "segmentation_crf", found.crf)
     if found.plain is not None:
         _log_table(stage, found.plain, "segmentation_iou_per_class")
+
+
+def log_trust(tracker: Tracker, trust: Trust | None) -> None:
+    """Log what is known without a mask."""
+    if trust is None:
+        return
+    metrics = {f"trust/coverage/{one.source.key}": one.coverage for one in trust.figures.maps}
+    metrics |= {f"trust/empty/{one.source.key}": float(one.num_empty) for one in trust.figures.maps}
+    for found in trust.figures.agreements:
+        if found.pair.kind == "stages":
+            first, other = found.pair.first, found.pair.other
+            metrics[f"trust/agreement/{first.system}/{first.stage}-{other.stage}"] = found.miou
+    classifier = trust.figures.classifier
+    if classifier is not None and classifier.mean_average_precision is not None:
+        metrics["trust/classifier_map"] = classifier.mean_average_precision
+    tracker.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
 
 
 def _log(tracker: Tracker, parent: Tracker, system: str, stage: ScoredStage, scores: SeedScores) -> None:

@@ -30,6 +30,10 @@ class SystemFigures:
 
     system: str
     """Its name."""
+    run: str
+    """Output folder of the run."""
+    run_config: RunConfig
+    """The run's stored configuration."""
     config: RunConfig
     """The run's settings with the system's own."""
     figures: dict[str, ScoredImages]
@@ -38,6 +42,8 @@ class SystemFigures:
     """Artefact -> its meta, for those that are complete."""
     left_out: list[str] = field(default_factory=list)
     """Why stages that are there do not count."""
+    stale: frozenset[str] = frozenset()
+    """Artefacts that do not belong to the run's settings."""
 
     def split_of(self, stage: str) -> str:
         """Return the split that a stage is scored on."""
@@ -77,7 +83,7 @@ def read_figures(run: str, config: RunConfig, system: str) -> SystemFigures:
         for artefact, verb in _VERBS.items()
         if artefact in stale
     ]
-    return SystemFigures(system, resolved, figures, metas, left_out)
+    return SystemFigures(system, run, config, resolved, figures, metas, left_out, frozenset(stale))
 
 
 def _metas(layout: RunLayout, config: RunConfig, system: str) -> dict[str, ArtifactMeta]:

@@ -1,0 +1,117 @@
+"""Label maps as LabelMe and X-AnyLabeling keep them: one JSON file of polygons beside each image.
+
+Both tools open a folder of images with such files. What they add (flags, groups, the picture itself) is left alone;
+read back are polygons and rectangles with the names of classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, label_value
+from qaclims_ray.data.mask_outlines import filled, outlines
+from qaclims_ray.errors import DataError
+
+BACKGROUND_NAME, IGNORE_NAME = "background", "__ignore__"
+"""Names of polygons that show no class, such as a hole in an object, and of pixels that are not to be scored."""
+_VERSION = "5.4.1"
+"""Version of the form, as LabelMe writes it."""
+
+
+def labelme_file(labels: UInt8[Tensor, "height width"], image_name: str, classes: Classes) -> dict[str, Any]:
+    """Return the content of a JSON file that draws a label map.
+
+    Args:
+        labels: label values.
+        image_name: file name of the image, in the same folder.
+        classes: those of the data set.
+    """
+    names = _names(classes)
+    shapes = [
+        {
+            "label": names[value],
+            "points": [list(point) for point in corners],
+            "group_id": None,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for value, corners in outlines(labels.numpy(), _nothing(classes))
+    ]
+    return {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_name,
+        "imageData": None,
+        "imageHeight": labels.shape[0],
+        "imageWidth": labels.shape[1],
+    }
+
+
+def labels_of(content: Any, height: int, width: int, classes: Classes, where: str) -> UInt8[Tensor, "height width"]:
+    """Return the label map that a JSON file draws; a later shape covers an earlier one.
+
+    Args:
+        content: of the file.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        classes: those of the data set.
+        where: the file, for messages.
+
+    Raises:
+        DataError: when it is no such file, names unknown classes, or holds shapes without an area.
+    """
+    values = {name: value for value, name in _names(classes).items()}
+    polygons = []
+    for number, shape in enumerate(shapes_of(content, where)):
+        name = shape.get("label")
+        if name not in values:
+            known = ", ".join(values)
+            raise DataError(f"{where}: shape {number + 1} is called {name!r}, expected one of {known}")
+        polygons.append((values[name], _corners(shape, f"{where}: shape {number + 1} ({name})")))
+    return torch.from_numpy(filled(polygons, height, width, _nothing(classes)))
+
+
+def shapes_of(content: Any, where: str) -> Sequence[dict[str, Any]]:
+    """Return the shapes of a JSON file.
+
+    Raises:
+        DataError: when it has none.
+    """
+    shapes = content.get("shapes") if isinstance(content, dict) else None
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise DataError(f"{where} has no list of shapes: expected a file of LabelMe or X-AnyLabeling")
+    return shapes
+
+
+def _corners(shape: dict[str, Any], where: str) -> list[tuple[float, float]]:
+    kind = shape.get("shape_type", "polygon")
+    try:
+        corners = [(float(x), float(y)) for x, y in shape["points"]]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{where} has no points (x, y)") from None
+    if not np.isfinite(corners).all():
+        raise DataError(f"{where} has points that are no numbers")
+    if kind == "rectangle" and len(corners) == 2:
+        (left, top), (right, bottom) = corners
+        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+    if kind not in ("polygon", "rectangle", "rotation") or len(corners) < 3:
+        raise DataError(
+            f"{where} is a {kind} of {len(corners)} points: expected polygons of at least three, or rectangles"
+        )
+    return corners
+
+
+def _names(classes: Classes) -> dict[int, str]:
+    names = {label_value(number): name for number, name in enumerate(classes.names)}
+    background = {BACKGROUND_VALUE: BACKGROUND_NAME} if classes.has_background else {}
+    return {**background, **names, IGNORE_VALUE: IGNORE_NAME}
+
+
+def _nothing(classes: Classes) -> int:
+    return BACKGROUND_VALUE if classes.has_background else IGNORE_VALUE

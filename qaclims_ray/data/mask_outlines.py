@@ -1,0 +1,143 @@
+"""Outlines of label maps as polygons, and label maps of polygons: what labelling tools draw and people correct.
+
+An outline runs along the edges between pixels, so pixel (0, 0) is the square from (0, 0) to (1, 1). A hole is a polygon
+too, of what fills it: polygons are sorted by area, the largest first, and a later one covers an earlier one.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+Point = tuple[float, float]
+"""x and y in pixels."""
+
+SPECK_SHARE = 0.0005
+"""Polygons of less than this share of the image are left out: nobody wants to correct specks."""
+_TOLERANCE_PX = 0.75
+"""A simplified outline stays this near to the exact one."""
+
+
+def outlines(labels: UInt8[np.ndarray, "height width"], nothing: int) -> list[tuple[int, list[Point]]]:
+    """Return the polygons of a label map, in the order in which they are to be filled.
+
+    Args:
+        labels: label values.
+        nothing: the value of a picture without any polygon; it has outlines only within others.
+    """
+    smallest, found = SPECK_SHARE * labels.size, []
+    for value in np.unique(labels).tolist():
+        for loop in _loops(labels == value):
+            area = _area(loop)
+            # A loop the other way round is a hole: what fills it has a loop of its own, but for `nothing`.
+            if value != nothing and area >= max(smallest, 1):
+                found.append((area, value, loop))
+            elif value == nothing and area >= max(smallest, 1) and not _at_edge(loop, labels.shape):
+                found.append((area, value, loop))
+    found.sort(key=lambda one: -one[0])
+    return [(value, _simplified(loop)) for _, value, loop in found]
+
+
+def filled(
+    polygons: Sequence[tuple[int, Sequence[Point]]], height: int, width: int, nothing: int
+) -> UInt8[np.ndarray, "height width"]:
+    """Return the label map of polygons; of two that overlap the later counts.
+
+    Args:
+        polygons: label value and corners.
+        height: in pixels.
+        width: in pixels.
+        nothing: value of pixels in no polygon.
+    """
+    labels = np.full((height, width), nothing, dtype=np.uint8)
+    for value, corners in polygons:
+        labels[_inside(np.array(corners, dtype=np.float64), height, width)] = value
+    return labels
+
+
+def _inside(corners: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+    """Return the pixels whose centre lies within a polygon, by the even-odd rule, row by row."""
+    inside = np.zeros((height, width), dtype=bool)
+    x, y = corners[:, 0], corners[:, 1]
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    centres = np.arange(width) + 0.5
+    for row in range(max(0, int(y.min())), min(height, int(np.ceil(y.max())))):
+        at = row + 0.5
+        crosses = (y <= at) != (next_y <= at)
+        if crosses.any():
+            one, two = y[crosses], next_y[crosses]
+            places = np.sort(x[crosses] + (at - one) / (two - one) * (next_x[crosses] - x[crosses]))
+            inside[row] = np.searchsorted(places, centres) % 2 == 1
+    return inside
+
+
+def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
+    """Return the closed outlines of a mask, each with the mask on its right; holes run the other way round."""
+    padded = np.pad(mask, 1)
+    leaving: dict[Point, list[Point]] = defaultdict(list)
+    # Edges between pixels, directed so that the mask lies on the right as one sees it (y points down).
+    for dy, dx, start, end in (
+        (-1, 0, (0, 0), (1, 0)), (0, 1, (1, 0), (1, 1)), (1, 0, (1, 1), (0, 1)), (0, -1, (0, 1), (0, 0)),
+    ):  # fmt: skip
+        beside = np.roll(padded, (-dy, -dx), (0, 1))
+        for row, column in np.argwhere(padded & ~beside).tolist():
+            x, y = column - 1, row - 1
+            leaving[x + start[0], y + start[1]].append((x + end[0], y + end[1]))
+    loops = []
+    while leaving:
+        loop, here, before = [], next(iter(leaving)), (0.0, 0.0)
+        while here in leaving:
+            there = _turn(leaving[here], here, before)
+            leaving[here].remove(there)
+            if not leaving[here]:
+                del leaving[here]
+            loop.append(here)
+            here, before = there, (there[0] - here[0], there[1] - here[1])
+        loops.append(loop)
+    return loops
+
+
+def _turn(ways: list[Point], here: Point, before: Point) -> Point:
+    """Return the way on; where two pixels touch at a corner, the one that keeps to the pixel at hand."""
+    if len(ways) == 1:
+        return ways[0]
+    # Right of the direction (dx, dy), with y down, is (-dy, dx).
+    right = (here[0] - before[1], here[1] + before[0])
+    return right if right in ways else ways[0]
+
+
+def _area(loop: Sequence[Point]) -> float:
+    """Return the area that a loop encloses; negative for a hole."""
+    x, y = np.array(loop, dtype=np.float64).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def _at_edge(loop: Sequence[Point], shape: tuple[int, ...]) -> bool:
+    height, width = shape
+    return any(x in (0, width) or y in (0, height) for x, y in loop)
+
+
+def _simplified(loop: Sequence[Point]) -> list[Point]:
+    """Return fewer corners by Douglas and Peucker's rule, between the two that lie farthest apart."""
+    corners = np.array(loop, dtype=np.float64)
+    far = int(((corners - corners[0]) ** 2).sum(1).argmax())
+    halves = corners[: far + 1], np.concatenate([corners[far:], corners[:1]])
+    kept = [point for half in halves for point in _kept(half)[:-1]]
+    return [(float(x), float(y)) for x, y in (kept if len(kept) >= 3 else corners)]
+
+
+def _kept(line: np.ndarray) -> list[np.ndarray]:
+    spans, kept = [(0, len(line) - 1)], {0, len(line) - 1}
+    while spans:
+        start, end = spans.pop()
+        if end - start < 2:
+            continue
+        along, between = line[end] - line[start], line[start + 1 : end] - line[start]
+        length = np.hypot(*along)
+        away = np.abs(along[0] * between[:, 1] - along[1] * between[:, 0]) / length if length else np.hypot(*between.T)
+        if away.max() > _TOLERANCE_PX:
+            middle = start + 1 + int(away.argmax())
+            kept.add(middle)
+            spans += [(start, middle), (middle, end)]
+    return [line[position] for position in sorted(kept)]
