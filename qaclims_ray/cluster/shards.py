@@ -101,6 +101,8 @@ def _outcomes(
     """Yield the summary or the mistake of every shard, in the order in which they end."""
     import ray.data
 
+    # Its first import sets the level of its own log.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Waiting for the slow ones would hold back what is done.
