@@ -77,9 +77,7 @@ def _folders(arguments: argparse.Namespace) -> dict[str, dict[str, tuple[RunConf
     folder = arguments.work / "photographs"
     if arguments.photographs or folder.is_dir():
         places = {"data.root": arguments.photographs, "cam_net.weights": arguments.weights, "seed": 1}
-        found["Photographs"] = {
-            "photographs": (with_overrides(preset("voc12_mobilenet"), {**size, **places}), folder)
-        }
+        found["Photographs"] = {"photographs": (with_overrides(preset("voc12_mobilenet"), {**size, **places}), folder)}
     return found
 
 
