@@ -91,7 +91,8 @@ def test_a_page_without_masks_says_what_is_known_and_nothing_about_scores(tmp_pa
     for words in (
         "67.5 %", "mean average precision of the classifier on 7 images of val, which it did not learn from",
         "60.3 %", "agreement of pseudo mask and final network, mine",
-        "No image has a mask, so nothing is scored", "0.21", "Believe it without masks", "cat (9 of 10)",
+        "No image has a mask, so nothing is scored", "0.21", "Believe it without masks",
+        "cat with &lt;dog&gt; (9 of 10)",
         "i1, i2", "i3 (25.0 %)", "&lt;dog&gt;", "timm (deeplab)", "+/- 12.0", "sheet",
     ):  # fmt: skip
         assert words in text, words

@@ -55,7 +55,7 @@ def test_drafts_that_may_be_corrected_are_not_written_over(run: str, tmp_path: P
 def test_corrected_masks_score_every_stage_and_others_do_not_count(run: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     exported(run, out, number=4)
-    with pytest.raises(DataError, match="no mask of .* was corrected: all 4 are"):
+    with pytest.raises(DataError, match=r"no mask of .* was corrected: all 4 are"):
         scored(run, out)
     seeds = {name: maps_of(int(name[1]), 0)["seed"] for name in ("i4", "i5")}
     save_label_map(seeds["i4"], str(out / "masks" / "i4.png"))
@@ -106,7 +106,7 @@ def test_images_with_a_mask_are_not_asked_for(tmp_path: Path) -> None:
     run = make_run(tmp_path / "some", masked=3)
     exported(run, tmp_path / "out", number=9)
     assert list(json.loads((tmp_path / "out" / "label_these.json").read_text())["drafts"]) == ["i1", "i2", "i0"]
-    with pytest.raises(DataError, match="every image of .* has a true mask already"):
+    with pytest.raises(DataError, match=r"every image of .* has a true mask already"):
         exported(make_run(tmp_path / "all", masked=6), tmp_path / "none")
 
 

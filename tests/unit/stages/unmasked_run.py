@@ -1,4 +1,4 @@
-"""A run without masks as it lies on disk: images, manifest, CAMs, pseudo masks, predictions, and what is known of them."""
+"""A run without masks as it lies on disk: images, manifest, CAMs, masks, predictions, and what is known of them."""
 
 import dataclasses
 import json
@@ -9,16 +9,19 @@ import torch
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import write_cam_shard
 from qaclims_ray.data import storage
-from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.artifacts import Artifact, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.evaluation.agreement import MapSource, compared_image
+from qaclims_ray.evaluation.image_counts import write_image_counts
 from qaclims_ray.evaluation.trust import MapThreshold, image_trust, trust_figures
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.refine import mask_settings
 from qaclims_ray.stages.trust import FIGURES_NAME, IMAGES_NAME
+from qaclims_ray.systems.table import system_config
 from tests.finished_artifacts import finished
 from tests.unit.data.tiny_data_sets import image_bytes
 
@@ -60,15 +63,18 @@ def make_run(out: Path, *, images: int = 6, shift: int = 0, goal: str = "segment
     write_manifest(Manifest(CLASSES.names, tuple(records)), manifest_artifact(layout.manifest, {}))
     inputs = {}
     for folder, kind in (("cams", "cams"), ("masks", "masks"), ("predictions", "predictions")):
-        meta = finished(Artifact(uri=getattr(layout, folder)(SYSTEM), kind=kind, settings={}, inputs={}, verb=""))
+        uri, settings = getattr(layout, folder)(SYSTEM), {}
+        if folder != "cams":
+            write_image_counts(uri, [], CLASSES.names)
+        if folder == "masks":
+            settings = {"masks": plain(mask_settings(system_config(config, SYSTEM).masks))}
+        meta = finished(Artifact(uri=uri, kind=kind, settings=settings, inputs={}, verb=""))
         inputs[f"{folder}/{SYSTEM}"] = meta.recipe() if folder == "cams" else meta.fingerprint
     figures = trust_figures(
         compared, CLASSES, thresholds={SYSTEM: MapThreshold(0.6, 0.5)}, classifier=None, inseparable=[]
     )
-    for name, content in ((FIGURES_NAME, figures), (IMAGES_NAME, [image_trust(one, CLASSES) for one in compared])):
-        plain = (
-            [dataclasses.asdict(one) for one in content] if isinstance(content, list) else dataclasses.asdict(content)
-        )
-        storage.write_bytes(f"{layout.trust}/{name}", json.dumps(plain).encode())
+    rows = [dataclasses.asdict(image_trust(one, CLASSES)) for one in compared]
+    for name, content in ((FIGURES_NAME, dataclasses.asdict(figures)), (IMAGES_NAME, rows)):
+        storage.write_bytes(f"{layout.trust}/{name}", json.dumps(content).encode())
     finished(Artifact(uri=layout.trust, kind="trust", settings={}, inputs=inputs, verb="report"))
     return str(out)
