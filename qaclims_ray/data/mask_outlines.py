@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-Point = tuple[float, float]
+PolygonPoint = tuple[float, float]
 """x and y in pixels."""
+
+_Corner = tuple[int, int]
+"""x and y of a corner between pixels."""
 
 SPECK_SHARE = 0.0005
 """Polygons of less than this share of the image are left out: nobody wants to correct specks."""
@@ -19,7 +22,7 @@ _TOLERANCE_PX = 0.75
 """A simplified outline stays this near to the exact one."""
 
 
-def outlines(labels: UInt8[np.ndarray, "height width"], nothing: int) -> list[tuple[int, list[Point]]]:
+def outlines(labels: UInt8[np.ndarray, "height width"], nothing: int) -> list[tuple[int, list[PolygonPoint]]]:
     """Return the polygons of a label map, in the order in which they are to be filled.
 
     Args:
@@ -40,7 +43,7 @@ def outlines(labels: UInt8[np.ndarray, "height width"], nothing: int) -> list[tu
 
 
 def filled(
-    polygons: Sequence[tuple[int, Sequence[Point]]], height: int, width: int, nothing: int
+    polygons: Sequence[tuple[int, Sequence[PolygonPoint]]], height: int, width: int, nothing: int
 ) -> UInt8[np.ndarray, "height width"]:
     """Return the label map of polygons; of two that overlap the later counts.
 
@@ -72,10 +75,10 @@ def _inside(corners: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "h
     return inside
 
 
-def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
+def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[_Corner]]:
     """Return the closed outlines of a mask, each with the mask on its right; holes run the other way round."""
     padded = np.pad(mask, 1)
-    leaving: dict[Point, list[Point]] = defaultdict(list)
+    leaving: dict[_Corner, list[_Corner]] = defaultdict(list)
     # Edges between pixels, directed so that the mask lies on the right as one sees it (y points down).
     for dy, dx, start, end in (
         (-1, 0, (0, 0), (1, 0)), (0, 1, (1, 0), (1, 1)), (1, 0, (1, 1), (0, 1)), (0, -1, (0, 1), (0, 0)),
@@ -86,7 +89,7 @@ def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
             leaving[x + start[0], y + start[1]].append((x + end[0], y + end[1]))
     loops = []
     while leaving:
-        loop, here, before = [], next(iter(leaving)), (0.0, 0.0)
+        loop, here, before = [], next(iter(leaving)), (0, 0)
         while here in leaving:
             there = _turn(leaving[here], here, before)
             leaving[here].remove(there)
@@ -98,7 +101,7 @@ def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
     return loops
 
 
-def _turn(ways: list[Point], here: Point, before: Point) -> Point:
+def _turn(ways: list[_Corner], here: _Corner, before: _Corner) -> _Corner:
     """Return the way on; where two pixels touch at a corner, the one that keeps to the pixel at hand."""
     if len(ways) == 1:
         return ways[0]
@@ -107,18 +110,18 @@ def _turn(ways: list[Point], here: Point, before: Point) -> Point:
     return right if right in ways else ways[0]
 
 
-def _area(loop: Sequence[Point]) -> float:
+def _area(loop: Sequence[_Corner]) -> float:
     """Return the area that a loop encloses; negative for a hole."""
     x, y = np.array(loop, dtype=np.float64).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
-def _at_edge(loop: Sequence[Point], shape: tuple[int, ...]) -> bool:
+def _at_edge(loop: Sequence[_Corner], shape: tuple[int, ...]) -> bool:
     height, width = shape
     return any(x in (0, width) or y in (0, height) for x, y in loop)
 
 
-def _simplified(loop: Sequence[Point]) -> list[Point]:
+def _simplified(loop: Sequence[_Corner]) -> list[PolygonPoint]:
     """Return fewer corners by Douglas and Peucker's rule, between the two that lie farthest apart."""
     corners = np.array(loop, dtype=np.float64)
     far = int(((corners - corners[0]) ** 2).sum(1).argmax())

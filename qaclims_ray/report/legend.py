@@ -13,7 +13,7 @@ from qaclims_ray.report.palette import INK, PAPER, QUIET_INK
 _LINE_PX, _MARGIN_PX, _SWATCH_PX, _GAP_PX = 20, 8, 11, 18
 _NARROWEST_PX = 180
 _LETTERS_PX = 12
-NOTHING = "none of the classes"
+SHOWS_NOTHING = "none of the classes"
 """What stands below a picture that shows no class."""
 
 
@@ -46,7 +46,7 @@ def with_legend(
     canvas.paste(Image.fromarray(picture), (0, 0))
     draw, palette = ImageDraw.Draw(canvas), voc_palette()
     if not texts:
-        draw.text((_MARGIN_PX, picture.shape[0] + _MARGIN_PX // 2), NOTHING, font=font, fill=QUIET_INK)
+        draw.text((_MARGIN_PX, picture.shape[0] + _MARGIN_PX // 2), SHOWS_NOTHING, font=font, fill=QUIET_INK)
     for row, line in enumerate(lines):
         top, left = picture.shape[0] + _MARGIN_PX // 2 + _LINE_PX * row, float(_MARGIN_PX)
         for one in line:

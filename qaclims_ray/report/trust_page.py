@@ -6,7 +6,7 @@ from qaclims_ray.evaluation.few_masks import NUMBER
 from qaclims_ray.evaluation.trust import TrustFigures
 from qaclims_ray.report.contents import ReportData, data_colours
 from qaclims_ray.report.table import Table
-from qaclims_ray.report.trust_remarks import MEANING, spoken_of, trust_remarks
+from qaclims_ray.report.trust_remarks import TRUST_MEANING, spoken_of, trust_remarks
 from qaclims_ray.report.trust_tables import (
     agreement_table,
     inseparable_table,
@@ -58,7 +58,7 @@ def trust_page(data: ReportData) -> TrustPage | None:
     first = spoken_of(trust, labels)
     systems = [first, *(name for name in labels if name != first and trust.last_map(name))]
     return TrustPage(
-        meaning=MEANING,
+        meaning=TRUST_MEANING,
         remarks=trust_remarks(trust, first, labels[first]),
         maps=maps_table(trust, labels, colours),
         maps_text=_MAPS_TEXT + (_THRESHOLD_TEXT if trust.thresholds else ""),

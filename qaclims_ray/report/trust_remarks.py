@@ -15,7 +15,7 @@ LOW_PRECISION = 0.5
 """Classes that the classifier tells less well than this are named."""
 _NAMED = 8
 
-MEANING = (
+TRUST_MEANING = (
     "Nothing here is an mIoU: no true mask was read. Agreement is the mean IoU of two label maps with one in the place "
     "of the truth. Maps that make the same mistake agree, so agreement is no proof; where maps disagree, at most one "
     "of them is right."

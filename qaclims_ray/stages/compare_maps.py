@@ -21,7 +21,7 @@ from qaclims_ray.stages.run_figures import SystemFigures
 from qaclims_ray.stages.run_maps import RunMaps, add_seeds, written_folders
 from qaclims_ray.stages.trust import read_trust
 
-MOST_IMAGES = 500
+MOST_COMPARED = 500
 """So many images in common are looked at, evenly out of all."""
 SAME_SHARE = 0.8
 """Of the images of one name in both runs this share must have the same tags and size, or they are of other data."""
@@ -68,7 +68,7 @@ def _difference(group: str, stage: MapStage, first: _Side, other: _Side) -> Maps
     common = _common(first[2], other[2])
     if stage != "seed":
         common = [name for name in common if storage.exists(_png(first[1], stage, name))]
-    wanted = common[:: max(1, -(-len(common) // MOST_IMAGES))]
+    wanted = common[:: max(1, -(-len(common) // MOST_COMPARED))]
     one, two = (_maps(side, stage, wanted) for side in (first, other))
     tags = {record.image_id: record.labels for record in first[2].records}
     counts: dict[str, PairCounts] = {}

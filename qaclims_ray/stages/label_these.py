@@ -26,7 +26,7 @@ from qaclims_ray.stages.run_maps import run_maps
 from qaclims_ray.stages.trust import read_trust
 from qaclims_ray.systems.needs import systems_with_cams
 
-LIST_NAME = "label_these.json"
+DRAFTS_NAME = "label_these.json"
 """What was exported, in the folder of the drafts."""
 _README = """\
 Masks to correct by hand: {count} images of the run {run}, {how}.
@@ -91,7 +91,7 @@ def run_label_these(arguments: LabelTheseArguments) -> list[str]:
     config, layout = load_config(run), RunLayout(run)
     system = _system(arguments.system, systems_with_cams(config))
     artifacts.require_artifact(layout.trust, "trust", verb="report")
-    if storage.exists(storage.join(out, LIST_NAME)):
+    if storage.exists(storage.join(out, DRAFTS_NAME)):
         raise ConfigError(
             f"{out} holds drafts already, which you may have corrected: read them back with --read {out}, or give "
             "another --out"
@@ -178,7 +178,7 @@ def _write_texts(out: str, run: str, by: str, drafts: dict[str, Draft], manifest
     storage.write_bytes(storage.join(out, "classes.txt"), "".join(f"{name}\n" for name in names).encode())
     content = {"run": run, "by": by, "drafts": {name: vars(draft) for name, draft in drafts.items()}}
     # Last: it says that all is there.
-    storage.write_bytes(storage.join(out, LIST_NAME), json.dumps(content, indent=1).encode())
+    storage.write_bytes(storage.join(out, DRAFTS_NAME), json.dumps(content, indent=1).encode())
 
 
 def read_list(out: str) -> LabelList:
@@ -187,9 +187,9 @@ def read_list(out: str) -> LabelList:
     Raises:
         ConfigError: when nothing was, or the list is damaged.
     """
-    uri = storage.join(out, LIST_NAME)
+    uri = storage.join(out, DRAFTS_NAME)
     if not storage.exists(uri):
-        raise ConfigError(f"{out} holds no drafts (no {LIST_NAME}): `qaclims label-these RUN --out DIR` makes them")
+        raise ConfigError(f"{out} holds no drafts (no {DRAFTS_NAME}): `qaclims label-these RUN --out DIR` makes them")
     remedy = "Make the drafts again into another folder, and copy the corrected files there"
     return read_json_file(uri, TypeAdapter(LabelList).validate_python, remedy=remedy, error=ConfigError)
 

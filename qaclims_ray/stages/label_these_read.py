@@ -27,7 +27,7 @@ from qaclims_ray.stages.requests import LabelTheseArguments
 from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.stages.run_maps import RunMaps, run_maps
 
-SCORES_NAME = "scores.json"
+HAND_SCORES_NAME = "scores.json"
 """What was scored, in the folder of the drafts."""
 
 
@@ -95,7 +95,7 @@ def score_hand_masks(arguments: LabelTheseArguments) -> HandScores:
     maps = run_maps(config, layout, manifest, list(truth))
     scores = tuple(_scores(maps, truth, manifest.classes, arguments))
     found = HandScores(listed.by, tuple(truth), tuple(unchanged), scores)
-    storage.write_bytes(storage.join(out, SCORES_NAME), json.dumps(dataclasses.asdict(found), indent=1).encode())
+    storage.write_bytes(storage.join(out, HAND_SCORES_NAME), json.dumps(dataclasses.asdict(found), indent=1).encode())
     return found
 
 

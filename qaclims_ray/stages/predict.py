@@ -202,25 +202,8 @@ def run_predict(arguments: PredictArguments) -> None:
             gpus_per_actor=resolved.cams.gpus_per_actor,
             progress=progress.advance,
         )
-    rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
-    for row in rows:
-        if "probabilities" in row:
-            row["probabilities"] = {classes.names[i]: p for i, p in row["probabilities"].items()}
-        if "labels" in row:
-            row["labels"] = [classes.names[i] for i in row["labels"]]
-        if "areas" in row:
-            row["areas"] = {classes.names[i]: share for i, share in row["areas"].items()}
-    content = {
-        "run": run,
-        "system": system,
-        "by": _says(actor),
-        "classes": classes.names,
-        "empty_masks": empty_masks(rows),
-        "areas": areas_by_class(rows, classes.names),
-        "images": rows,
-    }
-    storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
-    storage.write_bytes(storage.join(out, "predictions.csv"), predictions_csv(rows, classes.names).encode())
+    rows = _named(summaries, classes)
+    _keep(rows, out, {"run": run, "system": system, "by": _says(actor)}, classes)
     errors = [row for row in rows if "error" in row]
     for line in remarkable(rows):
         print_line(progress.console, line)
@@ -232,6 +215,30 @@ def run_predict(arguments: PredictArguments) -> None:
     if submission:
         _submit(submission, out, [target.image_id for target in targets], errors)
         print_line(progress.console, f"submission {submission}")
+
+
+def _named(summaries: list[dict[str, Any]], classes: Classes) -> list[dict[str, Any]]:
+    """Return the rows of all shards, sorted by image, with names in place of class ids."""
+    rows = sorted((row for summary in summaries for row in summary["rows"]), key=lambda row: row["image"])
+    for row in rows:
+        if "labels" in row:
+            row["labels"] = [classes.names[i] for i in row["labels"]]
+        for name in {"probabilities", "areas"} & row.keys():
+            row[name] = {classes.names[i]: value for i, value in row[name].items()}
+    return rows
+
+
+def _keep(rows: list[dict[str, Any]], out: str, made_by: dict[str, str], classes: Classes) -> None:
+    """Write what is known of the images, as JSON and as CSV."""
+    content = {
+        **made_by,
+        "classes": classes.names,
+        "empty_masks": empty_masks(rows),
+        "areas": areas_by_class(rows, classes.names),
+        "images": rows,
+    }
+    storage.write_bytes(storage.join(out, "predictions.json"), json.dumps(content, indent=2).encode())
+    storage.write_bytes(storage.join(out, "predictions.csv"), predictions_csv(rows, classes.names).encode())
 
 
 def _predictor(

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from qaclims_ray.data import label_files
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.stages import predict
-from qaclims_ray.stages.predictions import LISTED, closing_line, doubled, empty_masks, remarkable, shown_classes
+from qaclims_ray.stages.predictions import (
+    LISTED,
+    areas_by_class,
+    areas_table,
+    class_areas,
+    closing_line,
+    doubled,
+    empty_masks,
+    predictions_csv,
+    remarkable,
+    shown_classes,
+)
 from qaclims_ray.stages.requests import PredictArguments
 
 
@@ -127,3 +138,34 @@ def test_labels_of_targets_are_read_as_those_of_a_data_set(tmp_path, monkeypatch
     targets, notes = predict._targets(arguments, ["cat", "dog"])
     assert [target.labels for target in targets] == [(0,), (1,)]
     assert bool(notes) == (not text.startswith(",cat"))
+
+
+def test_areas_are_shares_of_all_pixels_the_largest_first() -> None:
+    assert class_areas(torch.tensor([[0, 3, 3, 255], [1, 3, 0, 0]], dtype=torch.uint8)) == {2: 0.375, 0: 0.125}
+    assert class_areas(torch.tensor([[0, 255]], dtype=torch.uint8)) == {}
+
+
+PAINTED = [
+    {**row("a.png", "cat"), "areas": {"cat": 0.5}},
+    {**row("b,c.png", "cat", "dog"), "areas": {"cat": 0.1, "dog": 0.3}},
+    {**row("none.png", is_empty=True), "areas": {}},
+    {"image": "bad.png", "error": "bad.png is no image"},
+]
+
+
+def test_areas_by_class_are_over_all_masks_and_tables_also_over_those_that_show_it() -> None:
+    found = areas_by_class(PAINTED, ["cat", "dog", "cow"])
+    assert found["cat"] == {"images": 2, "mean_area": pytest.approx(0.2)} and found["cow"]["images"] == 0
+    assert areas_table(PAINTED, ["cat", "dog", "cow"]).plain_rows() == [
+        ["cat", "2", "30.0", "20.0"], ["dog", "1", "30.0", "10.0"],
+    ]  # fmt: skip
+
+
+def test_the_csv_has_a_column_for_each_class_and_names_errors() -> None:
+    assert predictions_csv(PAINTED, ["cat", "dog"]).splitlines() == [
+        "image,labels,empty,cat,dog,error",
+        "a.png,cat,0,0.5,0,",
+        '"b,c.png",cat;dog,0,0.1,0.3,',
+        "none.png,,1,0,0,",
+        "bad.png,,,,,bad.png is no image",
+    ]

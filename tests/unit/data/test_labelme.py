@@ -1,0 +1,62 @@
+"""Label maps as labelling tools keep them."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from qaclims_ray.data.classes import Classes
+from qaclims_ray.data.labelme import labelme_file, labels_of
+from qaclims_ray.errors import DataError
+
+CLASSES = Classes(("cat", "dog"))
+
+
+def drawn() -> torch.Tensor:
+    labels = torch.zeros((40, 60), dtype=torch.uint8)
+    labels[5:35, 5:30], labels[10:30, 10:25], labels[20:40, 40:60], labels[0:4, 50:60] = 1, 0, 2, 255
+    return labels
+
+
+def shape(**changes: Any) -> dict[str, Any]:
+    square = {"label": "cat", "shape_type": "polygon", "points": [[0, 0], [2, 0], [2, 2], [0, 2]]}
+    return {"shapes": [{**square, **changes}]}
+
+
+def test_a_label_map_comes_back_through_the_file() -> None:
+    content = json.loads(json.dumps(labelme_file(drawn(), "a.jpg", CLASSES)))
+    assert content["imagePath"] == "a.jpg" and (content["imageHeight"], content["imageWidth"]) == (40, 60)
+    assert [one["label"] for one in content["shapes"]] == ["cat", "dog", "background", "__ignore__"]
+    assert (labels_of(content, 40, 60, CLASSES, "a.json") == drawn()).all()
+
+
+def test_without_a_background_what_nobody_drew_is_not_scored() -> None:
+    tissue = Classes(("cat", "dog"), False)
+    labels = torch.full((6, 6), 255, dtype=torch.uint8)
+    labels[1:5, 1:5] = 2
+    assert (labels_of(labelme_file(labels, "a.png", tissue), 6, 6, tissue, "a.json") == labels).all()
+    with pytest.raises(DataError, match="'background', expected one of cat, dog, __ignore__"):
+        labels_of(shape(label="background"), 6, 6, tissue, "a.json")
+
+
+def test_a_rectangle_of_two_points_is_filled() -> None:
+    found = labels_of(shape(shape_type="rectangle", points=[[1, 1], [3, 4]]), 5, 5, CLASSES, "a.json")
+    assert found.sum() == 6 and (found[1:4, 1:3] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([], "no list of shapes"),
+        ({"shapes": [1]}, "no list of shapes"),
+        (shape(label="cow"), r"shape 1 is called 'cow', expected one of background, cat, dog"),
+        (shape(points=[[0, 0], [1, 1]]), "polygon of 2 points"),
+        (shape(shape_type="circle"), "is a circle of 4 points: expected polygons"),
+        (shape(points="x"), "has no points"),
+        (shape(points=[[0, 0], [1, 1], [float("nan"), 2]]), "no numbers"),
+    ],
+)
+def test_what_is_no_area_of_a_class_is_refused(content: Any, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        labels_of(content, 5, 5, CLASSES, "a.json")
