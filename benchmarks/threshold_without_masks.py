@@ -5,8 +5,9 @@
     python benchmarks/threshold_without_masks.py --work runs/thresholds --print-only
 
 Runs the miniature up to its scored seeds for each seed, and a small network on photographs where they are given; reads
-the stored CAMs, asks each criterion of `threshold_criteria.py`, Otsu of the scores, and the product. What is there is
-not made again, so a call that is cut off goes on. The criterion was taken by the seeds of `--choose` alone.
+the stored CAMs, asks each criterion of `threshold_criteria.py` and Otsu of the scores, and shows them beside what the run
+itself chose. What is there is not made again, so a call that is cut off goes on. The criterion was taken by the seeds of
+`--choose` alone.
 """
 
 import argparse
@@ -30,16 +31,17 @@ from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams
-from qaclims_ray.evaluation.threshold import LEVELS, rate_thresholds, small
+from qaclims_ray.evaluation.threshold import LEVELS, small
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.stages.evaluate import read_evaluation
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.run_folder import load_config
+from qaclims_ray.stages.threshold import read_threshold
 from qaclims_ray.systems.table import system_of
 
-OTSU, PRODUCT = "Otsu of the scores", "as built in"
+OTSU, PRODUCT = "Otsu of the scores", "chosen by the run"
 MOST = 2.0
 """Points of mIoU that a threshold may cost."""
 
@@ -98,7 +100,7 @@ def rows_of(name: str, config: RunConfig, out: Path, arguments: argparse.Namespa
         yield {
             "name": f"{name} {system_of(config, system).label}",
             "curve": dict(zip(curve.thresholds, curve.miou, strict=True)),
-            "chosen": json.loads(path.read_text()),
+            "chosen": {PRODUCT: read_threshold(layout, system).threshold, **json.loads(path.read_text())},
         }
 
 
@@ -112,7 +114,6 @@ def chosen_thresholds(config: RunConfig, layout: RunLayout, system: str, num_ima
         histogram += torch.histc(cam.full.max(0).values, 256, 0, 1).double()
         grid, maps = small(pixels, cam.full)
         figures = rate(cut(grid, maps, thresholds, config.masks.crf, grid.shape[1] / pixels.shape[1]))
-        figures[PRODUCT] = rate_thresholds(pixels, cam.full, LEVELS)
         for criterion, figure in figures.items():
             sums[criterion] = sums.get(criterion, 0) + figure.double()
     found = {criterion: LEVELS[int(total.argmax())] for criterion, total in sums.items()}

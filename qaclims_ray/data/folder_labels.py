@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from qaclims_ray.data import storage
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.folder_files import FolderFiles, find_folder_files
-from qaclims_ray.data.folder_splits import splits_of_images, unknown_splits
+from qaclims_ray.data.folder_splits import named_splits, splits_of_images, unknown_splits
 from qaclims_ray.data.label_files import LabelTable
 from qaclims_ray.data.label_words import folded
 from qaclims_ray.data.mask_folders import masks_among
@@ -33,6 +33,8 @@ class GatheredFolder:
     """In label order."""
     images: Sequence[RawImage]
     """Those of the splits in use."""
+    named_splits: frozenset[str]
+    """Splits that files or folders name; empty where they name none."""
     faults: Sequence[Fault]
     """What is wrong with entries and names."""
     notes: Sequence[str]
@@ -58,7 +60,7 @@ def gather_folder(config: DataConfig) -> GatheredFolder:
     notes = [*_notes(files, config, class_names), *split_notes, *files.masks.notes, *files.notes]
     if left_out := len(files.images) - len(images):
         notes.append(f"{left_out} images belong to no split in use, or lie beyond data.limit, and are left out")
-    return GatheredFolder(root, files.source, class_names, images, faults, notes)
+    return GatheredFolder(root, files.source, class_names, images, named_splits(files.table), faults, notes)
 
 
 def _hints(files: FolderFiles, faults: Sequence[Fault]) -> list[Fault]:

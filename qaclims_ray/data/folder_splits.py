@@ -19,7 +19,7 @@ def splits_of_images(
         config: names of the splits in use, and the share that is held out where none is named.
     """
     if table is not None and table.splits is not None:
-        everywhere = {ALL_IMAGES} - _named(table)
+        everywhere = {ALL_IMAGES} - named_splits(table)
         return {name: frozenset(table.splits.get(name, ())) | everywhere for name in image_ids}, []
     used = (config.train_split, config.eval_split)
     both = " and ".join(dict.fromkeys(used))
@@ -38,7 +38,7 @@ def unknown_splits(table: LabelTable | None, config: DataConfig) -> list[Fault]:
     """Return faults of settings that name a split which the data set has not."""
     if table is None or table.splits is None:
         return []
-    known = sorted(_named(table))
+    known = sorted(named_splits(table))
     named = {"data.train_split": config.train_split, "data.eval_split": config.eval_split}
     return [
         Fault(
@@ -49,5 +49,7 @@ def unknown_splits(table: LabelTable | None, config: DataConfig) -> list[Fault]:
     ]
 
 
-def _named(table: LabelTable) -> set[str]:
-    return {split for splits in (table.splits or {}).values() for split in splits}
+def named_splits(table: LabelTable | None) -> frozenset[str]:
+    """Return the splits that files or folders name; empty where they name none."""
+    by_image = (table.splits if table is not None else None) or {}
+    return frozenset(split for splits in by_image.values() for split in splits)

@@ -75,7 +75,9 @@ def _require_folder(folder: str) -> None:
 
 
 def _roughly(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
+    if seconds < 60:
+        return "under 1 min"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
 
 

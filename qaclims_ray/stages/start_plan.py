@@ -125,5 +125,5 @@ def _passes(config: RunConfig, survey: Survey, is_quick: bool) -> tuple[dict[str
         "segmentation.optim.epochs": final,
     }
     parts = [f"classifier {classifier}", *([] if is_quick else [f"IRN {irn}"]), f"final network {final}"]
-    why = "a quick look" if is_quick else "fewer photographs take more passes, more take fewer"
+    why = "a quick look" if is_quick else "few photographs take more passes"
     return overrides, f"passes over {survey.trained} photographs, {batch} at a time: {', '.join(parts)} ({why})"

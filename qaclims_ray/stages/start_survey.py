@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from qaclims_ray.data import storage
@@ -14,6 +14,8 @@ from qaclims_ray.data.picture_files import file_name
 from qaclims_ray.data.tag_pairs import inseparable_pairs
 from qaclims_ray.errors import ConfigError, DataError
 
+_TRAIN_NAMES = ("train", "training", "trainval")
+_TEST_NAMES = ("val", "valid", "validation", "test", "testing")
 _LISTED = 4
 _LINE_LENGTH = 100
 
@@ -63,7 +65,9 @@ class Survey:
         ]
         lines += [f"{nothing} photographs show none of the classes"] if nothing else []
         lines += [f"few photographs to learn from: {', '.join(few)} (fewer than 5)"] if few else []
-        notes = [note for note in self.gathered.notes if not note.startswith(("read ", "labels from "))]
+        has_masks = any(image.mask_uri for image in images)
+        told = ("read ", "labels from ", *(() if has_masks else ("classes taken from the labels",)))
+        notes = [note for note in self.gathered.notes if not note.startswith(told)]
         return [*lines, *self._pairs(), *self._odd(), *notes]
 
     def _pairs(self) -> list[str]:
@@ -107,6 +111,8 @@ def survey_folder(data: DataConfig) -> Survey:
     """
     data = _with_label_file(data)
     gathered = gather_folder(data)
+    if (named := _with_named_splits(data, gathered.named_splits)) != data:
+        data, gathered = named, gather_folder(named)
     odd = find_odd_files(gathered.images)
     if gathered.faults or odd.unreadable:
         from qaclims_ray.data.folder import read_folder  # brings PyTorch along
@@ -131,6 +137,14 @@ def _with_label_file(data: DataConfig) -> DataConfig:
         if not data.label_file and len(files) == 1 and file_name(files[0]) not in DEFAULT_NAMES:
             return replace(data, label_file=files[0])
     return data
+
+
+def _with_named_splits(data: DataConfig, named: Collection[str]) -> DataConfig:
+    """Take the splits by the names that the folder has for them."""
+    found = {name.casefold(): name for name in named}
+    train = next((found[name] for name in _TRAIN_NAMES if name in found), data.train_split)
+    test = next((found[name] for name in _TEST_NAMES if name in found), data.test_split)
+    return replace(data, train_split=train, test_split=test)
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

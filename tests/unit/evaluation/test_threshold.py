@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from qaclims_ray.evaluation.threshold import LEVELS, candidates, parted_variance, rate_thresholds
+from qaclims_ray.evaluation.threshold import (
+    COLOURS,
+    LEVELS,
+    agreement_with_colours,
+    candidates,
+    main_colours,
+    rate_thresholds,
+)
 
 
 def picture(size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,12 +57,24 @@ def test_classes_that_share_out_a_picture_are_one_foreground():
     assert best(image, maps) >= 0.2
 
 
-def test_share_of_variance_by_hand():
-    pixels = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(3, 2, 4)
-    masks = torch.tensor([[False, False, True, True], [False, True, True, True], [True] * 4, [False] * 4])
-    shares = parted_variance(pixels, masks[:, None].expand(-1, 2, -1))
-    assert shares.tolist() == pytest.approx([1.0, 1 / 3, 0.0, 0.0])
-    assert parted_variance(torch.full((3, 2, 4), 0.3), masks[:1, None].expand(-1, 2, -1)).tolist() == [0.0]
+def test_agreement_by_hand():
+    """Of ten pixels four are bright; a mask of three of them and one dark pixel is told but for two pixels."""
+    pixels = torch.tensor([1.0] * 4 + [0.0] * 6).expand(3, 1, 10)
+    masks = torch.tensor([[1, 1, 1, 1] + [0] * 6, [0, 1, 1, 1, 1] + [0] * 5, [1] * 10, [0] * 10]).bool()
+    by_chance = 0.4 * 0.4 + 0.6 * 0.6
+    expected = [1.0, (0.8 - by_chance) / (1 - by_chance), 0.0, 0.0]
+    assert agreement_with_colours(pixels, masks[:, None]).tolist() == pytest.approx(expected)
+
+
+def test_a_picture_of_one_colour_says_nothing():
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[1, :2] = True
+    assert agreement_with_colours(torch.full((3, 4, 4), 0.3), masks).tolist() == [0.0, 0.0]
+
+
+def test_main_colours_part_what_differs():
+    colours = torch.arange(COLOURS).repeat_interleave(5)[:, None].expand(-1, 3) / COLOURS
+    assert main_colours(colours).view(COLOURS, 5).unique(dim=1).flatten().tolist() == list(range(COLOURS))
 
 
 def test_candidates_are_thresholds_of_the_sweep():

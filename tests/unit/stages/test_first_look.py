@@ -69,3 +69,24 @@ def test_what_an_earlier_call_has_read_is_not_looked_at_again(tmp_path: Path) ->
     look_first(config, str(tmp_path / "run"))
     with pytest.raises(DataError):
         look_first(with_overrides(config, {"data.limit": 5}), str(tmp_path / "run"))
+
+
+def test_faults_of_pictures_are_told_before_networks_and_tracking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qaclims_ray.stages import opening, pipeline
+
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(opening, "try_networks", too_early)
+    monkeypatch.setattr(pipeline, "open_tracker", too_early)
+    root = tmp_path / "pictures"
+    for number in range(6):
+        (root / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (root / "ab"[number % 2] / f"{number}.jpg").write_bytes(image_bytes(number))
+    (root / "a" / "0.jpg").write_bytes(b"no picture")
+    config = config_of(root, **{"data.dataset": "folder", "data.test_split": "train", "cam_net.weights": "timm"})
+    with pytest.raises(DataError, match=r"unreadable image \(1\)"):
+        pipeline.run_pipeline(config, str(tmp_path / "run"))
+    assert not any(path.is_file() for path in (tmp_path / "run").rglob("*"))

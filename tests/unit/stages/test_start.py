@@ -74,6 +74,17 @@ def test_so_few_that_none_is_held_out_are_shown_to_the_final_network(tmp_path: P
     assert "too few photographs to hold any out" in choose_run(survey, SMALL).reasons[-1]
 
 
+def test_splits_are_taken_by_the_names_that_the_folder_has_for_them(tmp_path: Path) -> None:
+    for split, count in (("Training", 6), ("valid", 2)):
+        for number in range(count):
+            folder = tmp_path / "p" / split / ("cat" if number % 2 else "dog")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{split}{number}.jpg").write_bytes(image_bytes(number + len(split), (120, 100)))
+    survey = survey_of(tmp_path / "p")
+    assert (survey.data.train_split, survey.data.test_split) == ("Training", "valid")
+    assert (survey.trained, survey.held_out, len(survey.gathered.images)) == (6, 2, 8)
+
+
 @pytest.fixture
 def thirty(tmp_path: Path) -> Survey:
     return survey_of(photographs(tmp_path / "p"))
