@@ -5,9 +5,8 @@
     python benchmarks/threshold_without_masks.py --work runs/thresholds --print-only
 
 Runs the miniature up to its scored seeds for each seed, and a small network on photographs where they are given; reads
-the stored CAMs, asks each criterion of `threshold_criteria.py` and Otsu of the scores, and shows them beside what the run
-itself chose. What is there is not made again, so a call that is cut off goes on. The criterion was taken by the seeds of
-`--choose` alone.
+the stored CAMs, asks each criterion of `threshold_criteria.py` and Otsu of the scores, and shows them beside what the
+run itself chose. What is there is not made again, so a call that is cut off goes on.
 """
 
 import argparse
@@ -79,9 +78,7 @@ def _folders(arguments: argparse.Namespace) -> dict[str, dict[str, tuple[RunConf
     folder = arguments.work / "photographs"
     if arguments.photographs or folder.is_dir():
         places = {"data.root": arguments.photographs, "cam_net.weights": arguments.weights, "seed": 1}
-        found["Photographs"] = {
-            "photographs": (with_overrides(preset("voc12_mobilenet"), {**size, **places}), folder)
-        }
+        found["Photographs"] = {"photographs": (with_overrides(preset("voc12_mobilenet"), {**size, **places}), folder)}
     return found
 
 
