@@ -53,13 +53,20 @@ def cut(pixels: Tensor, maps: Tensor, thresholds: Tensor, crf: CrfConfig, scale:
     return Cut(pixels, labels, len(maps) + 1, replace(crf, gaussian_sxy=near, bilateral_sxy=far))
 
 
-def rate(image: Cut) -> dict[str, Tensor]:
-    """Return what an image says for each threshold, by criterion; (threshold,) each."""
-    refined = _refined(image)
+def rate(image: Cut, *, with_crf: bool) -> dict[str, Tensor]:
+    """Return what an image says for each threshold, by criterion; (threshold,) each.
+
+    Args:
+        image: the cut.
+        with_crf: whether those that need a CRF of every mask are asked too, which takes most of the time.
+    """
     found = {name: criterion(image) for name, criterion in PLAIN.items()}
-    found |= {name: criterion(image, refined) for name, criterion in WITH_CRF.items()}
     background = 1 - image.shown.float().mean((1, 2))
     found |= {f"{name}, less area": found[name] * background**AREA_POWER for name in LESS_AREA}
+    if not with_crf:
+        return found
+    refined = _refined(image)
+    found |= {name: criterion(image, refined) for name, criterion in WITH_CRF.items()}
     found["parting of classes x CRF agreement"] = found["parting of classes"] * found["CRF agreement, IoU"]
     return found
 
@@ -168,7 +175,7 @@ PLAIN: Mapping[str, Callable[[Cut], Tensor]] = {
     "kappa with superpixels": _superpixel_kappa,
     "change across outline": _edges,
 }
-LESS_AREA = ("parting of foreground", "parting of whole picture", "information beyond chance", "CRF agreement, kappa")
+LESS_AREA = ("parting of foreground", "parting of whole picture", "information beyond chance", "kappa with superpixels")
 """Those that are tried with the penalty for area of the product too."""
 WITH_CRF: Mapping[str, Callable[[Cut, Tensor], Tensor]] = {
     "CRF agreement, IoU": _crf_iou,

@@ -9,7 +9,7 @@ import torch
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import write_cam_shard
 from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.data.manifest import ImageRecord
+from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.evaluation.threshold import LEVELS
@@ -67,6 +67,15 @@ def test_shards_add_up_however_they_are_parted(tmp_path: Path):
         chosen.append(threshold._chosen([actor(shard) for shard in enumerate(found)], LEVELS))
     assert chosen[0].figures == pytest.approx(chosen[1].figures) and chosen[0].num_images == 4
     assert chosen[0].threshold == chosen[1].threshold == LEVELS[chosen[0].figures.index(max(chosen[0].figures))]
+
+
+def test_a_threshold_is_chosen_where_there_is_something_to_choose_by():
+    given = with_overrides(auto(), {"masks.seed_threshold": 0.3})
+    labelled, bare = (Manifest(("bird",), (record("a", labels=labels),)) for labels in ((0,), ()))
+    assert threshold.wants_threshold(given, labelled) and not threshold.wants_threshold(given, bare)
+    assert threshold.wants_threshold(auto(), bare), "and is refused with what is missing"
+    tissue = Manifest(("tumor",), (record("a"),), has_background=False)
+    assert not threshold.wants_threshold(given, tissue)
 
 
 def test_images_without_stored_cams_are_no_choice():
