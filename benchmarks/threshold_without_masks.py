@@ -159,20 +159,21 @@ def conditions() -> str:
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table as Markdown: what each criterion costs every system, the least bad first."""
+    """Return a table as Markdown: what each criterion costs every system, by the most that it costs any of them."""
     lines = ["", f"**{title}**", ""]
     if not rows:
         return "\n".join([*lines, "nothing is there"])
-    criteria = list(dict.fromkeys(criterion for row in rows for criterion in row["chosen"]))
-    lost = {criterion: [_lost(row, criterion) for row in rows] for criterion in criteria}
-    lines += [f"| | best | {' | '.join(criteria)} |", "|---" * (len(criteria) + 2) + "|"]
-    for position, row in enumerate(rows):
-        best = max(row["curve"], key=lambda threshold: row["curve"][threshold])
-        cells = [f"{lost[criterion][position]:.1f} ({row['chosen'][criterion]:.2f})" for criterion in criteria]
-        lines.append(f"| {row['name']} | {100 * row['curve'][best]:.1f} ({best:.2f}) | {' | '.join(cells)} |")
-    for words, of in (("most", max), ("mean", lambda values: sum(values) / len(values))):
-        lines.append(f"| **{words}** | | {' | '.join(f'{of(lost[criterion]):.1f}' for criterion in criteria)} |")
-    kept = [criterion for criterion in criteria if max(lost[criterion]) <= MOST]
+    lost = {criterion: [_lost(row, criterion) for row in rows] for criterion in rows[0]["chosen"]}
+    lines += [f"| | {' | '.join(row['name'] for row in rows)} | most |", "|---" * (len(rows) + 2) + "|"]
+    best = [max(row["curve"].items(), key=lambda at: at[1]) for row in rows]
+    lines.append(
+        f"| best (**pixel labels**) | {' | '.join(f'{100 * miou:.1f} (.{t * 100:02.0f})' for t, miou in best)} | |"
+    )
+    for criterion in sorted(lost, key=lambda one: (one != PRODUCT, max(lost[one]))):
+        chosen = [row["chosen"][criterion] for row in rows]
+        cells = [f"{cost:.1f} (.{at * 100:02.0f})" for cost, at in zip(lost[criterion], chosen, strict=True)]
+        lines.append(f"| {criterion} | {' | '.join(cells)} | {max(lost[criterion]):.1f} |")
+    kept = [criterion for criterion in lost if max(lost[criterion]) <= MOST]
     return "\n".join([*lines, "", f"At most {MOST:g} points for every system: {', '.join(kept) or 'none'}."])
 
 
