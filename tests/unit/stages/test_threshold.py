@@ -17,7 +17,7 @@ from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages import threshold
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.predict import _at_threshold
+from qaclims_ray.stages.predict import _threshold
 from qaclims_ray.stages.threshold import CHOICE_NAME, ThresholdActor, at_chosen_threshold, read_threshold
 from qaclims_ray.systems.table import system_config
 from tests.finished_artifacts import finished
@@ -103,4 +103,4 @@ def test_no_choice_and_a_damaged_one_are_told(tmp_path: Path):
 @pytest.mark.parametrize(("asked", "expected"), [(None, 0.6), (0.35, 0.35), ("auto", 0.24)])
 def test_predict_takes_what_is_asked_for(tmp_path: Path, asked: Any, expected: float):
     config = with_overrides(auto(), {"masks.seed_threshold": 0.3, "evaluation.fixed_threshold": 0.6})
-    assert _at_threshold(config, keep_choice(tmp_path), "baseline", asked).fixed_threshold == expected
+    assert _threshold(config, keep_choice(tmp_path), "baseline", asked) == expected
