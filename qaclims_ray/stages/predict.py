@@ -80,7 +80,13 @@ class PredictActor:
     """Hold the classifier and the system's network; label the pixels of one decoded shard."""
 
     def __init__(
-        self, config: RunConfig, classifier: str, network: str, arguments: PredictArguments, classes: Classes
+        self,
+        config: RunConfig,
+        classifier: str,
+        network: str,
+        arguments: PredictArguments,
+        classes: Classes,
+        threshold: float,
     ) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(config.cams.gpus_per_actor)
@@ -88,7 +94,8 @@ class PredictActor:
             self.classifier = for_inference(load_mask_generator(folder), device)
         with whole_files.whole_copy(network) as folder:
             self.network = for_inference(load_mask_generator(folder), device)
-        self.config, self.arguments, self.classes, self.device = config, arguments, classes, device
+        self.config, self.arguments, self.device = config, arguments, device
+        self.classes, self.border = classes, classes.border(threshold)
         size = CAMS_AT_ONCE.chosen(config.cams.batch_size, device, config.cams.gpus_per_actor)
         self.cams = replace(config.cams, batch_size=size)
 
@@ -112,9 +119,8 @@ class PredictActor:
             net.image_std,
             precision=self.config.cams.arithmetic,
         )
-        threshold = self.classes.border(self.config.fixed_threshold)
         for (target, image), cam, probability in zip(good, cams, probabilities, strict=True):
-            mask = label_map(cam, threshold)
+            mask = label_map(cam, self.border)
             row = {
                 "image": target.uri,
                 "labels": list(cam.class_ids),
@@ -180,8 +186,6 @@ def run_predict(arguments: PredictArguments) -> None:
     submission = absolute_out(arguments.submission) if arguments.submission else ""
     absolute = replace(arguments, out=out, run=run, submission=submission)
     actor, actor_kwargs = _predictor(resolved, layout, system, absolute)
-    if actor is PredictActor:
-        resolved = _at_threshold(resolved, layout, system, arguments.threshold)
     classes = read_manifest(layout.manifest).classes
     targets, notes = _targets(arguments, classes.names)
     storage.check_writable(out)
@@ -273,18 +277,19 @@ def _predictor(
     network = network_uri_of(layout, system, method)
     artifacts.require_artifact(layout.classifier, "classifier", verb="train")
     artifacts.require_artifact(network, method.kind, verb="train")
-    return PredictActor, {"classifier": layout.classifier, "network": network}
+    threshold = _threshold(config, layout, system, arguments.threshold)
+    return PredictActor, {"classifier": layout.classifier, "network": network, "threshold": threshold}
 
 
-def _at_threshold(config: RunConfig, layout: RunLayout, system: str, asked: Threshold | None) -> RunConfig:
-    """Return the settings with the threshold that CAMs are cut at as a number.
+def _threshold(config: RunConfig, layout: RunLayout, system: str, asked: Threshold | None) -> float:
+    """Return the background score that CAMs are cut at; not read where there is no background.
 
     Raises:
         ArtifactError: when it is the one chosen without masks, and none was.
     """
     if asked is not None:
         config = with_overrides(config, {"evaluation.fixed_threshold": None, "masks.seed_threshold": asked})
-    return at_chosen_threshold(config, layout, system)
+    return at_chosen_threshold(config, layout, system).fixed_threshold
 
 
 def _says(actor: type) -> str:
