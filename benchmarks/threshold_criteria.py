@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from qaclims_ray.evaluation.separation import colour_parting
+from qaclims_ray.evaluation.threshold import AREA_POWER, COLOURS, agreement_with_colours, main_colours
 from qaclims_ray.refine.crf import dense_crf, label_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 
-_COLOURS = 8
 _SUPERPIXELS = 6
 
 
@@ -53,10 +53,19 @@ def cut(pixels: Tensor, maps: Tensor, thresholds: Tensor, crf: CrfConfig, scale:
     return Cut(pixels, labels, len(maps) + 1, replace(crf, gaussian_sxy=near, bilateral_sxy=far))
 
 
-def rate(image: Cut) -> dict[str, Tensor]:
-    """Return what an image says for each threshold, by criterion; (threshold,) each."""
-    refined = _refined(image)
+def rate(image: Cut, *, with_crf: bool) -> dict[str, Tensor]:
+    """Return what an image says for each threshold, by criterion; (threshold,) each.
+
+    Args:
+        image: the cut.
+        with_crf: whether those that need a CRF of every mask are asked too, which takes most of the time.
+    """
     found = {name: criterion(image) for name, criterion in PLAIN.items()}
+    background = 1 - image.shown.float().mean((1, 2))
+    found |= {f"{name}, less area": found[name] * background**AREA_POWER for name in LESS_AREA}
+    if not with_crf:
+        return found
+    refined = _refined(image)
     found |= {name: criterion(image, refined) for name, criterion in WITH_CRF.items()}
     found["parting of classes x CRF agreement"] = found["parting of classes"] * found["CRF agreement, IoU"]
     return found
@@ -83,13 +92,13 @@ def _parting_of_picture(image: Cut) -> Tensor:
 
 
 def _mutual_information(image: Cut) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    clusters = _clusters(image.pixels.flatten(1).T, _COLOURS)
+    clusters = main_colours(image.pixels.flatten(1).T)
     flat = image.shown.flatten(1)
-    information, of_mask, of_colours = _information(flat, clusters, _COLOURS)
+    information, of_mask, of_colours = _information(flat, clusters, COLOURS)
     height, width = image.shown.shape[1:]
     moved = [image.shown.roll((height // 2, width // 2), (1, 2)), image.shown.roll((height // 2, 0), (1, 2))]
     moved += [image.shown.roll((0, width // 2), (1, 2)), image.shown.flip(2)]
-    chance = torch.stack([_information(mask.flatten(1), clusters, _COLOURS)[0] for mask in moved]).mean(0)
+    chance = torch.stack([_information(mask.flatten(1), clusters, COLOURS)[0] for mask in moved]).mean(0)
     return information, of_mask, of_colours, chance
 
 
@@ -109,8 +118,7 @@ def _information_beyond_chance(image: Cut) -> Tensor:
 
 
 def _colour_kappa(image: Cut) -> Tensor:
-    clusters = _clusters(image.pixels.flatten(1).T, _COLOURS)
-    return _kappa(image.shown.flatten(1), _majority(image.shown.flatten(1), clusters, _COLOURS))
+    return agreement_with_colours(image.pixels, image.shown).float()
 
 
 def _superpixel_kappa(image: Cut) -> Tensor:
@@ -167,6 +175,8 @@ PLAIN: Mapping[str, Callable[[Cut], Tensor]] = {
     "kappa with superpixels": _superpixel_kappa,
     "change across outline": _edges,
 }
+LESS_AREA = ("parting of foreground", "parting of whole picture", "information beyond chance", "kappa with superpixels")
+"""Those that are tried with the penalty for area of the product too."""
 WITH_CRF: Mapping[str, Callable[[Cut, Tensor], Tensor]] = {
     "CRF agreement, IoU": _crf_iou,
     "CRF agreement, kappa": _crf_kappa,

@@ -1,13 +1,13 @@
-"""Thresholds chosen without masks against the best one by pixel labels: every criterion, system and seed.
+r"""Thresholds chosen without masks against the best one by pixel labels: every criterion, system and seed.
 
     python benchmarks/threshold_without_masks.py --work runs/thresholds
-    python benchmarks/threshold_without_masks.py --work runs/thresholds --photographs DIR --weights FILE
+    python benchmarks/threshold_without_masks.py --work runs/thresholds --photographs DIR \
+        --weights voc12_mobilenet=FILE voc12_efficientnet_lite2=FILE
     python benchmarks/threshold_without_masks.py --work runs/thresholds --print-only
 
 Runs the miniature up to its scored seeds for each seed, and a small network on photographs where they are given; reads
-the stored CAMs, asks each criterion of `threshold_criteria.py` and Otsu of the scores, and shows them beside what the run
-itself chose. What is there is not made again, so a call that is cut off goes on. The criterion was taken by the seeds of
-`--choose` alone.
+the stored CAMs, asks each criterion of `threshold_criteria.py` and Otsu of the scores, and shows them beside what the
+run itself chose. What is there is not made again, so a call that is cut off goes on.
 """
 
 import argparse
@@ -42,6 +42,9 @@ from qaclims_ray.stages.threshold import read_threshold
 from qaclims_ray.systems.table import system_of
 
 OTSU, PRODUCT = "Otsu of the scores", "chosen by the run"
+_PHOTOGRAPHS = "photographs-"
+_CRF_EVERY = 4
+"""Of so many images one is asked of its CRFs."""
 MOST = 2.0
 """Points of mIoU that a threshold may cost."""
 
@@ -54,8 +57,8 @@ def main() -> None:
     parser.add_argument("--report", type=int, nargs="*", default=[20, 21, 22, 23, 24], help="seeds it is tried on")
     parser.add_argument("--systems", nargs="+", default=["baseline", "ritc_class_names", "qa_clims", "clims"])
     parser.add_argument("--photographs", default="", help="folder in VOC's layout, with masks to score with")
-    parser.add_argument("--weights", default="", help="ImageNet weights of voc12_mobilenet's backbone")
-    parser.add_argument("--images", type=int, default=100, help="images that a criterion looks at")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="PRESET=FILE", help="of that preset's backbone")
+    parser.add_argument("--images", type=int, default=60, help="images that a criterion looks at")
     parser.add_argument("--print-only", action="store_true", help="take the runs that are there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -76,12 +79,13 @@ def _folders(arguments: argparse.Namespace) -> dict[str, dict[str, tuple[RunConf
 
     found = {"Seeds by which it was taken": miniatures(arguments.choose)}
     found["Other seeds"] = miniatures(arguments.report)
-    folder = arguments.work / "photographs"
-    if arguments.photographs or folder.is_dir():
-        places = {"data.root": arguments.photographs, "cam_net.weights": arguments.weights, "seed": 1}
-        found["Photographs"] = {
-            "photographs": (with_overrides(preset("voc12_mobilenet"), {**size, **places}), folder)
-        }
+    photographs = dict(item.split("=", 1) for item in arguments.weights)
+    if arguments.print_only:
+        photographs = {path.name.removeprefix(_PHOTOGRAPHS): "" for path in arguments.work.glob(f"{_PHOTOGRAPHS}*")}
+    for name, weights in sorted(photographs.items()):
+        places = {"data.root": arguments.photographs, "cam_net.weights": weights, "seed": 1}
+        config = with_overrides(preset(name), {**size, **places})
+        found.setdefault("Photographs", {})[name] = config, arguments.work / f"{_PHOTOGRAPHS}{name}"
     return found
 
 
@@ -111,12 +115,12 @@ def chosen_thresholds(config: RunConfig, layout: RunLayout, system: str, num_ima
     manifest = read_manifest(layout.manifest)
     images = images_with_cams(manifest, config.data, with_training=False)
     thresholds, sums, histogram = torch.tensor(LEVELS), {}, torch.zeros(256, dtype=torch.float64)
-    for pixels, cam in _sampled(images, layout.cams(system), num_images):
+    for number, (pixels, cam) in enumerate(_sampled(images, layout.cams(system), num_images)):
         assert cam.full is not None
-        histogram += torch.histc(cam.full.max(0).values, 256, 0, 1).double()
+        histogram += torch.histc(cam.full.amax(0), 256, 0, 1).double()
         grid, maps = small(pixels, cam.full)
-        figures = rate(cut(grid, maps, thresholds, config.masks.crf, grid.shape[1] / pixels.shape[1]))
-        for criterion, figure in figures.items():
+        image = cut(grid, maps, thresholds, config.masks.crf, grid.shape[1] / pixels.shape[1])
+        for criterion, figure in rate(image, with_crf=number % _CRF_EVERY == 0).items():
             sums[criterion] = sums.get(criterion, 0) + figure.double()
     found = {criterion: LEVELS[int(total.argmax())] for criterion, total in sums.items()}
     return {OTSU: otsu(histogram), **found}
@@ -155,20 +159,21 @@ def conditions() -> str:
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table as Markdown: what each criterion costs every system, the least bad first."""
+    """Return a table as Markdown: what each criterion costs every system, by the most that it costs any of them."""
     lines = ["", f"**{title}**", ""]
     if not rows:
         return "\n".join([*lines, "nothing is there"])
-    criteria = list(dict.fromkeys(criterion for row in rows for criterion in row["chosen"]))
-    lost = {criterion: [_lost(row, criterion) for row in rows] for criterion in criteria}
-    lines += [f"| | best | {' | '.join(criteria)} |", "|---" * (len(criteria) + 2) + "|"]
-    for position, row in enumerate(rows):
-        best = max(row["curve"], key=lambda threshold: row["curve"][threshold])
-        cells = [f"{lost[criterion][position]:.1f} ({row['chosen'][criterion]:.2f})" for criterion in criteria]
-        lines.append(f"| {row['name']} | {100 * row['curve'][best]:.1f} ({best:.2f}) | {' | '.join(cells)} |")
-    for words, of in (("most", max), ("mean", lambda values: sum(values) / len(values))):
-        lines.append(f"| **{words}** | | {' | '.join(f'{of(lost[criterion]):.1f}' for criterion in criteria)} |")
-    kept = [criterion for criterion in criteria if max(lost[criterion]) <= MOST]
+    lost = {criterion: [_lost(row, criterion) for row in rows] for criterion in rows[0]["chosen"]}
+    lines += [f"| | {' | '.join(row['name'] for row in rows)} | most |", "|---" * (len(rows) + 2) + "|"]
+    best = [max(row["curve"].items(), key=lambda at: at[1]) for row in rows]
+    lines.append(
+        f"| best (**pixel labels**) | {' | '.join(f'{100 * miou:.1f} (.{t * 100:02.0f})' for t, miou in best)} | |"
+    )
+    for criterion in sorted(lost, key=lambda one: (one != PRODUCT, max(lost[one]))):
+        chosen = [row["chosen"][criterion] for row in rows]
+        cells = [f"{cost:.1f} (.{at * 100:02.0f})" for cost, at in zip(lost[criterion], chosen, strict=True)]
+        lines.append(f"| {criterion} | {' | '.join(cells)} | {max(lost[criterion]):.1f} |")
+    kept = [criterion for criterion in lost if max(lost[criterion]) <= MOST]
     return "\n".join([*lines, "", f"At most {MOST:g} points for every system: {', '.join(kept) or 'none'}."])
 
 

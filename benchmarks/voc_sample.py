@@ -90,7 +90,7 @@ def run_seed(config: RunConfig, folder: Path, refinements: Sequence[str]) -> Non
 def _seed_rows(seed: SeedScores) -> dict[str, float]:
     return {
         f"seed at {seed.threshold_fixed:g}, where masks are cut": seed.miou_fixed,
-        "seed at Otsu's threshold of its own": seed.miou_label_free,
+        "seed at the threshold chosen without masks": seed.miou_label_free,
         "seed at the best threshold (**pixel labels**)": seed.miou_best,
     }
 

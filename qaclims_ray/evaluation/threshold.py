@@ -2,7 +2,7 @@
 
 A threshold read off the scores (Otsu's, say) says where scores are far apart and not where objects end: maps of one
 shape, drawn flat or peaked, get different masks. Here the maps only say which masks there are to choose from, and any
-rising function of the scores leaves the choice of mask as it is. Three things are asked of the foreground at a threshold:
+rising function of the scores leaves the choice of mask as it is. Three things are asked of a threshold's foreground:
 
 - **Do the picture's colours describe it?** Each of a few colours of the picture takes the side that most of its pixels
   are on. A mask that ends where an object ends is told by its colours; one that ends in a meadow is not.

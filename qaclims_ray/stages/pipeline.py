@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -45,7 +45,7 @@ from qaclims_ray.stages.run_description import changed_settings, run_note, run_t
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
-from qaclims_ray.stages.threshold import at_chosen_threshold, run_threshold
+from qaclims_ray.stages.threshold import at_chosen_threshold, run_threshold, wants_threshold
 from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
 from qaclims_ray.systems.licences import weights_used
@@ -64,8 +64,6 @@ logger = logging.getLogger(__name__)
 STAGE_ORDER = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
-_AFTER_THE_CHOICE = ("evaluate", "refine")
-"""Stages of a system that cut its seeds: a threshold that is auto has been chosen by then."""
 _MOST_MENDED = 10
 """Artefacts that a run makes again because they are damaged; with more of them the disk is at fault."""
 _TAG_LENGTH = 500
@@ -284,15 +282,18 @@ class _PipelineRun:
         if self.reaches("cams"):
             with self.stage("cams", system) as stage:
                 run_cams(stage, system, images)
-        if not self.reaches("evaluate"):
+        scored = scored_images(manifest, data)
+        is_scored, is_chosen = can_score(scored), wants_threshold(system_config(self.config, system), scored)
+        if not self.reaches("evaluate") or not (is_scored or is_chosen):
             return
-        if manifest.classes.has_background:
-            with self.stage("threshold", system) as stage:
+        with self.stage("evaluate", system) as stage:
+            chosen = None
+            if is_chosen:
                 found.thresholds[system] = run_threshold(stage, system, images)
                 log_threshold(stage.tracker, self.tracker, system, found.thresholds[system])
-        if can_score(scored_images(manifest, data)):
-            chosen = found.thresholds[system].threshold if system in found.thresholds else None
-            with self.stage("evaluate", system) as stage:
+                chosen = found.thresholds[system].threshold
+                stage = replace(stage, config=stage.config.at_threshold(chosen))
+            if is_scored:
                 found.scores[system] = run_evaluate(stage, system, images, chosen)
                 log_scores(stage.tracker, self.tracker, system, found.scores[system])
 
@@ -317,7 +318,7 @@ class _PipelineRun:
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
         config = system_config(self.config, system) if system else self.config
-        if name in _AFTER_THE_CHOICE:
+        if name == "refine":  # it cuts seeds: a threshold that is auto has been chosen by then
             config = at_chosen_threshold(config, self.layout, system)
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(places.stored(to_dict(config), self.layout.records))

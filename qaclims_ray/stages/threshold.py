@@ -60,6 +60,17 @@ class ThresholdActor:
         return {"figures": figures.tolist(), "images": count}
 
 
+def wants_threshold(config: RunConfig, scored: Manifest) -> bool:
+    """Whether a threshold is chosen of a system's seeds: where there is something to choose by, or it is asked for.
+
+    Args:
+        config: the system's.
+        scored: the images that seeds are scored on, whether or not they have masks.
+    """
+    has_labels = any(record.labels for record in scored.records)
+    return scored.classes.has_background and (has_labels or config.masks.seed_threshold == "auto")
+
+
 def run_threshold(stage: Stage, system: str, manifest: Manifest) -> ThresholdChoice:
     """Choose the threshold of a system's seeds without masks, by some of the images that seeds are scored on.
 

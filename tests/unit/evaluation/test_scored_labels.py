@@ -150,15 +150,6 @@ def test_a_background_that_no_truth_holds_is_left_out():
     assert scores.miou_fixed == 1.0 and scores.curve.miou[9] == 0.75 and "background" in scores.left_out
 
 
-def test_an_image_without_mask_adds_no_label_and_no_image():
-    sweep = ThresholdSweep(THRESHOLDS, 3)
-    cam, truth, _ = cam_and_truth(((0,), 1, 1))
-    sweep.update(cam, truth)
-    sweep.update(ImageCam("no mask", (2,), torch.rand(1, 5, 6), None, 5, 6), None)
-    scores = seed_scores(sweep, 0.3, Classes(NAMES))
-    assert scores.num_images == 1 and scores.left_out == ("boat", "cow")
-
-
 def test_words_name_what_is_left_out_and_why():
     found = ScoredLabels(("background", *NAMES), (True, True, False, False), (False, True, True, False))
     assert found.averaged.tolist() == [True, True, True, False]

@@ -40,7 +40,7 @@ def test_scores_by_hand():
     sweep = ThresholdSweep(THRESHOLDS, 2)
     maps = torch.tensor([[[0.9, 0.8, 0.4, 0.2, 0.05]]])
     sweep.update(Maps("one", (0,), maps), torch.tensor([[1, 1, 0, 0, 0]], dtype=torch.uint8))
-    scores = seed_scores(sweep, 0.3, CLASSES)
+    scores = seed_scores(sweep, 0.3, CLASSES, label_free=0.5)
     assert scores.threshold_fixed == 0.3
     assert scores.iou["background"] == pytest.approx(2 / 3) and scores.iou["bird"] == pytest.approx(2 / 3)
     assert math.isnan(scores.iou["boat"])
@@ -75,23 +75,17 @@ def test_array_round_trip_and_its_refusal():
     sweep = sweep_of(1, 2)
     copy = ThresholdSweep.from_array(sweep.to_array(), THRESHOLDS, 2)
     assert torch.equal(copy.confusion(), sweep.confusion())
-    assert torch.equal(copy.score_counts, sweep.score_counts)
     copy.update(*random_image(3))
     assert torch.equal(sweep.confusion(), sweep_of(1, 2).confusion())  # no memory is shared
-    with pytest.raises(ArtifactError, match="expected 38"):
+    with pytest.raises(ArtifactError, match="expected 33"):
         ThresholdSweep.from_array(sweep.to_array()[:-1], THRESHOLDS, 2)
     with pytest.raises(ArtifactError, match="different thresholds"):
         sweep.merge(ThresholdSweep(THRESHOLDS, 3))
 
 
-def test_the_label_free_threshold_ignores_the_masks():
-    with_masks, without = ThresholdSweep(THRESHOLDS, 2), ThresholdSweep(THRESHOLDS, 2)
-    for seed in range(5):
-        maps, truth = random_image(seed)
-        with_masks.update(maps, (truth + 1) % 3)
-        without.update(maps, None)
-    assert torch.equal(with_masks.score_counts, without.score_counts)
-    assert int(without.counts.sum()) == 0
+def test_label_maps_have_no_threshold_left_to_choose():
+    scores = seed_scores(sweep_of(1, 2), 0.3, CLASSES)
+    assert (scores.threshold_label_free, scores.miou_label_free) == (0.3, scores.miou_fixed)
 
 
 def test_images_without_classes_are_background_everywhere():
@@ -99,7 +93,6 @@ def test_images_without_classes_are_background_everywhere():
     sweep.update(Maps("none", (), torch.zeros(0, 2, 2)), torch.tensor([[0, 1], [2, 255]], dtype=torch.uint8))
     for counts in sweep.confusion():
         assert counts[:, 0].tolist() == [1, 1, 1] and int(counts[:, 1:].sum()) == 0
-    assert int(sweep.score_counts.sum()) == 0
 
 
 def test_bad_input_is_named():
@@ -117,6 +110,8 @@ def test_bad_input_is_named():
         seed_scores(sweep, 0.3, CLASSES)
     with pytest.raises(ConfigError, match="not among"):
         seed_scores(sweep_of(1), 0.35, CLASSES)
+    with pytest.raises(ConfigError, match=r"the label-free threshold 0\.4 is not among"):
+        seed_scores(sweep_of(1), 0.3, CLASSES, label_free=0.4)
     with pytest.raises(ConfigError, match="1 class names"):
         seed_scores(sweep_of(1), 0.3, Classes(("bird",)))
     for thresholds in ((), (0.3, 0.3), (0.5, 0.4)):

@@ -69,7 +69,7 @@ def test_irn_is_that_of_the_papers() -> None:
         (SamConfig, {"points_per_side": 0}, "masks.sam.points_per_side"),
         (MaskConfig, {"steps": ("crf", "crf")}, "holds a step twice"),
         (MaskConfig, {"steps": ("crf", "irn")}, "irn works on the CAMs' small maps, so it comes first"),
-        (MaskConfig, {"seed_threshold": 0.0}, r"masks.seed_threshold is 0.0, expected in \(0, 1\)"),
+        (MaskConfig, {"seed_threshold": 0.0}, r"masks.seed_threshold is 0.0, expected in \(0, 1\), or auto"),
         (MaskConfig, {"uncertain": (0.6, 0.4)}, "expected two rising numbers"),
         (MaskConfig, {"uncertain": (-0.1, 0.4)}, "masks.uncertain"),
         (MaskConfig, {"white_above": 255}, "masks.white_above is 255, expected a grey level from 0 to 254"),

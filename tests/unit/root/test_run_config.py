@@ -407,3 +407,15 @@ def test_the_threshold_of_scoring_follows_the_masks_until_it_is_pinned():
     assert moved.fixed_threshold == 0.3, "nothing has kept the number of before"
     pinned = with_overrides(moved, {"evaluation.fixed_threshold": 0.2})
     assert (pinned.fixed_threshold, pinned.masks.seed_threshold) == (0.2, 0.3)
+
+
+def test_a_threshold_that_is_chosen_later_is_no_number_before():
+    config = with_overrides(preset("voc12"), {"masks.seed_threshold": "auto"})
+    assert config.set_threshold == "auto" and config.scoring.fixed_threshold is None
+    assert in_effect(config)["evaluation.fixed_threshold"] == "auto"
+    with pytest.raises(AssertionError):
+        _ = config.fixed_threshold
+    chosen = config.at_threshold(0.07)
+    assert chosen.fixed_threshold == chosen.masks.threshold == 0.07 and chosen.at_threshold(0.5) is chosen
+    with pytest.raises(ConfigError, match="seed_threshold"):
+        with_overrides(config, {"masks.seed_threshold": "otsu"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qaclims_ray.data.classes import COCO_CLASSES, VOC_CLASSES
+from qaclims_ray.data.classes import COCO_CLASSES, VOC_CLASSES, has_background
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.run_config import System, with_overrides
@@ -188,3 +188,17 @@ def test_seeds_that_are_scored_elsewhere_than_masks_are_cut_are_remarked(overrid
     for remark, (system, cut) in zip(remarks, named.items(), strict=True):
         assert remark.startswith(f"seeds of {system} are scored at 0.1 (evaluation.fixed_threshold)")
         assert f"cut into masks at {cut:g} (masks.seed_threshold)" in remark
+
+
+def test_a_threshold_chosen_without_masks_fits_where_there_are_cams_to_choose_of():
+    auto = {"systems": ["qa_clims"], "masks.seed_threshold": "auto"}
+    check_systems(with_overrides(preset("miniature"), auto))
+    remark = threshold_remarks(with_overrides(preset("miniature"), {**auto, "evaluation.fixed_threshold": 0.1}))
+    assert "scored at 0.1 (evaluation.fixed_threshold), but cut into masks at auto" in remark[0]
+    rated = with_overrides(preset("miniature"), {**auto, "selection.criterion": "separation"})
+    with pytest.raises(ConfigError, match=r"set evaluation\.fixed_threshold to a number"):
+        check_systems(rated)
+    check_systems(with_overrides(rated, {"evaluation.fixed_threshold": 0.1}))
+    name = next(name for name in PRESETS if not has_background(preset(name).data.dataset))
+    with pytest.raises(ConfigError, match="has no background that a threshold would part"):
+        check_systems(with_overrides(preset(name), {"masks.seed_threshold": "auto"}))
