@@ -8,6 +8,8 @@ from qaclims_ray.errors import DataError
 
 VOC_FOLDER = "VOCdevkit/VOC2012"
 _LISTS = f"{VOC_FOLDER}/ImageSets/Segmentation"
+AUGMENTED_LIST = f"{_LISTS}/train_aug.txt"
+"""VOC's list with the images of SBD, which presets learn from."""
 _AUGMENTED = 10_582
 """Images of the augmented list: those with masks of SBD, without VOC's own val."""
 _COCO = ("http://images.cocodataset.org/{}", "https://s3.amazonaws.com/images.cocodataset.org/{}")
@@ -54,6 +56,8 @@ class PublicSet:
     """What to give as --data-root, below the folder it was fetched to."""
     preset: str
     """The preset that reads it."""
+    note: str = ""
+    """What else the preset needs."""
 
     @property
     def num_bytes(self) -> int:
@@ -87,6 +91,7 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
         page="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         root=VOC_FOLDER,
         preset="voc12",
+        note="voc12 learns from the augmented list: fetch voc2012-aug too, or add --data.train-split train",
     ),
     PublicSet(
         name="voc2012-aug",
@@ -134,7 +139,7 @@ def write_augmented_list(folder: Path) -> Path:
     Raises:
         DataError: when VOC is not there, or the masks are others than expected.
     """
-    val, target = folder / _LISTS / "val.txt", folder / _LISTS / "train_aug.txt"
+    val, target = folder / _LISTS / "val.txt", folder / AUGMENTED_LIST
     if not val.is_file():
         raise DataError(
             f"there is no {val}: fetch voc2012 to the same folder first (`qaclims fetch voc2012 --to {folder}`)"

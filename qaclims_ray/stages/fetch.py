@@ -10,7 +10,7 @@ from rich.console import Console
 
 from qaclims_ray.data.archives import unpack
 from qaclims_ray.data.downloads import Checksum, Told, Wanted, bring_file, require_space
-from qaclims_ray.data.public_sets import PUBLIC_SETS, Archive, PublicSet, write_augmented_list
+from qaclims_ray.data.public_sets import AUGMENTED_LIST, PUBLIC_SETS, Archive, PublicSet, write_augmented_list
 from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.models.known_weights import FOLDER_VARIABLE, find, weights_folder
 from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, SHIPPED, KnownWeight, WeightFile
@@ -107,6 +107,8 @@ def _fetch_set(one: PublicSet, asked: FetchArguments, console: Console) -> None:
         print_line(console, f"written  {write_augmented_list(folder)}")
     root = folder / one.root if one.root else folder
     print_line(console, f"use      qaclims run {one.preset} --data-root {root}")
+    if one.note and not (folder / AUGMENTED_LIST).is_file():
+        print_line(console, f"note     {one.note}")
 
 
 def _fetch_archive(archive: Archive, one: PublicSet, folder: Path, asked: FetchArguments, console: Console) -> None:

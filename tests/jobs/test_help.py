@@ -135,5 +135,5 @@ def test_the_version_is_told(call):
 def test_a_verb_that_is_nearly_one_is_answered_with_it(call):
     code, out, err = call("evalaute", "--out", "x")
     assert (code, out) == (2, "")
-    assert "there is no verb 'evalaute'; did you mean 'evaluate'? known: run, data, " in err
+    assert "there is no verb 'evalaute'; did you mean 'evaluate'? known: " in err and ", data, corpus, " in err
     assert "did you mean" not in call("xyzzy")[2]

@@ -1,6 +1,8 @@
 """The help that a person looks through: groups, words, present values, and all settings on demand."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -114,3 +116,13 @@ def test_help_of_a_verb_is_that_verbs_help(monkeypatch, capsys) -> None:
     assert call(monkeypatch, capsys, "help", "run", "miniature") == call(monkeypatch, capsys, "run", "miniature", "-h")
     code, said = call(monkeypatch, capsys, "help", "compare")
     assert code == 0 and "--resamples" in said
+
+
+@pytest.mark.parametrize("line", ["help", "run --help", "run miniature --help"])
+def test_a_reader_who_leaves_early_meets_no_traceback(line) -> None:
+    command = [sys.executable, "-m", "qaclims_ray", *line.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

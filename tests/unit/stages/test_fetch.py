@@ -155,6 +155,7 @@ def test_a_data_set_is_unpacked_and_its_list_is_written(small_voc: Site, home: P
     assert (root / "ImageSets/Segmentation/train_aug.txt").read_text() == "x0\nx1\nx2\n"
     assert (root / "SegmentationClassAug/val1.png").exists() and (root / "JPEGImages/a.jpg").read_bytes() == b"i"
     assert f"qaclims run voc12 --data-root {root}" in said
+    assert said.count("fetch voc2012-aug too") == 1  # before that was there
     assert sorted(path.name for path in (home / "sets").iterdir()) == ["VOCdevkit"]  # no archive stays
     asked = len(small_voc.asked)
     assert "there " in fetched("voc2012", mirror=small_voc.url, to="sets") and len(small_voc.asked) == asked
