@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact, read_meta
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.report.comparison import print_comparison
 from qaclims_ray.stages.compare import run_compare
@@ -15,6 +16,7 @@ from qaclims_ray.stages.compare_maps import compare_maps
 from qaclims_ray.stages.requests import CompareArguments
 from qaclims_ray.stages.run_figures import SystemFigures, read_figures
 from qaclims_ray.stages.run_folder import load_config
+from tests.finished_artifacts import finished
 from tests.unit.stages.unmasked_run import SYSTEM, make_run
 
 BOX = 8
@@ -77,8 +79,10 @@ def test_images_that_only_share_their_names_are_not_compared(runs: tuple[str, st
 
 def test_figures_that_were_counted_on_other_maps_do_not_count(runs: tuple[str, str], tmp_path: Path) -> None:
     stale, absent = make_run(tmp_path / "stale"), make_run(tmp_path / "absent")
-    meta = Path(stale, "trust", "meta.json")
-    meta.write_text(meta.read_text().replace(json.loads(meta.read_text())["inputs"][f"masks/{SYSTEM}"], "0" * 16))
+    made = read_meta(f"{stale}/masks/{SYSTEM}")
+    assert made is not None
+    uri = f"{stale}/masks/{SYSTEM}"
+    finished(Artifact(uri=uri, kind="masks", settings=made.settings, inputs={"cams": "others"}, verb=""))
     storage.remove_tree(f"{absent}/trust")
     found, _ = run_compare(CompareArguments((runs[0], stale, absent), out=str(tmp_path / "out")))
     assert all(set(one.values) == {"A"} for one in found.label_free)

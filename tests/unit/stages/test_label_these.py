@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qaclims_ray import cli
+from qaclims_ray.commands.main import run_verb
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
@@ -126,9 +126,9 @@ def test_what_is_missing_is_said(run: str, tmp_path: Path) -> None:
 
 def test_the_verb_exports_and_scores(run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = str(tmp_path / "out")
-    assert cli.main(["label-these", run, "--number", "2", "--out", out]) == 0
+    assert run_verb("label-these", [run, "--number", "2", "--out", out]) == 0
     assert "2 images and drafts" in capsys.readouterr().out
-    assert cli.main(["label-these", run, "--read", out]) == 2
-    assert cli.main(["label-these", run, "--read", out, "--accept-unchanged"]) == 0
+    assert run_verb("label-these", [run, "--read", out]) == 2
+    assert run_verb("label-these", [run, "--read", out, "--accept-unchanged"]) == 0
     printed = capsys.readouterr().out
     assert "Against 2 masks corrected by hand" in printed and SYSTEM in printed
