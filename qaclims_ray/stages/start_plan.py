@@ -118,7 +118,7 @@ def _passes(config: RunConfig, survey: Survey, is_quick: bool) -> tuple[dict[str
 
     classifier = passes(config.classifier.optim.epochs, _CLASSIFIER_STEPS, 60)
     irn = passes(config.masks.irn.optim.epochs, _IRN_STEPS, 12)
-    final = passes(10, _FINAL_STEPS, 60)
+    final = passes(10, _FINAL_STEPS, 120)
     overrides: dict[str, object] = {
         "classifier.optim.epochs": classifier,
         "masks.irn.optim.epochs": irn,

@@ -115,7 +115,7 @@ def test_tissue_is_scored_where_it_has_masks_and_asked_of_as_tissue(name) -> Non
 def test_a_run_without_its_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.root is empty: .*--data-root"):
         check_run(preset("voc12"))
-    with pytest.raises(ConfigError, match="no preset 'voc13'; known: miniature"):
+    with pytest.raises(ConfigError, match="no preset 'voc13'; did you mean 'voc12'"):
         preset("voc13")
 
 

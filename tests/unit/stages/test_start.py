@@ -95,7 +95,7 @@ def test_the_choice_follows_photographs_and_machine(thirty: Survey) -> None:
     config = chosen.config
     assert config.cam_net.backbone == "tf_efficientnet_lite2" and "the best network" in chosen.reasons[0]
     assert (config.augment.crop_px, config.segmentation.crop.crop_px) == (192, 128), "photographs of 200 pixels"
-    assert (config.classifier.optim.epochs, config.segmentation.optim.epochs) == (40, 60), (
+    assert (config.classifier.optim.epochs, config.segmentation.optim.epochs) == (40, 120), (
         "few photographs, many passes"
     )
     assert config.masks.steps == ("irn", "crf") and not config.cluster.use_gpu and config.systems == ("baseline",)
@@ -148,7 +148,7 @@ def test_more_passes_and_more_photographs_take_longer(thirty: Survey) -> None:
     parts = estimated_seconds(config, thirty, pace, SMALL)
     assert set(parts) == {"classifier", "maps", "masks", "final network", "the rest"}
     assert parts["classifier"] == pytest.approx(24 * 40 * 192**2 / 1e6)
-    longer = estimated_seconds(with_overrides(config, {"segmentation.optim.epochs": 120}), thirty, pace, SMALL)
+    longer = estimated_seconds(with_overrides(config, {"segmentation.optim.epochs": 240}), thirty, pace, SMALL)
     assert longer["final network"] > 1.5 * parts["final network"]
     assert (
         estimated_seconds(with_overrides(config, {"masks.steps": ["crf"]}), thirty, pace, SMALL)["masks"]
