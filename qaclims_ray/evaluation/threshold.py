@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 AREA_POWER = 1.5
-"""Power of the share of background. Taken on seeds 10 and 11 of the miniature: 1 and 2 choose almost the same."""
+"""Power of the share of background, taken on seeds 10 and 11 of the miniature."""
 COLOURS = 8
 """Colours of a picture."""
 CRITERION = f"kappa with {COLOURS} colours, background to the power of {AREA_POWER}"

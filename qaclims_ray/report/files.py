@@ -65,6 +65,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
         systems[name] = {
             "label": system.label,
             "description": system.description,
+            "threshold_label_free": system.threshold_label_free,
             **{stage: _scores(system.scores(stage)) for stage in STAGES},
             "mask_summary": dict(system.mask_summary),
             "initial_weights": system.initial_weights,

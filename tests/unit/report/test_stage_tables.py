@@ -34,6 +34,7 @@ def systems() -> dict[str, SystemReport]:
     return {
         "baseline": SystemReport(
             label="baseline CAM", seed=scores(0.21, 0.39), mask=scores(0.40, 0.99), segmentation=scores(0.44),
+            threshold_label_free=0.24,
             mask_summary={"num_images": 600, "mean_coverage": 0.312, "mean_ignored": None, "classes": {"bird": 0.1}},
             initial_weights="timm <r50>",
         ),
@@ -91,6 +92,7 @@ def test_json_has_the_same_keys_for_every_stage():
     assert full["seed"] is None and full["mask"] is None and full["segmentation"]["miou_fixed"] == 0.78
     assert report["splits"] == SPLITS and full["initial_weights"] == "random"
     assert report["systems"]["baseline"]["mask_summary"]["classes"] == {"bird": 0.1}
+    assert report["systems"]["baseline"]["threshold_label_free"] == 0.24
     assert report["systems"]["baseline"]["segmentation_crf"] is None
 
 
