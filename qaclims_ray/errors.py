@@ -3,6 +3,16 @@
 A message says what was found, what was expected and what to do. ``assert`` is for programmer errors only.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'X'? " for the known word nearest to a mistyped one, empty where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+    return f"did you mean {by_folded[near[0]]!r}? " if near else ""
+
 
 class QaclimsError(Exception):
     """Base of all errors that a user can cause and mend."""

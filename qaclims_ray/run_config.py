@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.data.config import AugmentConfig, DataConfig
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.methods.table import MethodSettings
 from qaclims_ray.models.clip.config import ClipConfig
@@ -101,6 +101,8 @@ class RunConfig(MethodSettings):
     supervised_bound: bool = False
     """With goal segmentation, also train the final network on the true masks of the training images: the bound of all
     others, which takes as long as each of them. It is the system fully_supervised, which `systems` may name as well."""
+    licences: Literal["any", "permissive"] = "any"
+    """permissive refuses weights that not everyone may use, also commercially, and says what to take instead."""
     seed: int = 0
     """Seed of data generation, initial weights, order and augmentation."""
     data: DataConfig
@@ -218,12 +220,13 @@ def at(config: RunConfig, name: str) -> Any:
     """
     values = flat(config)
     if name not in values:
-        raise _no_setting(name)
+        raise _no_setting(name, values)
     return values[name]
 
 
-def _no_setting(name: str) -> ConfigError:
-    return ConfigError(f"there is no setting {name!r}; `qaclims run PRESET --help` lists them all")
+def _no_setting(name: str, known: Iterable[str]) -> ConfigError:
+    hint = did_you_mean(name, known)
+    return ConfigError(f"there is no setting {name!r}; {hint}`qaclims run PRESET --help-all` lists them all")
 
 
 @functools.cache
@@ -262,6 +265,6 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            raise _no_setting(path)
+            raise _no_setting(path, flat(config))
         node[last] = value
     return from_dict(values)

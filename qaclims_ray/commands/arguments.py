@@ -7,12 +7,15 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from qaclims_ray.commands.line import Line
+from qaclims_ray.commands.parsing import read_options
+from qaclims_ray.commands.settings_help import settings_help
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.presets.option import summary_line
 from qaclims_ray.presets.table import BASES, PRESETS, preset
-from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.run_folder import absolute_out, load_config, with_absolute_paths
+from qaclims_ray.run_config import RunConfig, flat, with_overrides
+from qaclims_ray.stages.local_weights import with_local_weights
+from qaclims_ray.stages.run_folder import absolute_out, config_of_run, load_config, with_absolute_paths
 
 _RECORDS = {"profile": "it records what the preset's options chose; name or leave out the option paper instead"}
 """Settings that no command line sets, and why."""
@@ -30,20 +33,23 @@ class RunArguments:
     """Folder of the data set; short for --data.root."""
 
 
+_ROWS = "Letters and numbers such as (R12) name rows of docs/method.md, where papers and released code are compared."
 _Arguments = TypeVar("_Arguments", bound=RunArguments)
 
 
 def parse_run(line: Line) -> RunArguments:
     """Read ``PRESET OPTIONS... --out DIR [--data-root DIR] [settings]`` (also ``--preset "PRESET OPTIONS..."``).
 
-    Without a preset, the configuration stored in the output folder is taken.
+    Without a preset, the configuration stored in the output folder is taken, which may be the first word too.
 
     Raises:
         ConfigError: for a preset, option or setting that cannot be used.
         SystemExit: once the help is printed.
     """
     words, rest = take_preset(line)
-    if not words and line.asks_help():
+    if words and words[0] == config_of_run(line.arguments[0]) and not _out_in(rest):
+        words, rest = [], ["--out", line.arguments[0], *rest]
+    if not words and not _out_in(rest) and line.asks_help():
         print(f"usage: {line.prog} PRESET OPTIONS... --out DIR [--data-root DIR] [settings]\n\n{line.about}\n")
         print(f"{preset_help()}\n\n`{line.prog} PRESET OPTIONS... --help` lists the settings and their values.")
         raise SystemExit(0)
@@ -51,9 +57,17 @@ def parse_run(line: Line) -> RunArguments:
 
 
 def take_preset(line: Line) -> tuple[list[str], list[str]]:
-    """Part a line into the words that name its preset, and the rest."""
+    """Part a line into the words that name its preset, and the rest.
+
+    The folder of an earlier run stands for the configuration in it.
+
+    Raises:
+        ConfigError: for a folder that holds no run.
+    """
     start, end = _leading_words(line.arguments)
     words, rest = [*start], [*end]
+    if words and words[0] not in PRESETS and (stored := config_of_run(words[0])):
+        words[0] = stored
     for position, argument in enumerate(rest if not words else ()):
         name, has_value, value = argument.partition("=")
         if name == "--preset":
@@ -88,11 +102,16 @@ def parse_settings(
         ConfigError: for a preset, option or setting that cannot be used.
     """
     default = preset(*words) if words else _stored_config(rest)
-    arguments = tyro.cli(
+    own = replace(line, prog=" ".join([line.prog, *words]))
+    if {"-h", "--help"} & set(rest):
+        about = PRESETS[words[0]].about if words and words[0] in PRESETS else ""
+        print(settings_help(own.prog, line.about, about, kind, default, {*(decided or ())}))
+        raise SystemExit(0)
+    arguments = read_options(
         kind,
-        args=list(rest),
-        prog=" ".join([line.prog, *words]),
-        description=line.about,
+        replace(own, about=f"{line.about}\n\n{_ROWS}"),
+        rest,
+        flat(default),
         default=kind(out=tyro.MISSING, config=default),
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -102,7 +121,7 @@ def parse_settings(
             raise ConfigError(f"--{name} has no meaning here: {reason}")
     if arguments.data_root:
         config = with_overrides(config, {"data.root": arguments.data_root})
-    return replace(arguments, config=with_absolute_paths(config), out=absolute_out(arguments.out))
+    return replace(arguments, config=with_local_weights(with_absolute_paths(config)), out=absolute_out(arguments.out))
 
 
 def _said(config: RunConfig, name: str) -> Any:
@@ -112,12 +131,19 @@ def _said(config: RunConfig, name: str) -> Any:
 
 
 def _stored_config(arguments: Sequence[str]) -> RunConfig:
+    if out := _out_in(arguments):
+        return load_config(storage.absolute(out))
+    raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or give the folder of an earlier run")
+
+
+def _out_in(arguments: Sequence[str]) -> str:
+    """Return the output folder that a line gives, empty where it gives none."""
     for position, argument in enumerate(arguments):
-        out = arguments[position + 1] if argument == "--out" and position + 1 < len(arguments) else ""
-        out = argument.removeprefix("--out=") if argument.startswith("--out=") else out
-        if out:
-            return load_config(storage.absolute(out))
-    raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or give --out with the folder of an earlier run")
+        if argument == "--out" and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith("--out="):
+            return argument.removeprefix("--out=")
+    return ""
 
 
 def preset_help() -> str:

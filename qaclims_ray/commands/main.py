@@ -1,13 +1,12 @@
 """One verb from its line to an exit code: parse, run, one line per mistake. The command and all jobs go through it."""
 
-import difflib
 import errno
 import logging
 import sys
 from collections.abc import Sequence
 
 from qaclims_ray import stop
-from qaclims_ray.errors import ConfigError, QaclimsError
+from qaclims_ray.errors import ConfigError, QaclimsError, did_you_mean
 
 MISTAKE = 2
 """Exit code for a user's mistake."""
@@ -63,9 +62,7 @@ def _run(name: str, argv: Sequence[str], prog: str, default_preset: str) -> str 
     from qaclims_ray.commands.verbs import VERBS
 
     if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"there is no verb {name!r}; {hint}known: {', '.join(VERBS)}")
+        raise ConfigError(f"there is no verb {name!r}; {did_you_mean(name, VERBS)}known: {', '.join(VERBS)}")
     verb = VERBS[name]
     asked = verb.parse(Line(tuple(argv), prog, verb.about, default_preset))
     from rich.console import Console

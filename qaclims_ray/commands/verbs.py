@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from qaclims_ray.commands.line import Line
+from qaclims_ray.commands.line import Line, with_run_option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from qaclims_ray.commands.arguments import RunArguments
+    from qaclims_ray.run_config import RunConfig
     from qaclims_ray.stages.requests import (
         Ablation,
         CompareArguments,
+        FetchArguments,
         LabelTheseArguments,
         PredictArguments,
         PromptArguments,
         Search,
+        StartArguments,
     )
 
 _Asked = TypeVar("_Asked")
@@ -68,6 +71,14 @@ def _owning(*folders: str) -> Iterator[None]:
         yield
 
 
+def _look_first(config: "RunConfig", out: str) -> None:
+    """Refuse data of which nothing can come before anything is written or imported that takes long."""
+    from qaclims_ray.stages.first_look import look_first
+    from qaclims_ray.stages.run_folder import absolute_out
+
+    look_first(config, absolute_out(out))
+
+
 def _announce(console: "Console", verb: str, preset: str, out: str) -> None:
     """Say at once what begins: what it imports takes seconds."""
     from qaclims_ray.report.console_text import print_line
@@ -89,14 +100,33 @@ def _parse_run(line: Line) -> "RunArguments":
 
 
 def _run(until: str, asked: "RunArguments", console: "Console") -> None:
-    with _owning(asked.out):
-        _announce(console, until, asked.config.name, asked.out)
+    _look_first(asked.config, asked.out)
+    _run_until(until, asked.config, asked.out, console)
+
+
+def _run_until(until: str, config: "RunConfig", out: str, console: "Console") -> None:
+    with _owning(out):
+        _announce(console, until, config.name, out)
         from qaclims_ray.stages.pipeline import run_pipeline
         from qaclims_ray.stages.results_console import print_results
 
-        outcome = run_pipeline(asked.config, asked.out, until=until)
+        outcome = run_pipeline(config, out, until=until)
     if until in _WITH_TABLES:
         print_results(outcome, console)
+
+
+def _parse_start(line: Line) -> "StartArguments":
+    from qaclims_ray.stages.requests import StartArguments
+
+    return _parse(StartArguments, line)
+
+
+def _start(asked: "StartArguments", console: "Console") -> None:
+    from qaclims_ray.stages.start import prepare_start
+
+    ready = prepare_start(asked, console)
+    if not asked.dry_run:
+        _run_until("run", ready.config, ready.out, console)
 
 
 # --- many runs of a preset
@@ -109,6 +139,7 @@ def _parse_ablation(line: Line) -> "Ablation":
 
 
 def _ablate(asked: "Ablation", console: "Console") -> str | None:
+    _look_first(asked.config, asked.out)
     with _owning(asked.out, *[asked.folder(seed) for seed in asked.seeds]):
         _announce(console, "ablate", asked.config.name, asked.out)
         from qaclims_ray.report.ablation import failures
@@ -125,6 +156,7 @@ def _parse_search(line: Line) -> "Search":
 
 
 def _tune(asked: "Search", console: "Console") -> None:
+    _look_first(asked.config, asked.out)
     with _owning(asked.out):
         _announce(console, "tune", asked.config.name, asked.out)
         from qaclims_ray.stages.tune import run_search
@@ -155,7 +187,7 @@ def _compare(asked: "CompareArguments", console: "Console") -> None:
 def _parse_prediction(line: Line) -> "PredictArguments":
     from qaclims_ray.stages.requests import PredictArguments
 
-    return _parse(PredictArguments, line)
+    return _parse(PredictArguments, with_run_option(line))
 
 
 def _predict(asked: "PredictArguments", console: "Console") -> None:
@@ -192,7 +224,7 @@ def _label_these(asked: "LabelTheseArguments", console: "Console") -> None:
 def _parse_prompts(line: Line) -> "PromptArguments":
     from qaclims_ray.stages.requests import PromptArguments
 
-    return _parse(PromptArguments, line)
+    return _parse(PromptArguments, with_run_option(line))
 
 
 def _prompts(asked: "PromptArguments", console: "Console") -> None:
@@ -200,6 +232,18 @@ def _prompts(asked: "PromptArguments", console: "Console") -> None:
 
     with _owning(asked.out or asked.run):
         run_read_prompts(asked, console)
+
+
+def _parse_fetch(line: Line) -> "FetchArguments":
+    from qaclims_ray.stages.requests import FetchArguments
+
+    return _parse(FetchArguments, line)
+
+
+def _fetch(asked: "FetchArguments", console: "Console") -> None:
+    from qaclims_ray.stages.fetch import run_fetch
+
+    run_fetch(asked, console)
 
 
 def _parse_sync(line: Line) -> SyncArguments:
@@ -215,12 +259,17 @@ def _sync(asked: SyncArguments, console: "Console") -> None:
 
 
 def _parse(kind: type[_Asked], line: Line) -> _Asked:
-    import tyro
+    from qaclims_ray.commands.parsing import read_options
 
-    return tyro.cli(kind, args=list(line.arguments), prog=line.prog, description=line.about)
+    return read_options(kind, line, line.arguments)
 
 
 VERBS: dict[str, Verb[Any]] = {
+    "start": Verb(
+        "begin with a folder of your own photographs: look at it, choose a run, say why and how long, and run it",
+        _parse_start,
+        _start,
+    ),
     "run": _pipeline(
         "run", "the whole pipeline: data, corpus, texts, training, CAMs, scores, masks, final networks, report"
     ),
@@ -251,6 +300,7 @@ VERBS: dict[str, Verb[Any]] = {
         "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts
     ),
     "tune": Verb("search settings of a system by Ray Tune, without masks by default", _parse_search, _tune),
+    "fetch": Verb("bring weights and public data sets, with checksums; --list shows them", _parse_fetch, _fetch),
     "sync": Verb("send what could not be sent while the tracking server was away", _parse_sync, _sync),
 }
 """All verbs by name."""

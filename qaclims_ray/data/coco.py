@@ -58,11 +58,7 @@ def read_coco(
         DataError: all faults of the data set in one report.
         ConfigError: when settings contradict each other, or pycocotools is not installed.
     """
-    _check_settings(config)
-    region_decoder()
-    root = storage.absolute(config.root)
-    if not storage.exists(storage.join(root, ANNOTATIONS)):
-        raise DataError(f"there is no COCO at {root}: expected the folder {ANNOTATIONS} in it (data.root, --data-root)")
+    root = find_coco(config)
     raw_images: list[RawImage] = []
     faults: list[Fault] = []
     images: dict[str, AnnotatedImage] = {}
@@ -87,6 +83,25 @@ def read_coco(
     fail_on(faults, root)
     records = tuple(_with_mask(record, masks_uri) for record in records)
     return CocoData(Manifest(COCO_CLASSES, records, (*notes, *seen)), images)
+
+
+def find_coco(config: DataConfig) -> str:
+    """Return the folder that holds the annotations.
+
+    Raises:
+        DataError: when there is none.
+        ConfigError: when settings contradict each other, or pycocotools is not installed.
+    """
+    _check_settings(config)
+    region_decoder()
+    root = storage.absolute(config.root)
+    if not storage.exists(storage.join(root, ANNOTATIONS)):
+        raise DataError(
+            f"there is no COCO at {root}: expected the folder {ANNOTATIONS} in it (data.root, --data-root); one file "
+            "of annotations in COCO's form beside your own photographs is read by `qaclims start DIR`, or with "
+            "--data.dataset folder"
+        )
+    return root
 
 
 def _check_settings(config: DataConfig) -> None:

@@ -9,6 +9,9 @@ from typing import Literal
 from qaclims_ray.data.mask_values import check_entries
 from qaclims_ray.settings import require, require_at_least, require_text, settings
 
+ALL_IMAGES = "all"
+"""A split of a folder that every image belongs to, where no file or sub-folder of it uses the word."""
+
 
 @settings
 class DataConfig:
@@ -21,14 +24,19 @@ class DataConfig:
     train_split: str = "train"
     """Split whose images are trained on (VOC: train, train_aug or any list in ImageSets/Segmentation)."""
     eval_split: str = "train"
-    """Split whose CAMs are scored; the papers score the training images (E4)."""
+    """Split whose CAMs are scored; the papers score the training images (E4). Of a folder, "all" is every image."""
     test_split: str = "val"
     """Split on which final networks are scored; read where the data set has it."""
+    held_out_share: float = 0.2
+    """Share of the images that is held out as `test_split` where a folder's files and folders name no splits; 0 trains
+    on all. At most 500 images, each class with 5 or more among them."""
     labels: Literal["auto", "annotations", "file", "folders", "masks"] = "auto"
-    """Where image-level labels come from: VOC XML, a label file, one sub-folder per class (folder layout), or the
-    masks; auto takes the first of the others that is there, and never the masks: these are pixel labels."""
+    """Where image-level labels come from: one file of annotations per image (VOC XML; folder layout: also LabelMe and
+    X-AnyLabeling JSON), a label file, one sub-folder per class (folder layout), or the masks; auto takes the first of
+    the others that is there, and never the masks: these are pixel labels."""
     label_file: str = ""
-    """CSV, TSV, JSON or JSON lines of image-level labels, for `labels = file` and for the folder layout."""
+    """CSV, TSV, JSON or JSON lines of image-level labels, an export of Label Studio, CVAT or in COCO's form, or for the
+    folder layout also a folder of annotation files; for `labels = file` and for the folder layout."""
     label_separator: str = ""
     """What parts several names in one cell of a label file: a mark, "space" or "tab"; "none" makes every cell one name;
     empty finds it from all cells."""
@@ -52,6 +60,8 @@ class DataConfig:
         require_text(self, "data", "train_split", "eval_split", "test_split")
         require(len(set(self.class_names)) == len(self.class_names), "data.class_names holds a class twice")
         require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}, expected at least 1")
+        share = self.held_out_share
+        require(0 <= share < 1, f"data.held_out_share is {share}, expected a number in [0, 1)")
         check_entries(self.mask_values)
         require(
             not self.mask_values or self.dataset in ("folder", "voc12"),

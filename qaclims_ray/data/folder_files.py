@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.annotation_files import find_annotation_files, is_annotation_folder, read_annotation_files
 from qaclims_ray.data.class_folders import ClassFolders, find_class_folders
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.exports import find_export
+from qaclims_ray.data.image_ids import IMAGE_SUFFIXES, image_id_of
 from qaclims_ray.data.label_files import DEFAULT_NAMES, LABEL_SUFFIXES, LabelTable, find_label_file, read_label_file
 from qaclims_ray.data.label_words import quoted
 from qaclims_ray.data.mask_folders import MASK_FOLDERS, MaskFiles, find_masks, likely_masks
@@ -53,10 +54,16 @@ def find_folder_files(root: str, config: DataConfig) -> FolderFiles:
         notes = _unread_label_files(root, None)
         source = "the names of the images' folders"
         return FolderFiles(by_class.folder, by_class.images, by_class.masks, by_class.table, source, notes)
-    _refuse_without_labels(root, config, label_file)
     folder, files = _image_files(root)
     by_id = _by_id(files)
     table, source = None, "the masks: these are pixel labels, brought down to image level"
+    if annotated := _annotation_files(root, folder, by_id, config, label_file):
+        table = read_annotation_files(annotated, by_id)
+        source = f"the files of annotations in {next(iter(annotated.values())).rpartition('/')[0]}"
+        label_file = None
+    elif config.labels != "masks":
+        label_file = label_file or _found_export(root, by_id, config)
+        _refuse_without_labels(root, config, label_file)
     if label_file is not None:
         table = read_label_file(label_file, config.class_names, image_ids=by_id, separator=config.label_separator)
         source = label_file
@@ -65,8 +72,6 @@ def find_folder_files(root: str, config: DataConfig) -> FolderFiles:
 
 
 def _choose_label_file(root: str, config: DataConfig) -> str | None:
-    if config.labels == "annotations":
-        raise ConfigError("data.labels = annotations is for VOC; a folder has labels = file, folders or masks")
     if config.labels in ("masks", "folders"):
         if config.label_file:
             raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
@@ -75,6 +80,8 @@ def _choose_label_file(root: str, config: DataConfig) -> str | None:
         return None
     if not storage.exists(root):
         raise DataError(f"there is no folder {root} (data.root, --data-root)")
+    if config.labels == "annotations" and not config.label_file:
+        return None
     label_file = find_label_file(root, config.label_file)
     if label_file is None and config.labels == "file":
         raise DataError(
@@ -89,7 +96,7 @@ def _class_folders(root: str, config: DataConfig, label_file: str | None) -> Cla
     Raises:
         DataError: when there are none though they are asked for, or a label file says the labels too.
     """
-    if config.labels == "masks":
+    if config.labels in ("masks", "annotations"):
         return None
     is_flat = any(pictures(place) for place in _image_places(root))
     try:
@@ -108,11 +115,38 @@ def _class_folders(root: str, config: DataConfig, label_file: str | None) -> Cla
     return found
 
 
+def _annotation_files(
+    root: str, folder: str, image_ids: Mapping[str, object], config: DataConfig, label_file: str | None
+) -> dict[str, str]:
+    """Return the files of annotations, one an image, where these are what says the labels.
+
+    Raises:
+        DataError: when they are asked for and not there.
+    """
+    if label_file is not None and not is_annotation_folder(label_file):
+        return {}
+    if config.labels in ("masks", "folders"):
+        return {}
+    places = (root, folder) if label_file is None else (label_file, label_file)
+    found = find_annotation_files(*places, image_ids.keys())
+    if not found and (label_file is not None or config.labels == "annotations"):
+        raise DataError(
+            f"there is no file of annotations called as an image in {label_file or folder}: expected one a photograph, "
+            "1.json or 1.xml for 1.jpg, beside them or in a folder Annotations; another folder is named in "
+            "data.label_file"
+        )
+    return found
+
+
+def _found_export(root: str, image_ids: Mapping[str, object], config: DataConfig) -> str | None:
+    return find_export(root, image_ids.keys()) if config.labels == "auto" else None
+
+
 def _refuse_without_labels(root: str, config: DataConfig, label_file: str | None) -> None:
-    if label_file is not None or config.labels == "masks":
+    if label_file is not None:
         return
     others = [file_name(uri) for uri in storage.list_files(root) if uri.lower().endswith(LABEL_SUFFIXES)]
-    hint = f"; {quoted(others)} may be one: name it in data.label_file" if others else ""
+    hint = f"; {quoted(others)} may be one: name it in data.label_file (--data.label-file)" if others else ""
     masks = find_folder(root, MASK_FOLDERS)
     if masks is not None and visible_files(masks):
         # Pixel labels are another supervision than image labels: nobody should train on them unawares.
@@ -122,7 +156,8 @@ def _refuse_without_labels(root: str, config: DataConfig, label_file: str | None
         )
     raise DataError(
         f"{root} has no image-level labels: expected {', '.join(DEFAULT_NAMES)}, another file named in "
-        f"data.label_file, or one sub-folder per class{hint}"
+        "data.label_file (also an export of Label Studio, CVAT or in COCO's form), one sub-folder per class, or a file "
+        f"of LabelMe's or VOC's form for each image{hint}"
     )
 
 

@@ -75,9 +75,7 @@ def read_histology(
         DataError: all faults of the data set in one report.
         ConfigError: when settings contradict each other.
     """
-    layout = _LAYOUTS[config.dataset]
-    _check_settings(config)
-    root = _find_root(config.root, layout)
+    layout, root = _LAYOUTS[config.dataset], find_histology(config)
     raw_images, faults = _training_images(root, layout, config) if "train" in _used(config) else ([], [])
     for split in ("val", "test"):
         if split in _used(config):
@@ -141,8 +139,15 @@ def _used(config: DataConfig) -> set[str]:
     return {config.train_split, config.eval_split, config.test_split}
 
 
-def _find_root(root: str, layout: _Layout) -> str:
-    """Return the folder that holds those of the splits; archives unpack into one of the data set's name, or two."""
+def find_histology(config: DataConfig) -> str:
+    """Return the folder that holds those of the splits; archives unpack into one of the data set's name, or two.
+
+    Raises:
+        DataError: when there is none.
+        ConfigError: when settings contradict each other.
+    """
+    _check_settings(config)
+    root, layout = config.root, _LAYOUTS[config.dataset]
     places = [storage.absolute(storage.join(root, *parts)) for parts in ([], [layout.name], [layout.name] * 2)]
     for place in places:
         names = {uri.rsplit("/", 1)[-1] for uri in storage.list_folders(place)}

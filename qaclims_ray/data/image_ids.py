@@ -2,7 +2,10 @@
 
 import unicodedata
 
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm",
+)  # fmt: skip
+"""Endings, in lower case, by which an image file is known."""
 
 
 def image_id_of(name: str) -> str:

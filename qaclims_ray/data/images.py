@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 Rgb = tuple[float, float, float]
 """One number for each of red, green and blue."""
 
-IMAGE_SUFFIXES: tuple[str, ...] = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm",
-)  # fmt: skip
-"""Endings, in lower case, by which an image file is known."""
-
 
 def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
     """Decode a photograph to upright RGB of 8 bits; `photographs.read_photograph` says how.

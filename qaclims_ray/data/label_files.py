@@ -2,8 +2,9 @@
 
 Known forms: CSV or TSV with a column of images and one of class names (one name, or several with any mark between
 them), or with a 0/1 column per class; JSON ``{image: [class, ...]}`` or a list of records; JSON lines. A table may have
-a ``split`` column. `label_rows` and `label_json` make rows of them, `label_columns` finds what each column means,
-`label_cells` and `label_separators` what a cell names, `label_marks` what 0/1 columns say.
+a ``split`` column. Exports of labelling tools in one file are read too (`exports`, `exported_cvat`). `label_rows` and
+`label_json` make rows of them, `label_columns` finds what each column means, `label_cells` and `label_separators` what
+a cell names, `label_marks` what 0/1 columns say.
 """
 
 from collections import defaultdict
@@ -11,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.exported_cvat import cvat_rows
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.label_columns import ColumnReading, read_columns
 from qaclims_ray.data.label_json import label_rows_of_json, label_rows_of_lines
@@ -18,9 +20,10 @@ from qaclims_ray.data.label_rows import read_delimited
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
-LABEL_SUFFIXES: tuple[str, ...] = (".json", ".csv", ".tsv", ".jsonl")
-"""Endings of label files."""
-DEFAULT_NAMES: tuple[str, ...] = tuple(f"{stem}{end}" for stem in ("image_labels", "labels") for end in LABEL_SUFFIXES)
+_TABLES = (".json", ".csv", ".tsv", ".jsonl")
+LABEL_SUFFIXES: tuple[str, ...] = (*_TABLES, ".xml")
+"""Endings of label files; XML is CVAT's."""
+DEFAULT_NAMES: tuple[str, ...] = tuple(f"{stem}{end}" for stem in ("image_labels", "labels") for end in _TABLES)
 """Label files that are looked for in a data set's folder, in this order."""
 
 
@@ -88,6 +91,8 @@ def read_label_file(
             rows = label_rows_of_json(uri, text, image_ids)
         case ".jsonl":
             rows = label_rows_of_lines(uri, text, image_ids)
+        case ".xml":
+            rows = cvat_rows(uri, text)
         case _:
             rows = read_delimited(uri, text, image_ids)
     read = read_columns(uri, rows, image_ids=image_ids, known=known_names, separator=separator)

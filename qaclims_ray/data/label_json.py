@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from qaclims_ray.data.exports import exported_rows
 from qaclims_ray.data.image_ids import image_id_of, is_image_name
 from qaclims_ray.data.label_cells import LabelCell, marked_names
 from qaclims_ray.data.label_rows import IMAGE_COLUMNS, LABEL_COLUMNS, LabelRows, squeezed
@@ -33,6 +34,8 @@ def label_rows_of_json(uri: str, text: str, image_ids: Collection[str] = ()) -> 
     if (value := _value(text)) is None and isinstance(_value(text.strip().splitlines()[0]), _Pairs):
         return label_rows_of_lines(uri, text)
     value = _parsed(uri, text, "JSON")
+    if (exported := exported_rows(uri, _plain(value), image_ids)) is not None:
+        return exported
     if isinstance(value, _Pairs):
         return _from_object(uri, value, image_ids)
     if isinstance(value, list) and value and all(isinstance(record, _Pairs) for record in value):
@@ -84,11 +87,6 @@ def _parsed(uri: str, text: str, what: str) -> Any:
 
 def _from_object(uri: str, pairs: _Pairs, image_ids: Collection[str]) -> LabelRows:
     names = {squeezed(name) for name, _ in pairs}
-    if {"images", "annotations", "categories"} <= names:
-        raise DataError(
-            f"label file {uri} is in COCO's form (images, annotations, categories), which data.dataset coco14 reads; "
-            f"here expected {_FORMS}"
-        )
     if names & set(IMAGE_COLUMNS) and len(pairs) > 1 and (records := _transposed(pairs)):
         return _from_records(uri, records)
     if records := _records_in(pairs):

@@ -6,7 +6,6 @@ supervised bound; the un-augmented one is preferred where both are there (row E4
 """
 
 import dataclasses
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +37,7 @@ from qaclims_ray.data.validation import (
     unknown_label,
     unscored_note,
 )
+from qaclims_ray.data.voc_annotation import read_voc_annotation
 from qaclims_ray.data.voc_masks import VOC_MASK_FOLDERS, VocMasks, find_voc_masks
 from qaclims_ray.errors import ConfigError, DataError
 
@@ -84,7 +84,7 @@ def read_voc(
     """
     check_class_names(class_names)
     _check_settings(config, class_names, file_names)
-    root = _find_root(config.root)
+    root = find_voc_root(config.root)
     splits, faults = _read_splits(root, config)
     image_ids = list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
     ids = {name: index for names in (class_names, file_names) for index, name in enumerate(names)}
@@ -118,14 +118,20 @@ def _check_settings(config: DataConfig, class_names: Sequence[str], file_names: 
         raise ConfigError(f"data.label_file is named, but data.labels is {config.labels}: set it to file or auto")
 
 
-def _find_root(root: str) -> str:
+def find_voc_root(root: str) -> str:
+    """Return the folder that holds JPEGImages: the given one, or VOC2012 or VOCdevkit/VOC2012 in it.
+
+    Raises:
+        DataError: when there is none.
+    """
     candidates = [storage.absolute(storage.join(root, *filter(None, [part]))) for part in _ROOTS]
     for candidate in candidates:
         if storage.exists(storage.join(candidate, "JPEGImages")):
             return candidate
     raise DataError(
         f"there is no VOC data set at {root}: expected the folder JPEGImages in one of {', '.join(candidates)} "
-        "(data.root, --data-root)"
+        "(data.root, --data-root); a folder of your own photographs is read by `qaclims start DIR`, or with "
+        "--data.dataset folder"
     )
 
 
@@ -208,7 +214,9 @@ def _found(files: Sequence[str]) -> str:
 def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence[str]) -> _ImageLabels:
     known = [image_id for image_id in image_ids if image_id in annotations]
     names, faults = {}, []
-    for image_id, result in zip(known, in_threads(_read_annotation, [annotations[key] for key in known]), strict=True):
+    for image_id, result in zip(
+        known, in_threads(read_voc_annotation, [annotations[key] for key in known]), strict=True
+    ):
         if isinstance(result, Fault):
             faults.append(dataclasses.replace(result, subject=image_id))
             result = ()  # the fault is reported already, as what it is
@@ -218,28 +226,6 @@ def _labels_from_annotations(annotations: Mapping[str, str], image_ids: Sequence
     if empty := [image_id for image_id in known if not names[image_id] and image_id not in broken]:
         notes.append(f"{len(empty)} of {len(known)} annotation files hold no object, e.g. that of {empty[0]}")
     return _ImageLabels(names, faults, notes)
-
-
-def _read_annotation(uri: str) -> tuple[str, ...] | Fault:
-    """Return the names of the annotated objects; body parts, which VOC also names, are no objects.
-
-    Programs write the elements in a namespace of their own, or in capitals: neither changes what they mean.
-    """
-    try:
-        tree = ElementTree.fromstring(storage.read_bytes(uri))
-    except (ElementTree.ParseError, DataError, ValueError) as error:
-        return Fault("unreadable annotation", uri, f"{uri}: {error}")
-    if _local(tree) != "annotation":
-        detail = f"{uri}: its outermost element is <{tree.tag}>, expected <annotation>; fetch the file again"
-        return Fault("unreadable annotation", uri, detail)
-    objects = [element for element in tree.iter() if _local(element) == "object"]
-    named = [next((child.text for child in element if _local(child) == "name"), None) for element in objects]
-    return tuple(dict.fromkeys((name or "").strip() for name in named))
-
-
-def _local(element: ElementTree.Element) -> str:
-    """Return an element's name without namespace and case."""
-    return element.tag.rsplit("}", 1)[-1].casefold()
 
 
 def _raw_images(

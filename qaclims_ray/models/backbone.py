@@ -8,8 +8,10 @@ from torch import nn
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, DataError, ModelError
+from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.weight_files import cause_of, read_weights
 from qaclims_ray.models.weight_fit import behind_prefix, put_weights
+from qaclims_ray.models.weight_table import KNOWN_WEIGHTS
 
 
 @runtime_checkable
@@ -47,15 +49,21 @@ def create_backbone(config: BackboneChoice, *, chosen: str, expected: str, **opt
             + (f"; did you mean one of {similar}?" if similar else "; `timm.list_models()` lists them")
         )
     try:
-        return timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0, **options)
+        is_pretrained = config.weights == "timm"
+        if is_pretrained and (file := fetched_for("timm", config.backbone)):
+            options["pretrained_cfg_overlay"] = {"file": file}
+        return timm.create_model(config.backbone, pretrained=is_pretrained, num_classes=0, **options)
     except (TypeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f"timm's {config.backbone} cannot be built with {chosen} ({error or type(error).__name__}); it must be "
             f"{expected}"
         ) from None
     except (RuntimeError, OSError) as error:
+        known = next((weight.name for weight in KNOWN_WEIGHTS if weight.timm == config.backbone), "")
+        fetch = f", or bring them with `qaclims fetch {known}`, which says where to put them by hand" if known else ""
         raise ModelError(
-            f"timm's weights for {config.backbone} cannot be had: {cause_of(error)}. Give a local file as its weights"
+            f"timm's weights for {config.backbone} cannot be had: {cause_of(error)}. Give a local file as its "
+            f"weights{fetch}"
         ) from None
 
 

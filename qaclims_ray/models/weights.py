@@ -6,6 +6,7 @@ from typing import Any
 
 from qaclims_ray.data import artifacts
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.weight_table import weight_named
 
 FROM_CLASSIFIER = "classifier"
 """Initial weights of affinity and final networks: the backbone of the run's image-level classifier."""
@@ -27,7 +28,11 @@ def weights_fingerprint(*names: str | None) -> str:
             files = [file for file in sorted(path.rglob("*")) if file.is_file()]
             parts.append([(str(file.relative_to(path)), _file_digest(file)) for file in files])
         elif name and (name.startswith((".", "/", "~")) or path.suffix in _WEIGHT_SUFFIXES):
-            raise ModelError(f"there are no weights at {name}: give the path of a local file or folder, or a hub name")
+            known = weight_named(path.name)
+            fetch = f"; `qaclims fetch {known.name}` brings them" if known else ""
+            raise ModelError(
+                f"there are no weights at {name}: give the path of a local file or folder, or a hub name{fetch}"
+            )
         else:
             parts.append(name)
     return artifacts.fingerprint_of(parts)

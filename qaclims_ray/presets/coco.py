@@ -34,13 +34,14 @@ _CONTRAST = {"ritc.optim.lr": 1e-5, "ritc.foreground_weight": 30.0, "ritc.backgr
 
 
 def coco14() -> RunConfig:
-    """QA-CLIMS on COCO 2014 as the released code runs it: learning rate 1e-5 (profile official; rows R16, D7).
+    """QA-CLIMS on COCO 2014 as released (profile official); its CLIP, OVSeg's, is for NON-COMMERCIAL use only.
 
     `python jobs/train_coco.py --preset coco14 --data-root COCO2014 --out s3://bucket/run`. Two GPUs of 24 GiB; 154,000
-    steps of 8 images for RITC and 100,000 of 10 for the final network; time derived as in this module's docstring, not
-    run. Published mIoU 43.2 on val (DeepLabV2 with ResNet-101), not reproduced here. The released code makes CAMs of
-    the first 10000 images alone (row E5); here of all 82081. Needs the OVSeg checkpoint (non-commercial) as
-    `clip.weights`, which has seen masks of COCO; `coco14_plain_clip` is the setting with image-level labels alone.
+    steps of 8 images for RITC at 1e-5 (R16) and 100,000 of 10 for the final network (D7); time as in this module's
+    docstring, not run. Published mIoU 43.2 on val (DeepLabV2 with ResNet-101), not reproduced here. The released code
+    makes CAMs of the first 10000 images alone (row E5); here of all 82081. Needs OVSeg's checkpoint as `clip.weights`,
+    which has seen masks of COCO; `coco14_plain_clip` is the setting with image-level labels alone, on weights that
+    anyone may use.
     """
     return with_overrides(voc.voc12(), {"name": "coco14", **_COCO, **_CONTRAST})
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from qaclims_ray.run_config import RunConfig
 
-Axis = Literal["method", "CLIP", "profile", "final network"]
-AXES: tuple[Axis, ...] = ("method", "CLIP", "profile", "final network")
+Axis = Literal["method", "CLIP", "profile", "final network", "weights"]
+AXES: tuple[Axis, ...] = ("method", "CLIP", "profile", "final network", "weights")
 """In the order in which options are applied, whatever the order in which they are named."""
 
 

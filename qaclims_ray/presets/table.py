@@ -6,8 +6,9 @@ What a run compares is in ``systems/``. Published combinations have names of the
 from collections.abc import Sequence
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.presets.coco import COCO14
+from qaclims_ray.presets.folder import FOLDER
 from qaclims_ray.presets.miniature import MINIATURE_BASE
 from qaclims_ray.presets.option import AXES, Base, Option, Preset
 from qaclims_ray.presets.stored import read_run
@@ -16,7 +17,7 @@ from qaclims_ray.presets.voc import VOC12
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.systems.checks import check_systems
 
-BASES: dict[str, Base] = {base.name: base for base in (MINIATURE_BASE, VOC12, COCO14, BCSS_WSSS, LUAD_HISTOSEG)}
+BASES: dict[str, Base] = {base.name: base for base in (MINIATURE_BASE, FOLDER, VOC12, COCO14, BCSS_WSSS, LUAD_HISTOSEG)}
 """All bases by name."""
 PRESETS: dict[str, Preset] = {one.name: one for base in BASES.values() for one in base.presets()}
 """All names of presets: the bases and the published combinations."""
@@ -58,7 +59,7 @@ def _no_preset(word: str) -> ConfigError:
     bases = [base.name for base in BASES.values() if word in [option.name for option in base.options]]
     if bases:
         return ConfigError(f"{word!r} is an option: name what it is an option of before it, e.g. {bases[0]} {word}")
-    return ConfigError(f"there is no preset {word!r}; known: {', '.join(PRESETS)}")
+    return ConfigError(f"there is no preset {word!r}; {did_you_mean(word, PRESETS)}known: {', '.join(PRESETS)}")
 
 
 def _option(base: Base, word: str) -> Option:
@@ -69,7 +70,8 @@ def _option(base: Base, word: str) -> Option:
         raise ConfigError(f"{word!r} is a preset, and {base.name} is one already: name one of them, then options")
     others = [other.name for other in BASES.values() if word in [option.name for option in other.options]]
     elsewhere = f" ({', '.join(others)} has it)" if others else ""
-    raise ConfigError(f"{base.name} has no option {word!r}{elsewhere}; it takes: {', '.join(known) or 'none'}")
+    hint = did_you_mean(word, known)
+    raise ConfigError(f"{base.name} has no option {word!r}{elsewhere}; {hint}it takes: {', '.join(known) or 'none'}")
 
 
 def _checked(options: Sequence[Option]) -> list[Option]:

@@ -5,16 +5,15 @@ from dataclasses import replace
 from qaclims_ray.cams.config import CamConfig
 from qaclims_ray.cluster.config import ClusterConfig
 from qaclims_ray.corpus.config import CorpusConfig
-from qaclims_ray.data.config import AugmentConfig, DataConfig, JointCropConfig
+from qaclims_ray.data.config import AugmentConfig, DataConfig
 from qaclims_ray.methods.classifier.config import ClassifierConfig
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.presets.option import Base, Option, published
+from qaclims_ray.presets.small import LITE2, MOBILENET, on_a_small_network
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.crf_config import semples_crf
-from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationNetConfig
 from qaclims_ray.segmentation.recipes import deeplab_v1, deeplab_v2, deeplab_v2_from_coco, mask2former, segmenter
 from qaclims_ray.systems.table import system_of, training_order
 from qaclims_ray.training.config import OptimConfig
@@ -45,12 +44,13 @@ _SEMPLES_PAPER = {
 
 
 def voc12() -> RunConfig:
-    """QA-CLIMS on PASCAL VOC 2012 as the released code runs it (profile official).
+    """QA-CLIMS on PASCAL VOC 2012 as released (profile official); its CLIP, OVSeg's, is for NON-COMMERCIAL use only.
 
     `python jobs/train_voc.py --preset voc12 --data-root VOCdevkit/VOC2012 --out s3://bucket/run`. Two GPUs of
     24 GiB; IRN, then DeepLabV2 with ResNet-101. Published mIoU 67.3 (seed, train), 77.4 (mask, train), 72.4 (val), not
     reproduced here: the real weights are the user's to supply.
-    Needs the OVSeg checkpoint (non-commercial) as `clip.weights`; `voc12_plain_clip` runs without it.
+    Needs the OVSeg checkpoint (CC BY-NC 4.0: non-commercial) as `clip.weights` (`qaclims fetch ovseg`);
+    `voc12 plain-clip` runs without it, on weights that anyone may use (docs/weights.md).
     """
     return RunConfig(
         name="voc12",
@@ -148,68 +148,12 @@ def mask2former_on_sam(config: RunConfig) -> RunConfig:
 
 def mobilenet(config: RunConfig) -> RunConfig:
     """The baseline alone with a MobileNetV2, up to a small final network, without a GPU."""
-    return _on_a_small_network(config, "mobilenetv2_100", pad_same=True, threshold=0.43)
+    return on_a_small_network(config, MOBILENET)
 
 
 def efficientnet_lite2(config: RunConfig) -> RunConfig:
     """The baseline alone with an EfficientNet-Lite2, larger and better than mobilenet's network."""
-    return _on_a_small_network(config, "tf_efficientnet_lite2", pad_same=False, threshold=0.42)
-
-
-def _on_a_small_network(config: RunConfig, backbone: str, *, pad_same: bool, threshold: float) -> RunConfig:
-    """Return the baseline with a small network for classifier, affinity and final network.
-
-    Args:
-        config: the run.
-        backbone: timm model; its images are scaled to -1 to 1.
-        pad_same: whether its weights need TensorFlow's padding, and the model does not bring it.
-        threshold: Otsu's background score of its first CAMs, which needs no masks (docs/results/voc_sample.md).
-    """
-    half = (0.5, 0.5, 0.5)
-    return replace(
-        config,
-        systems=("baseline",),
-        data=replace(config.data, train_split="train"),
-        corpus=CorpusConfig(),
-        clip=ClipConfig(),
-        cam_net=CamNetConfig(
-            backbone=backbone, weights="timm", output_stride=16, image_mean=half, image_std=half, pad_same=pad_same
-        ),
-        augment=AugmentConfig(min_long_side_px=256, max_long_side_px=416, crop_px=320),
-        classifier=ClassifierConfig(
-            # At four times this rate the backbone forgets: it loses to a frozen one (docs/results/voc_sample.md).
-            optim=OptimConfig(name="adamw", lr=5e-5, head_lr_factor=40.0, batch_size=8, epochs=8, weight_decay=1e-4),
-            freeze_batch_norm=True,
-        ),
-        cams=CamConfig(scales=(1.0, 0.5, 1.5), batch_size=4),
-        masks=MaskConfig(
-            seed_threshold=threshold,
-            irn=IrnConfig(
-                foreground_threshold=round(threshold + 0.1, 2),
-                background_threshold=round(threshold - 0.1, 2),
-                walk_threshold=threshold,
-                backbone=backbone,
-                weights="classifier",
-                width=128,
-                crop_px=256,
-                optim=OptimConfig(name="adamw", lr=1e-3, head_lr_factor=1.0, epochs=4, batch_size=8),
-            ),
-        ),
-        segmentation=SegmentationConfig(
-            net=SegmentationNetConfig(
-                architecture="encoder",
-                backbone=backbone,
-                weights="classifier",
-                image_mean=half,
-                image_std=half,
-                pad_same=pad_same,
-            ),
-            crop=JointCropConfig(min_scale=0.5, max_scale=1.5, crop_px=256),
-            optim=OptimConfig(name="adamw", lr=2e-4, momentum=0.9, weight_decay=1e-4, epochs=30, batch_size=8),
-            freeze_batch_norm=True,
-        ),
-        cluster=ClusterConfig(),
-    )
+    return on_a_small_network(config, LITE2)
 
 
 _OWN_CLIP = "brings a plain CLIP of its own, ViT-B/32"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForMaskGeneration, pipeline
 
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.refine.config import SamConfig
 
@@ -51,6 +52,7 @@ def load_sam(name: str, device: torch.device | str) -> SegmentAnything:
     Raises:
         ModelError: model or image processor are absent, broken, of another kind or do not fit each other.
     """
+    name = fetched_for(name) or name
     config = _read(name, "configuration", lambda: AutoConfig.from_pretrained(name))
     if config.model_type not in _KINDS:
         raise ModelError(

@@ -113,6 +113,8 @@ class ReportData:
     """The resolved configuration."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Versions, hardware, source hash: what a reader needs to repeat the run."""
+    licences: Sequence[Mapping[str, Any]] = ()
+    """Of every weight that it used: title, settings, licence, users, is_permissive."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """ScoredStage -> seconds."""
     dataset: Mapping[str, Any] = field(default_factory=dict)

@@ -87,6 +87,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
             "timings": dict(data.timings),
             "dataset": dict(data.dataset),
             "environment": dict(data.environment),
+            "weights": [dict(weight) for weight in data.licences],
             "config": dict(data.config),
         }
     )

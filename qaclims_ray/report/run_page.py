@@ -86,6 +86,7 @@ def run_page(data: ReportData) -> str:
         dataset=_flat({name: value for name, value in data.dataset.items() if name != "notes"}),
         notes=data.dataset.get("notes", ()),
         environment=_flat(data.environment),
+        licences={weight["title"]: f"{weight['licence']}; {weight['users']}" for weight in data.licences},
         config=json.dumps(data.config, indent=2, default=str),
     )
 

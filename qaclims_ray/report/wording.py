@@ -27,6 +27,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def file_size(num_bytes: int) -> str:
+    """Return a number of bytes in the unit that a reader wants, as disks and downloads are counted."""
+    for unit, size in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
 def listed(value: Any) -> str:
     """Return a value of settings or surroundings in one line."""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -100,7 +100,7 @@ class ConsoleProgress(StageProgress):
                 self._on_seconds(self.seconds)
 
     def abort(self) -> None:
-        """Remove the bar of a stage that failed, and say no more of it."""
+        """See `StageProgress.abort`."""
         self._close()
 
     def _close(self) -> None:

@@ -50,8 +50,12 @@ def run_data(stage: Stage) -> Manifest:
     # Once more for a manifest that is there already: another goal or system may need more of it.
     check_labels(config, manifest.class_names, manifest.records)
     check_masks(config, manifest)
-    stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
     return manifest
+
+
+def log_data(stage: Stage, manifest: Manifest) -> None:
+    """Record in MLflow what was read."""
+    stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
 
 
 def used_splits(data: DataConfig) -> tuple[str, ...]:

@@ -14,18 +14,15 @@ if TYPE_CHECKING:
 class Opening:
     """Tries the run's networks and connects to Ray when it is first called; a run with nothing to do never does."""
 
-    def __init__(
-        self, config: RunConfig, session: contextlib.ExitStack, progress: StageProgress, *, is_tried: bool = False
-    ) -> None:
+    def __init__(self, config: RunConfig, session: contextlib.ExitStack, progress: StageProgress) -> None:
         """Do nothing yet.
 
         Args:
             config: the run.
             session: at its end a Ray that was started here ends.
             progress: where to say what stages get of Ray.
-            is_tried: whether its networks were tried already.
         """
-        self._is_tried = is_tried
+        self._is_tried = False
         self._config, self._session, self._progress = config, session, progress
         self._room: "Room | None" = None
 
@@ -41,8 +38,7 @@ class Opening:
             from qaclims_ray.stages.preflight import batch_sizes
             from qaclims_ray.stages.resources import needs_of, room_here, shared_out
 
-            if not self._is_tried:
-                try_networks(self._config)
+            self.try_once()
             room = room_here(self._config)
             self._session.enter_context(ray_session(needs_of(self._config, room)))
             self._room = room.on(resources_there())
@@ -50,6 +46,16 @@ class Opening:
             cluster = self._room.shared_among_workers(self._config.cluster, smallest)
             self._progress.note(shared_out(replace(self._config, cluster=cluster), self._room))
         return self._room
+
+    def try_once(self) -> None:
+        """Try the run's networks where that was not done yet.
+
+        Raises:
+            QaclimsError: see `try_networks`.
+        """
+        if not self._is_tried:
+            try_networks(self._config)
+            self._is_tried = True
 
 
 def try_networks(config: RunConfig) -> None:

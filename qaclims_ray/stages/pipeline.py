@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -22,11 +22,12 @@ from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.cams import run_cams
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
-from qaclims_ray.stages.data import run_data
+from qaclims_ray.stages.data import log_data, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.local_weights import random_start_remarks
 from qaclims_ray.stages.mask_images import require_truth
-from qaclims_ray.stages.opening import Opening, try_networks
+from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
@@ -49,6 +50,7 @@ from qaclims_ray.stages.threshold import at_chosen_threshold, run_threshold, wan
 from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.stages.trust import run_trust
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
+from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
 from qaclims_ray.systems.planning import is_one_phase
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -117,27 +119,29 @@ def run_pipeline(
     if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
         remove_abandoned(out)
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
-    progress.remarks(threshold_remarks(config))
+    for used in () if trial else weights_used(config):
+        progress.note(used.line)
+    progress.remarks([*threshold_remarks(config), *random_start_remarks(config)])
     settings = places.stored(to_dict(config), layout.records)
-    is_tried = _try_once(config, layout, json.dumps(settings, indent=2).encode())
-    identity = artifacts.fingerprint_of(settings)
-    run_name = "/".join(name for name in (out.rstrip("/").rsplit("/", 1)[-1], trial) if name)
-    tracker = open_tracker(
-        config.tracking, run_name=run_name, out_dir=layout.records, identity=identity, tags=run_tags(config)
-    )
-    handle = tracker.handle()
-    with _ending(tracker, progress), contextlib.ExitStack() as session:
-        tracker.log_params(settings)
-        opening = Opening(config, session, progress, is_tried=is_tried)
-        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
-        manifest = _read_data(run)
-        tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-        found = _whole(run, manifest)
-        tracker.set_tags(_note(config, found))
-        report_uri = ""
-        if run.reaches("report"):
-            with run.stage("report") as stage:
-                report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
+    with contextlib.ExitStack() as session:
+        opening = Opening(config, session, progress)
+        manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
+        _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
+        tracker = _tracker(config, layout, settings)
+        handle = tracker.handle()
+        # The session too, so that a Ray of this run's own ends before the tracking does.
+        with _ending(tracker, progress), session:
+            tracker.log_params(settings)
+            run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
+            tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
+            with run.stage("data") as stage:
+                log_data(stage, manifest)
+            found = _whole(run, manifest)
+            tracker.set_tags(_note(config, found))
+            report_uri = ""
+            if run.reaches("report"):
+                with run.stage("report") as stage:
+                    report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
     return RunOutcome(
         layout=layout,
         results=found,
@@ -148,27 +152,44 @@ def run_pipeline(
     )
 
 
-def _try_once(config: RunConfig, layout: RunLayout, settings: bytes) -> bool:
-    """Try the networks of a run that has not been here with these settings, and keep these; return whether it did.
+def _tracker(config: RunConfig, layout: RunLayout, settings: Any) -> Tracker:
+    out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
+    return open_tracker(
+        config.tracking,
+        run_name="/".join(name for name in (out, trial) if name),
+        out_dir=layout.records,
+        identity=artifacts.fingerprint_of(settings),
+        tags=run_tags(config),
+    )
 
-    With those of a call before, all may be there already; what is not is tried before it is made.
+
+def _keep_settings(layout: RunLayout, settings: bytes, opening: Opening | None) -> None:
+    """Keep the settings of a run, once its networks were tried where it has not been here with these settings.
+
+    With those of a call before, all may be there already; what is not is tried before it is made, and so is all of a
+    call that reads the data alone, which has no `opening`.
     """
-    is_new = not storage.exists(layout.config) or storage.read_bytes(layout.config) != settings
-    if is_new:
-        try_networks(config)
+    if not storage.exists(layout.config) or storage.read_bytes(layout.config) != settings:
+        if opening is not None:
+            opening.try_once()
         storage.write_bytes(layout.config, settings)
-    return is_new
 
 
-def _read_data(run: "_PipelineRun") -> Manifest:
-    """Read the data; before that, make sure that a Ray answers where this process is told to join one."""
-    if run.reaches("corpus") and address_to_join():
+def _read_data(stage: Stage, until: str) -> Manifest:
+    """Read the data, before weights, Ray and MLflow: what is wrong with it is told first, and leaves no failed run.
+
+    Before that, make sure that a Ray answers where this process is told to join one.
+    """
+    if STAGE_ORDER.index(until) >= STAGE_ORDER.index("corpus") and address_to_join():
         from qaclims_ray.cluster.session import require_reachable
 
         require_reachable()
-    with run.stage("data") as stage:
+    try:
         manifest = run_data(stage)
-    check_named_classes(run.config, manifest.class_names)
+    except BaseException:
+        stage.progress.abort()
+        raise
+    check_named_classes(stage.config, manifest.class_names)
     return manifest
 
 

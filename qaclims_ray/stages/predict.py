@@ -17,8 +17,8 @@ from qaclims_ray.cluster.session import ray_session, resources_there
 from qaclims_ray.cluster.shards import run_shards
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.classes import Classes, has_background
-from qaclims_ray.data.image_ids import image_id_of
-from qaclims_ray.data.images import IMAGE_SUFFIXES, load_image, save_label_map
+from qaclims_ray.data.image_ids import IMAGE_SUFFIXES, image_id_of
+from qaclims_ray.data.images import load_image, save_label_map
 from qaclims_ray.data.label_files import read_label_file
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.picture_files import contents, pictures, unread_pictures
@@ -180,7 +180,7 @@ def run_predict(arguments: PredictArguments) -> None:
         QaclimsError: when the run is not trained, or no image is found; single bad images become rows with an error.
     """
     out, run = absolute_out(arguments.out), storage.absolute(arguments.run)
-    config, layout = load_config(run), RunLayout(run)
+    config, layout = load_config(run, can_begin=False), RunLayout(run)
     system = arguments.system or config.systems[-1]
     resolved = system_config(config, system)
     submission = absolute_out(arguments.submission) if arguments.submission else ""

@@ -11,6 +11,7 @@ from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.stages.evaluate import check_stores_full
+from qaclims_ray.systems.licences import check_licences
 from qaclims_ray.systems.needs import (
     needs_classifier,
     needs_clip,
@@ -31,6 +32,7 @@ def preflight(config: RunConfig, out: str) -> None:
         QaclimsError: the first fault, saying what was found, what was expected and what to do.
     """
     check_run(config)
+    check_licences(config)
     _check_batches(config)
     if storage.is_remote(out) and config.cluster.num_workers == 0:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")

@@ -38,7 +38,7 @@ def run_read_prompts(arguments: PromptArguments, console: Console) -> PromptRead
         QaclimsError: when there is no such run, the system has no prompts, an image is unknown, or there are no words.
     """
     run = storage.absolute(arguments.run)
-    config, layout = load_config(run), RunLayout(run)
+    config, layout = load_config(run, can_begin=False), RunLayout(run)
     if arguments.top < 1:
         raise ConfigError(f"--top is {arguments.top}, expected at least 1")
     system = _chosen_system(config, layout, arguments.system)

@@ -5,6 +5,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -40,6 +41,7 @@ from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.stages.trust import Trust
+from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
@@ -78,6 +80,7 @@ def write_contents(
         title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
         config=to_dict(config),
         environment={**environment(), "supervision": supervision(config)},
+        licences=[asdict(used) for used in weights_used(config)],
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
         dataset={
             "name": config.data.dataset,

@@ -82,10 +82,33 @@ class Search:
 
 
 @dataclass(frozen=True)
+class StartArguments:
+    """A folder of photographs to begin with."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the photographs and their tags."""
+    out: str = ""
+    """Output folder of the run; empty takes runs/NAME, by the folder's name. The run's settings are written beside it,
+    as OUT.json."""
+    dry_run: bool = False
+    """Look, choose and write the settings, and do not run."""
+    quick: bool = False
+    """A first look: a quarter of the passes, masks by the CRF alone."""
+    weights: Annotated[str, tyro.conf.arg(name="cam-net.weights", aliases=["--weights"])] = ""
+    """File of ImageNet weights of a small network; empty takes those that are on this machine, and downloads none."""
+    label_file: Annotated[str, tyro.conf.arg(name="data.label-file", aliases=["--label-file"])] = ""
+    """File that says the tags, where it is not found by itself."""
+    labels: Annotated[
+        Literal["auto", "annotations", "file", "folders"], tyro.conf.arg(name="data.labels", aliases=["--labels"])
+    ] = "auto"
+    """Where the tags are, where several places say them."""
+
+
+@dataclass(frozen=True)
 class CompareArguments:
     """Which runs to compare."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Output folders or URIs, each also as RUN:SYSTEM; the first is what the others are compared with."""
     out: str = ""
     """Folder for comparison.html and comparison.json; empty takes report/compare in the first run."""
@@ -97,6 +120,21 @@ class CompareArguments:
     def owned(self) -> tuple[str, ...]:
         """Return the folder that is written in: the given one, or the first run's, which nothing else may work in."""
         return (self.out,) if self.out else tuple(side_of(name)[0] for name in self.runs[:1])
+
+
+@dataclass(frozen=True)
+class FetchArguments:
+    """What to bring, and where to."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")] = ()
+    """Names of weights and data sets, as --list shows them."""
+    to: str = ""
+    """Folder; empty takes the folder of weights (environment variable QACLIMS_WEIGHTS, else
+    ~/.cache/qaclims_ray/weights), and for data sets ./data."""
+    mirror: str = ""
+    """Address of a mirror of your own that is asked first for each file by its name, e.g. http://server/weights."""
+    list: bool = False
+    """Show all names with sizes and licences, and what lies on this machine."""
 
 
 def side_of(name: str) -> tuple[str, str]:
@@ -112,7 +150,7 @@ class PredictArguments:
     """What to predict, with which run, and where to."""
 
     run: str
-    """Output folder of a trained run."""
+    """Output folder of a trained run; it may also be the first word, without --run."""
     images: tuple[str, ...]
     """Image files, folders or buckets."""
     out: str
@@ -178,7 +216,7 @@ class PromptArguments:
     """Whose prompts to read, with which words, on which images."""
 
     run: str
-    """Output folder of a trained run."""
+    """Output folder of a trained run; it may also be the first word, without --run."""
     system: str = ""
     """System of the run; empty takes the last one that has learned prompts."""
     words: str = ""

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, DataError, ResourceError, did_you_mean
+from qaclims_ray.models.known_weights import find
 from qaclims_ray.presets.stored import read_run
 from qaclims_ray.run_config import RunConfig, flat, with_overrides
 from qaclims_ray.stages.layout import RunLayout
 
+_SHOWN_RUNS = 8
 PATH_FIELDS = (
     "data.root",
     "data.label_file",
@@ -25,27 +27,71 @@ PATH_FIELDS = (
 )
 """Settings that are paths, or names that may also be paths."""
 
+_OF_FILES = ("clip.weights", "cam_net.weights", "classifier.network", "masks.irn.weights", "segmentation.net.weights")
+"""Settings that name a file of weights, which may lie in the folder of weights or a library's cache."""
+
 SHIPPED_NAMES = ("miniature", "miniature_context")
 """Models of the package, whatever folder of that name lies where the user stands: his last run may be called so."""
 
 
-def load_config(out: str) -> RunConfig:
+def load_config(out: str, *, can_begin: bool = True) -> RunConfig:
     """Return the configuration stored with a run.
+
+    Args:
+        out: the run's folder.
+        can_begin: whether who asks could as well begin a run there.
 
     Raises:
         ConfigError: when the folder holds no run, or one that cannot be read.
     """
     uri = RunLayout(out).config
     if not storage.exists(uri):
-        raise ConfigError(
-            f"there is no run at {out} (no config.json); give the output folder of a run, or begin one with a preset: "
-            "`qaclims run --help` lists them"
-        )
+        begin = "; or begin one with a preset: `qaclims run --help` lists them" if can_begin else ""
+        raise ConfigError(f"there is no run at {out} (no config.json); {_runs_near(out)}{begin}")
     return read_run(
         uri,
         remedy=f"Begin the run again with its preset, its settings and --out {out}: that writes the file anew, and "
         "keeps what is finished",
     )
+
+
+def _runs_near(out: str) -> str:
+    """Say which folders in or beside one that holds no run hold some, or those in `runs` beside it."""
+    if storage.is_remote(out):
+        return "give the output folder of a run"
+    place = Path(out)
+    for folder in (place, place.parent, place.parent / "runs"):
+        found = sorted(path.parent for path in folder.glob("*/config.json") if is_run(str(path.parent)))
+        if found:
+            hint = did_you_mean(place.name, [path.name for path in found])
+            shown = ", ".join(map(str, found[:_SHOWN_RUNS])) + (", ..." if len(found) > _SHOWN_RUNS else "")
+            return f"give the output folder of a run; {hint}there {'are' if len(found) > 1 else 'is'} {shown}"
+    return "give the output folder of a run"
+
+
+def is_run(folder: str) -> bool:
+    """Whether a folder holds a run's configuration, as far as its name and first letters say."""
+    try:
+        content = storage.read_bytes(RunLayout(folder).config)
+    except (DataError, ResourceError):
+        return False
+    return b'"systems"' in content and b'"data"' in content
+
+
+def config_of_run(word: str) -> str:
+    """Return the file of the configuration where a word of a command line is the folder of a run, empty otherwise.
+
+    Raises:
+        ConfigError: for a folder that holds no run.
+    """
+    if word.endswith(".json"):
+        return ""
+    out = storage.absolute(word)
+    if storage.exists(RunLayout(out).config):
+        return RunLayout(out).config
+    if storage.is_remote(word) or "/" in word:
+        raise ConfigError(f"there is no run at {out} (no config.json); {_runs_near(out)}, or name a preset")
+    return ""
 
 
 def absolute_out(out: str) -> str:
@@ -64,7 +110,10 @@ def absolute_out(out: str) -> str:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Make every local path mean the same in worker processes, which run in folders of their own."""
+    """Make every local path mean the same in worker processes, which run in folders of their own.
+
+    Weights that are named by their bare name and do not lie where the user stands are looked for on this machine.
+    """
     values = flat(config)
     overrides = {}
     for name in PATH_FIELDS:
@@ -74,4 +123,6 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             continue
         if name == "data.root" or Path(value).expanduser().exists():
             overrides[name] = storage.absolute(value)
+        elif name in _OF_FILES and "/" not in value and (place := find(value)) is not None:
+            overrides[name] = str(place)
     return with_overrides(config, overrides)

@@ -43,6 +43,9 @@ class StageProgress:
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """The stage ended; one line says what it did, or that there was nothing to do."""
 
+    def abort(self) -> None:
+        """The stage failed; no more is said of it."""
+
 
 @dataclass(frozen=True)
 class Stage:

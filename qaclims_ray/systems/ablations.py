@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.run_config import RunConfig, System
 from qaclims_ray.systems.table import with_systems
 
@@ -154,7 +154,7 @@ def ablation_table(name: str) -> AblationTable:
         ConfigError: for a name that is not in `TABLES`.
     """
     if name not in TABLES:
-        raise ConfigError(f"there is no table {name!r}; known: {', '.join(TABLES)}")
+        raise ConfigError(f"there is no table {name!r}; {did_you_mean(name, TABLES)}known: {', '.join(TABLES)}")
     return TABLES[name]
 
 

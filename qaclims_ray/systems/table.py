@@ -6,7 +6,7 @@ One run trains several of them on the same data, corpus and starting point.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
 from qaclims_ray.systems.known import SYSTEMS
@@ -67,7 +67,7 @@ def known_system(name: str) -> System:
         ConfigError: when there is none of that name.
     """
     if name not in SYSTEMS:
-        raise ConfigError(f"there is no system {name!r}; known: {', '.join(SYSTEMS)}")
+        raise ConfigError(f"there is no system {name!r}; {did_you_mean(name, SYSTEMS)}known: {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
 
 

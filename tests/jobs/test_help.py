@@ -53,10 +53,12 @@ def test_job_runs_as_a_script_of_its_own():
 
 
 def test_settings_are_listed_with_their_documentation(call):
-    code, out, _ = call("run", "miniature", "--help")
+    code, out, _ = call("run", "miniature", "--help-all")
     assert code == 0
     assert "--ritc.omega" in out
     assert "Eq. 9" in out
+    code, out, _ = call("run", "miniature", "--help")
+    assert code == 0 and "--goal {seed,mask,segmentation}" in out and "--ritc.omega" not in out
 
 
 @pytest.mark.parametrize("verb", ["run", "report", "ablate", "tune"])
@@ -71,7 +73,7 @@ def test_ablation_lists_its_tables_and_the_settings(call):
     code, out, _ = call("ablate", "--help")
     assert code == 0
     assert "semples_table6" in out
-    code, out, _ = call("ablate", "qa_clims_fat", "miniature", "--help")
+    code, out, _ = call("ablate", "qa_clims_fat", "miniature", "--help-all")
     assert code == 0
     assert "--seeds" in out
     assert "--ritc.omega" in out
@@ -94,7 +96,10 @@ def test_command_runs_as_a_module():
         (["predict", "--run", "nowhere", "--images", "x.png", "--out", "y"], "there is no run at"),
         (["prompts", "--run", "nowhere"], "there is no run at"),
         (["frobnicate"], "there is no verb"),
-        (["run", "voc12", "papers", "--out", "x"], "voc12 has no option 'papers'; it takes: clims"),
+        (
+            ["run", "voc12", "papers", "--out", "x"],
+            "voc12 has no option 'papers'; did you mean 'paper'\\? it takes: clims",
+        ),
         (["run", "voc12", "weaktr", "clims", "--out", "x"], "both choose the method"),
         (["run", "voc12", "--out", "x", "--profile", "paper"], "--profile has no meaning here: .* the option paper"),
         (["run", "miniature", "--out", "x", "--variants.0.overrides.masks.seed-threshold", "7"], "seed_threshold is 7"),
@@ -130,5 +135,5 @@ def test_the_version_is_told(call):
 def test_a_verb_that_is_nearly_one_is_answered_with_it(call):
     code, out, err = call("evalaute", "--out", "x")
     assert (code, out) == (2, "")
-    assert "there is no verb 'evalaute'; did you mean 'evaluate'? known: run, data, " in err
+    assert "there is no verb 'evalaute'; did you mean 'evaluate'? known: " in err and ", data, corpus, " in err
     assert "did you mean" not in call("xyzzy")[2]

@@ -15,7 +15,15 @@ LINES = (
     "--help",
     "--version",
     "rum miniature",
+    "help",
+    "help rnu",
+    "help run",
     "run --help",
+    "run miniature --help",
+    "run miniature --help-all",
+    "run runs/nowhere",
+    "fetch --help",
+    "fetch --lst",
     "run miniatur --out x",
     "run miniature --otu x",
     "run miniature --out x --ritc.omegga 0.1",
@@ -25,6 +33,9 @@ LINES = (
     "prompts --rum x",
     "compare --otu x",
     "sync --help",
+    "start --help",
+    "start pictures --drry-run",
+    "run folder --help",
 )
 _REPORT = """
 import sys

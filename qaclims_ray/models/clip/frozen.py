@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.clip.checkpoint import MASK_TOKENS_FILE, MASK_TOKENS_KEY, read_checkpoint
 from qaclims_ray.models.clip.mask_tokens import check_mask_adaptable, encode_masked_image
+from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.weight_files import cause_of, read_weights
 from qaclims_ray.models.weight_fit import put_weights, require_finite
 
@@ -312,7 +313,9 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         )
     if not weights:
         raise ModelError(f"no weights given for {model}: name a local file, or a pretrained tag of open_clip.")
-    path = Path(weights).expanduser()
+    if weights.lower() == "openai":
+        _require_quick_gelu(model, config, "OpenAI")
+    path = Path(fetched_for(weights.lower(), model) or weights).expanduser()
     if path.is_file():
         checkpoint = read_checkpoint(path)
         if checkpoint.is_openai or checkpoint.mask_embedding is not None:
@@ -324,8 +327,6 @@ def _load_architecture(model: str, weights: str | None) -> tuple[nn.Module, Tens
         put_weights(network, checkpoint.weights, source=str(path))
         return network, checkpoint.mask_embedding, str(path)
     tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights.lower() == "openai":
-        _require_quick_gelu(model, config, "OpenAI")
     if weights not in tags:
         raise ModelError(
             f"weights {weights!r} for {model} are neither a file nor a pretrained tag. "

@@ -19,7 +19,8 @@ class CamNetConfig:
     network, or for weaktr "miniature_vit" (patch 8)."""
     weights: str = ""
     """Local safetensors/pth file, or "timm" for the model's default pretrained weights; empty starts at random;
-    "miniature" is for backbone miniature_vit, the image tower of the miniature world's CLIP."""
+    "miniature" is for backbone miniature_vit, the image tower of the miniature world's CLIP. "local", of presets
+    for a folder: weights of a small network that lie on this machine, and at random where none do."""
     output_stride: int = 16
     """Stride of the CAM in pixels; for weaktr the side of a patch."""
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoProcessor, BlipForQuestionAnswering
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.devices import constant, upload
 from qaclims_ray.models.graphs import Captured
+from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.models.vqa.beam_search import EarlyStopping, Rules, search, step
 from qaclims_ray.models.vqa.blip_layers import AnswerDecoder, ImageEncoder, QuestionEncoder, added_mask
@@ -251,6 +252,7 @@ def load_vqa(model: str, *, image_size: int, device: torch.device | str, dtype: 
         ModelError: Model or tokenizer are absent, broken, or of another kind.
         ConfigError: ``image_size`` does not fit the patches.
     """
+    model = fetched_for(model) or model
     config = _read(model, "configuration", lambda: AutoConfig.from_pretrained(model))
     if config.model_type != "blip":
         raise ModelError(

@@ -19,6 +19,7 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.models.generators.cam_net import MINIATURE
+from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.pretrained import READ_ERRORS, other_files
 from qaclims_ray.models.weight_files import cause_of
 from qaclims_ray.models.weight_fit import require_finite
@@ -189,7 +190,7 @@ def _network_config(backbone: str, swin: SwinConfig, num_labels: int) -> Mask2Fo
 
 
 def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerForUniversalSegmentation:
-    weights = config.weights
+    weights = fetched_for(config.weights) or config.weights
     try:
         found: Any = AutoConfig.from_pretrained(weights)
         if found.model_type == "mask2former":

@@ -240,7 +240,9 @@ def test_notes_tell_what_was_decided_and_what_is_not_read(make_folder: MakeFolde
     notes = "\n".join(read_folder(folder_config(root)).notes)
     assert 'labels of an image are parted by "/"' in notes
     assert "not read, because the labels come from elsewhere: labels.jsonl" in notes
-    assert "no split is named: every image is in train" in notes
+    assert "no split is named, and no image is held out as val" in notes
+    every = read_folder(folder_config(root, held_out_share=0.0)).notes
+    assert "no split is named: every image is in train" in every
     with pytest.raises(DataError, match="may be one name each, or lists"):
         (root / "labels.csv").write_text("image,labels\na.jpg,cat/dog\nb.jpg,dog\nc.png,\n")
         read_folder(folder_config(root))
@@ -267,8 +269,8 @@ def test_labels_are_judged_before_pixels_are_decoded(make_folder: MakeFolder) ->
 def test_a_root_that_is_absent_a_file_or_empty(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert "there is no folder" in report_of(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    assert "has no image-level labels" in report_of(tmp_path / "empty")
-    assert "has no image-level labels" in report_of(make_folder() / "a.jpg")
+    assert "there is no image in" in report_of(tmp_path / "empty")
+    assert "there is no image in" in report_of(make_folder() / "a.jpg")
     with pytest.raises(ConfigError, match=r"data\.root is empty"):
         read_folder(folder_config(""))
 
@@ -284,8 +286,7 @@ def test_label_sources_that_do_not_fit(make_folder: MakeFolder) -> None:
     assert "there is no label file" in report_of(root, labels="file")
     assert "there is no folder masks in" in report_of(root, labels="masks", class_names=CLASSES)
     assert "there is no label file" in report_of(root, label_file="absent.csv")
-    with pytest.raises(ConfigError, match="annotations is for VOC"):
-        read_folder(folder_config(root, labels="annotations"))
+    assert "there is no file of annotations called as an image" in report_of(root, labels="annotations")
     with pytest.raises(ConfigError, match=r"data\.labels is masks"):
         read_folder(folder_config(root, labels="masks", label_file="x.csv"))
 

@@ -41,7 +41,11 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> str:
         ("a.csv", 'image,labels\na,cat;dog\nb,"cat,dog"\nc,cat\nd,dog\n', 'parted by ";" .* and by ","'),
         ("a.csv", "image,labels\na,dog traffic light\nb,dog\nc,traffic light\n", "parted by blanks; the other"),
         ("a.json", "[]", "holds no entry"),
-        ("a.json", '{"images": [], "annotations": [], "categories": []}', "in COCO's form"),
+        (
+            "a.json",
+            '{"images": [], "annotations": [], "categories": []}',
+            "in COCO's form, but its list of images is empty",
+        ),
         ("a.json", '[{"photo_of": "a.jpg", "labels": ["cat"]}]', "have the fields"),
         ("a.jsonl", '{"image": "a"}\n[1]\n', "line 2"),
         ("a.jsonl", '{"image": "a"}\n{\n', "is not JSON in line 2"),

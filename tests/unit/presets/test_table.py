@@ -48,7 +48,7 @@ def combinations() -> list[tuple[str, ...]]:
 
 
 def test_every_published_name_of_before_is_there() -> None:
-    assert set(RESOLVED) | {"voc12_efficientnet_lite2"} == set(PRESETS)
+    assert set(RESOLVED) | {"voc12_efficientnet_lite2", "folder", "folder-no-download"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", [name for name in RESOLVED if name != "voc12_mobilenet"])
@@ -150,7 +150,10 @@ def test_the_paper_s_wording_is_that_of_what_is_trained() -> None:
         ("", "no preset ''; known"),
         ("paper", "'paper' is an option: name what it is an option of before it, e.g. voc12 paper"),
         ("voc12 papers", "voc12 has no option 'papers'; it takes: clims, combined, weaktr, plain-clip, paper"),
-        ("coco14 mobilenet", r"coco14 has no option 'mobilenet' \(voc12 has it\); it takes: clims, combined, weaktr"),
+        (
+            "coco14 mobilenet",
+            r"coco14 has no option 'mobilenet' \(folder, voc12 has it\); it takes: clims, combined, weaktr",
+        ),
         ("bcss_wsss paper", r"bcss_wsss has no option 'paper' \(voc12, coco14 has it\); it takes: none"),
         ("voc12 coco14", "'coco14' is a preset, and voc12 is one already"),
         ("voc12 paper paper", "'paper' is given twice"),

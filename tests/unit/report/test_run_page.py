@@ -148,6 +148,15 @@ def test_page_tells_how_the_data_set_was_read(full_report: tuple[dict, str]):
     assert "<dt>notes</dt>" not in page
 
 
+def test_weights_and_licences_stand_on_the_page(tmp_path: Path):
+    used = {"title": "A CLIP", "settings": ["clip.weights"], "licence": "CC-BY-NC-4.0", "users": "research <only>"}
+    plain, page = written(tmp_path, report_data(licences=[used]))
+    assert plain["weights"] == [used]
+    assert "Weights and licences" in page and "CC-BY-NC-4.0; research &lt;only&gt;" in page
+    plain, page = written(tmp_path, report_data())
+    assert plain["weights"] == [] and "Weights and licences" not in page
+
+
 def test_the_winner_depends_on_the_ranking_figure():
     assert winner(report_data()) == "qa_clims"
     assert winner(report_data(rank_by="miou_fixed")) == "baseline"

@@ -38,14 +38,15 @@ def test_it_happens_once_and_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_networks_that_were_tried_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def again(config: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(opening, "try_networks", again)
+    tried = []
+    monkeypatch.setattr(opening, "try_networks", tried.append)
     monkeypatch.setattr(session, "ray_session", lambda needs: contextlib.nullcontext())
     monkeypatch.setattr(session, "resources_there", dict)
     with contextlib.ExitStack() as stack:
-        Opening(miniature(), stack, Told(), is_tried=True)()
+        opened = Opening(miniature(), stack, Told())
+        opened.try_once()
+        opened()
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qaclims_ray.data.images import IMAGE_SUFFIXES
+from qaclims_ray.data.image_ids import IMAGE_SUFFIXES
 from qaclims_ray.errors import DataError
 from qaclims_ray.stages.predict import _images_at
 

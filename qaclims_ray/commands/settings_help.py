@@ -1,0 +1,173 @@
+"""The help of a preset: the settings that people change, in groups, in a user's words, with their present values."""
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+from qaclims_ray.commands.line import HELP_ALL
+from qaclims_ray.run_config import RunConfig, flat
+
+HelpLine = tuple[str, str, str]
+"""Dotted name, what stands for its value (empty: seen from its type), what it means to a user."""
+HelpGroup = tuple[str, tuple[HelpLine, ...]]
+
+GROUPS: tuple[HelpGroup, ...] = (
+    (
+        "what it reads and writes",
+        (
+            ("out", "DIR", "folder for all that is made: a path or an address (s3://bucket/run); required"),
+            ("data_root", "DIR", "folder of the data set"),
+            ("data.dataset", "", "how the data set lies there; folder is any folder of images with labels"),
+            ("data.label_file", "FILE", "table of image labels, where it does not lie in the data set's folder"),
+            ("data.train_split", "NAME", "images that are learned from"),
+            ("data.test_split", "NAME", "images on which final networks are scored"),
+            ("data.limit", "N", "take only the first N images of each split, for a quick try"),
+        ),
+    ),
+    (
+        "what is compared, and how far it goes",
+        (
+            ("systems", "NAME ...", "ways to make masks that are trained side by side and compared"),
+            ("goal", "", "where to stop: seed (heat maps), mask (refined masks), segmentation (a network of its own)"),
+            ("supervised_bound", "", "also train a final network on the true masks, as the bound of the others"),
+            ("seed", "N", "seed of all randomness; other seeds give other figures"),
+        ),
+    ),
+    (
+        "weights",
+        (
+            ("licences", "", "permissive refuses weights that may not be used commercially"),
+            ("cam_net.backbone", "NAME", "network that is trained to find classes: a name of timm"),
+            ("cam_net.weights", "FILE", "what it starts from: a file, timm (ImageNet weights, downloaded), or nothing"),
+            ("clip.weights", "FILE", "CLIP that supervises: a file, or openai (plain CLIP, downloaded)"),
+            ("corpus.model", "NAME", "model that answers questions about images: a name on the hub, or a folder"),
+            ("segmentation.net.weights", "FILE", "start of the final network: a file, timm, classifier, random"),
+        ),
+    ),
+    (
+        "training",
+        (
+            ("augment.crop_px", "PIXELS", "side of the square that is cut out of each training image"),
+            ("classifier.optim.epochs", "N", "passes over the images in which the classes are learned"),
+            ("segmentation.net.architecture", "", "final network; encoder is any network of timm with a light decoder"),
+            ("segmentation.optim.epochs", "N", "length of its training"),
+        ),
+    ),
+    (
+        "masks",
+        (
+            ("masks.steps", "", "how heat maps become masks: irn learns borders, crf goes by colour"),
+            ("masks.seed_threshold", "X", "how sure a pixel must be of its class, 0 to 1; lower: larger masks"),
+        ),
+    ),
+    (
+        "machine and tracking",
+        (
+            ("cluster.use_gpu", "", "train on GPUs"),
+            ("cluster.num_workers", "N", "processes that train together; 0: this process; None: by what is there"),
+            ("cluster.precision", "", "arithmetic of the trainings; auto is bf16 on GPUs, fp32 on CPUs"),
+            ("tracking.uri", "ADDRESS", "MLflow server or store; empty keeps one beside the output folder"),
+        ),
+    ),
+)  # fmt: skip
+"""What people change; everything else is under --help-all."""
+_OWN_GROUP = "this verb"
+_FLAGS_WIDTH = 44
+
+
+def settings_help(
+    prog: str, about: str, preset_about: str, kind: type, config: RunConfig, left_out: Collection[str] = ()
+) -> str:
+    """Return the help of a verb for a preset.
+
+    Args:
+        prog: program, verb and preset.
+        about: what the verb does.
+        preset_about: what the preset is.
+        kind: what the verb reads besides settings; its fields of its own come first.
+        config: the preset's settings.
+        left_out: settings that the verb decides itself.
+    """
+    values = flat(config) | {"out": "", "data_root": config.data.root}
+    lines = [f"usage: {prog} --out DIR [settings]", "", about, *([""] if preset_about else []), preset_about]
+    own = tuple(_own_fields(kind, values))
+    for title, settings in ((_OWN_GROUP, own), *GROUPS):
+        if listed := [one for one in settings if one[0] not in left_out]:
+            lines += ["", f"{title}:", *(line for one in listed for line in _shown(one, values))]
+    lines += [
+        "",
+        f"In brackets: what this preset sets. `{prog} {HELP_ALL}` shows all {len(flat(config))} settings.",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(setting: HelpLine, values: dict[str, Any]) -> list[str]:
+    name, stands_for, words = setting
+    flag = f"--{name.replace('_', '-')} {stands_for or _choices(name)}"
+    value = values[name]
+    present = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = words if name == "out" else f"{words} [{present or 'empty'}]"
+    width = max(80, min(shutil.get_terminal_size((120, 24)).columns, 120))
+    body = textwrap.wrap(text, width - _FLAGS_WIDTH - 2, break_on_hyphens=False, break_long_words=False)
+    if len(flag) > _FLAGS_WIDTH - 1:
+        return [f"  {flag}", *(f"  {'':<{_FLAGS_WIDTH}}{line}" for line in body)]
+    return [f"  {flag if n == 0 else '':<{_FLAGS_WIDTH}}{line}" for n, line in enumerate(body)]
+
+
+def _choices(name: str) -> str:
+    """Return the words that a setting takes."""
+    *parents, last = name.split(".")
+    kind: Any = RunConfig
+    for parent in parents:
+        kind = typing.get_type_hints(kind)[parent]
+    return _stands_for(typing.get_type_hints(kind)[last])
+
+
+def _stands_for(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return f"{{{','.join(map(str, inner))}}}"
+    if origin is tuple:
+        return f"{_stands_for(inner[0])} ..." if inner else "..."
+    if origin in (typing.Union, types.UnionType):
+        return _stands_for(next(one for one in inner if one is not type(None)))
+    return {bool: "{True,False}", int: "N", float: "X"}.get(hint, "TEXT")
+
+
+def _own_fields(kind: type, values: dict[str, Any]) -> Iterator[HelpLine]:
+    """Yield what a verb reads besides the settings, with its documentation; put present values among the others."""
+    from qaclims_ray.commands.arguments import RunArguments
+
+    shared = {field.name for field in dataclasses.fields(RunArguments)}
+    words, hints = field_words(kind), typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in shared:
+            continue
+        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        if dataclasses.is_dataclass(hints[field.name]):  # its fields stand among the verb's own
+            inner = hints[field.name]
+            inner_words, inner_hints = field_words(inner), typing.get_type_hints(inner)
+            for one in dataclasses.fields(inner):
+                values[one.name] = getattr(default, one.name)
+                yield one.name, _stands_for(inner_hints[one.name]), inner_words.get(one.name, "")
+            continue
+        values[field.name] = default
+        yield field.name, _stands_for(hints[field.name]), words.get(field.name, "")
+
+
+def field_words(kind: type) -> dict[str, str]:
+    """Return the docstrings under a dataclass's own fields, by name, on one line each."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, after in zip(body.body, body.body[1:], strict=False):
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+            found[field.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
+    return found
