@@ -1,7 +1,6 @@
 """The main job: every stage in order, each skipped when its artefact is there and matches."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import logging
@@ -323,7 +322,7 @@ class _PipelineRun:
         with self.stage("trust") as stage:
             trust = run_trust(stage, manifest)
             log_trust(stage.tracker, trust)
-        return dataclasses.replace(found, trust=trust)
+        return replace(found, trust=trust)
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:

@@ -178,7 +178,7 @@ class PredictArguments:
 class LabelTheseArguments:
     """Which images to label by hand, or where the corrected masks are."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Output folder of a run that has a report."""
     number: int = 20
     """So many images."""

@@ -118,7 +118,9 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
     if not systems:
         return None
     borders = {name: seed_border(config, layout, manifest.classes, name) for name in systems}
-    label_free = {name: read_threshold(layout, name).threshold for name in systems} if manifest.has_background else {}
+    # Without labels of scored images none is chosen.
+    has_choice = [name for name in systems if artifacts.readable_meta(layout.threshold(name)) is not None]
+    label_free = {name: read_threshold(layout, name).threshold for name in has_choice}
     has_classifier = needs_classifier(config)
     artifact = Artifact(
         uri=layout.trust,

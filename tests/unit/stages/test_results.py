@@ -9,17 +9,20 @@ from rich.console import Console
 
 from qaclims_ray.data.artifacts import ArtifactMeta
 from qaclims_ray.data.classes import NO_BACKGROUND
+from qaclims_ray.evaluation.agreement import MapPair, MapSource
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
+from qaclims_ray.evaluation.trust import AgreementFigures, MapClass, MapFigures, TrustFigures
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import RunOutcome
 from qaclims_ray.stages.refine import PseudoMasks
-from qaclims_ray.stages.results import Results, log_scores, note_figures, note_remarks
+from qaclims_ray.stages.results import Results, log_scores, log_trust, note_figures, note_remarks
 from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.run_description import run_note
 from qaclims_ray.stages.segment import Segmentation
+from qaclims_ray.stages.trust import Trust
 from qaclims_ray.tracking.tracker import NullTracker
 
 META = ArtifactMeta(
@@ -160,3 +163,44 @@ def test_without_a_background_the_console_has_dice_and_no_threshold() -> None:
     assert "Seeds, %, over the classes" in text and "threshold" not in text
     assert row(text, "CAM [bold]x") == ["CAM [bold]x", "40.0", "57.1", "31.0", "22.0"]
     assert row(text, "CAM [bold]x", last=True)[:3] == ["CAM [bold]x", "40.0 / 57.1", "50.0 / 66.7"]
+
+
+def unscored(trust: Trust | None) -> Results:
+    """Pseudo masks and a final network of a run in which no image has a mask."""
+    return Results(
+        masks={"baseline": PseudoMasks(meta=META, scores=None, summary={})},
+        segmentations={"baseline": Segmentation(None, None)},
+        trust=trust,
+    )
+
+
+def test_without_masks_the_console_says_what_is_known_and_shows_no_dashes() -> None:
+    source = MapSource("baseline", "mask")
+    maps = MapFigures(source, 4, 0.25, 4, 1, {"bird": MapClass(4, 3, 0.2, 0)})
+    text = printed(unscored(Trust(TrustFigures(num_images=4, maps=(maps,)), ())), SPLITS)
+    assert "No image has a mask, so nothing is scored" in text and "from seeds to the final network" not in text
+    assert "the pseudo mask lacks the class on more than 20% of the images of bird (1 of 4)" in text
+    assert row(text, "pseudo mask") == ["CAM [bold]x", "pseudo mask", "4", "25.0 %", "1 / 4", "1 / 4", "-"]
+    assert "Label maps" not in printed(results()), "where there are scores the console shows these"
+
+
+def test_a_run_that_stops_before_the_report_says_where_more_is() -> None:
+    assert "no image has a mask, so nothing is scored; `qaclims report`" in printed(Results())
+
+
+def test_what_is_known_without_masks_is_logged() -> None:
+    kept: dict[str, float] = {}
+
+    class Kept(NullTracker):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            kept.update(metrics)
+
+    seed, mask = MapSource("baseline", "seed"), MapSource("baseline", "mask")
+    maps = MapFigures(seed, 4, 0.25, 4, 1, {})
+    agreed = AgreementFigures(MapPair("stages", seed, mask), 4, 0.75, {})
+    log_trust(Kept(), Trust(TrustFigures(num_images=4, maps=(maps,), agreements=(agreed,)), ()))
+    assert kept == {
+        "trust/coverage/baseline/seed": 0.25, "trust/empty/baseline/seed": 1.0,
+        "trust/agreement/baseline/seed-mask": 0.75,
+    }  # fmt: skip
+    log_trust(Kept(), None)
