@@ -91,8 +91,12 @@ def run_evaluate(stage: Stage, system: str, manifest: Manifest, label_free: floa
     artifact = Artifact(
         uri=uri,
         kind="evaluation",
-        settings={**scoring_settings(config.scoring), "label_free": label_free},
-        inputs={"cams": cams.recipe(), "scored": scored_images(manifest, config.data).truth_fingerprint()},
+        settings=scoring_settings(config.scoring),
+        inputs={
+            "cams": cams.recipe(),
+            "scored": scored_images(manifest, config.data).truth_fingerprint(),
+            **({} if label_free is None else {"threshold": f"{label_free:g}"}),
+        },
         verb="evaluate",
     )
 
