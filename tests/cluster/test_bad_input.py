@@ -68,8 +68,11 @@ def bad(tmp_path: Path) -> dict[str, str]:
     other.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     questions = tmp_path / "questions.json"
     questions.write_text("[{")
+    # The drawn masks are numbered otherwise than VOC's, which does not matter here.
+    write_dataset(tmp_path / "drawn", num_images=8, num_val=4, seed=1)
     return {
         "FILE": str(regular),
+        "DRAWN": str(tmp_path / "drawn"),
         "GARBAGE": str(garbage),
         "OTHER": str(tmp_path / "other.pth"),
         "EMPTY": str(other),
@@ -82,7 +85,11 @@ def bad(tmp_path: Path) -> dict[str, str]:
 VOC = (
     "voc12",
     "--data-root",
-    "FILE",
+    "DRAWN",
+    "--data.train-split",
+    "train",
+    "--data.mask-check",
+    "warn",
     "--out",
     "OUT",
     "--corpus.model",
@@ -142,7 +149,8 @@ def test_it_is_said_before_anything_starts(mistake: str, bad: dict[str, str], re
         arguments = tuple(argument.replace(name, value) for argument in arguments)
     assert _found(expected, refused(*arguments))
     left = set(os.listdir(bad["OUT"])) if os.path.isdir(bad["OUT"]) else set()
-    assert left <= {"config.json"}
+    # The data is looked at before the weights, and what was read of it stays; no network is there, and no tracking.
+    assert left <= {"config.json", "data", "manifest", "timings.json"}
 
 
 def _found(expected: str, message: str) -> bool:

@@ -149,7 +149,10 @@ def test_the_paper_s_wording_is_that_of_what_is_trained() -> None:
         ("voc13", r"no preset 'voc13'; did you mean 'voc12'\? known: miniature, .*voc12_weaktr"),
         ("", "no preset ''; known"),
         ("paper", "'paper' is an option: name what it is an option of before it, e.g. voc12 paper"),
-        ("voc12 papers", r"voc12 has no option 'papers'; did you mean 'paper'\? it takes: clims, combined, weaktr, plain-clip, paper"),
+        (
+            "voc12 papers",
+            r"voc12 has no option 'papers'; did you mean 'paper'\? it takes: clims, combined, weaktr, plain-clip, paper",
+        ),
         (
             "coco14 mobilenet",
             r"coco14 has no option 'mobilenet' \(folder, voc12 has it\); it takes: clims, combined, weaktr",
