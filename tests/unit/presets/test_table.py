@@ -151,7 +151,7 @@ def test_the_paper_s_wording_is_that_of_what_is_trained() -> None:
         ("paper", "'paper' is an option: name what it is an option of before it, e.g. voc12 paper"),
         (
             "voc12 papers",
-            r"voc12 has no option 'papers'; did you mean 'paper'\? it takes: clims, combined, weaktr, plain-clip, paper",
+            r"voc12 has no option 'papers'; did you mean 'paper'\? it takes: clims, combined, weaktr, plain-clip",
         ),
         (
             "coco14 mobilenet",
