@@ -177,14 +177,14 @@ class RunConfig(MethodSettings):
         return dataclasses.replace(self.evaluation, fixed_threshold=None if number == "auto" else number)
 
     def at_threshold(self, chosen: float) -> "RunConfig":
-        """Return the settings with the chosen threshold where they say auto.
+        """Return the settings with the chosen threshold where they say auto, and with IRN's where these follow it.
 
         Args:
             chosen: of the system whose settings these are.
         """
-        if self.masks.seed_threshold != "auto":
-            return self
-        return dataclasses.replace(self, masks=dataclasses.replace(self.masks, seed_threshold=chosen))
+        number = chosen if self.masks.seed_threshold == "auto" else self.masks.seed_threshold
+        masks = dataclasses.replace(self.masks, seed_threshold=number, irn=self.masks.irn.around(number))
+        return dataclasses.replace(self, masks=masks)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

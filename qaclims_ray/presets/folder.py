@@ -10,6 +10,9 @@ from qaclims_ray.presets.option import Base, Option, published
 from qaclims_ray.presets.small import LITE2, LOCAL, MOBILENET_OF_TIMM, on_a_small_network
 from qaclims_ray.run_config import RunConfig, with_overrides
 
+CONFIDENT = 0.25
+"""Share of the chosen threshold that confident seeds keep away from it: what VOC's small presets have at theirs."""
+
 
 def folder() -> RunConfig:
     """The baseline on a folder of your own photographs with tags, up to a small final network, without a GPU.
@@ -22,7 +25,9 @@ def folder() -> RunConfig:
     """
     base = RunConfig(name="folder", data=DataConfig(dataset="folder", eval_split=ALL_IMAGES))
     small = on_a_small_network(base, LITE2)
-    return replace(small, goal="segmentation", masks=replace(small.masks, steps=("irn", "crf"), seed_threshold="auto"))
+    irn = replace(small.masks.irn, around_seed=CONFIDENT)
+    masks = replace(small.masks, steps=("irn", "crf"), seed_threshold="auto", irn=irn)
+    return replace(small, goal="segmentation", masks=masks)
 
 
 def mobilenet_in_folder(config: RunConfig) -> RunConfig:

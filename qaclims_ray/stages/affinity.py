@@ -31,6 +31,8 @@ from qaclims_ray.training.meter import OnStep
 WALK_FIELDS = ("walk_radius", "beta", "log2_steps", "walk_threshold", "pad_px")
 """Settings of IRN that its training does not depend on."""
 _SEED_FIELDS = ("foreground_threshold", "background_threshold", "crf")
+_APART = (*WALK_FIELDS, *_SEED_FIELDS, "around_seed")
+"""What its training does not read itself: seeds count by their own artefact."""
 
 
 class SeedLabelActor:
@@ -79,7 +81,7 @@ def run_affinity(stage: Stage, system: str, images: Manifest, cams: ArtifactMeta
     config, layout = stage.config, stage.layout
     seeds = _run_seed_labels(stage, system, images, cams)
     irn, trained = config.masks.irn, training_images(images, config.data)
-    settings = {name: value for name, value in plain(irn).items() if name not in (*WALK_FIELDS, *_SEED_FIELDS)}
+    settings = {name: value for name, value in plain(irn).items() if name not in _APART}
     artifact = Artifact(
         uri=layout.affinity(system),
         kind="affinity",

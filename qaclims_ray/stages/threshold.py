@@ -129,7 +129,7 @@ def read_threshold(layout: RunLayout, system: str) -> ThresholdChoice:
 
 
 def at_chosen_threshold(config: RunConfig, layout: RunLayout, system: str) -> RunConfig:
-    """Return a system's settings with the threshold that was chosen for it where they say auto.
+    """Return a system's settings with the threshold that was chosen for it where they say auto, and what follows it.
 
     Args:
         config: the system's.
@@ -139,9 +139,8 @@ def at_chosen_threshold(config: RunConfig, layout: RunLayout, system: str) -> Ru
     Raises:
         ArtifactError: when they say auto and nothing was chosen yet.
     """
-    if config.masks.seed_threshold != "auto":
-        return config
-    return config.at_threshold(read_threshold(layout, system).threshold)
+    given = config.masks.seed_threshold
+    return config.at_threshold(read_threshold(layout, system).threshold if given == "auto" else given)
 
 
 def _sample(shards: list[list[ImageRecord]], split: str) -> list[tuple[int, list[ImageRecord]]]:

@@ -1,5 +1,6 @@
 """Settings of IRN: confident seeds, affinity network, random walk (rows E7-E10)."""
 
+import dataclasses
 from dataclasses import field
 
 from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
@@ -18,6 +19,9 @@ class IrnConfig:
     """CAM score above which a pixel is a confident foreground seed (E7)."""
     background_threshold: float = 0.10
     """CAM score below which a pixel is a confident background seed; IRN itself has 0.05 (E7)."""
+    around_seed: float | None = None
+    """Take the three thresholds from the seeds' (`masks.seed_threshold`) instead: the walk's is the same, those of
+    confident seeds lie this share of it above and below. None takes the numbers given."""
     crf: CrfConfig = field(default_factory=irn_crf)
     """CRF of the confident seeds (E7)."""
     backbone: str = "resnet50"
@@ -50,8 +54,28 @@ class IrnConfig:
     pad_px: int = 0
     """Inference: pad the image to a square of this side, as IRN does with 512; 0 takes its own size (E10)."""
 
+    def around(self, seed_threshold: float) -> "IrnConfig":
+        """Return the settings with the thresholds that follow from the seeds', where they are to.
+
+        Args:
+            seed_threshold: background score, in (0, 1).
+        """
+        if self.around_seed is None:
+            return self
+        above = min(seed_threshold * (1 + self.around_seed), (1 + seed_threshold) / 2)
+        return dataclasses.replace(
+            self,
+            foreground_threshold=round(above, 4),
+            background_threshold=round(seed_threshold * (1 - self.around_seed), 4),
+            walk_threshold=seed_threshold,
+        )
+
     def __post_init__(self) -> None:
         require_text(self, "masks.irn", "backbone")
+        require(
+            self.around_seed is None or 0 < self.around_seed < 1,
+            f"masks.irn.around_seed is {self.around_seed}, expected a share in (0, 1), or None",
+        )
         require_at_least(self, "masks.irn", 1, "width", "radius", "walk_radius", "crop_px")
         require_at_least(self, "masks.irn", 0, "log2_steps", "pad_px")
         require(self.width % 8 == 0, f"masks.irn.width is {self.width}, expected a multiple of 8")

@@ -409,6 +409,20 @@ def test_the_threshold_of_scoring_follows_the_masks_until_it_is_pinned():
     assert (pinned.fixed_threshold, pinned.masks.seed_threshold) == (0.2, 0.3)
 
 
+@pytest.mark.parametrize("chosen", [0.02, 0.42, 0.9])
+def test_thresholds_of_irn_follow_the_seeds_where_they_are_to(chosen):
+    config = preset("folder")
+    numbers = [config.at_threshold(chosen), with_overrides(config, {"masks.seed_threshold": chosen}).at_threshold(0.5)]
+    for found in (each.masks.irn for each in numbers):
+        assert 0 < found.background_threshold < found.walk_threshold == chosen < found.foreground_threshold < 1
+    small = preset("voc12_efficientnet_lite2").masks.irn
+    found = config.at_threshold(small.walk_threshold).masks.irn
+    assert found.foreground_threshold == pytest.approx(small.foreground_threshold, abs=0.01)
+    assert found.background_threshold == pytest.approx(small.background_threshold, abs=0.01)
+    fixed = preset("voc12")
+    assert fixed.at_threshold(chosen) == fixed
+
+
 def test_a_threshold_that_is_chosen_later_is_no_number_before():
     config = with_overrides(preset("voc12"), {"masks.seed_threshold": "auto"})
     assert config.set_threshold == "auto" and config.scoring.fixed_threshold is None
@@ -416,6 +430,6 @@ def test_a_threshold_that_is_chosen_later_is_no_number_before():
     with pytest.raises(AssertionError):
         _ = config.fixed_threshold
     chosen = config.at_threshold(0.07)
-    assert chosen.fixed_threshold == chosen.masks.threshold == 0.07 and chosen.at_threshold(0.5) is chosen
+    assert chosen.fixed_threshold == chosen.masks.threshold == 0.07 and chosen.at_threshold(0.5) == chosen
     with pytest.raises(ConfigError, match="seed_threshold"):
         with_overrides(config, {"masks.seed_threshold": "otsu"})

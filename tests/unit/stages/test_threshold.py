@@ -90,7 +90,7 @@ def test_auto_becomes_the_number_that_was_chosen(tmp_path: Path):
     pinned = at_chosen_threshold(auto(**{"evaluation.fixed_threshold": 0.5}), layout, "baseline")
     assert (pinned.masks.threshold, pinned.fixed_threshold) == (0.24, 0.5)
     given = with_overrides(auto(), {"masks.seed_threshold": 0.3})
-    assert at_chosen_threshold(given, RunLayout(str(tmp_path / "none")), "baseline") is given
+    assert at_chosen_threshold(given, RunLayout(str(tmp_path / "none")), "baseline") == given
 
 
 def test_no_choice_and_a_damaged_one_are_told(tmp_path: Path):
