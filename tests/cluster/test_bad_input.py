@@ -99,7 +99,7 @@ VOC = (
     "--goal",
     "seed",
 )
-MINI = ("miniature", "--out", "OUT")
+MINI = ("miniature", "--out", "OUT", "--data.num-images", "8")
 IRN = (*MINI, "--masks.steps", "irn")
 MISTAKES = {
     "no preset and no run": (("--out", "OUT"), "ConfigError: there is no run at"),
