@@ -100,14 +100,16 @@ def _names(out: Path, split: str) -> list[str]:
     return [record.image_id for record in read_manifest(str(out / "manifest")).subset(split).records]
 
 
-def _scores_of(cams: list[ImageCam], root: Path, evaluation: EvaluationConfig) -> SeedScores:
+def _scores_of(
+    cams: list[ImageCam], root: Path, evaluation: EvaluationConfig, label_free: float | None = None
+) -> SeedScores:
     """Score maps against the true masks, without Ray."""
     sweep = ThresholdSweep(sweep_thresholds(evaluation, Classes(CLASSES)), len(CLASSES))
     labels = read_label_file(str(root / "labels.csv")).labels
     for cam in cams:
         mask = load_mask(str(root / "masks" / f"{cam.image_id}.png"))
         sweep.update(cam, mask, [list(CLASSES).index(name) for name in labels[cam.image_id]])
-    return seed_scores(sweep, evaluation.threshold, Classes(CLASSES))
+    return seed_scores(sweep, evaluation.threshold, Classes(CLASSES), label_free)
 
 
 def _text(scores: Any) -> str:
@@ -129,7 +131,8 @@ def test_all_training_images_get_cams_and_only_scored_ones_count(scored, root):
     names = _names(out, "train")
     assert len(shards) == NUM_IMAGES // PER_SHARD and len(names) == NUM_SCORED
     assert set(cams) == set(_names(out, "train_aug")) and len(cams) == NUM_IMAGES
-    expected = _scores_of([cams[name] for name in names], root, _evaluation(root))
+    chosen = outcome.results.thresholds["baseline"].threshold
+    expected = _scores_of([cams[name] for name in names], root, _evaluation(root), chosen)
     assert _text(outcome.results.scores["baseline"].seed) == _text(expected)
 
 
