@@ -45,7 +45,9 @@ def test_controls_and_rows_differ_from_the_full_method_as_they_say(name, path, v
 
 def test_an_unknown_system_is_refused_with_the_known_ones() -> None:
     for function in (system_of, system_config):
-        with pytest.raises(ConfigError, match=r"no system 'semple'; known: baseline, .*semples_joint"):
+        with pytest.raises(
+            ConfigError, match=r"no system 'semple'; did you mean 'semples'\? known: baseline, .*semples_joint"
+        ):
             function(run_of("baseline"), "semple")
     with pytest.raises(ConfigError, match="no system 'semple'"):
         check_systems(run_of("semple"))
