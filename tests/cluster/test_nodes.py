@@ -137,7 +137,7 @@ def test_a_notice_that_a_node_will_go_is_answered_by_a_checkpoint_within_the_epo
     config = _config(
         systems=["baseline"],
         data__num_images=2 * steps_per_epoch,
-        classifier__optim__epochs=12,
+        classifier__optim__epochs=30,
         classifier__optim__batch_size=2,
         cluster__min_workers=1,
     )
