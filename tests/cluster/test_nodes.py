@@ -71,6 +71,7 @@ def nodes(cluster: Cluster) -> Cluster:
     # A training that may have fewer workers would begin with those that there is room for at this moment.
     there = 1 + 2 * NODE["num_cpus"]
     wait_for(lambda: ray.cluster_resources().get("CPU") == there, 60, "two nodes, and none that is lost")
+    wait_for(lambda: ray.available_resources().get("CPU") == there, 120, "what the test before had reserved")
     return cluster
 
 
