@@ -18,14 +18,14 @@ from qaclims_ray.evaluation.agreement import (
 from qaclims_ray.evaluation.map_differences import LabelFreeFigure, MapsDifference, label_free_figures, maps_difference
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_figures import SystemFigures
-from qaclims_ray.stages.run_maps import RunMaps, add_seeds, written_folders
+from qaclims_ray.stages.run_maps import WRITTEN, RunMaps, add_seeds, written_folders
 from qaclims_ray.stages.trust import read_trust
 
 MOST_COMPARED = 500
 """So many images in common are looked at, evenly out of all."""
 SAME_SHARE = 0.8
 """Of the images of one name in both runs this share must have the same tags and size, or they are of other data."""
-_ARTEFACTS: Mapping[MapStage, str] = {"seed": "cams", "mask": "masks", "final": "predictions"}
+_ARTEFACTS: Mapping[MapStage, str] = {"seed": "cams", **WRITTEN}
 
 
 def compare_maps(group: str, sides: Mapping[str, SystemFigures]) -> tuple[list[MapsDifference], list[str]]:
@@ -67,7 +67,8 @@ def _difference(group: str, stage: MapStage, first: _Side, other: _Side) -> Maps
     """Hold the maps of one stage against each other; None where no image has both."""
     common = _common(first[2], other[2])
     if stage != "seed":
-        common = [name for name in common if storage.exists(_png(first[1], stage, name))]
+        there = _png_names(first[1], stage) & _png_names(other[1], stage)
+        common = [name for name in common if name in there]
     wanted = common[:: max(1, -(-len(common) // MOST_COMPARED))]
     one, two = (_maps(side, stage, wanted) for side in (first, other))
     tags = {record.image_id: record.labels for record in first[2].records}
@@ -103,17 +104,22 @@ def _maps(side: _Side, stage: MapStage, wanted: list[str]) -> dict:
     """Return the label maps of one stage that a side has of some images."""
     _, own, manifest = side
     if stage != "seed":
-        uris = {name: _png(own, stage, name) for name in wanted}
-        return {name: load_mask(uri) for name, uri in uris.items() if storage.exists(uri)}
+        folder = _folder(own, stage)
+        return {name: load_mask(storage.join(folder, f"{name}.png")) for name in wanted}
     found: RunMaps = {name: {} for name in wanted}
     add_seeds(found, own.run_config, RunLayout(own.run), manifest, own.system)
     source = MapSource(own.system, "seed")
     return {name: maps[source] for name, maps in found.items() if source in maps}
 
 
-def _png(side: SystemFigures, stage: MapStage, image_id: str) -> str:
-    folder = written_folders(side.run_config, RunLayout(side.run), side.system)[stage]
-    return storage.join(folder, f"{image_id}.png")
+def _folder(side: SystemFigures, stage: MapStage) -> str:
+    return written_folders(side.run_config, RunLayout(side.run), side.system)[stage]
+
+
+def _png_names(side: SystemFigures, stage: MapStage) -> set[str]:
+    """Return the images whose label maps a side has, by one look at their folder."""
+    files = storage.list_files(_folder(side, stage), ".png")
+    return {uri.rpartition("/")[2].removesuffix(".png") for uri in files}
 
 
 def _stages(side: SystemFigures) -> list[MapStage]:

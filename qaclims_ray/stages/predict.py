@@ -152,7 +152,6 @@ class FinalPredictActor:
             config.segmentation,
             device,
             precision=config.segmentation.test.arithmetic(config.cams.gpus_per_actor),
-            with_crf=arguments.crf,
             border=classes.border(HALF),
         )
         self.arguments = arguments
@@ -160,9 +159,10 @@ class FinalPredictActor:
     def __call__(self, shard: list[tuple[_Target, Any]]) -> list[_Predicted]:
         """Return one row per image, the classes found or its error, with what is to be drawn of it."""
         good = [(target, image) for target, image in shard if not isinstance(image, DataError)]
-        masks = self.network([image for _, image in good], [target.labels for target, _ in good])
         predicted = _failed(shard)
-        for (target, image), mask in zip(good, masks, strict=True):
+        images, labels = [image for _, image in good], [target.labels for target, _ in good]
+        for position, mask, _ in self.network(images, labels, with_crf=self.arguments.crf):
+            target, image = good[position]
             found = shown_classes(mask)
             source = "final network" if target.labels is None else "final network, among those in the file"
             row = {"image": target.uri, "labels": found, "labels_from": source, "is_empty": not found}

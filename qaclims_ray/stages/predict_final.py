@@ -1,5 +1,6 @@
 """Prediction by a final network: it knows the classes itself, so no image-level labels are needed."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from qaclims_ray.segmentation.networks.network import load_segmentation_network
 
 
 class FinalPredictor:
-    """A trained final network, as `predict` uses it."""
+    """A trained final network, as `predict` and `load` use it."""
 
     def __init__(
         self,
@@ -26,36 +27,36 @@ class FinalPredictor:
         device: torch.device,
         *,
         precision: Arithmetic,
-        with_crf: bool,
         border: float,
     ) -> None:
         with whole_files.whole_copy(network_uri) as folder:
             network = for_inference(load_segmentation_network(folder), device)
         self.network = network.to(memory_format=torch.channels_last)
-        self.config, self.with_crf, self.border = config, with_crf, border
+        self.config, self.border = config, border
         self.precision: Arithmetic = precision
 
-    def __call__(self, images: list[Any], labels: list[tuple[int, ...] | None]) -> list[Any]:
-        """Return the label map of each image.
+    def __call__(
+        self, images: list[Any], labels: list[tuple[int, ...] | None], *, with_crf: bool
+    ) -> Iterator[tuple[int, Any, Any]]:
+        """Yield each image's position, its label map, and the probabilities of all labels (label, height, width).
 
         Args:
             images: RGB pixels (3, height, width).
             labels: classes that an image can show, where they are known.
+            with_crf: refine the probabilities by the run's dense CRF.
 
         Raises:
             DataError: when a label is no class of the network.
         """
         net, test, border = self.network.config, self.config.test, self.border
-        masks: dict[int, Any] = {}
         for positions, probabilities in segment_images(
             self.network, images, test, net.image_mean, net.image_std, precision=self.precision
         ):
-            if self.with_crf:
+            if with_crf:
                 pixels = torch.stack([images[position] for position in positions])
                 probabilities = crf_probabilities(pixels, probabilities, test.crf, border)
             for position, found in zip(positions, probabilities.cpu(), strict=True):
-                masks[position] = _label_map(as_class_maps("", found, border), labels[position], border)
-        return [masks[position] for position in range(len(images))]
+                yield position, _label_map(as_class_maps("", found, border), labels[position], border), found
 
 
 def _label_map(maps: ImageCam, known: tuple[int, ...] | None, border: float) -> Any:

@@ -22,6 +22,9 @@ from qaclims_ray.systems.table import system_config
 
 RunMaps = dict[str, dict[MapSource, UInt8[Tensor, "height width"]]]
 """Image id -> what drew the map -> label values."""
+WRITTEN: dict[MapStage, str] = {"mask": "masks", "final": "predictions"}
+"""Stage that writes label maps -> its artefact's name, which is that of the method of `RunLayout` too."""
+_GOALS: dict[MapStage, tuple[str, ...]] = {"mask": ("mask", "segmentation"), "final": ("segmentation",)}
 
 
 def run_maps(config: RunConfig, layout: RunLayout, manifest: Manifest, wanted: Collection[str]) -> RunMaps:
@@ -47,11 +50,11 @@ def run_maps(config: RunConfig, layout: RunLayout, manifest: Manifest, wanted: C
 def written_folders(config: RunConfig, layout: RunLayout, system: str) -> dict[MapStage, str]:
     """Return the stages of a system that wrote label maps, and where, as far as the run goes and has come."""
     folders: dict[MapStage, str] = {}
-    if config.goal != "seed":
-        folders["mask"] = layout.masks(system)
-    if config.goal == "segmentation":
-        folders["final"] = layout.predictions(system)
-    return {stage: uri for stage, uri in folders.items() if artifacts.readable_meta(uri) is not None}
+    for stage, name in WRITTEN.items():
+        uri = getattr(layout, name)(system)
+        if config.goal in _GOALS[stage] and artifacts.readable_meta(uri) is not None:
+            folders[stage] = uri
+    return folders
 
 
 def seed_border(config: RunConfig, layout: RunLayout, classes: Classes, system: str) -> float:

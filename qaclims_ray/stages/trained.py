@@ -14,18 +14,15 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from qaclims_ray.cams.label_map import label_map, overlay
-from qaclims_ray.data import artifacts, storage, whole_files
+from qaclims_ray.cams.label_map import overlay
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import Classes, voc_palette
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.models.folding import for_inference
 from qaclims_ray.refine.shares import HALF
-from qaclims_ray.run_config import RunConfig
-from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
-from qaclims_ray.segmentation.networks.network import FinalNetwork, load_segmentation_network
 from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.predict_final import FinalPredictor
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config, system_of
 
@@ -77,8 +74,8 @@ class PredictedMask:
 class LoadedNetwork:
     """A run's final network, ready to segment images. `load` makes it."""
 
-    def __init__(self, network: FinalNetwork, config: RunConfig, classes: Classes, device: torch.device) -> None:
-        self.network, self.config, self.classes, self.device = network, config, classes, device
+    def __init__(self, predictor: FinalPredictor, classes: Classes) -> None:
+        self.predictor, self.classes = predictor, classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -128,30 +125,16 @@ class LoadedNetwork:
         self, pictures: Sequence[Picture], allowed: tuple[int, ...] | None, with_crf: bool
     ) -> list[PredictedMask]:
         images = [_pixels(picture) for picture in pictures]
-        test, net = self.config.segmentation.test, self.network.config
-        precision = test.arithmetic(1 if self.device.type == "cuda" else 0)
         found: dict[int, PredictedMask] = {}
-        for positions, scores in segment_images(
-            self.network, images, test, net.image_mean, net.image_std, precision=precision
-        ):
-            if allowed is not None:
-                scores = _among(scores, allowed, self.classes)
-            if with_crf:
-                pixels = torch.stack([images[position] for position in positions])
-                scores = crf_probabilities(pixels, scores, test.crf, self.classes.border(HALF))
-            for position, own in zip(positions, scores.float().cpu(), strict=True):
-                found[position] = self._found(images[position], own)
+        for position, labels, scores in self.predictor(images, [allowed] * len(images), with_crf=with_crf):
+            found[position] = PredictedMask(
+                labels=labels.numpy(),
+                scores=_among(scores.float(), allowed, self.classes).numpy(),
+                label_names=self.classes.label_names,
+                first_label=0 if self.classes.has_background else 1,
+                image=images[position].permute(1, 2, 0).contiguous().numpy(),
+            )
         return [found[position] for position in range(len(images))]
-
-    def _found(self, image: Tensor, scores: Tensor) -> PredictedMask:
-        border = self.classes.border(HALF)
-        return PredictedMask(
-            labels=label_map(as_class_maps("", scores, border), border).numpy(),
-            scores=scores.numpy(),
-            label_names=self.classes.label_names,
-            first_label=0 if self.classes.has_background else 1,
-            image=image.permute(1, 2, 0).contiguous().numpy(),
-        )
 
 
 def load(run: str | os.PathLike[str], *, system: str = "", device: str | torch.device = "auto") -> LoadedNetwork:
@@ -172,11 +155,13 @@ def load(run: str | os.PathLike[str], *, system: str = "", device: str | torch.d
     system_of(config, name)
     artifacts.require_artifact(layout.segmentation(name), "segmentation", verb="segment")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    with whole_files.whole_copy(layout.segmentation(name)) as folder:
-        network = for_inference(load_segmentation_network(folder), where)
+    segmentation = system_config(config, name).segmentation
+    precision = segmentation.test.arithmetic(1 if where.type == "cuda" else 0)
     classes = read_manifest(layout.manifest).classes
-    resolved = system_config(config, name)
-    return LoadedNetwork(network.to(memory_format=torch.channels_last), resolved, classes, where)
+    predictor = FinalPredictor(
+        layout.segmentation(name), segmentation, where, precision=precision, border=classes.border(HALF)
+    )
+    return LoadedNetwork(predictor, classes)
 
 
 def _is_picture(images: object) -> bool:
@@ -213,12 +198,14 @@ def _pixels(picture: Picture) -> UInt8[Tensor, "3 height width"]:
 
 
 def _among(
-    scores: Float[Tensor, "batch label height width"], allowed: tuple[int, ...], classes: Classes
-) -> Float[Tensor, "batch label height width"]:
-    """Return the probabilities of the background and some classes alone, adding up to 1."""
+    scores: Float[Tensor, "label height width"], allowed: tuple[int, ...] | None, classes: Classes
+) -> Float[Tensor, "label height width"]:
+    """Return the probabilities of the background and some classes alone, adding up to 1; None: as they are."""
+    if allowed is None:
+        return scores
     first = 1 if classes.has_background else 0
-    keep = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    keep = torch.zeros(len(scores), dtype=torch.bool)
     keep[:first] = True
     keep[[first + class_id for class_id in allowed]] = True
     kept = scores * keep[:, None, None]
-    return kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+    return kept / kept.sum(0, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)

@@ -20,12 +20,12 @@ from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams, segmented_images
 from qaclims_ray.data.tag_pairs import TagPair, inseparable_pairs
-from qaclims_ray.evaluation.agreement import ComparedImage, MapSource, compared_image
+from qaclims_ray.evaluation.agreement import ComparedImage, MapSource, MapStage, compared_image
 from qaclims_ray.evaluation.trust import ImageTrust, MapThreshold, TrustFigures, image_trust, trust_figures
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.classifier_scores import score_classifier
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.run_maps import seed_border
+from qaclims_ray.stages.run_maps import WRITTEN, seed_border, written_folders
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.threshold import read_threshold
 from qaclims_ray.systems.needs import needs_classifier, systems_with_cams
@@ -62,9 +62,15 @@ class _MapShard:
 class CompareMapsActor:
     """Read the label maps of one shard's images and count how they agree."""
 
-    def __init__(self, layout: RunLayout, borders: dict[str, float], stages: dict[str, str], classes: Classes) -> None:
+    def __init__(
+        self,
+        layout: RunLayout,
+        borders: dict[str, float],
+        folders: dict[str, dict[MapStage, str]],
+        classes: Classes,
+    ) -> None:
         torch.set_num_threads(1)
-        self.layout, self.borders, self.stages, self.classes = layout, borders, stages, classes
+        self.layout, self.borders, self.folders, self.classes = layout, borders, folders, classes
 
     def __call__(self, shard: _MapShard) -> dict[str, Any]:
         """Return the images' counts."""
@@ -92,15 +98,11 @@ class CompareMapsActor:
     def _written(self, system: str, image_id: str) -> dict[MapSource, Any]:
         """Return the maps that the system's stages wrote of an image."""
         found = {}
-        for stage, folder in self.stages.items():
-            uri = storage.join(getattr(self.layout, folder)(system), f"{image_id}.png")
+        for stage, folder in self.folders[system].items():
+            uri = storage.join(folder, f"{image_id}.png")
             if storage.exists(uri):
-                found[MapSource(system, stage)] = load_mask(uri)  # pyright: ignore[reportArgumentType]
+                found[MapSource(system, stage)] = load_mask(uri)
         return found
-
-
-_WRITTEN = {"mask": "masks", "final": "predictions"}
-"""Stage -> the method of `RunLayout` that says where its label maps are."""
 
 
 def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
@@ -122,6 +124,7 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
     has_choice = [name for name in systems if artifacts.readable_meta(layout.threshold(name)) is not None]
     label_free = {name: read_threshold(layout, name).threshold for name in has_choice}
     has_classifier = needs_classifier(config)
+    folders = {name: written_folders(config, layout, name) for name in systems}
     artifact = Artifact(
         uri=layout.trust,
         kind="trust",
@@ -131,14 +134,18 @@ def run_trust(stage: Stage, manifest: Manifest) -> Trust | None:
         inputs={
             "manifest": manifest.fingerprint(),
             **{f"cams/{name}": meta.recipe() for name in systems if (meta := artifacts.read_meta(layout.cams(name)))},
-            **{f"{one}/{name}": meta.fingerprint for one, name, meta in _written_metas(config, layout, systems)},
+            **{
+                f"{WRITTEN[written]}/{name}": _fingerprint(uri)
+                for name, own in folders.items()
+                for written, uri in own.items()
+            },
             **({"classifier": _fingerprint(layout.classifier)} if has_classifier else {}),
         },
         verb="report",
     )
 
     def work() -> dict[str, Any]:
-        images = _compare(stage, manifest, borders)
+        images = _compare(stage, manifest, borders, folders)
         figures = trust_figures(
             images,
             manifest.classes,
@@ -161,23 +168,14 @@ def _pairs(manifest: Manifest, split: str) -> list[TagPair]:
     return inseparable_pairs([manifest.class_names[label] for label in labels] for labels in trained)
 
 
-def _written_metas(config: RunConfig, layout: RunLayout, systems: list[str]) -> list[tuple[str, str, ArtifactMeta]]:
-    """Return the stages of this run that wrote label maps."""
-    folders = [folder for stage, folder in _WRITTEN.items() if _reaches(config, stage)]
-    metas = [(one, name, artifacts.read_meta(getattr(layout, one)(name))) for one in folders for name in systems]
-    return [(one, name, meta) for one, name, meta in metas if meta is not None]
-
-
-def _reaches(config: RunConfig, stage: str) -> bool:
-    return config.goal == "segmentation" or (config.goal == "mask" and stage == "mask")
-
-
 def _fingerprint(uri: str) -> str:
     meta = artifacts.read_meta(uri)
     return "" if meta is None else meta.fingerprint
 
 
-def _compare(stage: Stage, manifest: Manifest, borders: dict[str, float]) -> list[ComparedImage]:
+def _compare(
+    stage: Stage, manifest: Manifest, borders: dict[str, float], folders: dict[str, dict[MapStage, str]]
+) -> list[ComparedImage]:
     """Count all images' maps; return them in the order of their ids."""
     config = stage.config
     summaries = run_shards(
@@ -187,7 +185,7 @@ def _compare(stage: Stage, manifest: Manifest, borders: dict[str, float]) -> lis
         actor_kwargs={
             "layout": stage.layout,
             "borders": borders,
-            "stages": {name: folder for name, folder in _WRITTEN.items() if _reaches(config, name)},
+            "folders": folders,
             "classes": manifest.classes,
         },
         num_actors=stage.room.actors(config.masks.num_actors),

@@ -16,6 +16,8 @@ from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.predict_final import FinalPredictor
+from qaclims_ray.stages.run_folder import load_config
+from qaclims_ray.systems.table import system_config
 from tests.finished_artifacts import finished
 
 NAMES = ("cat", "dog", "bird")
@@ -66,16 +68,17 @@ def test_an_image_is_segmented_at_its_size(network, picture):
 
 
 def test_it_says_what_predict_says(run, network, picture):
-    config = network.config
-    predictor = FinalPredictor(
-        RunLayout(run).segmentation("qa_clims"), config.segmentation, torch.device("cpu"),
-        precision="fp32", with_crf=True, border=0.5,
-    )  # fmt: skip
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    (free, among) = predictor([pixels, pixels], [None, (1,)])
-    np.testing.assert_array_equal(network.predict(picture, crf=True).labels, free.numpy())
-    assert set(np.unique(among.numpy())) <= {0, 2}
-    assert set(network.predict(picture, classes=["dog"]).found) <= {"dog"}
+    folder = RunLayout(run).segmentation("qa_clims")
+    config = system_config(load_config(run), "qa_clims").segmentation
+    predictor = FinalPredictor(folder, config, torch.device("cpu"), precision="fp32", border=0.5)
+    for with_crf in (False, True):
+        (free, among) = [mask.numpy() for _, mask, _ in predictor([pixels] * 2, [None, (0,)], with_crf=with_crf)]
+        np.testing.assert_array_equal(network.predict(picture, crf=with_crf).labels, free)
+        cats = network.predict(picture, classes=["cat"], crf=with_crf)
+        np.testing.assert_array_equal(cats.labels, among)
+        np.testing.assert_array_equal(cats.labels, cats.scores.argmax(0))
+        assert not cats.scores[[2, 3]].any() and set(np.unique(free)) - {0, 1}, "others are seen where they may be"
 
 
 def test_every_kind_of_picture_is_the_same_picture(network, picture, tmp_path):

@@ -10,7 +10,7 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
-from qaclims_ray.evaluation.agreement import MapSource, image_agreement
+from qaclims_ray.evaluation.agreement import MapSource, MapStage, image_agreement
 from qaclims_ray.stages.classifier_scores import MOST_IMAGES, classifier_images
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.trust import CompareMapsActor, _MapShard
@@ -34,7 +34,8 @@ def test_an_actor_reads_the_maps_of_all_stages_and_moves_the_threshold(tmp_path:
     mask[:, 0] = 1
     save_label_map(mask, f"{layout.masks('one')}/a.png")
     save_label_map(mask + 1, f"{layout.predictions('one')}/b.png")
-    actor = CompareMapsActor(layout, {"one": 0.5}, {"mask": "masks", "final": "predictions"}, CLASSES)
+    folders: dict[MapStage, str] = {"mask": layout.masks("one"), "final": layout.predictions("one")}
+    actor = CompareMapsActor(layout, {"one": 0.5}, {"one": folders}, CLASSES)
     shard = _MapShard("part-00000.parquet", [record("a"), record("b"), record("c")])
     a, b = actor(shard)["images"]
     seed, pseudo = MapSource("one", "seed"), MapSource("one", "mask")
