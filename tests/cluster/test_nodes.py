@@ -34,6 +34,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 """A training worker of these tests fills a node: two of them need two."""
 
+COORDINATOR_TICK_S = 22
+"""Seconds until Ray Train surely knows of new nodes: what gives out the nodes to trainings counts them every 20."""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
@@ -66,14 +69,15 @@ def _cluster(patch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 @pytest.fixture
 def nodes(cluster: Cluster) -> Cluster:
     """The head and two nodes, with new ones for those that the tests before have lost."""
+    all_there = len(cluster.worker_nodes) == 2
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(**NODE)
-    # A training that may have fewer workers would begin with those that there is room for at this moment. A lost node
-    # is counted until its heartbeats are missed, so numbers of CPUs alone may be right too early.
+    # A lost node is counted until its heartbeats are missed, so numbers of CPUs alone may be right too early.
     here = {node.node_id for node in [cluster.head_node, *cluster.worker_nodes]}
     wait_for(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]} == here, 120, "no lost node")
-    there = 1 + 2 * NODE["num_cpus"]
-    wait_for(lambda: ray.available_resources().get("CPU") == there, 120, "what the test before had reserved")
+    if not all_there:
+        # A training that may have fewer workers would begin with those that there is known to be room for.
+        time.sleep(COORDINATOR_TICK_S)
     return cluster
 
 
