@@ -8,7 +8,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -104,13 +104,13 @@ def _run(until: str, asked: "RunArguments", console: "Console") -> None:
     _run_until(until, asked.config, asked.out, console)
 
 
-def _run_until(until: str, config: "RunConfig", out: str, console: "Console") -> None:
+def _run_until(until: str, config: "RunConfig", out: str, console: "Console", said: Container[str] = ()) -> None:
     with _owning(out):
         _announce(console, until, config.name, out)
         from qaclims_ray.stages.pipeline import run_pipeline
         from qaclims_ray.stages.results_console import print_results
 
-        outcome = run_pipeline(config, out, until=until)
+        outcome = run_pipeline(config, out, until=until, said=said)
     if until in _WITH_TABLES:
         print_results(outcome, console)
 
@@ -126,7 +126,7 @@ def _start(asked: "StartArguments", console: "Console") -> None:
 
     ready = prepare_start(asked, console)
     if not asked.dry_run:
-        _run_until("run", ready.config, ready.out, console)
+        _run_until("run", ready.config, ready.out, console, ready.said)
 
 
 # --- many runs of a preset

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,6 +26,7 @@ class ConsoleProgress(StageProgress):
         on_epoch: see `StageProgress.epoch`.
         on_seconds: told the seconds of all stages when one ended.
         alive_interval_s: see `ALIVE_INTERVAL_S`.
+        said: notes and remarks that were printed before, and are not again.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class ConsoleProgress(StageProgress):
         on_epoch: Callable[[Mapping[str, float]], None] | None = None,
         on_seconds: Callable[[Mapping[str, float]], None] | None = None,
         alive_interval_s: float = ALIVE_INTERVAL_S,
+        said: Container[str] = (),
     ) -> None:
         self.console = console or Console()
+        self._said = said
         self.seconds = dict(seconds or {})
         self._on_epoch, self._on_seconds = on_epoch, on_seconds
         self._alive_interval_s = alive_interval_s
@@ -81,12 +84,14 @@ class ConsoleProgress(StageProgress):
 
     def note(self, message: str) -> None:
         """See `StageProgress.note`."""
-        print_line(self.console, f"  {message}")
+        if message not in self._said:
+            print_line(self.console, f"  {message}")
 
     def remarks(self, texts: Iterable[str]) -> None:
         """Say what a user should know of the settings."""
         for text in texts:
-            print_line(self.console, f"remark: {text}")
+            if text not in self._said:
+                print_line(self.console, f"remark: {text}")
 
     def finish(self, message: str, *, is_new: bool = True) -> None:
         """See `StageProgress.finish`."""

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,7 @@ def run_pipeline(
     console: Console | None = None,
     trial: str = "",
     on_epoch: "OnEpoch | None" = None,
+    said: Container[str] = (),
 ) -> RunOutcome:
     """Run the pipeline up to a stage.
 
@@ -108,6 +109,7 @@ def run_pipeline(
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
         on_epoch: see `StageProgress.epoch`.
+        said: notes and remarks that the console has shown before.
 
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
@@ -118,7 +120,8 @@ def run_pipeline(
     preflight(config, out)
     if not trial and not storage.is_remote(out):  # trials have neighbours, and are many
         remove_abandoned(out)
-    progress = ConsoleProgress(console, read_timings(layout), on_epoch, functools.partial(write_timings, layout))
+    keep_timings = functools.partial(write_timings, layout)
+    progress = ConsoleProgress(console, read_timings(layout), on_epoch, keep_timings, said=said)
     for used in () if trial else weights_used(config):
         progress.note(used.line)
     progress.remarks([*threshold_remarks(config), *random_start_remarks(config)])

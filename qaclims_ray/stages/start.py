@@ -33,6 +33,8 @@ class ReadyRun:
     """Its folder."""
     preset_file: str
     """Where it is written down."""
+    said: frozenset[str]
+    """What was printed, and the run would say again."""
 
 
 def prepare_start(asked: StartArguments, console: Console) -> ReadyRun:
@@ -50,18 +52,19 @@ def prepare_start(asked: StartArguments, console: Console) -> ReadyRun:
     from qaclims_ray.stages.start_machine import this_machine
 
     machine = this_machine()
-    _print_part(console, "this machine", machine.lines())
+    _print_part(console, "this machine", machine.lines(with_weights=not asked.weights))
     config, reasons = choose_run(survey, machine, weights=asked.weights, is_quick=asked.quick)
     preset_file = f"{out.rstrip('/')}.json"
     config, remarks = _kept(preset_file, config)
-    _print_part(console, "chosen", [*reasons, *remarks, *random_start_remarks(config)])
+    from_nothing = random_start_remarks(config)
+    _print_part(console, "chosen", [*reasons, *remarks, *from_nothing])
     seconds = estimated_seconds(config, survey, measure_pace(config, survey, machine), machine)
     parts = ", ".join(f"{name} {_roughly(found)}" for name, found in seconds.items())
     print_line(console, f"takes roughly {_roughly(sum(seconds.values()))}: {parts}")
     if busy := busy_note(machine.cores):
         print_line(console, busy)
     print_line(console, f"written  {preset_file}: change it as you like, then `qaclims run {preset_file} --out {out}`")
-    return ReadyRun(config, out, preset_file)
+    return ReadyRun(config, out, preset_file, frozenset([*survey.gathered.notes, *from_nothing]))
 
 
 def _require_folder(folder: str) -> None:

@@ -24,10 +24,12 @@ class Machine:
     backbones: tuple[LocalBackbone, ...]
     """Small networks whose weights are here, the best first."""
 
-    def lines(self) -> list[str]:
-        """Return what a person should know of it."""
+    def lines(self, *, with_weights: bool = True) -> list[str]:
+        """Return what a person should know of it, and of the weights that it has where none are named."""
         gpus = f"{len(self.gpus)} GPUs ({self.gpus[0]}, {self.gpu_gib:.0f} GiB)" if self.gpus else "no GPU"
         lines = [f"{self.cores} cores, {self.memory_gib:.0f} GiB of free memory, {gpus}"]
+        if not with_weights:
+            return lines
         for one in self.backbones:
             weight = weight_named(one.weight)
             licence = f"; licence {weight.licence}; {weight.users}" if weight is not None else ""

@@ -62,6 +62,7 @@ def test_every_command_works_as_written(place):
         said[block.strip()] = _run(block, language, place)
     look, start, drafts, scores, predict, python = said.values()
     assert "found in" in look and "bird 7, bus 7, dog 7" in look and "takes roughly" in look
+    assert start.count("no split is named") == 1, "what was found is said once"
     assert "report.html" in start and (place / "runs/mine/report/report.html").is_file()
     assert "20 images and drafts" in drafts and (place / "to_correct/README.txt").is_file()
     assert "Against 6 masks corrected by hand" in scores

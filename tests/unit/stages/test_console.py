@@ -117,3 +117,12 @@ def test_seconds_are_handed_on_as_stages_end() -> None:
     progress.start("cams")
     progress.abort()
     assert [list(seconds) for seconds in kept] == [["data", "train"]] and kept[0]["data"] == 9.0
+
+
+def test_what_was_said_before_is_not_said_again() -> None:
+    console = quiet_console()
+    progress = ConsoleProgress(console, said={"known"})
+    for text in ("known", "new"):
+        progress.note(text)
+        progress.remarks([text])
+    assert text_of(console) == "  new\nremark: new\n"
