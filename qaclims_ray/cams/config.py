@@ -20,8 +20,8 @@ class CamConfig:
     """Scales of the image, bicubic; the maps are summed."""
     flip: bool = True
     """Add each scale's mirror image."""
-    activation: Literal["relu", "sigmoid"] = "relu"
-    """What is done to the logits (R7)."""
+    activation: Literal["relu", "sigmoid", "none"] = "relu"
+    """What is done to the logits (R7); none leaves them as they are, for similarities to texts."""
     normalisation: Literal["max", "minmax"] = "max"
     """Each class by its own maximum, or to the full range."""
     grid_stride: int = 4

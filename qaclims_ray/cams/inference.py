@@ -206,6 +206,8 @@ def _activate(
             return logits.relu()
         case "sigmoid":
             return logits.sigmoid()
+        case "none":
+            return logits
 
 
 def _summed(

@@ -10,7 +10,7 @@ their tasks where they train.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaclims_ray.cams.config import RESOURCE_FIELDS, CamConfig
 from qaclims_ray.data.artifacts import plain
@@ -26,6 +26,9 @@ from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.config import OptimConfig, SelectionConfig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from qaclims_ray.methods.workbench import Workbench
 
 
@@ -201,6 +204,29 @@ class CamWork:
     """Where they come from, for the console and for errors."""
 
 
+class LoadedNetwork(NamedTuple):
+    """A network that makes CAMs, and how it wants its images."""
+
+    network: "nn.Module"
+    """Maps normalised images (image, 3, height, width) to responses (image, class, cells, cells)."""
+    mean: tuple[float, float, float]
+    """Of the normalisation, on the 0-1 scale."""
+    std: tuple[float, float, float]
+    """Of the normalisation, on the 0-1 scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenNetwork:
+    """A network that makes CAMs without having been trained by the run."""
+
+    settings: Mapping[str, Any]
+    """What its responses depend on, besides the settings of CAMs."""
+    inputs: Mapping[str, str]
+    """Name -> fingerprint of what it is made from."""
+    load: "Callable[[torch.device], LoadedNetwork]"
+    """Loads it, in the process that computes; picklable."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to get CAMs."""
@@ -227,6 +253,8 @@ class Method:
     """Whether it makes CAMs; the fully supervised bound does not."""
     cam_work: Callable[[Recipe, Manifest], CamWork] | None = None
     """How its CAMs are made; None computes them with its network."""
+    frozen: Callable[[Recipe, Sources], FrozenNetwork] | None = None
+    """The network that its CAMs are computed with where it trains none."""
     find_source: Callable[[Recipe], object] | None = None
     """Fails where what `cam_work` reads is not there, before any work starts."""
     check: Callable[[str, Recipe, str], None] | None = None
@@ -244,7 +272,7 @@ class Method:
     @property
     def has_network(self) -> bool:
         """Whether its CAMs come from a network of the run."""
-        return self.has_cams and self.cam_work is None
+        return self.has_cams and self.cam_work is None and self.frozen is None
 
 
 def refuse_sigmoid(system: str, recipe: Recipe, advice: str) -> None:

@@ -11,6 +11,8 @@ from qaclims_ray.methods.clims.method import CLIMS
 from qaclims_ray.methods.given.config import GivenConfig
 from qaclims_ray.methods.given.method import GIVEN
 from qaclims_ray.methods.method import Method
+from qaclims_ray.methods.patch_text.config import PatchTextConfig
+from qaclims_ray.methods.patch_text.method import PATCH_TEXT
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.qa_clims.method import QA_CLIMS
 from qaclims_ray.methods.semples.config import SemplesConfig
@@ -36,6 +38,8 @@ class MethodSettings:
     """SemPLeS."""
     given: GivenConfig = _of(GIVEN, GivenConfig)
     """CAMs made elsewhere."""
+    patch_text: PatchTextConfig = _of(PATCH_TEXT, PatchTextConfig)
+    """Seeds without training."""
 
 
 _SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)

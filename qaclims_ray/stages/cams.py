@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -20,14 +21,16 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.methods.method import CamWork, Method
+from qaclims_ray.methods.method import CamWork, FrozenNetwork, LoadedNetwork, Method, Sources, Trained
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.precision import recorded
+from qaclims_ray.models.weights import weights_fingerprint
 from qaclims_ray.stages.layout import network_uri_of
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.systems.recipe import recipe_of
+from qaclims_ray.systems.recipe import clip_files, recipe_of
 from qaclims_ray.systems.table import system_of
+from qaclims_ray.text.bank import require_bank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +47,35 @@ class ComputedShard:
     """See `run_shards`."""
 
 
-class CamActor:
-    """Hold a CAM network; compute one decoded shard."""
+@dataclasses.dataclass(frozen=True)
+class LoadMaskGenerator:
+    """Loads a trained network, in the process that computes."""
 
-    def __init__(self, network_uri: str, config: CamConfig, mean: Rgb, std: Rgb) -> None:
+    uri: str
+    """Its folder."""
+    mean: Rgb
+    """Of its normalisation."""
+    std: Rgb
+    """Of its normalisation."""
+
+    def __call__(self, device: torch.device) -> LoadedNetwork:
+        """Load it."""
         # Here, since planning a stage needs no network.
         from qaclims_ray.models.folding import for_inference
         from qaclims_ray.models.generators.mask_generator import load_mask_generator
 
+        with whole_files.whole_copy(self.uri) as folder:
+            return LoadedNetwork(for_inference(load_mask_generator(folder), device), self.mean, self.std)
+
+
+class CamActor:
+    """Hold a network that makes CAMs; compute one decoded shard."""
+
+    def __init__(self, load: Callable[[torch.device], LoadedNetwork], config: CamConfig) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
-        with whole_files.whole_copy(network_uri) as folder:
-            self.network = for_inference(load_mask_generator(folder), device)
-        self.config, self.mean, self.std = config, mean, std
+        self.network, self.mean, self.std = load(device)
+        self.config = config
         size = CAMS_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
         self.at_once = BatchSize(size, "cams.batch_size")
 
@@ -110,17 +129,16 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     uri = stage.layout.cams(system)
     if method.cam_work is not None:
         return import_cams_of(stage, method, uri, manifest, label=system)
-    config, net = stage.config.cams, stage.config.cam_net
-    network_uri = network_uri_of(stage.layout, system, method)
-    network = artifacts.require_artifact(network_uri, method.kind, verb="train")
+    config, source = stage.config.cams, _network_of(stage, system, method)
     artifact = Artifact(
         uri=uri,
         kind="cams",
         settings={
             **{name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")},
             **recorded(config.arithmetic),
+            **source.settings,
         },
-        inputs={"network": network.fingerprint, "manifest": plan_fingerprint(manifest, manifest.images_fingerprint())},
+        inputs={**source.inputs, "manifest": plan_fingerprint(manifest, manifest.images_fingerprint())},
         verb="cams",
     )
 
@@ -131,12 +149,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
             finished=finished_shards(artifact, len(shards)),
             decode=decode_images,
             actor=CamActor,
-            actor_kwargs={
-                "network_uri": network_uri,
-                "config": config,
-                "mean": net.image_mean,
-                "std": net.image_std,
-            },
+            actor_kwargs={"load": source.load, "config": config},
             write=functools.partial(write_cams, uri=artifact.workshop, dtype=config.dtype),
             num_actors=stage.room.actors(config.num_actors, config.gpus_per_actor),
             gpus_per_actor=config.gpus_per_actor,
@@ -149,6 +162,24 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         return f"{meta.summary.get('images')} images"
 
     return stage.make(artifact, f"CAMs of {system}", work, describe, goes_on=True)
+
+
+def _network_of(stage: Stage, system: str, method: Method) -> FrozenNetwork:
+    """Return what computes a system's CAMs: the network that was trained for it, or one that needs no training.
+
+    Raises:
+        ArtifactError: when the network is not trained, or the texts are not there.
+    """
+    config, layout = stage.config, stage.layout
+    if method.frozen is None:
+        uri, net = network_uri_of(layout, system, method), config.cam_net
+        trained = artifacts.require_artifact(uri, method.kind, verb="train")
+        load = LoadMaskGenerator(uri, net.image_mean, net.image_std)
+        return FrozenNetwork(settings={}, inputs={"network": trained.fingerprint}, load=load)
+    clip, texts = weights_fingerprint(*clip_files(config)) if method.uses_clip else "", None
+    if method.uses_texts:
+        texts = Trained(uri := layout.text_bank(system), require_bank(uri).fingerprint)
+    return method.frozen(recipe_of(config, method), Sources(manifest="", clip=clip, texts=texts))
 
 
 def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *, label: str) -> ArtifactMeta:

@@ -34,6 +34,9 @@ def _miniature_fixed(*, with_secondary: bool) -> dict[str, Any]:
     return fixed_texts(lists)
 
 
+_AS_SIMILARITIES = {"cams.activation": "none", "cams.normalisation": "minmax"}
+"""Cosines of patches have no zero that parts an object from the rest: each map takes its whole range."""
+
 _SYSTEMS = (
     System(
         name="baseline",
@@ -279,6 +282,21 @@ _SYSTEMS = (
         description="Prompts learned on CAMs made elsewhere refine the classifier's network (SemPLeS Table 3).",
         method="semples",
         base="given_cams",
+    ),
+    System(
+        name="patch_text",
+        label="patch text",
+        description="Nothing is trained: patches of the frozen CLIP against the class name.",
+        method="patch_text",
+        overrides={**_AS_SIMILARITIES, "text.source": "class_names"},
+    ),
+    System(
+        name="patch_text_answers",
+        label="patch text + answers",
+        description="Nothing is trained: patches of the frozen CLIP against the answers about a class's objects, less "
+        "those about what surrounds them.",
+        method="patch_text",
+        overrides={**_AS_SIMILARITIES, "text.source": "qape", "patch_text.background_weight": 0.75},
     ),
     System(
         name="qa_clims_prompts",

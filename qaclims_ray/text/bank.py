@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage, whole_files
-from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.artifacts import Artifact, ArtifactMeta
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError, ModelError
 from qaclims_ray.models.weight_files import read_stored
@@ -272,6 +272,15 @@ def bank_artifact(uri: str, settings: Any, inputs: Mapping[str, str]) -> Artifac
     return Artifact(uri=uri, kind=_KIND, settings=settings, inputs=inputs, verb="text")
 
 
+def require_bank(uri: str) -> ArtifactMeta:
+    """Return what a bank says of itself.
+
+    Raises:
+        ArtifactError: when it is absent or incomplete.
+    """
+    return artifacts.require_artifact(uri, _KIND, verb="text")
+
+
 def write_bank(bank: TextBank, artifact: Artifact) -> None:
     """Write a bank into its artefact's workshop.
 
@@ -311,7 +320,7 @@ def read_bank(uri: str) -> TextBank:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
-    meta = artifacts.require_artifact(uri, _KIND, verb="text")
+    meta = require_bank(uri)
     try:
         pairs = _read_table(storage.join(uri, _PAIRS))
         texts = tuple(_read_table(storage.join(uri, _TEXTS))["text"].to_pylist())

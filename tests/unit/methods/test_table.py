@@ -38,6 +38,7 @@ def test_artifacts_keep_the_names_they_have_on_disk() -> None:
         "clims": "clims",
         "semples": "semples",
         "given": "given",
+        "patch_text": "patch_text",
         "supervised": "supervised",
     }
 

@@ -1,0 +1,1 @@
+"""Training-free seeds: patches of a frozen CLIP against texts."""
