@@ -109,6 +109,8 @@ def _tree_in(folder: str, masks: str | None) -> _Tree:
     """
     inner = [uri for uri in _sub_folders(folder, _RESERVED) if uri != masks]
     splits = [uri for uri in inner if file_name(uri).casefold() in SPLIT_FOLDERS]
+    if len(splits) == 1 and _is_class_among(splits[0], [uri for uri in inner if uri not in splits]):
+        splits = []
     found = [(uri, "") for uri in inner if uri not in splits]
     for split in splits:
         classes = _sub_folders(split, _RESERVED)
@@ -125,6 +127,13 @@ def _tree_in(folder: str, masks: str | None) -> _Tree:
         else:
             _add_class(tree, folder, uri, split)
     return _without_derived(tree)
+
+
+def _is_class_among(folder: str, others: Sequence[str]) -> bool:
+    """Whether a folder called as a split is a class all the same (VOC has "train"): others hold images right inside."""
+    if not pictures(folder) or _sub_folders(folder, _RESERVED):
+        return False
+    return any(not is_likely_mask_folder(uri) and pictures(uri) for uri in others)
 
 
 def _add_class(tree: _Tree, folder: str, uri: str, split: str) -> None:

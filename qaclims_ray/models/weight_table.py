@@ -185,6 +185,7 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
         page="https://github.com/facebookresearch/ov-seg",
         instead="option plain-clip (e.g. `voc12 plain-clip`): OpenAI's CLIP, MIT",
     ),
+    _clip("ViT-B-16", "vit-b-16", "timm/vit_base_patch16_clip_224.openai", 599_000_000),
     _clip("ViT-B-32", "vit-b-32", "timm/vit_base_patch32_clip_224.openai", 605_000_000),
     _clip("ViT-L-14", "vit-l-14", "timm/vit_large_patch14_clip_224.openai", 1_710_000_000),
     _timm_weight(

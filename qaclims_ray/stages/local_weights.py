@@ -18,6 +18,8 @@ _FROM_SCRATCH = {
     "segmentation.optim.lr": 1e-3,
 }
 """A network that starts at random has no batch statistics to keep, and learns all of its layers."""
+_CLIPS = ("clip-vit-b-16", "clip-vit-l-14")
+"""Those with patches of 16 pixels and less, the published ones first: they tell apart where in the image a thing is."""
 
 
 class LocalBackbone(NamedTuple):
@@ -27,6 +29,29 @@ class LocalBackbone(NamedTuple):
     path: Path
     weight: str
     """Name of the known weight."""
+
+
+class LocalClip(NamedTuple):
+    """A plain CLIP whose weights lie on this machine."""
+
+    model: str
+    """Its architecture, as open_clip calls it."""
+    path: Path
+    weight: str
+    """Name of the known weight."""
+
+    def settings(self) -> dict[str, object]:
+        """Return the settings of a run that takes it."""
+        return {"clip.model": self.model, "clip.weights": str(self.path), "clip.mask_adapted": False}
+
+
+def local_clip() -> LocalClip | None:
+    """Return the CLIP of this machine that suits seeds without training best, None where there is none."""
+    for name in _CLIPS:
+        weight, path = weight_named(name), find(name)
+        if weight is not None and path is not None:
+            return LocalClip(weight.open_clip[-1], path, name)
+    return None
 
 
 def local_backbones() -> list[LocalBackbone]:

@@ -59,7 +59,7 @@ def prepare_start(asked: StartArguments, console: Console) -> ReadyRun:
     from_nothing = random_start_remarks(config)
     _print_part(console, "chosen", [*reasons, *remarks, *from_nothing])
     seconds = estimated_seconds(config, survey, measure_pace(config, survey, machine), machine)
-    parts = ", ".join(f"{name} {_roughly(found)}" for name, found in seconds.items())
+    parts = ", ".join(f"{name} {_roughly(found)}" for name, found in seconds.items() if found)
     print_line(console, f"takes roughly {_roughly(sum(seconds.values()))}: {parts}")
     if busy := busy_note(machine.cores):
         print_line(console, busy)

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from qaclims_ray.data.images import load_image
+from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.refine.crf import dense_crf, label_energy
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.start_machine import Machine
 from qaclims_ray.stages.start_survey import Survey
+from qaclims_ray.systems.needs import needs_classifier
+from qaclims_ray.systems.recipe import clip_files
 
 MEASURED_S = 2.0
 """Seconds of training that are measured; others are measured for less."""
@@ -40,6 +43,8 @@ class Pace:
     """Of a million pixels through the network."""
     crf_s: float
     """Of a photograph's CRF."""
+    clip_s: float = 0.0
+    """Of a million pixels through the CLIP, where its patches make the maps."""
 
 
 def measure_pace(config: RunConfig, survey: Survey, machine: Machine, *, seconds: float = MEASURED_S) -> Pace:
@@ -80,9 +85,17 @@ def measure_pace(config: RunConfig, survey: Survey, machine: Machine, *, seconds
             train_s=_seconds_of(back, device, seconds) / megapixels / network,
             forward_s=_seconds_of(forward, device, seconds / 4) / megapixels / network,
             crf_s=_seconds_of(lambda: _one_crf(config, survey), torch.device("cpu"), 0.0) / shared,
+            clip_s=0.0 if needs_classifier(config) else _clip_s(config, device) / network,
         )
     finally:
         torch.set_num_threads(threads)
+
+
+def _clip_s(config: RunConfig, device: torch.device) -> float:
+    clip = load_clip(*clip_files(config), device=device, mask_adapted=False)
+    pixels = torch.zeros(1, 3, clip.image_size, clip.image_size, device=device)
+    with torch.no_grad():
+        return _seconds_of(lambda: clip.encode_regions(pixels), device, 0.0) / (clip.image_size**2 / 1e6)
 
 
 def _one_crf(config: RunConfig, survey: Survey) -> None:
@@ -136,9 +149,10 @@ def estimated_seconds(config: RunConfig, survey: Survey, pace: Pace, machine: Ma
         masks += training(irn.crop_px, irn.optim.epochs, _DECODER) + trained * pace.crf_s
         masks += everyone * (_WALK_S / machine.cores + 2 * whole * pace.forward_s * _DECODER)
     tested = everyone * (2 * whole * pace.forward_s * _DECODER + pace.crf_s)
+    learned = needs_classifier(config)
     return {
-        "classifier": training(config.augment.crop_px, config.classifier.optim.epochs, 1.0),
-        "maps": everyone * views * whole * pace.forward_s,
+        "classifier": training(config.augment.crop_px, config.classifier.optim.epochs, 1.0) if learned else 0.0,
+        "maps": everyone * views * whole * (pace.forward_s if learned else pace.clip_s),
         "masks": masks,
         "final network": training(final.crop.crop_px, final.optim.epochs, _DECODER) + tested,
         "the rest": _STAGES * _BESIDE_S,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 
 from qaclims_ray.models.known_weights import weight_named, weights_folder
-from qaclims_ray.stages.local_weights import LocalBackbone, local_backbones
+from qaclims_ray.stages.local_weights import LocalBackbone, LocalClip, local_backbones, local_clip
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Machine:
     """Memory of the first of them."""
     backbones: tuple[LocalBackbone, ...]
     """Small networks whose weights are here, the best first."""
+    clip: LocalClip | None = None
+    """A CLIP whose weights are here."""
 
     def lines(self, *, with_weights: bool = True) -> list[str]:
         """Return what a person should know of it, and of the weights that it has where none are named."""
@@ -34,6 +36,8 @@ class Machine:
             weight = weight_named(one.weight)
             licence = f"; licence {weight.licence}; {weight.users}" if weight is not None else ""
             lines.append(f"weights that are here: {one.small.backbone}, {one.path}{licence}")
+        if self.clip is not None:
+            lines.append(f"weights that are here: {self.clip.model} (CLIP), {self.clip.path}")
         if not self.backbones:
             lines.append(
                 f"no weights of a small network are here ({weights_folder()} and the caches of the Hugging Face hub "
@@ -54,4 +58,5 @@ def this_machine() -> Machine:
         gpus=tuple(torch.cuda.get_device_name(index) for index in range(count)),
         gpu_gib=torch.cuda.get_device_properties(0).total_memory / 2**30 if count else 0.0,
         backbones=tuple(local_backbones()),
+        clip=local_clip(),
     )

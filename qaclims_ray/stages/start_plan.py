@@ -9,9 +9,10 @@ from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.presets.small import SMALL_BACKBONES
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.local_weights import LocalBackbone, backbone_of_file, from_scratch
+from qaclims_ray.stages.local_weights import LocalBackbone, LocalClip, backbone_of_file, from_scratch
 from qaclims_ray.stages.start_machine import Machine
 from qaclims_ray.stages.start_survey import Survey
+from qaclims_ray.systems.needs import needs_classifier
 
 PRESET = "folder-no-download"
 """The preset that a chosen run starts from."""
@@ -59,6 +60,8 @@ def choose_run(survey: Survey, machine: Machine, *, weights: str = "", is_quick:
 def _network(config: RunConfig, survey: Survey, machine: Machine, weights: str) -> tuple[RunConfig, str]:
     if weights:
         return _named_weights(config, weights)
+    if not machine.backbones and machine.clip is not None:
+        return _without_training(config, machine.clip)
     if not machine.backbones:
         scratch = from_scratch(config)
         return scratch, f"network: {scratch.cam_net.backbone} from random weights, since none are here: a poor result"
@@ -67,6 +70,23 @@ def _network(config: RunConfig, survey: Survey, machine: Machine, weights: str) 
     if faster is not None and not machine.gpus and survey.trained > _MANY_PER_CORE * machine.cores:
         one, why = faster, f"the fastest network whose weights are here, for {survey.trained} photographs without a GPU"
     return _with_backbone(config, one), f"network: {one.small.backbone}, {why}"
+
+
+def _without_training(config: RunConfig, clip: LocalClip) -> tuple[RunConfig, str]:
+    """Take maps that need no training, where there is no pretrained network to train."""
+    own = {
+        "systems": ["patch_text"],
+        "cams.scales": [1.0],
+        "masks.steps": ["crf"],
+        "segmentation.net.weights": "random",
+    }
+    chosen = with_overrides(from_scratch(config), {**clip.settings(), **own})
+    why = (
+        f"maps: without training, from patches of {clip.model} and the names of your classes, since no weights of a "
+        f"small network are here; the final network, a {chosen.segmentation.net.backbone}, starts from random weights "
+        "and will be poor: trust the masks"
+    )
+    return chosen, why
 
 
 def _with_backbone(config: RunConfig, one: LocalBackbone) -> RunConfig:
@@ -124,6 +144,8 @@ def _passes(config: RunConfig, survey: Survey, is_quick: bool) -> tuple[dict[str
         "masks.irn.optim.epochs": irn,
         "segmentation.optim.epochs": final,
     }
-    parts = [f"classifier {classifier}", *([] if is_quick else [f"IRN {irn}"]), f"final network {final}"]
+    learned = [f"classifier {classifier}"] if needs_classifier(config) else []
+    affinity = [f"IRN {irn}"] if "irn" in config.masks.steps and not is_quick else []
+    parts = [*learned, *affinity, f"final network {final}"]
     why = "a quick look" if is_quick else "few photographs take more passes"
     return overrides, f"passes over {survey.trained} photographs, {batch} at a time: {', '.join(parts)} ({why})"

@@ -39,6 +39,11 @@ def test_one_folder_per_split_and_class(tmp_path: Path) -> None:
     assert splits == {"a": ("train",), "b": ("train",), "c": ("val",), "d": ("test",)}
 
 
+def test_the_class_train_among_other_classes_is_no_split(tmp_path: Path) -> None:
+    root = put(tmp_path, "cat/a.jpg", "train/b.jpg")
+    assert labels_of(read_folder(folder_config(root))) == {"a": ("cat",), "b": ("train",)}
+
+
 def test_one_file_in_two_folders_shows_both_classes(tmp_path: Path) -> None:
     root = put(tmp_path, "cat/a.jpg", "dog/a.jpg", seed=1)
     assert labels_of(read_folder(folder_config(root))) == {"a": ("cat", "dog")}

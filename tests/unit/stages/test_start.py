@@ -2,24 +2,27 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.models.known_weights import weight_named
 from qaclims_ray.presets.small import LITE2, MOBILENET
 from qaclims_ray.presets.stored import read_run
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages import start_clock, start_machine
-from qaclims_ray.stages.local_weights import LocalBackbone
+from qaclims_ray.stages.local_weights import LocalBackbone, LocalClip, local_clip
 from qaclims_ray.stages.requests import StartArguments
 from qaclims_ray.stages.start import ReadyRun, changed_from_defaults, prepare_start
 from qaclims_ray.stages.start_clock import Pace, estimated_seconds, measure_pace
 from qaclims_ray.stages.start_machine import Machine
 from qaclims_ray.stages.start_plan import choose_run
 from qaclims_ray.stages.start_survey import Survey, survey_folder
+from qaclims_ray.systems.needs import needs_classifier
 from tests.unit.data.tiny_data_sets import image_bytes
 
 BOTH = (
@@ -126,6 +129,34 @@ def test_weights_that_are_named_must_be_known_and_there(thirty: Survey, tmp_path
 def test_without_weights_it_starts_at_random(thirty: Survey) -> None:
     chosen = choose_run(thirty, Machine(2, 8.0, (), 0.0, ()))
     assert chosen.config.cam_net.weights == "" and "random weights" in chosen.reasons[0]
+
+
+def test_a_clip_alone_gives_maps_without_training(thirty: Survey, tmp_path: Path) -> None:
+    clip = LocalClip("ViT-B-16-quickgelu", tmp_path / "clip.safetensors", "clip-vit-b-16")
+    machine = Machine(2, 8.0, (), 0.0, (), clip)
+    config, reasons = choose_run(thirty, machine)
+    assert (config.systems, config.masks.steps) == (("patch_text",), ("crf",))
+    assert (config.clip.model, config.clip.weights) == ("ViT-B-16-quickgelu", str(clip.path))
+    assert not needs_classifier(config) and not config.clip.mask_adapted
+    text = "\n".join(reasons)
+    assert "without training" in text and "classifier" not in text and "IRN" not in text
+    assert "ViT-B-16-quickgelu (CLIP)" in "\n".join(machine.lines())
+    seconds = estimated_seconds(config, thirty, Pace(1.0, 0.3, 0.5, 40.0), machine)
+    assert seconds["classifier"] == 0 < seconds["maps"]
+    assert choose_run(thirty, replace(SMALL, clip=clip)).config.systems == ("baseline",)
+
+
+def test_the_clip_of_this_machine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QACLIMS_WEIGHTS", str(tmp_path))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    assert local_clip() is None
+    for weight in ("clip-vit-l-14", "clip-vit-b-16"):
+        known = weight_named(weight)
+        assert known is not None
+        (tmp_path / known.files[0].name).write_bytes(b"w")
+        found = local_clip()
+        assert found is not None and found.weight == weight, "the smaller one is taken where both are here"
 
 
 def test_the_file_holds_the_run_and_little_else(thirty: Survey, tmp_path: Path) -> None:
