@@ -51,7 +51,13 @@ from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.stages.trust import run_trust
 from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
 from qaclims_ray.systems.licences import weights_used
-from qaclims_ray.systems.needs import needs_classifier, needs_corpus, systems_with_cams, systems_with_networks
+from qaclims_ray.systems.needs import (
+    needs_classifier,
+    needs_corpus,
+    systems_with_cams,
+    systems_with_networks,
+    trains_nothing,
+)
 from qaclims_ray.systems.planning import is_one_phase
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
@@ -252,23 +258,33 @@ class _PipelineRun:
                 run_corpus(stage, training_images(manifest, self.config.data))
         found = Results()
         order = [s for s in training_order(self.config) if method_of(system_of(self.config, s).method).has_cams]
+        self.texts(order, manifest)
+        compared = [system for system in order if system in self.config.systems]  # the others are bases: trained alone
+        # First what needs no training: its maps can be looked at while the others learn.
+        at_once = [system for system in compared if trains_nothing(self.config, system)]
+        for system in at_once:
+            self.seeds(system, manifest, found)
         self.networks(order, manifest)
-        for system in order:
-            if system in self.config.systems:  # the others are systems' bases: trained, not compared
-                self.seeds(system, manifest, found)
+        for system in [system for system in compared if system not in at_once]:
+            self.seeds(system, manifest, found)
         for system in systems_with_cams(self.config):
             self.masks(system, manifest, found)
         if self.reaches("segment"):
             self.segmentations(systems_with_networks(self.config), manifest, found)
         return self.trusted(manifest, found) if self.reaches("report") else found
 
+    def texts(self, systems: list[str], manifest: Manifest) -> None:
+        """Encode the texts of those that have any."""
+        if not self.reaches("text"):
+            return
+        for system in systems:
+            if method_of(system_of(self.config, system).method).uses_texts:
+                with self.stage("text", system) as stage:
+                    run_text(stage, system, training_images(manifest, self.config.data))
+
     def networks(self, systems: list[str], manifest: Manifest) -> None:
         """Train classifier and mask generators; it and those that train once, from it, share their workers."""
         methods = {system: method_of(system_of(self.config, system).method) for system in systems}
-        if self.reaches("text"):
-            for system in [system for system, method in methods.items() if method.uses_texts]:
-                with self.stage("text", system) as stage:
-                    run_text(stage, system, training_images(manifest, self.config.data))
         if not self.reaches("train"):
             return
         trained = [system for system, method in methods.items() if method.phases and not method.is_classifier]

@@ -48,6 +48,12 @@ def systems_with_networks(config: RunConfig) -> list[str]:
     return list(dict.fromkeys([*config.systems, *([SUPERVISED] if config.supervised_bound else [])]))
 
 
+def trains_nothing(config: RunConfig, name: str) -> bool:
+    """Whether a system's CAMs can be made before anything is trained."""
+    method = method_of(system_of(config, name).method)
+    return method.has_cams and method.phases is None and not method.uses_classifier
+
+
 def source_of_cams(config: RunConfig, name: str) -> Method | None:
     """Return the method that brings the CAMs which a system is, or learns its prompts on; None where a network does."""
     system = system_of(config, name)

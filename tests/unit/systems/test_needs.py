@@ -13,6 +13,7 @@ from qaclims_ray.systems.needs import (
     needs_corpus,
     systems_with_cams,
     systems_with_networks,
+    trains_nothing,
     uses_given,
 )
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
@@ -121,3 +122,9 @@ def test_given_cams_need_a_folder_and_neither_classifier_nor_clip() -> None:
     assert training_order(semples) == ["given_cams", "semples_on_given"]
     oracle = run_of("given_cams", **{"selection.criterion": "oracle"})
     assert system_of(oracle, "given_cams").label == "given CAMs"
+
+
+def test_what_needs_no_training_is_known() -> None:
+    config = run_of("baseline", "qa_clims", "patch_text", "given_cams", **{"given.cams": "/cams"})
+    found = [trains_nothing(config, name) for name in ("baseline", "qa_clims", "patch_text", "given_cams")]
+    assert found == [False, False, True, True]
