@@ -12,25 +12,27 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, label_value
-from qaclims_ray.data.mask_outlines import filled, outlines
+from qaclims_ray.data.classes import Classes
+from qaclims_ray.data.mask_outlines import SPECK_SHARE, filled, outlines
+from qaclims_ray.data.value_names import nothing_value, value_names, value_of
 from qaclims_ray.errors import DataError
 
-BACKGROUND_NAME, IGNORE_NAME = "background", "__ignore__"
-"""Names of polygons that show no class, such as a hole in an object, and of pixels that are not to be scored."""
 _VERSION = "5.4.1"
 """Version of the form, as LabelMe writes it."""
 
 
-def labelme_file(labels: UInt8[Tensor, "height width"], image_name: str, classes: Classes) -> dict[str, Any]:
+def labelme_file(
+    labels: UInt8[Tensor, "height width"], image_name: str, classes: Classes, *, speck_share: float = SPECK_SHARE
+) -> dict[str, Any]:
     """Return the content of a JSON file that draws a label map.
 
     Args:
         labels: label values.
         image_name: file name of the image, in the same folder.
         classes: those of the data set.
+        speck_share: polygons of less than this share of the image are left out.
     """
-    names = _names(classes)
+    names = value_names(classes)
     shapes = [
         {
             "label": names[value],
@@ -40,7 +42,7 @@ def labelme_file(labels: UInt8[Tensor, "height width"], image_name: str, classes
             "shape_type": "polygon",
             "flags": {},
         }
-        for value, corners in outlines(labels.numpy(), _nothing(classes))
+        for value, corners in outlines(labels.numpy(), nothing_value(classes), speck_share)
     ]
     return {
         "version": _VERSION,
@@ -66,15 +68,15 @@ def labels_of(content: Any, height: int, width: int, classes: Classes, where: st
     Raises:
         DataError: when it is no such file, names unknown classes, or holds shapes without an area.
     """
-    values = {name: value for value, name in _names(classes).items()}
     polygons = []
     for number, shape in enumerate(shapes_of(content, where)):
         name = shape.get("label")
-        if name not in values:
-            known = ", ".join(values)
-            raise DataError(f"{where}: shape {number + 1} is called {name!r}, expected one of {known}")
-        polygons.append((values[name], _corners(shape, f"{where}: shape {number + 1} ({name})")))
-    return torch.from_numpy(filled(polygons, height, width, _nothing(classes)))
+        try:
+            value = value_of(name, classes)
+        except DataError as error:
+            raise DataError(f"{where}: shape {number + 1} is called {error}") from None
+        polygons.append((value, _corners(shape, f"{where}: shape {number + 1} ({name})")))
+    return torch.from_numpy(filled(polygons, height, width, nothing_value(classes)))
 
 
 def shapes_of(content: Any, where: str) -> Sequence[dict[str, Any]]:
@@ -105,13 +107,3 @@ def _corners(shape: dict[str, Any], where: str) -> list[tuple[float, float]]:
             f"{where} is a {kind} of {len(corners)} points: expected polygons of at least three, or rectangles"
         )
     return corners
-
-
-def _names(classes: Classes) -> dict[int, str]:
-    names = {label_value(number): name for number, name in enumerate(classes.names)}
-    background = {BACKGROUND_VALUE: BACKGROUND_NAME} if classes.has_background else {}
-    return {**background, **names, IGNORE_VALUE: IGNORE_NAME}
-
-
-def _nothing(classes: Classes) -> int:
-    return BACKGROUND_VALUE if classes.has_background else IGNORE_VALUE

@@ -225,6 +225,8 @@ class Method:
     """Whether it learns from CLIP."""
     has_cams: bool = True
     """Whether it makes CAMs; the fully supervised bound does not."""
+    brings_masks: bool = False
+    """Whether it has no CAMs, and pseudo masks that were made elsewhere."""
     cam_work: Callable[[Recipe, Manifest], CamWork] | None = None
     """How its CAMs are made; None computes them with its network."""
     find_source: Callable[[Recipe], object] | None = None
@@ -240,6 +242,11 @@ class Method:
     def rates_epochs(self) -> bool:
         """Whether its epochs are rated, where something rates them; the classifier ends with its last one."""
         return self.phases is not None and not self.is_classifier
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it has pseudo masks; the fully supervised bound has true ones."""
+        return self.has_cams or self.brings_masks
 
     @property
     def has_network(self) -> bool:
