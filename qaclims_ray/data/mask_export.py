@@ -130,7 +130,7 @@ def image_place(form: ExportForm, mask: MaskToExport) -> str:
 def _write_mask(out: str, form: ExportForm, mask: MaskToExport, labels: Tensor, classes: Classes) -> None:
     match form:
         case "labelme":
-            content = labelme_file(labels, file_name(mask.name), classes, speck_share=0)
+            content = labelme_file(labels, file_name(mask.name), classes, speck_share=0.0)
             _write_json(out, f"images/{mask.stem}.json", content)
         case "yolo":
             uri = storage.join(out, f"labels/{mask.splits[0]}/{mask.stem}.txt")

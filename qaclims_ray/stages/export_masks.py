@@ -17,7 +17,7 @@ from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import ExportMasksArguments
 from qaclims_ray.stages.run_folder import absolute_out, load_config
-from qaclims_ray.systems.needs import systems_with_masks, systems_with_networks
+from qaclims_ray.systems.needs import systems_with_cams, systems_with_masks, systems_with_networks
 
 _VERBS = {"masks": "refine", "predictions": "segment"}
 _SHOWN = 5
@@ -52,11 +52,11 @@ def run_export_masks(arguments: ExportMasksArguments, console: Console) -> list[
     if storage.exists(out) and (visible_files(out) or storage.list_folders(out)):
         raise ConfigError(f"{out} holds files already, perhaps masks that were corrected: give another --out")
     manifest = read_manifest(layout.manifest)
+    system = "" if arguments.predicted else _system(arguments, config)
     if arguments.predicted:
         masks = _predicted(storage.absolute(arguments.predicted), manifest)
         source = f"predictions in {arguments.predicted}"
     else:
-        system = _system(arguments, config)
         masks = _of_run(arguments, layout, system, manifest, config)
         source = f"{arguments.what} of {system}"
     storage.check_writable(out)
@@ -67,7 +67,8 @@ def run_export_masks(arguments: ExportMasksArguments, console: Console) -> list[
         out, arguments.to, masks, manifest.classes, with_images=with_images, on_progress=progress.advance
     )
     progress.finish(f"{seen.num_images} images in the form {arguments.to} -> {out}")
-    return _lines(arguments, seen, manifest, with_images=with_images)
+    lines = _lines(arguments, seen, manifest, with_images=with_images)
+    return lines if arguments.predicted else [*lines, _back(arguments, config, system)]
 
 
 def _system(arguments: ExportMasksArguments, config: RunConfig) -> str:
@@ -153,11 +154,11 @@ def _lines(arguments: ExportMasksArguments, seen: ExportSeen, manifest: Manifest
         lines.append("YOLO trains on single objects; these classes fill whole pictures")
     if with_images:
         lines.append("the images are copied beside them")
-    return [*lines, f"next: {_NEXT[arguments.to]}", _back(arguments)]
+    return [*lines, f"next: {_NEXT[arguments.to]}"]
 
 
-def _back(arguments: ExportMasksArguments) -> str:
-    return (
-        "corrected masks come back with `qaclims run "
-        f"{arguments.run} --systems ... given_masks --masks.given PLACE` (docs/from_masks_to_product.md)"
-    )
+def _back(arguments: ExportMasksArguments, config: RunConfig, system: str) -> str:
+    """Return the command that learns from the masks once they are corrected."""
+    systems = " ".join(dict.fromkeys([*config.systems, "given_masks"]))
+    rest = f" --masks.given-rest {system}" if system in systems_with_cams(config) else ""
+    return f"corrected, learn from them: qaclims run {arguments.run} --systems {systems} --masks.given PLACE{rest}"

@@ -16,8 +16,8 @@ SUPERVISED = "fully_supervised"
 """The upper bound: the final network trained on true masks, where `supervised_bound` or `systems` asks for it."""
 LEAVE_OUT = "leave_out"
 """Value of `masks.given_rest`: images without a given mask are not learned from."""
-_NOT_TAGS = "not image-level labels"
-"""Stands in every label of a system that learned from masks made elsewhere."""
+_NOT_TAGS = "not tags"
+"""Stands in every label of a system that learned from masks made elsewhere: no image-level labels are behind it."""
 
 
 def system_of(config: RunConfig, name: str) -> System:
@@ -28,7 +28,7 @@ def system_of(config: RunConfig, name: str) -> System:
     """
     found = _named(config, name)
     if method_of(found.method).brings_masks:
-        return replace(found, label=f"{found.label} ({_source_of_masks(config, found)})")
+        return replace(found, label=f"{found.label}{_source_of_masks(config, found)}")
     if config.selection.criterion == "oracle" and method_of(found.method).rates_epochs:
         return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
     return found
@@ -36,7 +36,7 @@ def system_of(config: RunConfig, name: str) -> System:
 
 def _source_of_masks(config: RunConfig, system: System) -> str:
     rest = str(system.overrides.get("masks.given_rest", config.masks.given_rest))
-    return f"{_NOT_TAGS}; else {rest}'s" if rest not in ("", LEAVE_OUT) else _NOT_TAGS
+    return f", else {rest}'s ({_NOT_TAGS} alone)" if rest not in ("", LEAVE_OUT) else f" ({_NOT_TAGS})"
 
 
 def _named(config: RunConfig, name: str) -> System:
