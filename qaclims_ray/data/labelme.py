@@ -1,19 +1,22 @@
 """Label maps as LabelMe and X-AnyLabeling keep them: one JSON file of polygons beside each image.
 
 Both tools open a folder of images with such files. What they add (flags, groups, the picture itself) is left alone;
-read back are polygons and rectangles with the names of classes.
+read back are polygons, rectangles and masks with the names of classes.
 """
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from qaclims_ray.data.classes import Classes
-from qaclims_ray.data.mask_outlines import SPECK_SHARE, filled, outlines
+from qaclims_ray.data.mask_outlines import SPECK_SHARE, inside_polygon, outlines
 from qaclims_ray.data.value_names import nothing_value, value_names, value_of
 from qaclims_ray.errors import DataError
 
@@ -68,15 +71,33 @@ def labels_of(content: Any, height: int, width: int, classes: Classes, where: st
     Raises:
         DataError: when it is no such file, names unknown classes, or holds shapes without an area.
     """
-    polygons = []
+    labels = np.full((height, width), nothing_value(classes), np.uint8)
     for number, shape in enumerate(shapes_of(content, where)):
         name = shape.get("label")
         try:
             value = value_of(name, classes)
         except DataError as error:
             raise DataError(f"{where}: shape {number + 1} is called {error}") from None
-        polygons.append((value, _corners(shape, f"{where}: shape {number + 1} ({name})")))
-    return torch.from_numpy(filled(polygons, height, width, nothing_value(classes)))
+        told = f"{where}: shape {number + 1} ({name})"
+        if shape.get("shape_type") == "mask":
+            _paint(labels, value, shape, told)
+        else:
+            labels[inside_polygon(np.array(_corners(shape, told)), height, width)] = value
+    return torch.from_numpy(labels)
+
+
+def _paint(labels: UInt8[np.ndarray, "height width"], value: int, shape: dict[str, Any], where: str) -> None:
+    """Paint a shape that LabelMe's models drew: a PNG within the box of its two points."""
+    try:
+        left, top = (round(float(one)) for one in shape["points"][0])
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
+            pixels = np.array(picture.convert("L")) > 0
+    except (KeyError, IndexError, TypeError, ValueError, OSError):
+        raise DataError(f"{where} is a mask without a picture and its box") from None
+    part = labels[max(top, 0) : top + pixels.shape[0], max(left, 0) : left + pixels.shape[1]]
+    if part.shape != pixels.shape:
+        raise DataError(f"{where} is a mask that reaches beyond the image")
+    part[pixels] = value
 
 
 def shapes_of(content: Any, where: str) -> Sequence[dict[str, Any]]:

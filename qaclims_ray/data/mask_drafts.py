@@ -80,9 +80,11 @@ def hash_of_mask(labels: Tensor) -> str:
 
 
 def hash_of_shapes(shapes: Sequence[dict[str, Any]]) -> str:
-    """Return what tells polygons from corrected ones: names and corners, whatever else a tool writes."""
+    """Return what tells polygons from corrected ones: names, corners and painted masks, whatever else a tool writes."""
     kept = [
-        [shape.get("label"), [[round(float(v), 2) for v in p] for p in shape.get("points", [])]] for shape in shapes
+        [shape.get("label"), [[round(float(v), 2) for v in p] for p in shape.get("points", [])]]
+        + ([shape["mask"]] if shape.get("mask") else [])
+        for shape in shapes
     ]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
