@@ -14,7 +14,7 @@ GROUPS_OF_VERBS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 """Title and verbs of each group; a verb that stands in none comes last."""
 _HELP_ABOUT = "what a verb takes: `qaclims help VERB`; this list without one"
-_NAME_WIDTH = 12
+_NAME_WIDTH = 14
 
 
 def verbs_help(verbs: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ too, of what fills it: polygons are sorted by area, the largest first, and a lat
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -20,6 +20,8 @@ SPECK_SHARE = 0.0005
 """Polygons of less than this share of the image are left out: nobody wants to correct specks."""
 _TOLERANCE_PX = 0.75
 """A simplified outline stays this near to the exact one."""
+_SPECK_EDGES = 8
+"""Outlines of at most so many pixel edges are not simplified: little would be left of them."""
 
 
 def outlines(
@@ -42,7 +44,7 @@ def outlines(
             elif value == nothing and area >= max(smallest, 1) and not _at_edge(loop, labels.shape):
                 found.append((area, value, loop))
     found.sort(key=lambda one: -one[0])
-    return [(value, simplified(loop)) for _, value, loop in found]
+    return [(value, simplified(loop, labels.shape)) for _, value, loop in found]
 
 
 def filled(
@@ -124,17 +126,53 @@ def _at_edge(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> bool:
     return any(x in (0, width) or y in (0, height) for x, y in loop)
 
 
-def simplified(loop: Sequence[PixelCorner]) -> list[PolygonPoint]:
-    """Return fewer corners by Douglas and Peucker's rule, between the two that lie farthest apart."""
+def simplified(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> list[PolygonPoint]:
+    """Return fewer corners by Douglas and Peucker's rule; what runs along the picture's edge stays there.
+
+    Args:
+        loop: closed outline.
+        shape: height and width of the picture.
+    """
+    kept = [point for _, points in stretches(loop, fixed_corners(loop, shape)) for point in points]
+    return kept if len(kept) >= 3 else [(float(x), float(y)) for x, y in loop]
+
+
+def fixed_corners(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> set[int]:
+    """Return the positions of corners that stay: of a speck all, of others those at the picture's edge.
+
+    Args:
+        loop: closed outline.
+        shape: height and width of the picture.
+    """
+    height, width = shape
+    corners = np.array(loop)
+    x, y = corners.T
+    turns = (np.roll(corners, -1, 0) - corners != corners - np.roll(corners, 1, 0)).any(1)
+    at_edge = (x == 0) | (x == width) | (y == 0) | (y == height)
+    return set(np.flatnonzero(turns & (at_edge | (len(loop) <= _SPECK_EDGES))).tolist())
+
+
+def stretches(loop: Sequence[PixelCorner], pins: Collection[int]) -> list[tuple[int, list[PolygonPoint]]]:
+    """Cut an outline at positions that must stay; return each with the corners that are kept up to the next.
+
+    Args:
+        loop: closed outline.
+        pins: the positions; the first in order comes first. Of fewer than two the farthest corner is another.
+    """
     corners = np.array(loop, dtype=np.float64)
-    far = int(((corners - corners[0]) ** 2).sum(1).argmax())
-    halves = corners[: far + 1], np.concatenate([corners[far:], corners[:1]])
-    kept = [point for half in halves for point in kept_corners(half)[:-1]]
-    return [(float(x), float(y)) for x, y in (kept if len(kept) >= 3 else corners)]
+    order = list(pins) or [0]
+    if len(order) == 1:
+        order.append(int(((corners - corners[order[0]]) ** 2).sum(1).argmax()))
+    first, found = order[0], []
+    order.sort(key=lambda position: (position - first) % len(loop))
+    for pin, following in zip(order, [*order[1:], order[0]], strict=True):
+        length = (following - pin) % len(loop) or len(loop)
+        stretch = corners[np.arange(pin, pin + length + 1) % len(loop)]
+        found.append((pin, [(float(x), float(y)) for x, y in _kept(stretch)[:-1]]))
+    return found
 
 
-def kept_corners(line: np.ndarray) -> list[np.ndarray]:
-    """Return the corners of a line that are needed to stay near to it, its ends among them."""
+def _kept(line: np.ndarray) -> list[np.ndarray]:
     spans, kept = [(0, len(line) - 1)], {0, len(line) - 1}
     while spans:
         start, end = spans.pop()

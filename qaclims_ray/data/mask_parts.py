@@ -13,9 +13,10 @@ from qaclims_ray.data.mask_outlines import (
     PixelCorner,
     PolygonPoint,
     enclosed_area,
-    kept_corners,
+    fixed_corners,
     loops_of,
     simplified,
+    stretches,
 )
 
 _Slits = dict[int, list[list[PolygonPoint]]]
@@ -43,10 +44,12 @@ def mask_parts(mask: Bool[np.ndarray, "height width"]) -> list[list[PolygonPoint
         while above > 0 and mask[above - 1, x]:
             above -= 1
         host, position = host_of[x, above]
-        reached[host][position].append(_drawn(loops[number], reached[number], start))
+        reached[host][position].append(_drawn(loops[number], reached[number], mask.shape, start))
     outer = [number for number, hole in enumerate(is_hole) if not hole]
     return [
-        _drawn(loops[number], reached[number], min(reached[number])) if reached[number] else simplified(loops[number])
+        _drawn(loops[number], reached[number], mask.shape, min(reached[number]))
+        if reached[number]
+        else simplified(loops[number], mask.shape)
         for number in outer
     ]
 
@@ -69,24 +72,19 @@ def _entry(hole: list[PixelCorner]) -> int:
     return min(below)[2]
 
 
-def _drawn(loop: list[PixelCorner], slits: _Slits, start: int) -> list[PolygonPoint]:
+def _drawn(loop: list[PixelCorner], slits: _Slits, shape: tuple[int, ...], start: int) -> list[PolygonPoint]:
     """Return a loop with the holes that are reached from it, from a position on and back to it."""
-    pins = sorted({start, *slits}, key=lambda position: (position - start) % len(loop))
-    if len(pins) == 1:
-        away = ((np.array(loop) - loop[start]) ** 2).sum(1)
-        pins.append(int(away.argmax()))
+    pins = [start, *({*slits, *fixed_corners(loop, shape)} - {start})]
     points: list[PolygonPoint] = []
-    for pin, following in zip(pins, [*pins[1:], start], strict=True):
-        points.append(_point(loop[pin]))
+    for pin, kept in stretches(loop, pins):
+        points.append(kept[0])
         for hole in slits.get(pin, ()):
-            points += [*hole, _point(loop[pin])]
-        length = (following - pin) % len(loop) or len(loop)
-        stretch = np.array([loop[(pin + step) % len(loop)] for step in range(length + 1)], dtype=np.float64)
-        points += [_point(corner) for corner in kept_corners(stretch)[1:-1]]
+            points += [*hole, kept[0]]
+        points += kept[1:]
     if not slits and len(points) < 3:
         points = [_point(loop[(start + step) % len(loop)]) for step in range(len(loop))]
     return [*points, _point(loop[start])]
 
 
-def _point(corner: "PixelCorner | np.ndarray") -> PolygonPoint:
+def _point(corner: PixelCorner) -> PolygonPoint:
     return float(corner[0]), float(corner[1])
