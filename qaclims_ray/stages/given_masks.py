@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ from qaclims_ray.systems.needs import systems_with_given_masks
 from qaclims_ray.systems.table import LEAVE_OUT, system_config
 
 _SHOWN = 5
+_FEWEST_FOREIGN = 5
+"""So many masks without any class of their image's tags are no chance, where they are most of all."""
 
 
 def given_masks_fingerprint(place: str) -> str:
@@ -92,8 +94,11 @@ def _checked(masks: MaskConfig, images: Manifest, split: str) -> list[str]:
     records = [record for record in images.records if record.image_id in found.by_image]
     looked = in_threads(lambda record: _look(record, found.by_image[record.image_id], images.classes), records)
     faults = [*found.faults, *(one for one in looked if isinstance(one, Fault)), *_missing(masks, images, found, split)]
+    faults += _foreign(
+        images, [one.image_id for one, how in zip(records, looked, strict=True) if how == "other"], looked
+    )
     fail_on(faults, masks.given, what="folder of given masks" if storage.is_folder(masks.given) else "given file")
-    extra = [record.image_id for record, one in zip(records, looked, strict=True) if one == "more"]
+    extra = [record.image_id for record, one in zip(records, looked, strict=True) if one in ("more", "other")]
     return _notes(masks, images, found, extra, split)
 
 
@@ -102,7 +107,11 @@ def _places(images: Manifest) -> dict[str, str]:
 
 
 def _look(record: ImageRecord, load: LoadGiven, classes: Classes) -> "Fault | str":
-    """Return what is wrong with a mask; else "more" where it shows classes that the image is not tagged with."""
+    """Return what is wrong with a mask; else how it fits the image's tags.
+
+    Returns:
+        A fault; "other" where it shows classes and none of the tags, "more" where some are not tagged; or nothing.
+    """
     try:
         labels = load(record.height, record.width)
     except DataError as error:
@@ -113,7 +122,24 @@ def _look(record: ImageRecord, load: LoadGiven, classes: Classes) -> "Fault | st
         detail = f"{unknown[:5]}, expected {known}, or {IGNORE_VALUE}: values count the run's classes"
         return Fault("values that are no class", record.image_id, detail)
     tagged = {label_value(label) for label in record.labels}
-    return "more" if _classes_in(shown) - tagged else ""
+    drawn = _classes_in(shown)
+    if tagged and drawn and not drawn & tagged:
+        return "other"
+    return "more" if drawn - tagged else ""
+
+
+def _foreign(images: Manifest, others: list[str], looked: Sequence["Fault | str"]) -> list[Fault]:
+    """Return a fault where most masks show none of their images' tags: then values count other classes."""
+    if len(others) < _FEWEST_FOREIGN or 2 * len(others) <= len(looked):
+        return []
+    order = ", ".join(f"{label_value(number)} {name}" for number, name in enumerate(images.class_names[:8]))
+    detail = (
+        f"{len(others)} of {len(looked)} masks show none of the classes that their images are tagged with "
+        f"({_listed(others)}): their values count other classes. Here they are {order}"
+        + ", ..."
+        * (len(images.class_names) > 8)
+    )
+    return [Fault("masks of other classes", "all", detail)]
 
 
 def _classes_in(values: set[int]) -> set[int]:
@@ -164,7 +190,7 @@ def _notes(masks: MaskConfig, images: Manifest, found: GivenMasks, extra: list[s
     return notes
 
 
-def _listed(names: "list[str] | tuple[str, ...] | Any") -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 

@@ -71,6 +71,19 @@ def test_everything_that_is_wrong_is_told_in_one_message(run: str, tmp_path: Pat
         assert words in str(refused.value), words
 
 
+def test_masks_whose_values_count_other_classes_are_refused(run: str, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    for number in range(6):
+        labels = maps_of(number, 0)["mask"]
+        save_label_map((3 - labels) * (labels > 0), str(given / f"i{number}.png"))
+    with pytest.raises(DataError) as refused:
+        looked_at(run, given)
+    assert "6 of 6 masks show none of the classes that their images are tagged with" in str(refused.value)
+    assert "Here they are 1 cat, 2 dog" in str(refused.value)
+    give(given, 0, 1, 2)  # half of them is no proof
+    assert any("3 masks show classes that their images are not tagged with" in line for line in looked_at(run, given))
+
+
 def test_images_without_a_mask_are_left_out_or_learn_from_another_system_when_asked(run: str, tmp_path: Path) -> None:
     given = give(tmp_path / "given", 0, 1)
     assert "  4 images without one are left out: i2, i3, i4, i5" in looked_at(run, given, given_rest="leave_out")
