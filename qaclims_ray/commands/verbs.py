@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qaclims_ray.stages.requests import (
         Ablation,
         CompareArguments,
+        ExportMasksArguments,
         FetchArguments,
         LabelTheseArguments,
         PredictArguments,
@@ -221,6 +222,21 @@ def _label_these(asked: "LabelTheseArguments", console: "Console") -> None:
         print_line(console, text)
 
 
+def _parse_export_masks(line: Line) -> "ExportMasksArguments":
+    from qaclims_ray.stages.requests import ExportMasksArguments
+
+    return _parse(ExportMasksArguments, line)
+
+
+def _export_masks(asked: "ExportMasksArguments", console: "Console") -> None:
+    from qaclims_ray.report.console_text import print_line
+    from qaclims_ray.stages.export_masks import run_export_masks
+
+    with _owning(asked.out):
+        for text in run_export_masks(asked, console):
+            print_line(console, text)
+
+
 def _parse_prompts(line: Line) -> "PromptArguments":
     from qaclims_ray.stages.requests import PromptArguments
 
@@ -295,6 +311,11 @@ VERBS: dict[str, Verb[Any]] = {
         "the images most worth a mask by hand, exported with drafts; with --read, scores against them",
         _parse_label_these,
         _label_these,
+    ),
+    "export-masks": Verb(
+        "masks for the tools where people correct them: COCO, CVAT, LabelMe, X-AnyLabeling, YOLO, VOC, MMSegmentation",
+        _parse_export_masks,
+        _export_masks,
     ),
     "prompts": Verb(
         "what learned prompts say: nearest words, similarity maps beside manual prompts", _parse_prompts, _prompts

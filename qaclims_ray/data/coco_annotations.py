@@ -204,7 +204,7 @@ def _read_regions(
             faults.append(Fault("unknown category", image_id_of(file), detail))
             continue
         try:
-            region = _read_region(_CLASS_IDS[category], is_crowd, entry.get("segmentation", MISSING), width, height)
+            region = read_region(_CLASS_IDS[category], is_crowd, entry.get("segmentation", MISSING), width, height)
         except DataError as error:
             faults.append(Fault("broken region", image_id_of(file), f"{name}: {error}"))
             continue
@@ -212,8 +212,15 @@ def _read_regions(
     return regions, [*faults, *_check_unit(regions, images)]
 
 
-def _read_region(class_id: int, is_crowd: bool, shape: Any, width: int, height: int) -> Region:
+def read_region(class_id: int, is_crowd: bool, shape: Any, width: int, height: int) -> Region:
     """Check one segmentation.
+
+    Args:
+        class_id: its class.
+        is_crowd: whether it is a crowd.
+        shape: polygons or run lengths, as the file has them.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
 
     Raises:
         DataError: says what is wrong with it.

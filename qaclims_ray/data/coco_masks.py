@@ -30,16 +30,19 @@ def region_decoder() -> ModuleType:
     return mask
 
 
-def draw_label_map(regions: Sequence[Region], *, width: int, height: int) -> UInt8[Tensor, "{height} {width}"]:
+def draw_label_map(
+    regions: Sequence[Region], *, width: int, height: int, nothing: int = BACKGROUND_VALUE
+) -> UInt8[Tensor, "{height} {width}"]:
     """Draw an image's regions.
 
     Args:
         regions: checked by `read_annotations`.
         width: of the image in pixels.
         height: of the image in pixels.
+        nothing: label value of pixels in no region.
     """
     decoder = region_decoder()
-    labels = np.full((height, width), BACKGROUND_VALUE, np.uint8)
+    labels = np.full((height, width), nothing, np.uint8)
     encoded = [(region, _encoded(decoder, region, width, height)) for region in regions]
     # Sorting is stable: of two objects of one size the later one lies on top.
     encoded.sort(key=lambda pair: (not pair[0].is_crowd, -int(decoder.area(pair[1]))))

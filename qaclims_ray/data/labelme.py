@@ -1,36 +1,41 @@
 """Label maps as LabelMe and X-AnyLabeling keep them: one JSON file of polygons beside each image.
 
 Both tools open a folder of images with such files. What they add (flags, groups, the picture itself) is left alone;
-read back are polygons and rectangles with the names of classes.
+read back are polygons, rectangles and masks with the names of classes.
 """
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
-from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, label_value
-from qaclims_ray.data.mask_outlines import filled, outlines
+from qaclims_ray.data.classes import Classes
+from qaclims_ray.data.mask_outlines import SPECK_SHARE, inside_polygon, outlines
+from qaclims_ray.data.value_names import nothing_value, value_names, value_of
 from qaclims_ray.errors import DataError
 
-BACKGROUND_NAME, IGNORE_NAME = "background", "__ignore__"
-"""Names of polygons that show no class, such as a hole in an object, and of pixels that are not to be scored."""
 _VERSION = "5.4.1"
 """Version of the form, as LabelMe writes it."""
 
 
-def labelme_file(labels: UInt8[Tensor, "height width"], image_name: str, classes: Classes) -> dict[str, Any]:
+def labelme_file(
+    labels: UInt8[Tensor, "height width"], image_name: str, classes: Classes, *, speck_share: float = SPECK_SHARE
+) -> dict[str, Any]:
     """Return the content of a JSON file that draws a label map.
 
     Args:
         labels: label values.
         image_name: file name of the image, in the same folder.
         classes: those of the data set.
+        speck_share: polygons of less than this share of the image are left out.
     """
-    names = _names(classes)
+    names = value_names(classes)
     shapes = [
         {
             "label": names[value],
@@ -40,7 +45,7 @@ def labelme_file(labels: UInt8[Tensor, "height width"], image_name: str, classes
             "shape_type": "polygon",
             "flags": {},
         }
-        for value, corners in outlines(labels.numpy(), _nothing(classes))
+        for value, corners in outlines(labels.numpy(), nothing_value(classes), speck_share)
     ]
     return {
         "version": _VERSION,
@@ -66,15 +71,33 @@ def labels_of(content: Any, height: int, width: int, classes: Classes, where: st
     Raises:
         DataError: when it is no such file, names unknown classes, or holds shapes without an area.
     """
-    values = {name: value for value, name in _names(classes).items()}
-    polygons = []
+    labels = np.full((height, width), nothing_value(classes), np.uint8)
     for number, shape in enumerate(shapes_of(content, where)):
         name = shape.get("label")
-        if name not in values:
-            known = ", ".join(values)
-            raise DataError(f"{where}: shape {number + 1} is called {name!r}, expected one of {known}")
-        polygons.append((values[name], _corners(shape, f"{where}: shape {number + 1} ({name})")))
-    return torch.from_numpy(filled(polygons, height, width, _nothing(classes)))
+        try:
+            value = value_of(name, classes)
+        except DataError as error:
+            raise DataError(f"{where}: shape {number + 1} is called {error}") from None
+        told = f"{where}: shape {number + 1} ({name})"
+        if shape.get("shape_type") == "mask":
+            _paint(labels, value, shape, told)
+        else:
+            labels[inside_polygon(np.array(_corners(shape, told)), height, width)] = value
+    return torch.from_numpy(labels)
+
+
+def _paint(labels: UInt8[np.ndarray, "height width"], value: int, shape: dict[str, Any], where: str) -> None:
+    """Paint a shape that LabelMe's models drew: a PNG within the box of its two points."""
+    try:
+        left, top = (round(float(one)) for one in shape["points"][0])
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
+            pixels = np.array(picture.convert("L")) > 0
+    except (KeyError, IndexError, TypeError, ValueError, OSError):
+        raise DataError(f"{where} is a mask without a picture and its box") from None
+    part = labels[max(top, 0) : top + pixels.shape[0], max(left, 0) : left + pixels.shape[1]]
+    if part.shape != pixels.shape:
+        raise DataError(f"{where} is a mask that reaches beyond the image")
+    part[pixels] = value
 
 
 def shapes_of(content: Any, where: str) -> Sequence[dict[str, Any]]:
@@ -105,13 +128,3 @@ def _corners(shape: dict[str, Any], where: str) -> list[tuple[float, float]]:
             f"{where} is a {kind} of {len(corners)} points: expected polygons of at least three, or rectangles"
         )
     return corners
-
-
-def _names(classes: Classes) -> dict[int, str]:
-    names = {label_value(number): name for number, name in enumerate(classes.names)}
-    background = {BACKGROUND_VALUE: BACKGROUND_NAME} if classes.has_background else {}
-    return {**background, **names, IGNORE_VALUE: IGNORE_NAME}
-
-
-def _nothing(classes: Classes) -> int:
-    return BACKGROUND_VALUE if classes.has_background else IGNORE_VALUE

@@ -5,7 +5,7 @@ too, of what fills it: polygons are sorted by area, the largest first, and a lat
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -13,33 +13,38 @@ from jaxtyping import Bool, UInt8
 PolygonPoint = tuple[float, float]
 """x and y in pixels."""
 
-_Corner = tuple[int, int]
+PixelCorner = tuple[int, int]
 """x and y of a corner between pixels."""
 
 SPECK_SHARE = 0.0005
 """Polygons of less than this share of the image are left out: nobody wants to correct specks."""
 _TOLERANCE_PX = 0.75
 """A simplified outline stays this near to the exact one."""
+_SPECK_EDGES = 8
+"""Outlines of at most so many pixel edges are not simplified: little would be left of them."""
 
 
-def outlines(labels: UInt8[np.ndarray, "height width"], nothing: int) -> list[tuple[int, list[PolygonPoint]]]:
+def outlines(
+    labels: UInt8[np.ndarray, "height width"], nothing: int, speck_share: float = SPECK_SHARE
+) -> list[tuple[int, list[PolygonPoint]]]:
     """Return the polygons of a label map, in the order in which they are to be filled.
 
     Args:
         labels: label values.
         nothing: the value of a picture without any polygon; it has outlines only within others.
+        speck_share: polygons of less than this share of the image are left out.
     """
-    smallest, found = SPECK_SHARE * labels.size, []
+    smallest, found = speck_share * labels.size, []
     for value in np.unique(labels).tolist():
-        for loop in _loops(labels == value):
-            area = _area(loop)
+        for loop in loops_of(labels == value):
+            area = enclosed_area(loop)
             # A loop the other way round is a hole: what fills it has a loop of its own, but for `nothing`.
             if value != nothing and area >= max(smallest, 1):
                 found.append((area, value, loop))
             elif value == nothing and area >= max(smallest, 1) and not _at_edge(loop, labels.shape):
                 found.append((area, value, loop))
     found.sort(key=lambda one: -one[0])
-    return [(value, _simplified(loop)) for _, value, loop in found]
+    return [(value, simplified(loop, labels.shape)) for _, value, loop in found]
 
 
 def filled(
@@ -55,11 +60,11 @@ def filled(
     """
     labels = np.full((height, width), nothing, dtype=np.uint8)
     for value, corners in polygons:
-        labels[_inside(np.array(corners, dtype=np.float64), height, width)] = value
+        labels[inside_polygon(np.array(corners, dtype=np.float64), height, width)] = value
     return labels
 
 
-def _inside(corners: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+def inside_polygon(corners: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "height width"]:
     """Return the pixels whose centre lies within a polygon, by the even-odd rule, row by row."""
     inside = np.zeros((height, width), dtype=bool)
     x, y = corners[:, 0], corners[:, 1]
@@ -75,10 +80,10 @@ def _inside(corners: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "h
     return inside
 
 
-def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[_Corner]]:
+def loops_of(mask: Bool[np.ndarray, "height width"]) -> list[list[PixelCorner]]:
     """Return the closed outlines of a mask, each with the mask on its right; holes run the other way round."""
     padded = np.pad(mask, 1)
-    leaving: dict[_Corner, list[_Corner]] = defaultdict(list)
+    leaving: dict[PixelCorner, list[PixelCorner]] = defaultdict(list)
     # Edges between pixels, directed so that the mask lies on the right as one sees it (y points down).
     for dy, dx, start, end in (
         (-1, 0, (0, 0), (1, 0)), (0, 1, (1, 0), (1, 1)), (1, 0, (1, 1), (0, 1)), (0, -1, (0, 1), (0, 0)),
@@ -101,7 +106,7 @@ def _loops(mask: Bool[np.ndarray, "height width"]) -> list[list[_Corner]]:
     return loops
 
 
-def _turn(ways: list[_Corner], here: _Corner, before: _Corner) -> _Corner:
+def _turn(ways: list[PixelCorner], here: PixelCorner, before: PixelCorner) -> PixelCorner:
     """Return the way on; where two pixels touch at a corner, the one that keeps to the pixel at hand."""
     if len(ways) == 1:
         return ways[0]
@@ -110,24 +115,61 @@ def _turn(ways: list[_Corner], here: _Corner, before: _Corner) -> _Corner:
     return right if right in ways else ways[0]
 
 
-def _area(loop: Sequence[_Corner]) -> float:
+def enclosed_area(loop: Sequence[PixelCorner]) -> float:
     """Return the area that a loop encloses; negative for a hole."""
     x, y = np.array(loop, dtype=np.float64).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
-def _at_edge(loop: Sequence[_Corner], shape: tuple[int, ...]) -> bool:
+def _at_edge(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> bool:
     height, width = shape
     return any(x in (0, width) or y in (0, height) for x, y in loop)
 
 
-def _simplified(loop: Sequence[_Corner]) -> list[PolygonPoint]:
-    """Return fewer corners by Douglas and Peucker's rule, between the two that lie farthest apart."""
+def simplified(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> list[PolygonPoint]:
+    """Return fewer corners by Douglas and Peucker's rule; what runs along the picture's edge stays there.
+
+    Args:
+        loop: closed outline.
+        shape: height and width of the picture.
+    """
+    kept = [point for _, points in stretches(loop, fixed_corners(loop, shape)) for point in points]
+    return kept if len(kept) >= 3 else [(float(x), float(y)) for x, y in loop]
+
+
+def fixed_corners(loop: Sequence[PixelCorner], shape: tuple[int, ...]) -> set[int]:
+    """Return the positions of corners that stay: of a speck all, of others those at the picture's edge.
+
+    Args:
+        loop: closed outline.
+        shape: height and width of the picture.
+    """
+    height, width = shape
+    corners = np.array(loop)
+    x, y = corners.T
+    turns = (np.roll(corners, -1, 0) - corners != corners - np.roll(corners, 1, 0)).any(1)
+    at_edge = (x == 0) | (x == width) | (y == 0) | (y == height)
+    return set(np.flatnonzero(turns & (at_edge | (len(loop) <= _SPECK_EDGES))).tolist())
+
+
+def stretches(loop: Sequence[PixelCorner], pins: Collection[int]) -> list[tuple[int, list[PolygonPoint]]]:
+    """Cut an outline at positions that must stay; return each with the corners that are kept up to the next.
+
+    Args:
+        loop: closed outline.
+        pins: the positions; the first in order comes first. Of fewer than two the farthest corner is another.
+    """
     corners = np.array(loop, dtype=np.float64)
-    far = int(((corners - corners[0]) ** 2).sum(1).argmax())
-    halves = corners[: far + 1], np.concatenate([corners[far:], corners[:1]])
-    kept = [point for half in halves for point in _kept(half)[:-1]]
-    return [(float(x), float(y)) for x, y in (kept if len(kept) >= 3 else corners)]
+    order = list(pins) or [0]
+    if len(order) == 1:
+        order.append(int(((corners - corners[order[0]]) ** 2).sum(1).argmax()))
+    first, found = order[0], []
+    order.sort(key=lambda position: (position - first) % len(loop))
+    for pin, following in zip(order, [*order[1:], order[0]], strict=True):
+        length = (following - pin) % len(loop) or len(loop)
+        stretch = corners[np.arange(pin, pin + length + 1) % len(loop)]
+        found.append((pin, [(float(x), float(y)) for x, y in _kept(stretch)[:-1]]))
+    return found
 
 
 def _kept(line: np.ndarray) -> list[np.ndarray]:

@@ -69,12 +69,13 @@ class RawImage:
     splits: tuple[str, ...]
 
 
-def fail_on(faults: Sequence[Fault], place: str) -> None:
+def fail_on(faults: Sequence[Fault], place: str, *, what: str = "data set") -> None:
     """Report all faults in one error; without any, do nothing.
 
     Args:
         faults: what was found.
         place: the data set's folder, for the message.
+        what: lies there.
 
     Raises:
         DataError: when there is a fault.
@@ -97,7 +98,7 @@ def fail_on(faults: Sequence[Fault], place: str) -> None:
             lines.append(f"  ... and {len(group) - quota[sort]} more")
     total = sum(map(len, by_sort.values()))
     raise DataError(
-        f"the data set at {place} has {total} fault{'s' * (total != 1)}; mend all of them before a run:\n"
+        f"the {what} at {place} has {total} fault{'s' * (total != 1)}; mend all of them before a run:\n"
         + "\n".join(lines)
     )
 

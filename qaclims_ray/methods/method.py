@@ -251,6 +251,8 @@ class Method:
     """Whether it learns from CLIP."""
     has_cams: bool = True
     """Whether it makes CAMs; the fully supervised bound does not."""
+    brings_masks: bool = False
+    """Whether it has no CAMs, and pseudo masks that were made elsewhere."""
     cam_work: Callable[[Recipe, Manifest], CamWork] | None = None
     """How its CAMs are made; None computes them with its network."""
     frozen: Callable[[Recipe, Sources], FrozenNetwork] | None = None
@@ -268,6 +270,11 @@ class Method:
     def rates_epochs(self) -> bool:
         """Whether its epochs are rated, where something rates them; the classifier ends with its last one."""
         return self.phases is not None and not self.is_classifier
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it has pseudo masks; the fully supervised bound has true ones."""
+        return self.has_cams or self.brings_masks
 
     @property
     def has_network(self) -> bool:

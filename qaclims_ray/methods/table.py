@@ -45,8 +45,12 @@ class MethodSettings:
 _SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)
 """The upper bound: no CAMs, the final network learns from the true masks."""
 
+_GIVEN_MASKS = Method(name="given_masks", kind="given_masks", uses_classifier=False, has_cams=False, brings_masks=True)
+"""Label maps made elsewhere (`masks.given`): no CAMs, the final network learns from them."""
+
 METHODS: dict[str, Method] = {
-    method.name: method for method in (*(found.metadata["method"] for found in fields(MethodSettings)), _SUPERVISED)
+    method.name: method
+    for method in (*(found.metadata["method"] for found in fields(MethodSettings)), _GIVEN_MASKS, _SUPERVISED)
 }
 """All methods by name."""
 

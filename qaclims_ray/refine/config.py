@@ -69,6 +69,12 @@ class MaskConfig:
     white_above: int | None = None
     """After the last step, pixels of a brighter grey level than this (0-255) show no class: they become background, or
     255 where the data set has none. LUAD-HistoSeg: 200; None asks no colour."""
+    given: str = ""
+    """Label maps made elsewhere, which the system given_masks learns from: a folder, URI or file of PNGs, of LabelMe's,
+    CVAT's, COCO's or YOLO's (docs/artefacts.md)."""
+    given_rest: str = ""
+    """What given_masks does with training images that have no given mask: the name of another system of the run takes
+    that one's pseudo masks, leave_out learns without these images; empty refuses a run in which any lacks one."""
     crf: CrfConfig = field(default_factory=irn_crf)
     """Step crf."""
     irn: IrnConfig = field(default_factory=IrnConfig)

@@ -80,4 +80,6 @@ def _why_unscored(data: ReportData, system: SystemReport) -> str:
         return "no seeds were scored"
     if system is bound(data):
         return "no seeds: its final network learns from the true masks"
+    if "given_masks" in system.mask_summary:
+        return "no seeds: its masks were made elsewhere"
     return "not scored: no image has a mask"

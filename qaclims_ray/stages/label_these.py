@@ -1,21 +1,16 @@
 """``qaclims label-these``: the images most worth a mask made by hand, with drafts of ours to correct; needs no Ray."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, label_value
 from qaclims_ray.data.images import save_label_map
-from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.labelme import labelme_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
+from qaclims_ray.data.mask_drafts import DRAFTS_NAME, Draft, hash_of_mask, hash_of_shapes, mask_uri, shapes_uri
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.evaluation.agreement import MAP_STAGES, MapSource
 from qaclims_ray.evaluation.choice import at_random, by_disagreement
@@ -26,8 +21,6 @@ from qaclims_ray.stages.run_maps import run_maps
 from qaclims_ray.stages.trust import read_trust
 from qaclims_ray.systems.needs import systems_with_cams
 
-DRAFTS_NAME = "label_these.json"
-"""What was exported, in the folder of the drafts."""
 _README = """\
 Masks to correct by hand: {count} images of the run {run}, {how}.
 
@@ -47,36 +40,6 @@ Images that you leave as they are do not count, unless you say that they are rig
 Values of the pixels in masks/:
 
 {values}"""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """One exported image."""
-
-    image: str
-    """File of the image, in ``images/``."""
-    height: int
-    """In pixels."""
-    width: int
-    """In pixels."""
-    drawn_by: str
-    """`MapSource.key` of the mask that is to be corrected."""
-    mask: str
-    """Hash of the draft's pixels."""
-    shapes: str
-    """Hash of the draft's polygons."""
-
-
-@dataclass(frozen=True)
-class LabelList:
-    """What was exported."""
-
-    run: str
-    """The run's folder."""
-    by: str
-    """disagreement or random: how the images were chosen."""
-    drafts: dict[str, Draft]
-    """Image id -> draft."""
 
 
 def run_label_these(arguments: LabelTheseArguments) -> list[str]:
@@ -140,29 +103,6 @@ def _export(out: str, record: ImageRecord, draft: tuple[str, Tensor], classes: C
     return Draft(name, height, width, key, hash_of_mask(labels), hash_of_shapes(drawn["shapes"]))
 
 
-def shapes_uri(out: str, image_id: str) -> str:
-    """Return the file of an image's polygons."""
-    return storage.join(out, "images", f"{image_id}.json")
-
-
-def mask_uri(out: str, image_id: str) -> str:
-    """Return the file of an image's painted mask."""
-    return storage.join(out, "masks", f"{image_id}.png")
-
-
-def hash_of_mask(labels: Tensor) -> str:
-    """Return what tells a painted mask from a corrected one."""
-    return hashlib.sha256(labels.to(torch.uint8).contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def hash_of_shapes(shapes: Sequence[dict[str, Any]]) -> str:
-    """Return what tells polygons from corrected ones: names and corners, whatever else a tool writes."""
-    kept = [
-        [shape.get("label"), [[round(float(v), 2) for v in p] for p in shape.get("points", [])]] for shape in shapes
-    ]
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
-
-
 def _write_texts(out: str, run: str, by: str, drafts: dict[str, Draft], manifest: Manifest) -> None:
     names = manifest.class_names
     how = "drawn at random" if by == "random" else "on which the label maps of the run disagree most"
@@ -179,19 +119,6 @@ def _write_texts(out: str, run: str, by: str, drafts: dict[str, Draft], manifest
     content = {"run": run, "by": by, "drafts": {name: vars(draft) for name, draft in drafts.items()}}
     # Last: it says that all is there.
     storage.write_bytes(storage.join(out, DRAFTS_NAME), json.dumps(content, indent=1).encode())
-
-
-def read_list(out: str) -> LabelList:
-    """Return what was exported into a folder.
-
-    Raises:
-        ConfigError: when nothing was, or the list is damaged.
-    """
-    uri = storage.join(out, DRAFTS_NAME)
-    if not storage.exists(uri):
-        raise ConfigError(f"{out} holds no drafts (no {DRAFTS_NAME}): `qaclims label-these RUN --out DIR` makes them")
-    remedy = "Make the drafts again into another folder, and copy the corrected files there"
-    return read_json_file(uri, TypeAdapter(LabelList).validate_python, remedy=remedy, error=ConfigError)
 
 
 def _lines(

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes
-from qaclims_ray.data.json_files import parse_json_file
-from qaclims_ray.data.labelme import labels_of, shapes_of
 from qaclims_ray.data.manifest import read_manifest
-from qaclims_ray.data.mask_files import load_mask
+from qaclims_ray.data.mask_drafts import corrected_draft, mask_uri, read_drafts
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.agreement import MAP_STAGES, MapSource, counts_table, joint_counts
 from qaclims_ray.evaluation.bootstrap import Interval, iou_of
@@ -21,7 +19,6 @@ from qaclims_ray.evaluation.confusion import check_label_values
 from qaclims_ray.evaluation.few_masks import mean_with_interval
 from qaclims_ray.report.table import Cell, Column, Row, Table
 from qaclims_ray.report.wording import percent
-from qaclims_ray.stages.label_these import Draft, hash_of_mask, hash_of_shapes, mask_uri, read_list, shapes_uri
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import LabelTheseArguments
 from qaclims_ray.stages.run_folder import absolute_out, load_config
@@ -70,14 +67,16 @@ def score_hand_masks(arguments: LabelTheseArguments) -> HandScores:
     """
     run, out = storage.absolute(arguments.run), absolute_out(arguments.read)
     config, layout = load_config(run), RunLayout(run)
-    listed, manifest = read_list(out), read_manifest(layout.manifest)
+    listed, manifest = read_drafts(out), read_manifest(layout.manifest)
     known = {record.image_id for record in manifest.records}
     if foreign := [name for name in listed.drafts if name not in known]:
         raise DataError(f"{out} has drafts of {foreign[0]}, no image of {run}; they were made from {listed.run}")
     truth, unchanged, faults = {}, [], []
     for name, draft in listed.drafts.items():
         try:
-            labels = _corrected(out, name, draft, manifest.classes, accepts=arguments.accept_unchanged)
+            labels = corrected_draft(out, name, draft, manifest.classes, accepts=arguments.accept_unchanged)
+            if labels is not None:
+                check_label_values(labels, len(manifest.classes), mask_uri(out, name))
         except DataError as fault:
             faults.append(str(fault))
             continue
@@ -97,30 +96,6 @@ def score_hand_masks(arguments: LabelTheseArguments) -> HandScores:
     found = HandScores(listed.by, tuple(truth), tuple(unchanged), scores)
     storage.write_bytes(storage.join(out, HAND_SCORES_NAME), json.dumps(dataclasses.asdict(found), indent=1).encode())
     return found
-
-
-def _corrected(out: str, name: str, draft: Draft, classes: Classes, *, accepts: bool) -> Tensor | None:
-    """Return an image's corrected mask; None where it was left as it is."""
-    painted, drawn = mask_uri(out, name), shapes_uri(out, name)
-    labels = load_mask(painted) if storage.exists(painted) else None
-    is_painted = labels is not None and hash_of_mask(labels) != draft.mask
-    content = (
-        parse_json_file(drawn, remedy="Save it again in the tool", error=DataError) if storage.exists(drawn) else None
-    )
-    is_drawn = content is not None and hash_of_shapes(shapes_of(content, drawn)) != draft.shapes
-    if is_painted and is_drawn:
-        raise DataError(f"{name} was corrected twice, in {painted} and in {drawn}: remove the one that does not count")
-    if is_drawn:
-        labels = labels_of(content, draft.height, draft.width, classes, drawn)
-    elif not is_painted and not accepts:
-        return None
-    if labels is None:
-        raise DataError(f"{name} has no mask any more: neither {painted} nor {drawn}")
-    if tuple(labels.shape) != (draft.height, draft.width):
-        size, expected = f"{labels.shape[1]}x{labels.shape[0]}", f"{draft.width}x{draft.height}"
-        raise DataError(f"{painted} has {size} pixels, expected {expected}, the size of its image")
-    check_label_values(labels, len(classes), painted)
-    return labels
 
 
 def _scores(

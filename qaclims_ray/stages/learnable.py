@@ -13,7 +13,13 @@ from qaclims_ray.errors import DataError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.needs import methods_of, needs_classifier
-from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
+from qaclims_ray.systems.table import (
+    SUPERVISED,
+    learns_from_masks_alone,
+    system_config,
+    system_of,
+    training_order,
+)
 
 _WHERE = "Look at the label file (data.label_file), data.limit and the splits (data.train_split, data.eval_split)"
 
@@ -37,12 +43,13 @@ def check_labels(config: RunConfig, class_names: Sequence[str], images: Sequence
     for split, found in ((data.train_split, trained), (data.eval_split, scored)):
         if not found:
             raise DataError(f"no image belongs to split {split}: there is nothing to work on. {_WHERE}")
-    if _learns(config) and not any(image.labels for image in trained):
+    by_masks = learns_from_masks_alone(config)
+    if _learns(config) and not by_masks and not any(image.labels for image in trained):
         raise DataError(
             f"none of the {len(trained)} images of split {data.train_split} has a label: there is no (image, class) "
             f"pair to learn from. {_WHERE}"
         )
-    if not any(image.labels for image in scored):
+    if not by_masks and not any(image.labels for image in scored):
         raise DataError(
             f"none of the {len(scored)} images of split {data.eval_split} has a label: they would have no CAM. {_WHERE}"
         )

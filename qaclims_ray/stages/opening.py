@@ -75,11 +75,13 @@ def try_networks(config: RunConfig) -> None:
     from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
     from qaclims_ray.systems.needs import needs_clip, needs_corpus
     from qaclims_ray.systems.recipe import backbone_weights, clip_files
+    from qaclims_ray.systems.table import learns_from_masks_alone
 
     if needs_corpus(config) and config.corpus.engine == "vllm":
         check_vllm()
     with torch.random.fork_rng(devices=[]):
-        build_mask_generator(replace(config.cam_net, weights=backbone_weights(config)), num_classes=1)
+        if not learns_from_masks_alone(config):
+            build_mask_generator(replace(config.cam_net, weights=backbone_weights(config)), num_classes=1)
         check_starts(config)  # a classifier that there is not is told of before
         for irn in affinity_networks(config):
             build_affinity_net(replace(irn, weights="random") if irn.weights == FROM_CLASSIFIER else irn)

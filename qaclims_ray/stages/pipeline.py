@@ -24,6 +24,7 @@ from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.corpus import run_corpus
 from qaclims_ray.stages.data import log_data, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
+from qaclims_ray.stages.given_masks import check_given_masks, run_given_masks
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.local_weights import random_start_remarks
 from qaclims_ray.stages.mask_images import require_truth
@@ -54,7 +55,7 @@ from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
     needs_classifier,
     needs_corpus,
-    systems_with_cams,
+    systems_with_masks,
     systems_with_networks,
     trains_nothing,
 )
@@ -199,6 +200,8 @@ def _read_data(stage: Stage, until: str) -> Manifest:
         stage.progress.abort()
         raise
     check_named_classes(stage.config, manifest.class_names)
+    if STAGE_ORDER.index(until) > STAGE_ORDER.index("data"):
+        check_given_masks(stage, manifest)
     return manifest
 
 
@@ -251,7 +254,7 @@ class _PipelineRun:
         if self.config.goal == "segmentation":
             # A test split that is not there, or a bound without true masks, is found now and not at the end.
             segmented_images(manifest, self.config.data)
-            if len(systems_with_networks(self.config)) > len(systems_with_cams(self.config)):
+            if set(systems_with_networks(self.config)) - set(systems_with_masks(self.config)):
                 require_truth(manifest, self.config.data.train_split)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
@@ -267,7 +270,7 @@ class _PipelineRun:
         self.networks(order, manifest)
         for system in [system for system in compared if system not in at_once]:
             self.seeds(system, manifest, found)
-        for system in systems_with_cams(self.config):
+        for system in systems_with_masks(self.config):
             self.masks(system, manifest, found)
         if self.reaches("segment"):
             self.segmentations(systems_with_networks(self.config), manifest, found)
@@ -321,8 +324,9 @@ class _PipelineRun:
     def masks(self, system: str, manifest: Manifest, found: Results) -> None:
         if self.config.goal == "seed" or not self.reaches("refine"):
             return
+        make = run_given_masks if method_of(system_of(self.config, system).method).brings_masks else run_refine
         with self.stage("refine", system) as stage:
-            found.masks[system] = run_refine(stage, system, manifest)
+            found.masks[system] = make(stage, system, manifest)
             log_masks(stage.tracker, self.tracker, system, found.masks[system])
 
     def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
@@ -346,7 +350,8 @@ class _PipelineRun:
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:
         config = system_config(self.config, system) if system else self.config
-        if name == "refine":  # it cuts seeds: a threshold that is auto has been chosen by then
+        # It cuts seeds: a threshold that is auto has been chosen by then.
+        if name == "refine" and method_of(system_of(self.config, system).method).has_cams:
             config = at_chosen_threshold(config, self.layout, system)
         tracker = _child(self.tracker, config, name, system)
         tracker.log_params(places.stored(to_dict(config), self.layout.records))

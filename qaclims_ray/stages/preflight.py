@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError, ModelError
+from qaclims_ray.errors import ConfigError, DataError, ModelError
 from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
 from qaclims_ray.presets.table import check_run
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
@@ -18,11 +18,12 @@ from qaclims_ray.systems.needs import (
     needs_corpus,
     source_of_cams,
     systems_with_cams,
+    systems_with_given_masks,
     systems_with_networks,
 )
 from qaclims_ray.systems.planning import planned_phases
 from qaclims_ray.systems.recipe import backbone_weights, clip_files, recipe_of, vqa_model
-from qaclims_ray.systems.table import system_config, training_order
+from qaclims_ray.systems.table import learns_from_masks_alone, system_config, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -38,7 +39,7 @@ def preflight(config: RunConfig, out: str) -> None:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
     storage.check_writable(out)
     weights = backbone_weights(config)
-    if weights not in ("", "timm") and not storage.exists(weights):
+    if weights not in ("", "timm") and not learns_from_masks_alone(config) and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
     if config.goal != "seed":
         _check_masks(config)
@@ -51,6 +52,12 @@ def preflight(config: RunConfig, out: str) -> None:
     for name in config.systems:
         if (brings := source_of_cams(config, name)) is not None and brings.find_source is not None:
             brings.find_source(recipe_of(system_config(config, name), brings))
+    for name in systems_with_given_masks(config):
+        place = system_config(config, name).masks.given
+        if not storage.exists(place):
+            raise DataError(
+                f"masks.given: there is no file or folder {place}; give the place of the masks made elsewhere"
+            )
     if needs_corpus(config):
         question_set(config.corpus.questions)
         weights_fingerprint(vqa_model(config))

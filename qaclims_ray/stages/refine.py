@@ -195,15 +195,22 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
             gpus_per_actor=config.masks.gpus_per_actor,
         )
-        return _write_masks(artifact.workshop, whole, scoring, manifest.classes)
+        return write_mask_tables(artifact.workshop, whole, scoring, manifest.classes)
 
     name = f"masks of {system}"
-    meta = stage.make(artifact, name, work, lambda meta: _describe(read_pseudo_masks(uri, meta)), goes_on=True)
+    meta = stage.make(artifact, name, work, lambda meta: describe_masks(read_pseudo_masks(uri, meta)), goes_on=True)
     return read_pseudo_masks(uri, meta)
 
 
-def _write_masks(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> dict[str, Any]:
-    """Write index, counts by image and scores out of the parts; return the summary."""
+def write_mask_tables(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> dict[str, Any]:
+    """Write index, counts by image and scores of pseudo masks out of the parts; return the summary.
+
+    Args:
+        uri: folder of the masks.
+        whole: the parts of all shards.
+        scoring: thresholds, the fixed one among them.
+        classes: those of the data set.
+    """
     counted = [(row["image_id"], row.pop("counts")) for row in whole.rows if "counts" in row]
     write_image_counts(uri, [CountedFigure("fixed", scoring.threshold, counted)], classes.names)
     rows = [mask_row_of(row) for row in whole.rows]
@@ -257,7 +264,8 @@ def stage_scores(counts: np.ndarray, scoring: EvaluationConfig, classes: Classes
     return seed_scores(sweep, scoring.threshold, classes)
 
 
-def _describe(found: PseudoMasks) -> str:
+def describe_masks(found: PseudoMasks) -> str:
+    """Say in a line what pseudo masks score and cover."""
     share, scores = coverage_text(found.summary), found.scores
     if scores is None:
         return share

@@ -34,6 +34,7 @@ from qaclims_ray.report.files import write_report
 from qaclims_ray.report.stage_charts import stages_chart
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.evaluate import check_stores_full
+from qaclims_ray.stages.given_masks import given_share
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
@@ -42,7 +43,14 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.stages.trust import Trust
 from qaclims_ray.systems.licences import weights_used
-from qaclims_ray.systems.needs import needs_clip, systems_with_cams, systems_with_networks, uses_given
+from qaclims_ray.systems.needs import (
+    needs_clip,
+    systems_with_cams,
+    systems_with_given_masks,
+    systems_with_masks,
+    systems_with_networks,
+    uses_given,
+)
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.tracker import Tracker
 from qaclims_ray.training.group import read_curves
@@ -117,7 +125,9 @@ def _system_report(
     config, layout = stage.config, stage.layout
     system = system_of(config, name)
     method = method_of(system.method)
-    share = "" if method.has_cams else truth_share(manifest, config.data.train_split)
+    share = "" if method.has_masks else truth_share(manifest, config.data.train_split)
+    if method.brings_masks and name in found.masks:
+        share = given_share(found.masks[name].summary)
     network = network_uri_of(layout, name, method)
     evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
     return SystemReport(
@@ -172,7 +182,12 @@ def environment() -> dict[str, object]:
 
 def supervision(config: RunConfig) -> str:
     """Say which labels stand behind the figures: OVSeg's CLIP and SAM have seen masks, plain CLIP has not."""
-    labels = ["image-level labels"]
+    by_masks, with_tags = systems_with_given_masks(config), systems_with_cams(config)
+    labels = ["image-level labels"] if with_tags or not by_masks else []
+    if by_masks:
+        labels.append(
+            f"{', '.join(by_masks)}: whatever labels stand behind the given masks, no image-level labels alone"
+        )
     if any(uses_given(config, name) for name in config.systems):
         labels.append("whatever stands behind the given CAMs")
     is_miniature = config.data.dataset == "miniature"
@@ -184,7 +199,10 @@ def supervision(config: RunConfig) -> str:
     if config.goal != "seed" and is_miniature:
         labels.append("the background scores of its masks were chosen on seeds 10 and 11, with pixel labels")
     if config.goal == "segmentation":
-        labels.append(f"initial weights of the final network: {config.segmentation.net.weights}")
+        started = dict.fromkeys(
+            system_config(config, name).segmentation.net.weights for name in systems_with_networks(config)
+        )
+        labels.append(f"initial weights of the final network: {', '.join(started)}")
     return "; ".join(labels)
 
 
@@ -216,6 +234,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
     cams = {name: _cams_of(stage, name, images, chosen) for name in names}
     thresholds = {name: manifest.classes.border(_shown_threshold(stage, name)) for name in names}
     labels = {name: system_of(stage.config, name).label for name in names}
+    pseudo = {name: system_of(stage.config, name).label for name in systems_with_masks(stage.config)}
     final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
     rows = []
     for position in positions:
@@ -231,7 +250,7 @@ def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.nda
                 class_ids=record.labels,
                 heat={labels[name]: _heat(cam) for name, cam in found.items()},
                 masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
-                pseudo=_stored_masks(stage.layout.masks, record.image_id, labels, stage.config.goal != "seed"),
+                pseudo=_stored_masks(stage.layout.masks, record.image_id, pseudo, is_made=True),
                 final=_stored_masks(stage.layout.predictions, record.image_id, final, is_made=True),
             )
         )

@@ -212,6 +212,33 @@ class LabelTheseArguments:
 
 
 @dataclass(frozen=True)
+class ExportMasksArguments:
+    """Which masks of which run, in what form, and where to."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Output folder of a run."""
+    to: Literal["coco", "coco-polygons", "labelme", "cvat", "yolo", "voc", "mmseg"]
+    """Form: COCO's JSON with run lengths or with polygons; LabelMe's and X-AnyLabeling's JSON; CVAT's XML (CVAT for
+    images 1.1); YOLO's text files; palette PNGs in VOC's layout or in MMSegmentation's."""
+    out: str
+    """Folder to write to; it must be empty."""
+    what: Literal["masks", "predictions"] = "masks"
+    """The pseudo masks, or what the final network says of the test images."""
+    system: str = ""
+    """System of the run; empty takes its last one."""
+    predicted: str = ""
+    """Folder that `qaclims predict` wrote with this run: export its masks instead."""
+    split: str = ""
+    """Only the images of this split."""
+    without_images: bool = False
+    """Do not copy the images beside the masks."""
+
+    def __post_init__(self) -> None:
+        if self.predicted and (self.system or self.split or self.what != "masks"):
+            raise ConfigError("--predicted names a folder of masks: leave out --system, --split and --what")
+
+
+@dataclass(frozen=True)
 class PromptArguments:
     """Whose prompts to read, with which words, on which images."""
 

@@ -21,6 +21,7 @@ PATH_FIELDS = (
     "cam_net.weights",
     "classifier.network",
     "given.cams",
+    "masks.given",
     "masks.irn.weights",
     "masks.sam.model",
     "segmentation.net.weights",

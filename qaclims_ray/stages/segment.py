@@ -179,7 +179,7 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
     """Train systems' final networks on their masks, on the same workers one after the other.
 
     Args:
-        stages: surroundings, by system; one without CAMs takes the true masks.
+        stages: surroundings, by system; one without pseudo masks takes the true ones.
         manifest: the whole manifest.
 
     Raises:
@@ -194,7 +194,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     segmentation, trained = config.segmentation, training_images(manifest, config.data)
     weights, masks_uri = segmentation.net.weights, ""
     inputs = {"manifest": trained.images_fingerprint(), "weights": start_fingerprint(layout, weights)}
-    if method_of(system_of(config, system).method).has_cams:
+    if method_of(system_of(config, system).method).has_masks:
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require_artifact(masks_uri, "masks", verb="refine"))
     else:

@@ -9,7 +9,15 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.settings import Threshold
 from qaclims_ray.systems.needs import source_of_cams, systems_with_cams
 from qaclims_ray.systems.recipe import recipe_of
-from qaclims_ray.systems.table import SUPERVISED, adjustments, known_system, system_config, system_of, training_order
+from qaclims_ray.systems.table import (
+    LEAVE_OUT,
+    SUPERVISED,
+    adjustments,
+    known_system,
+    system_config,
+    system_of,
+    training_order,
+)
 from qaclims_ray.text.config import SHARED_KEY
 
 
@@ -28,6 +36,8 @@ def check_systems(config: RunConfig) -> None:
         method = method_of(system.method)
         if not method.has_cams and config.goal != "segmentation":
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
+        if method.brings_masks:
+            _check_given_masks(config, name, resolved)
         _check_background(name, resolved)
         _check_threshold(name, resolved)
         _check_method(config, name, resolved)
@@ -37,6 +47,19 @@ def check_systems(config: RunConfig) -> None:
     own = [variant.name for variant in config.variants if not variant.adjusts]
     if unused := [name for name in own if name not in training_order(config)]:
         raise ConfigError(f"variants {unused} would not be trained: name them in systems too")
+
+
+def _check_given_masks(config: RunConfig, name: str, resolved: RunConfig) -> None:
+    """Refuse a system on given masks where none are given, or where the others are to come from nothing."""
+    if not resolved.masks.given:
+        raise ConfigError(f"system {name} needs masks made elsewhere; set masks.given to their folder or file")
+    rest, known = resolved.masks.given_rest, [one for one in systems_with_cams(config) if one != name]
+    if rest not in ("", LEAVE_OUT, *known):
+        listed = ", ".join([*known, LEAVE_OUT])
+        raise ConfigError(
+            f"system {name}: masks.given_rest is {rest!r}, expected a system of the run that makes pseudo masks, or "
+            f"{LEAVE_OUT}: {listed}. Name another system in systems too"
+        )
 
 
 def _check_labels(config: RunConfig) -> None:

@@ -307,6 +307,12 @@ _SYSTEMS = (
         overrides={"ritc.prompt_weight": 0.3},
     ),
     System(
+        name="given_masks",
+        label="given masks",
+        description="The final network trained on masks made elsewhere (masks.given): not on image-level labels alone.",
+        method="given_masks",
+    ),
+    System(
         name="fully_supervised",
         label="fully supervised",
         description="The final network trained on the true masks of the training images: the upper bound.",

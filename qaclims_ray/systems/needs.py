@@ -4,7 +4,13 @@ from qaclims_ray.methods.method import Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
+from qaclims_ray.systems.table import (
+    SUPERVISED,
+    learns_from_masks_alone,
+    system_config,
+    system_of,
+    training_order,
+)
 
 
 def methods_of(config: RunConfig) -> list[Method]:
@@ -24,6 +30,8 @@ def needs_classifier(config: RunConfig) -> bool:
 
 def starts_from_classifier(config: RunConfig) -> bool:
     """Whether affinity or final networks start from the classifier's backbone."""
+    if learns_from_masks_alone(config):
+        return False
     uses_irn = config.goal != "seed" and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
     return uses_irn or (config.goal == "segmentation" and config.segmentation.net.weights == FROM_CLASSIFIER)
 
@@ -39,6 +47,18 @@ def needs_corpus(config: RunConfig) -> bool:
 def systems_with_cams(config: RunConfig) -> list[str]:
     """Return the compared systems that have CAMs: all but the fully supervised one."""
     return [name for name in config.systems if method_of(system_of(config, name).method).has_cams]
+
+
+def systems_with_masks(config: RunConfig) -> list[str]:
+    """Return the compared systems that get pseudo masks, those that bring their own last: they may take others'."""
+    if config.goal == "seed":
+        return []
+    return [*systems_with_cams(config), *systems_with_given_masks(config)]
+
+
+def systems_with_given_masks(config: RunConfig) -> list[str]:
+    """Return the compared systems whose masks were made elsewhere."""
+    return [name for name in config.systems if method_of(system_of(config, name).method).brings_masks]
 
 
 def systems_with_networks(config: RunConfig) -> list[str]:

@@ -8,11 +8,16 @@ from dataclasses import replace
 
 from qaclims_ray.errors import ConfigError, did_you_mean
 from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
 from qaclims_ray.systems.known import SYSTEMS
 
 SUPERVISED = "fully_supervised"
 """The upper bound: the final network trained on true masks, where `supervised_bound` or `systems` asks for it."""
+LEAVE_OUT = "leave_out"
+"""Value of `masks.given_rest`: images without a given mask are not learned from."""
+_NOT_TAGS = "not tags"
+"""Stands in every label of a system that learned from masks made elsewhere: no image-level labels are behind it."""
 
 
 def system_of(config: RunConfig, name: str) -> System:
@@ -22,9 +27,16 @@ def system_of(config: RunConfig, name: str) -> System:
         ConfigError: when there is no such system, or a variant takes a known one's name.
     """
     found = _named(config, name)
+    if method_of(found.method).brings_masks:
+        return replace(found, label=f"{found.label}{_source_of_masks(config, found)}")
     if config.selection.criterion == "oracle" and method_of(found.method).rates_epochs:
         return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
     return found
+
+
+def _source_of_masks(config: RunConfig, system: System) -> str:
+    rest = str(system.overrides.get("masks.given_rest", config.masks.given_rest))
+    return f", else {rest}'s ({_NOT_TAGS} alone)" if rest not in ("", LEAVE_OUT) else f" ({_NOT_TAGS})"
 
 
 def _named(config: RunConfig, name: str) -> System:
@@ -94,7 +106,19 @@ def system_config(config: RunConfig, name: str) -> RunConfig:
     Raises:
         ConfigError: when there is no such system, or its settings do not fit.
     """
-    return with_overrides(config, system_of(config, name).overrides)
+    resolved = with_overrides(config, system_of(config, name).overrides)
+    if resolved.segmentation.net.weights == FROM_CLASSIFIER and learns_from_masks_alone(config):
+        return with_overrides(resolved, {"segmentation.net.weights": resolved.cam_net.weights or "random"})
+    return resolved
+
+
+def learns_from_masks_alone(config: RunConfig) -> bool:
+    """Whether every system learns from masks, given ones among them: then there is no classifier.
+
+    Final networks that would start from its backbone start from what that would have started from.
+    """
+    methods = [method_of(system_of(config, name).method) for name in config.systems]
+    return any(method.brings_masks for method in methods) and not any(method.has_cams for method in methods)
 
 
 def training_order(config: RunConfig) -> list[str]:

@@ -1,10 +1,14 @@
 """Label maps as labelling tools keep them."""
 
+import base64
+import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.labelme import labelme_file, labels_of
@@ -43,6 +47,21 @@ def test_without_a_background_what_nobody_drew_is_not_scored() -> None:
 def test_a_rectangle_of_two_points_is_filled() -> None:
     found = labels_of(shape(shape_type="rectangle", points=[[1, 1], [3, 4]]), 5, 5, CLASSES, "a.json")
     assert found.sum() == 6 and (found[1:4, 1:3] == 1).all()
+
+
+def test_a_mask_that_a_model_drew_is_painted_in_its_box() -> None:
+    pixels = np.zeros((3, 4), dtype=np.uint8)
+    pixels[1:, :2] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    drawn_by_model = shape(shape_type="mask", points=[[2.0, 1.0], [5.0, 3.0]], mask=picture)
+    found = labels_of(drawn_by_model, 8, 9, CLASSES, "a.json")
+    assert found.sum() == 4 and (found[2:4, 2:4] == 1).all()
+    with pytest.raises(DataError, match="a mask that reaches beyond the image"):
+        labels_of(drawn_by_model, 3, 9, CLASSES, "a.json")
+    with pytest.raises(DataError, match="a mask without a picture"):
+        labels_of(shape(shape_type="mask", mask="?"), 8, 9, CLASSES, "a.json")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.report.contents import FULLY_SUPERVISED, ReportData, SystemReport, data_colours, winner
 from qaclims_ray.report.files import report_json, write_report
 from qaclims_ray.report.palette import INK, system_colours
+from qaclims_ray.report.seed_table import seeds_table
 from qaclims_ray.report.stage_charts import stages_chart
 from qaclims_ray.systems.table import SUPERVISED
 
@@ -221,3 +222,11 @@ def test_the_page_is_well_formed(page: str):
     parser = Balance()
     parser.feed(page)
     assert parser.open == [] and len(parser.ids) == len(set(parser.ids))
+
+
+def test_masks_that_were_given_have_no_seeds_and_it_is_said_why() -> None:
+    given = SystemReport(label="given masks (not tags)", mask=scores(0.5), mask_summary={"given_masks": {"given": 3}})
+    rows = seeds_table(report_data(systems={**systems(), "given_masks": given})).rows
+    assert [row.cells[1].text for row in rows if row.cells[0].text == given.label] == [
+        "no seeds: its masks were made elsewhere"
+    ]

@@ -17,8 +17,8 @@ _TISSUE = {**FINAL, "data.dataset": "bcss_wsss"}
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_resolves_in_a_run_of_its_own(name) -> None:
-    overrides = {"data.dataset": "miniature", "data.root": "", "given.cams": "/cams"}
-    if name == SUPERVISED:
+    overrides = {"data.dataset": "miniature", "data.root": "", "given.cams": "/cams", "masks.given": "/masks"}
+    if name in (SUPERVISED, "given_masks"):
         overrides |= FINAL
     check_systems(run_of(name, **overrides))
     assert SYSTEMS[name].label and SYSTEMS[name].description.endswith(".")

@@ -84,9 +84,9 @@ def test_published_presets_leave_the_bound_out_and_the_miniature_shows_it() -> N
 
 def test_all_other_systems_have_cams() -> None:
     names = [name for name in SYSTEMS if not name.startswith("fixed_")]
-    config = run_of(*names, **FINAL, **{"given.cams": "/cams"})
+    config = run_of(*names, **FINAL, **{"given.cams": "/cams", "masks.given": "/masks"})
     check_systems(config)
-    assert systems_with_cams(config) == [name for name in names if name != SUPERVISED]
+    assert systems_with_cams(config) == [name for name in names if name not in (SUPERVISED, "given_masks")]
 
 
 def test_a_variant_of_the_bound_has_no_cams_either() -> None:
