@@ -26,6 +26,7 @@ from qaclims_ray.stages.data import log_data, run_data
 from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.local_weights import random_start_remarks
+from qaclims_ray.stages.log_network import log_network
 from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
@@ -42,7 +43,7 @@ from qaclims_ray.stages.results import (
     note_remarks,
     splits_of,
 )
-from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
+from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
@@ -98,6 +99,7 @@ def run_pipeline(
     console: Console | None = None,
     trial: str = "",
     on_epoch: "OnEpoch | None" = None,
+    parent_run_id: str = "",
 ) -> RunOutcome:
     """Run the pipeline up to a stage.
 
@@ -108,6 +110,7 @@ def run_pipeline(
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
         on_epoch: see `StageProgress.epoch`.
+        parent_run_id: run of the tracker that this one is part of; empty for none.
 
     Raises:
         QaclimsError: for every mistake a user can mend; what was finished before is kept.
@@ -127,15 +130,15 @@ def run_pipeline(
         opening = Opening(config, session, progress)
         manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
-        tracker = _tracker(config, layout, settings)
+        tracker = _tracker(config, layout, settings, parent_run_id)
         handle = tracker.handle()
         # The session too, so that a Ray of this run's own ends before the tracking does.
         with _ending(tracker, progress), session:
             tracker.log_params(settings)
             run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
             tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-            with run.stage("data") as stage:
-                log_data(stage, manifest)
+            with run.stage("data"):
+                log_data(tracker, config.data, manifest)
             found = _whole(run, manifest)
             tracker.set_tags(_note(config, found))
             report_uri = ""
@@ -152,7 +155,7 @@ def run_pipeline(
     )
 
 
-def _tracker(config: RunConfig, layout: RunLayout, settings: Any) -> Tracker:
+def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:
     out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
     return open_tracker(
         config.tracking,
@@ -160,6 +163,7 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any) -> Tracker:
         out_dir=layout.records,
         identity=artifacts.fingerprint_of(settings),
         tags=run_tags(config),
+        parent_run_id=parent_run_id,
     )
 
 
@@ -316,6 +320,8 @@ class _PipelineRun:
             for system, stage in stages.items():
                 found.segmentations[system] = score_final_network(stage, system, networks[system], manifest)
                 log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
+                if system in self.config.systems:  # the bound learned from true masks and is for comparison
+                    log_network(stage, self.tracker, self.config, system, manifest)
 
     def trusted(self, manifest: Manifest, found: Results) -> Results:
         """Add what is known without masks."""
@@ -330,10 +336,10 @@ class _PipelineRun:
         if name == "refine":  # it cuts seeds: a threshold that is auto has been chosen by then
             config = at_chosen_threshold(config, self.layout, system)
         tracker = _child(self.tracker, config, name, system)
-        tracker.log_params(places.stored(to_dict(config), self.layout.records))
         try:
             yield Stage(config, self.layout, tracker, self.progress, self.opening)
-        except BaseException:
+        except BaseException as error:
+            tracker.set_tags(failure_tag(error))
             tracker.finish("FAILED")
             raise
         tracker.finish("FINISHED")
@@ -351,6 +357,7 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
         yield
     except BaseException as error:
         progress.abort()
+        tracker.set_tags(failure_tag(error))
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FINISHED")

@@ -75,7 +75,7 @@ def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluat
 
 def log_masks(stage: Tracker, parent: Tracker, system: str, masks: PseudoMasks) -> None:
     """Log what pseudo masks score, as `log_scores`."""
-    stage.log_params({"masks": masks.summary})
+    stage.set_tags({f"masks.{name}": value for name, value in masks.summary.items()})
     if masks.scores is not None:
         _log(stage, parent, system, "mask", masks.scores)
         _log_table(stage, masks.scores, "mask_iou_per_class")

@@ -191,4 +191,5 @@ def _pad_to_patches(image: Tensor, patch_px: int) -> Tensor:
     The released code drops the pixels of the last, incomplete patches and stretches the CAM instead.
     """
     bottom, right = (-side % patch_px for side in image.shape[2:])
-    return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+    # A graph on its way to ONNX holds the padding for any size, also where it adds nothing.
+    return F.pad(image, (0, right, 0, bottom)) if torch.compiler.is_compiling() or bottom or right else image
