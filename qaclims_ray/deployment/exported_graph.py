@@ -126,9 +126,7 @@ class CamGraph(nn.Module):
         # Whole cells, then cut: the last cell reaches beyond the image's edge (`cams.inference`).
         whole = tuple((side + rules.stride - 1) // rules.stride * rules.stride for side in (height, width))
         maps = _enlarged(response, (whole[0], whole[1]))[:, :, :height, :width]
-        low = (
-            maps.amin((2, 3), keepdim=True) if rules.normalisation == "minmax" else torch.zeros_like(maps[..., :1, :1])
-        )
+        low = maps.amin((2, 3), keepdim=True) if rules.normalisation == "minmax" else maps.new_zeros(1, 1, 1, 1)
         return (maps - low) / (maps.amax((2, 3), keepdim=True) - low + _EPSILON)
 
     def _activated(self, pixels: Tensor) -> Tensor:

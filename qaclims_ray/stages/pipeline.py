@@ -34,6 +34,7 @@ from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.results import (
     Results,
+    log_headlines,
     log_masks,
     log_scores,
     log_segmentation,
@@ -141,6 +142,7 @@ def run_pipeline(
                 log_data(tracker, config.data, manifest)
             found = _whole(run, manifest)
             tracker.set_tags(_note(config, found))
+            log_headlines(tracker, config, found)
             report_uri = ""
             if run.reaches("report"):
                 with run.stage("report") as stage:

@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.tracking.metric_names import HEADLINES
 from qaclims_ray.tracking.store import shown
 
 HOST = "127.0.0.1"
 """The machine itself: MLflow asks nobody for a password."""
-_FOR_TRAINING = "?workflowType=machine_learning"
+_FOR_TRAINING = "workflowType=machine_learning"
 """Opens the pages for trained models. MLflow opens those for language models where the address does not say."""
+_COLUMNS_KEY = "qaclims"
+_COLUMNS = ("Duration", "Dataset", "Models")
 _ASKS_EACH_S = 0.2
 _PORTS_TRIED = 20
 _END_WITHIN_S = 10.0
@@ -44,7 +47,9 @@ def free_port(wanted: int) -> int:
 
 
 @contextmanager
-def ui_server(uri: str, experiment: str, port: int, *, timeout_s: float = 120.0) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def ui_server(
+    uri: str, experiment: str, port: int, *, timeout_s: float = 120.0
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """Serve a store's pages; yield the address that shows its runs, and the process.
 
     Args:
@@ -105,13 +110,26 @@ def _absent(uri: str, process: "subprocess.Popen[bytes]", told: str) -> Resource
 
 def _view(address: str, experiment: str) -> str:
     """Return the place of an experiment's runs among the pages; that of all experiments where it is not there."""
-    asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?{urllib.parse.urlencode({'experiment_name': experiment})}"
+    api = f"{address}/api/2.0/mlflow/experiments"
     try:
+        asked = f"{api}/get-by-name?{urllib.parse.urlencode({'experiment_name': experiment})}"
         with urllib.request.urlopen(asked, timeout=30) as answer:
             number = json.load(answer)["experiment"]["experiment_id"]
+        tag = {"experiment_id": number, "key": f"mlflow.sharedViewState.{_COLUMNS_KEY}", "value": _columns()}
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{api}/set-experiment-tag", json.dumps(tag).encode(), headers), timeout=30
+        ):
+            pass
     except (OSError, ValueError, KeyError):
-        return f"/#/experiments{_FOR_TRAINING}"
-    return f"/#/experiments/{number}/runs{_FOR_TRAINING}"
+        return f"/#/experiments?{_FOR_TRAINING}"
+    return f"/#/experiments/{number}/runs?{_FOR_TRAINING}&viewStateShareKey={_COLUMNS_KEY}"
+
+
+def _columns() -> str:
+    """Return the columns of the list of runs, as MLflow's button Share keeps them: without one it shows no figure."""
+    figures = [f"metrics.`{name}`" for name in HEADLINES]
+    return json.dumps({"selectedColumns": [*figures, *(f"attributes.`{name}`" for name in _COLUMNS)]})
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
