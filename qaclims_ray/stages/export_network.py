@@ -157,6 +157,7 @@ def final_facts(
     config = system_config(whole, system)
     segmentation = config.segmentation
     net, fixed = segmentation.net, size or _fixed_size(segmentation)
+    weights, licence = _weights(whole, system)
     return NetworkFacts(
         name=_name(layout, system),
         kind="final",
@@ -170,7 +171,8 @@ def final_facts(
         differs=_final_differs(segmentation, fixed),
         data=_data_lines(config, manifest),
         metrics=_final_metrics(config, layout, system),
-        **_weights(whole, system),
+        weights=weights,
+        licence=licence,
         version=package_version(),
     )
 
@@ -182,6 +184,7 @@ def _cam_facts(asked: ExportNetworkArguments, one: _Run) -> NetworkFacts:
     chosen = at_chosen_threshold(config, one.layout, one.system).fixed_threshold
     scales = tuple(config.cams.scales)
     several = f"the run adds up maps at the scales {_listed(scales)}, the file has 1 alone"
+    weights, licence = _weights(one.whole, one.system, goal="seed")
     metrics = {}
     if artifacts.readable_meta(uri := one.layout.evaluation(one.system)) is not None:
         metrics = {f"seed mIoU, {config.data.eval_split}": read_evaluation(uri).seed.miou_fixed}
@@ -198,7 +201,8 @@ def _cam_facts(asked: ExportNetworkArguments, one: _Run) -> NetworkFacts:
         differs=() if scales == (1.0,) else (several,),
         data=_data_lines(config, one.manifest),
         metrics=metrics,
-        **_weights(one.whole, one.system, goal="seed"),
+        weights=weights,
+        licence=licence,
         version=package_version(),
     )
 
@@ -273,11 +277,12 @@ def _final_metrics(config: RunConfig, layout: RunLayout, system: str) -> dict[st
     return figures
 
 
-def _weights(whole: RunConfig, system: str, **overrides: str) -> dict[str, object]:
+def _weights(whole: RunConfig, system: str, **overrides: str) -> tuple[tuple[str, ...], str]:
+    """Return lines about the weights that a system learned from, and the licence that they have together."""
     used = weights_used(with_overrides(with_systems(whole, [system]), {"supervised_bound": False, **overrides}))
     licences = {one.licence for one in used}
     licence = licences.pop().lower() if len(licences) == 1 else "other"
-    return {"weights": tuple(one.line for one in used), "licence": licence if " " not in licence else "other"}
+    return tuple(one.line for one in used), licence if " " not in licence else "other"
 
 
 def _told(facts: NetworkFacts, forms: tuple[str, ...], out: str) -> list[str]:

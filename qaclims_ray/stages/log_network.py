@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import tempfile
 
 import numpy as np
@@ -14,8 +15,6 @@ from qaclims_ray.data.artifacts import package_version
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.export_network import final_facts
-from qaclims_ray.stages.predict_final import read_final_network
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.tracking.tracker import TrackedModel, Tracker
 
@@ -44,14 +43,17 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
     logged = json.loads(storage.read_bytes(record)) if storage.exists(record) else {}
     if logged.get(system) == [handle.run_id, fingerprint]:
         return
-    size_mb = len(storage.read_bytes(storage.join(uri, WEIGHTS_NAME))) / 1e6
+    size_mb = storage.size(storage.join(uri, WEIGHTS_NAME)) / 1e6
     if size_mb > limit_mb:
         stage.progress.note(
             f"the final network of {system} has {size_mb:.0f} MB: no MLflow model is made of more than "
             f"{limit_mb} (tracking.max_model_mb)"
         )
         return
+    # Not at the top: the pipeline imports this module, and most of its stages need no network.
     from qaclims_ray.deployment.hub_folder import write_hub_folder
+    from qaclims_ray.stages.export_network import final_facts
+    from qaclims_ray.stages.predict_final import read_final_network
 
     facts = final_facts(config, stage.layout, system, manifest)
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,7 +67,7 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
 def tracked_model(system: str, fingerprint: str) -> TrackedModel:
     """Return what MLflow is told of a network."""
     return TrackedModel(
-        name=f"{system}-final".replace(":", "-").replace("/", "-"),
+        name=re.sub(r"[^\w-]", "-", f"{system}-final"),  # MLflow takes no other signs
         fingerprint=fingerprint,
         loader=_LOADER,
         inputs={"image": "string"},
