@@ -71,7 +71,6 @@ def final_networks() -> Iterator[tuple[str, nn.Module, tuple[int, int] | None]]:
 
     for architecture, backbone, more in (
         ("encoder", "miniature", {}),
-        ("encoder", "mobilenetv2_100", {}),
         ("deeplab_v2", "resnet18", {}),
         ("segmenter", "miniature_vit", {"image_size": 64}),
         ("mask2former", "miniature", {}),
@@ -143,19 +142,25 @@ def _fed(images: Tensor) -> Any:
     return images.permute(0, 2, 3, 1).contiguous().numpy()
 
 
+def compared() -> Iterator[Parity]:
+    """Yield all networks at all sizes, one after the other."""
+    for network in final_networks():
+        yield from compare_final(*network)
+    yield from compare_cams(CamNetConfig(backbone="miniature", output_stride=4))
+    yield from compare_cams(CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=64))
+
+
 def main() -> None:
-    """Print the table as a page."""
+    """Print the table as a page, row by row."""
     torch.manual_seed(SEED)
-    rows = [row for network in final_networks() for row in compare_final(*network)]
-    rows += compare_cams(CamNetConfig(backbone="miniature", output_stride=4))
-    rows += compare_cams(CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=64))
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     print("# ONNX Runtime against PyTorch\n")
     print("From `python -m benchmarks.onnx_parity`. Small random networks, mirror images included, at one scale.\n")
     print(f"Seed {SEED}; Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}.\n")
     print("| network | image | equal labels, % of pixels | largest difference of a score |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.network} | {row.size[0]}x{row.size[1]} | {100 * row.equal:.3f} | {row.difference:.1e} |")
+    for row in compared():
+        size = f"{row.size[0]}x{row.size[1]}"
+        print(f"| {row.network} | {size} | {100 * row.equal:.3f} | {row.difference:.1e} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ class WeakTr(nn.Module):
         tokens, attention, features = self.backbone(_pad_to_patches(image, self.backbone.patch_px))
         if self.config.detach_attention:
             attention, features = [maps.detach() for maps in attention], [output.detach() for output in features]
-        height, width = (-(-side // self.backbone.patch_px) for side in image.shape[2:])
+        # Of positive numbers: ONNX rounds quotients towards zero, Python down.
+        height, width = ((side + self.backbone.patch_px - 1) // self.backbone.patch_px for side in image.shape[2:])
         patch_tokens = tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
         coarse = self.classifier(patch_tokens.contiguous())
         fused = self.fusion(attention, features)

@@ -18,7 +18,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.class_token_vit import MINIATURE_VIT, build_vit
 from qaclims_ray.models.generators.config import CamNetConfig
-from qaclims_ray.models.resampling import smooth_positions
+from qaclims_ray.models.resampling import Side, smooth_positions
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 
 _DROP_PATH = 0.1
@@ -120,11 +120,11 @@ class Segmenter(nn.Module):
         return tokens[:, 1:]
 
 
-def _positions(stored: Tensor, grid: tuple[int, int]) -> Tensor:
+def _positions(stored: Tensor, grid: tuple[Side, Side]) -> Tensor:
     """Return position embeddings of the class token and of a grid of patches."""
     if torch.compiler.is_compiling():  # on its way to ONNX: a graph for any grid
         return torch.cat([stored[:, :1], smooth_positions(stored[0, 1:], grid)[None]], dim=1)
-    return resample_abs_pos_embed(stored, list(grid), num_prefix_tokens=1)
+    return resample_abs_pos_embed(stored, [int(side) for side in grid], num_prefix_tokens=1)
 
 
 def build_segmenter(config: SegmentationNetConfig, num_labels: int) -> Segmenter:

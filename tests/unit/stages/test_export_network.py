@@ -157,7 +157,7 @@ def test_the_tracker_gets_a_network_once_and_none_that_is_too_large(run) -> None
     layout = RunLayout(run)
     manifest = Manifest(NAMES, (ImageRecord("a", "a.png", 40, 33, (0,), splits=("train",)),))
     tracker = Kept()
-    for limit, number in ((0, 0), (1, 1), (1, 1)):
+    for limit, number in ((0, 0), (1, 0), (500, 1), (500, 1)):  # it has 1.1 MB
         config = with_overrides(
             preset("miniature"), {"segmentation.net.weights": "random", "tracking.max_model_mb": limit}
         )
