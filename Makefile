@@ -42,8 +42,8 @@ test-ray: install  ## tests that start a local Ray
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow
 
-ui: install  ## MLflow on http://127.0.0.1:5000
-	MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(dir $(OUT)))/mlflow.db --host 127.0.0.1 --port 5000
+ui: install  ## the runs in the browser, by MLflow on 127.0.0.1
+	$(VENV)/bin/qaclims ui $(dir $(OUT))
 
 format: install  ## format and fix
 	$(VENV)/bin/ruff format .

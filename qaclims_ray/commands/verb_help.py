@@ -10,11 +10,11 @@ GROUPS_OF_VERBS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("stages, in their order; each makes what is missing before it",
      ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report")),
     ("look and compare", ("compare", "label-these", "prompts", "ablate", "tune")),
-    ("use and hand on", ("predict", "export", "export-masks", "sync")),
+    ("use and hand on", ("predict", "export-masks", "export-network", "ui", "sync")),
 )  # fmt: skip
 """Title and verbs of each group; a verb that stands in none comes last."""
 _HELP_ABOUT = "what a verb takes: `qaclims help VERB`; this list without one"
-_NAME_WIDTH = 14
+_NAME_WIDTH = 15
 
 
 def verbs_help(verbs: Mapping[str, Any]) -> str:

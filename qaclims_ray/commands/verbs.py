@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         Ablation,
         CompareArguments,
         ExportMasksArguments,
+        ExportNetworkArguments,
         FetchArguments,
         LabelTheseArguments,
         PredictArguments,
         PromptArguments,
         Search,
         StartArguments,
+        UiArguments,
     )
 
 _Asked = TypeVar("_Asked")
@@ -198,6 +200,20 @@ def _predict(asked: "PredictArguments", console: "Console") -> None:
         run_predict(asked)
 
 
+def _parse_export_network(line: Line) -> "ExportNetworkArguments":
+    from qaclims_ray.stages.requests import ExportNetworkArguments
+
+    return _parse(ExportNetworkArguments, with_run_option(line))
+
+
+def _export_network(asked: "ExportNetworkArguments", console: "Console") -> None:
+    with _owning(asked.out):
+        _announce(console, "export-network", asked.run, asked.out)
+        from qaclims_ray.stages.export_network import run_export_network
+
+        run_export_network(asked, console)
+
+
 def _parse_label_these(line: Line) -> "LabelTheseArguments":
     from qaclims_ray.stages.requests import LabelTheseArguments
 
@@ -262,6 +278,18 @@ def _fetch(asked: "FetchArguments", console: "Console") -> None:
     run_fetch(asked, console)
 
 
+def _parse_ui(line: Line) -> "UiArguments":
+    from qaclims_ray.stages.requests import UiArguments
+
+    return _parse(UiArguments, line)
+
+
+def _ui(asked: "UiArguments", console: "Console") -> None:
+    from qaclims_ray.stages.ui import run_ui
+
+    run_ui(asked, console)
+
+
 def _parse_sync(line: Line) -> SyncArguments:
     return _parse(SyncArguments, line)
 
@@ -307,6 +335,11 @@ VERBS: dict[str, Verb[Any]] = {
         _compare,
     ),
     "predict": Verb("masks and overlays of any images, by a trained run", _parse_prediction, _predict),
+    "export-network": Verb(
+        "take a trained network away: one ONNX file with a script that runs it, and a folder for a model hub",
+        _parse_export_network,
+        _export_network,
+    ),
     "label-these": Verb(
         "the images most worth a mask by hand, exported with drafts; with --read, scores against them",
         _parse_label_these,
@@ -322,6 +355,7 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "tune": Verb("search settings of a system by Ray Tune, without masks by default", _parse_search, _tune),
     "fetch": Verb("bring weights and public data sets, with checksums; --list shows them", _parse_fetch, _fetch),
+    "ui": Verb("the curves, figures and models of your runs in the browser, by MLflow", _parse_ui, _ui),
     "sync": Verb("send what could not be sent while the tracking server was away", _parse_sync, _sync),
 }
 """All verbs by name."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.resampling import Side, stretched_positions
 
 MINIATURE_VIT = "miniature_vit"
 """Backbone name of the miniature world's small transformer."""
@@ -64,7 +65,7 @@ class ClassTokenVit(nn.Module):
         """
         grid = self.patches(image)  # (batch, dim, cam_height, cam_width)
         positions = interpolate_positions(self.patch_position, (grid.shape[2], grid.shape[3]))
-        class_tokens = (self.class_token + self.class_position).expand(len(image), -1, -1)
+        class_tokens = (self.class_token + self.class_position).expand(image.shape[0], -1, -1)
         tokens = self.first_norm(torch.cat([class_tokens, grid.flatten(2).transpose(1, 2) + positions], dim=1))
         attention, features = [], []
         for block in self.blocks:
@@ -90,7 +91,7 @@ def build_vit(config: CamNetConfig) -> VisionTransformer:
     return vit
 
 
-def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int, int]) -> Float[Tensor, "cell dim"]:
+def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[Side, Side]) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid of patches to another grid, bicubic.
 
     The released code resizes by the factor (cells + 0.1) / side, so that rounding loses no cell. The factor also says
@@ -100,6 +101,8 @@ def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[int
         positions: row by row.
         grid: new height and width in patches.
     """
+    if torch.compiler.is_compiling():  # on its way to ONNX: a graph for any grid
+        return stretched_positions(positions, grid)
     side = math.isqrt(len(positions))
     if grid == (side, side):
         return positions

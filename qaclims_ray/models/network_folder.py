@@ -5,7 +5,7 @@ Mask generators, affinity networks and final networks are stored so.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +27,21 @@ _Config = TypeVar("_Config")
 """A settings dataclass with a backbone and its initial `weights`."""
 
 
-def save_network(net: nn.Module, config: Any, folder: str, **description: int | bool | str) -> None:
+def save_network(
+    net: nn.Module, config: Any, folder: str, **description: int | bool | str | Sequence[str] | Mapping[int, str]
+) -> None:
     """Write settings, description and weights into a local folder, which is made if it is not there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"config": dataclasses.asdict(config), **description}
     Path(folder, CONFIG_NAME).write_text(json.dumps(content, indent=2))
+    save_weights(net, Path(folder, WEIGHTS_NAME))
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Write a network's weights into a safetensors file."""
     # safetensors refuses tensors that are not contiguous.
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, Path(folder, WEIGHTS_NAME))
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def load_network(
@@ -42,6 +49,9 @@ def load_network(
     build: Callable[[_Config, dict[str, Any]], _Network],
     device: torch.device | str,
     config_type: type[_Config],
+    *,
+    config_name: str = CONFIG_NAME,
+    weights_name: str = WEIGHTS_NAME,
 ) -> _Network:
     """Read a network back, in evaluation mode.
 
@@ -50,20 +60,22 @@ def load_network(
         build: makes the network of the stored settings (without pretrained weights) and the rest of ``network.json``.
         device: where it goes.
         config_type: of the stored settings.
+        config_name: file of the settings.
+        weights_name: file of the weights.
 
     Raises:
         ArtifactError: when the folder holds no network, or a broken one.
     """
-    if not storage.exists(storage.join(folder, CONFIG_NAME)):
-        raise ArtifactError(f"there is no trained network at {folder} (no {CONFIG_NAME}); make it with `qaclims train`")
+    if not storage.exists(storage.join(folder, config_name)):
+        raise ArtifactError(f"there is no trained network at {folder} (no {config_name}); make it with `qaclims train`")
     try:
-        description: dict[str, Any] = json.loads(whole_files.read_whole(storage.join(folder, CONFIG_NAME)))
+        description: dict[str, Any] = json.loads(whole_files.read_whole(storage.join(folder, config_name)))
         config = TypeAdapter(config_type).validate_python(description["config"])
         # The stored weights replace pretrained ones, which may be gone by now.
         net = build(dataclasses.replace(config, weights=""), description)  # type: ignore[type-var]
         net.config = config  # type: ignore[assignment]
-        with whole_files.whole_copy(storage.join(folder, WEIGHTS_NAME)) as path:
-            put_weights(net, read_weights(path, named=WEIGHTS_NAME), source=WEIGHTS_NAME)
+        with whole_files.whole_copy(storage.join(folder, weights_name)) as path:
+            put_weights(net, read_weights(path, named=weights_name), source=weights_name)
     except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, DataError, ModelError) as error:
         raise ArtifactError(
             f"the network at {folder} is broken ({error}); remove the folder and run the command that made it "

@@ -124,7 +124,7 @@ def segmentation_task(
     return Task(
         network=network,
         groups=((tuple(network.backbone_parameters()), 1.0), (tuple(network.head_parameters()), optim.head_lr_factor)),
-        save=lambda folder: save_segmentation_network(network, folder),
+        save=lambda folder: save_segmentation_network(network, folder, classes),
         load=lambda folder: load_weights(network, folder),
         step=step,
         dataset=dataset,

@@ -45,7 +45,7 @@ from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report_contents import environment, supervision
 from qaclims_ray.stages.requests import Ablation
 from qaclims_ray.stages.resources import needs_of_many
-from qaclims_ray.stages.run_description import run_tags
+from qaclims_ray.stages.run_description import failure_tag, run_tags
 from qaclims_ray.systems.planning import artefacts_of
 from qaclims_ray.systems.table import with_systems
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
@@ -70,13 +70,15 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
         needs = needs_of_many(one, ablation.concurrent)
         with ray_session(needs):
             at_once = runs_at_once(needs, ablation.concurrent)
-            trials = plan_trials(ablation)
+            handle = tracker.handle()
+            trials = plan_trials(ablation, handle.run_id if handle else "")
             print_line(console, f"{len(trials)} trials, {at_once} at once")
             ended = run_trials(trials, at_once=at_once, on_end=functools.partial(_tell, console))
             result = gather(ablation, ended, _conditions(ablation, resources_there()))
         files = write_ablation(ablation.out, result)
         _log(tracker, result, files)
     except BaseException as error:
+        tracker.set_tags(failure_tag(error))
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FAILED" if failures(result) else "FINISHED")
@@ -86,14 +88,19 @@ def run_ablation(ablation: Ablation, console: Console) -> AblationResult:
     return result
 
 
-def plan_trials(ablation: Ablation) -> list[Trial]:
-    """Return the trials: what all rows of a seed share first, then the rows."""
+def plan_trials(ablation: Ablation, run_id: str = "") -> list[Trial]:
+    """Return the trials: what all rows of a seed share first, then the rows.
+
+    Args:
+        ablation: what is asked for.
+        run_id: the ablation's own run of the tracker, which theirs are parts of; empty where there is none.
+    """
     trials, rows, seeds = [], ablation.table.rows, ablation.seeds
     for seed in seeds:
         # The miniature draws other images for every seed; elsewhere one corpus serves all seeds.
         first = seeds[0] if ablation.config.data.dataset != "miniature" and seed != seeds[0] else None
         source = None if first is None else ablation.folder(first)
-        work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source)
+        work = functools.partial(prepare_seed, ablation.run(seed, rows), ablation.folder(seed), source, run_id)
         needs = () if first is None else (_trial_name(CLASSIFIER_TRIAL, first),)
         trials.append(Trial(name=_trial_name(CLASSIFIER_TRIAL, seed), work=work, needs=needs))
     for row in rows:
@@ -102,7 +109,7 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
             trials.append(
                 Trial(
                     name=_trial_name(row.name, seed),
-                    work=functools.partial(score_row, config, folder, row.name),
+                    work=functools.partial(score_row, config, folder, row.name, run_id),
                     needs=(_trial_name(CLASSIFIER_TRIAL, seed),),
                     makes=frozenset(f"{folder} {name}" for name in artefacts_of(config, row.name)),
                 )
@@ -110,28 +117,31 @@ def plan_trials(ablation: Ablation) -> list[Trial]:
     return trials
 
 
-def prepare_seed(config: RunConfig, out: str, source: str | None) -> None:
+def prepare_seed(config: RunConfig, out: str, source: str | None, run_id: str = "") -> None:
     """Make what a seed's rows share: data, corpus, classifier.
 
     Args:
         config: the run with all rows.
         out: the seed's run folder.
         source: run folder of another seed on the same data, whose corpus is taken over.
+        run_id: the ablation's own run of the tracker.
 
     Raises:
         DataError: when no image could be scored, before anything is trained.
     """
     if source is not None:
         take_over_corpus(source, out)
-    pipeline_to_file(config, out, until="corpus")
+    pipeline_to_file(config, out, until="corpus", parent_run_id=run_id)
     if not can_score(scored_images(read_manifest(RunLayout(out).manifest), config.data)):
         raise DataError(f"no image of the split {config.data.eval_split} has a mask: an ablation needs some to score")
-    pipeline_to_file(with_systems(config, ["baseline"]), out, until="train", trial=CLASSIFIER_TRIAL)
+    baseline = with_systems(config, ["baseline"])
+    pipeline_to_file(baseline, out, until="train", trial=CLASSIFIER_TRIAL, parent_run_id=run_id)
 
 
-def score_row(config: RunConfig, out: str, name: str) -> SeedFigures:
+def score_row(config: RunConfig, out: str, name: str, run_id: str = "") -> SeedFigures:
     """Train and score one row in a prepared folder."""
-    seed = pipeline_to_file(config, out, until="evaluate", trial=name).results.scores[name].seed
+    outcome = pipeline_to_file(config, out, until="evaluate", trial=name, parent_run_id=run_id)
+    seed = outcome.results.scores[name].seed
     return SeedFigures(
         miou_fixed=seed.miou_fixed,
         miou_label_free=seed.miou_label_free,
@@ -171,7 +181,13 @@ def _trial_name(row: str, seed: int) -> str:
 
 
 def pipeline_to_file(
-    config: RunConfig, out: str, *, until: str, trial: str = "", on_epoch: OnEpoch | None = None
+    config: RunConfig,
+    out: str,
+    *,
+    until: str,
+    trial: str = "",
+    on_epoch: OnEpoch | None = None,
+    parent_run_id: str = "",
 ) -> RunOutcome:
     """Run the pipeline; its lines go into a file, since several run at once.
 
@@ -181,10 +197,13 @@ def pipeline_to_file(
         until: last stage.
         trial: name under which its records are kept.
         on_epoch: see `Stage.on_epoch`.
+        parent_run_id: see `run_pipeline`.
     """
     with _log_file(storage.join(RunLayout(out, trial).records, "log.txt")) as lines:
         console = Console(file=lines, width=160)
-        return run_pipeline(config, out, until=until, trial=trial, console=console, on_epoch=on_epoch)
+        return run_pipeline(
+            config, out, until=until, trial=trial, console=console, on_epoch=on_epoch, parent_run_id=parent_run_id
+        )
 
 
 @contextlib.contextmanager

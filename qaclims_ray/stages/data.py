@@ -4,10 +4,9 @@ import dataclasses
 import functools
 import tempfile
 from collections import Counter
-from typing import Any
 
 from qaclims_ray.data import places, storage
-from qaclims_ray.data.artifacts import Artifact, plain
+from qaclims_ray.data.artifacts import Artifact, fingerprint_of, plain
 from qaclims_ray.data.class_counts import class_lines
 from qaclims_ray.data.coco import read_coco
 from qaclims_ray.data.config import DataConfig
@@ -21,6 +20,7 @@ from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.stages.learnable import check_labels, check_masks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.true_masks import draw_true_masks, true_masks
+from qaclims_ray.tracking.tracker import TrackedData, Tracker
 
 
 def run_data(stage: Stage) -> Manifest:
@@ -53,9 +53,21 @@ def run_data(stage: Stage) -> Manifest:
     return manifest
 
 
-def log_data(stage: Stage, manifest: Manifest) -> None:
-    """Record in MLflow what was read."""
-    stage.tracker.log_params({"data": {"fingerprint": manifest.fingerprint(), **_summary(manifest)}})
+def log_data(tracker: Tracker, config: DataConfig, manifest: Manifest) -> None:
+    """Record in MLflow what was read, each split of the run as a data set."""
+    for split in dict.fromkeys(used_splits(config)):
+        records = [record for record in manifest.records if split in record.splits]
+        if not records:
+            continue
+        shown = Counter(manifest.class_names[index] for record in records for index in record.labels)
+        data = TrackedData(
+            name=f"{config.dataset}/{split}",
+            digest=fingerprint_of([manifest.fingerprint(), split]),
+            source=config.root or manifest.home or config.dataset,
+            counts={"images": len(records), "classes": len(manifest.class_names), **shown},
+            use=split,
+        )
+        tracker.log_data(data)
 
 
 def used_splits(data: DataConfig) -> tuple[str, ...]:
@@ -135,16 +147,6 @@ def _read(stage: Stage, data: DataConfig, fingerprint: str) -> Manifest:
 
 def _with_root(data: DataConfig, root: str) -> DataConfig:
     return dataclasses.replace(data, root=root)
-
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    counts = Counter(split for record in manifest.records for split in record.splits)
-    return {
-        "images": len(manifest.records),
-        "classes": len(manifest.class_names),
-        "has_background": manifest.has_background,
-        **{f"images_{s}": n for s, n in counts.items()},
-    }
 
 
 def _describe(manifest: Manifest) -> str:

@@ -27,6 +27,7 @@ from qaclims_ray.stages.evaluate import can_score, run_evaluate
 from qaclims_ray.stages.given_masks import check_given_masks, run_given_masks
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.local_weights import random_start_remarks
+from qaclims_ray.stages.log_network import log_network
 from qaclims_ray.stages.mask_images import require_truth
 from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
@@ -34,6 +35,7 @@ from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.results import (
     Results,
+    log_headlines,
     log_masks,
     log_scores,
     log_segmentation,
@@ -43,7 +45,7 @@ from qaclims_ray.stages.results import (
     note_remarks,
     splits_of,
 )
-from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
+from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
@@ -105,6 +107,7 @@ def run_pipeline(
     console: Console | None = None,
     trial: str = "",
     on_epoch: "OnEpoch | None" = None,
+    parent_run_id: str = "",
     said: Container[str] = (),
 ) -> RunOutcome:
     """Run the pipeline up to a stage.
@@ -116,6 +119,7 @@ def run_pipeline(
         console: where the lines go.
         trial: keep configuration, timings and tracking under this name, beside other runs at work in the same folder.
         on_epoch: see `StageProgress.epoch`.
+        parent_run_id: run of the tracker that this one is part of; empty for none.
         said: notes and remarks that the console has shown before.
 
     Raises:
@@ -137,17 +141,18 @@ def run_pipeline(
         opening = Opening(config, session, progress)
         manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
-        tracker = _tracker(config, layout, settings)
+        tracker = _tracker(config, layout, settings, parent_run_id)
         handle = tracker.handle()
         # The session too, so that a Ray of this run's own ends before the tracking does.
         with _ending(tracker, progress), session:
             tracker.log_params(settings)
             run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
             tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-            with run.stage("data") as stage:
-                log_data(stage, manifest)
+            with run.stage("data"):
+                log_data(tracker, config.data, manifest)
             found = _whole(run, manifest)
             tracker.set_tags(_note(config, found))
+            log_headlines(tracker, config, found)
             report_uri = ""
             if run.reaches("report"):
                 with run.stage("report") as stage:
@@ -162,7 +167,7 @@ def run_pipeline(
     )
 
 
-def _tracker(config: RunConfig, layout: RunLayout, settings: Any) -> Tracker:
+def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:
     out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
     return open_tracker(
         config.tracking,
@@ -170,6 +175,7 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any) -> Tracker:
         out_dir=layout.records,
         identity=artifacts.fingerprint_of(settings),
         tags=run_tags(config),
+        parent_run_id=parent_run_id,
     )
 
 
@@ -339,6 +345,8 @@ class _PipelineRun:
             for system, stage in stages.items():
                 found.segmentations[system] = score_final_network(stage, system, networks[system], manifest)
                 log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
+                if system in self.config.systems:  # the bound learned from true masks and is for comparison
+                    log_network(stage, self.tracker, self.config, system, manifest)
 
     def trusted(self, manifest: Manifest, found: Results) -> Results:
         """Add what is known without masks."""
@@ -354,10 +362,10 @@ class _PipelineRun:
         if name == "refine" and method_of(system_of(self.config, system).method).has_cams:
             config = at_chosen_threshold(config, self.layout, system)
         tracker = _child(self.tracker, config, name, system)
-        tracker.log_params(places.stored(to_dict(config), self.layout.records))
         try:
             yield Stage(config, self.layout, tracker, self.progress, self.opening)
-        except BaseException:
+        except BaseException as error:
+            tracker.set_tags(failure_tag(error))
             tracker.finish("FAILED")
             raise
         tracker.finish("FINISHED")
@@ -375,6 +383,7 @@ def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
         yield
     except BaseException as error:
         progress.abort()
+        tracker.set_tags(failure_tag(error))
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FINISHED")

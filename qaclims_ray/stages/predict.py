@@ -36,7 +36,7 @@ from qaclims_ray.settings import Threshold
 from qaclims_ray.stages.classifier_scores import class_probabilities
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
-from qaclims_ray.stages.predict_final import FinalPredictor
+from qaclims_ray.stages.predict_final import FinalPredictor, read_final_network
 from qaclims_ray.stages.predictions import (
     areas_by_class,
     areas_table,
@@ -148,7 +148,7 @@ class FinalPredictActor:
         torch.set_num_threads(1)
         device = device_of_worker(config.cams.gpus_per_actor)
         self.network = FinalPredictor(
-            network,
+            read_final_network(network),
             config.segmentation,
             device,
             precision=config.segmentation.test.arithmetic(config.cams.gpus_per_actor),

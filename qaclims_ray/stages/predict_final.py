@@ -14,7 +14,13 @@ from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import as_class_maps, crf_probabilities, segment_images
-from qaclims_ray.segmentation.networks.network import load_segmentation_network
+from qaclims_ray.segmentation.networks.network import FinalNetwork, load_segmentation_network
+
+
+def read_final_network(uri: str) -> FinalNetwork:
+    """Read a run's final network, whole or not at all."""
+    with whole_files.whole_copy(uri) as folder:
+        return load_segmentation_network(folder)
 
 
 class FinalPredictor:
@@ -22,16 +28,14 @@ class FinalPredictor:
 
     def __init__(
         self,
-        network_uri: str,
+        network: FinalNetwork,
         config: SegmentationConfig,
         device: torch.device,
         *,
         precision: Arithmetic,
         border: float,
     ) -> None:
-        with whole_files.whole_copy(network_uri) as folder:
-            network = for_inference(load_segmentation_network(folder), device)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = for_inference(network, device).to(memory_format=torch.channels_last)
         self.config, self.border = config, border
         self.precision: Arithmetic = precision
 

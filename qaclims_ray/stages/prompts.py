@@ -25,7 +25,8 @@ from qaclims_ray.stages.requests import PromptArguments
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config, system_of
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.mlflow_tracker import RECORD_NAME, attach
+from qaclims_ray.tracking.mlflow_runs import RECORD_NAME
+from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.spooled_tracker import read_json
 from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, shown, store_marks, tracking_uri
 from qaclims_ray.tracking.tracker import TrackerHandle

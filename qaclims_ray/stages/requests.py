@@ -175,6 +175,41 @@ class PredictArguments:
 
 
 @dataclass(frozen=True)
+class ExportNetworkArguments:
+    """Which network to take away, in which forms, and where to."""
+
+    run: str
+    """Output folder of a trained run; it may also be the first word, without --run."""
+    out: str
+    """Folder for what is written."""
+    to: tyro.conf.UseAppendAction[tuple[Literal["onnx", "hub"], ...]] = ()
+    """onnx: network.onnx, and predict.py that runs it; hub: a folder for a model hub, which qaclims_ray.load reads.
+    Once for each; without it both (of CAMs ONNX alone)."""
+    system: str = ""
+    """System of the run; empty takes its last one."""
+    network: Literal["auto", "final", "cam"] = "auto"
+    """final: the run's final network; cam: CAMs at a threshold, with the classifier that tells the classes; auto: the
+    final one where it is trained and no --threshold is given."""
+    size: tuple[int, int] | None = None
+    """Height and width that the network is given inside the ONNX file; None: each image's own (mask2former: the size
+    of its training crops, since its graph holds for one size)."""
+    threshold: Threshold | None = None
+    """Background score of CAMs; auto takes the one that the run chose without masks, None the one at which it scored
+    its seeds."""
+    label_threshold: float = 0.5
+    """CAMs: probability from which the classifier's label counts as present."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
+            raise ConfigError(f"--size is {self.size[0]} {self.size[1]}, expected multiples of 32")
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What is written."""
+        return self.to or (("onnx",) if self.network == "cam" or self.threshold is not None else ("onnx", "hub"))
+
+
+@dataclass(frozen=True)
 class LabelTheseArguments:
     """Which images to label by hand, or where the corrected masks are."""
 
@@ -256,3 +291,17 @@ class PromptArguments:
     """Words per class."""
     out: str = ""
     """Folder for prompts.json and prompts.png; empty takes report/prompts/SYSTEM in the run."""
+
+
+@dataclass(frozen=True)
+class UiArguments:
+    """Which runs to show, and where."""
+
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLACE")] = "runs"
+    """Folder of a run, or the one that holds runs."""
+    port: int = 5000
+    """Port on this machine; where it is taken the next free one."""
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.port <= 65535:
+            raise ConfigError(f"--port is {self.port}, expected 1024 to 65535")

@@ -14,7 +14,7 @@ from qaclims_ray.stages.refine import PseudoMasks
 from qaclims_ray.stages.segment import Segmentation
 from qaclims_ray.stages.threshold import ThresholdChoice
 from qaclims_ray.stages.trust import Trust
-from qaclims_ray.tracking.metric_names import THRESHOLD_LABEL_FREE, headline_metrics, stage_metrics
+from qaclims_ray.tracking.metric_names import HEADLINES, THRESHOLD_LABEL_FREE, headline_metrics, stage_metrics
 from qaclims_ray.tracking.tracker import Tracker
 
 _NOTE_WORDS: dict[ScoredStage, str] = {"seed": "seed", "mask": "pseudo mask", "segmentation": "segmentation"}
@@ -75,7 +75,7 @@ def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluat
 
 def log_masks(stage: Tracker, parent: Tracker, system: str, masks: PseudoMasks) -> None:
     """Log what pseudo masks score, as `log_scores`."""
-    stage.log_params({"masks": masks.summary})
+    stage.set_tags({f"masks.{name}": value for name, value in masks.summary.items()})
     if masks.scores is not None:
         _log(stage, parent, system, "mask", masks.scores)
         _log_table(stage, masks.scores, "mask_iou_per_class")
@@ -89,6 +89,14 @@ def log_segmentation(stage: Tracker, parent: Tracker, system: str, found: Segmen
         _log(stage, parent, system, "segmentation_crf", found.crf)
     if found.plain is not None:
         _log_table(stage, found.plain, "segmentation_iou_per_class")
+
+
+def log_headlines(parent: Tracker, config: RunConfig, found: Results) -> None:
+    """Log the figures of the run's last system, its best by design, under names that all runs share."""
+    scored = found.of(config.systems[-1])
+    figures = {name: fixed_figure(stage).of(scored[stage]) for name, stage in HEADLINES.items() if stage in scored}
+    if figures:
+        parent.log_metrics(figures)
 
 
 def log_trust(tracker: Tracker, trust: Trust | None) -> None:

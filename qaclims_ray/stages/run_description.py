@@ -13,7 +13,10 @@ from typing import Any
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.settings import dotted
+from qaclims_ray.tracking.tracker import FAILURE_TAG
 
+_FAILURE_CHARS = 500
+"""Of a tag; stores refuse very long ones."""
 _PACKAGES = ("ray", "torch", "transformers", "open_clip_torch", "timm", "mlflow")
 
 
@@ -52,6 +55,13 @@ def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
 
 
+def failure_tag(error: BaseException) -> dict[str, str]:
+    """Return the tag that says why a run failed, in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return {FAILURE_TAG: "stopped by hand"}
+    return {FAILURE_TAG: f"{type(error).__name__}: {error}".splitlines()[0][:_FAILURE_CHARS]}
+
+
 def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
     """Return the description that the UI shows above a run, as Markdown: what it scored, what is special about it.
 
@@ -63,8 +73,10 @@ def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, An
         remarks: lines about the figures.
     """
     lines = []
-    if scores:
-        columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    if scores and not columns:
+        lines += [f"{', '.join(scores)}: not scored", "", *(f"{remark}.\n" for remark in remarks)]
+    elif scores:
         lines += [f"| system | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         lines += [
             f"| {label} | {' | '.join(f'{100 * row[column]:.1f}' if column in row else '-' for column in columns)} |"

@@ -19,10 +19,11 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import Classes, voc_palette
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.deployment.hub_folder import is_hub_folder, read_hub_folder
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.predict_final import FinalPredictor
+from qaclims_ray.stages.predict_final import FinalPredictor, read_final_network
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config, system_of
 
@@ -138,10 +139,10 @@ class LoadedNetwork:
 
 
 def load(run: str | os.PathLike[str], *, system: str = "", device: str | torch.device = "auto") -> LoadedNetwork:
-    """Read the final network of a finished run.
+    """Read the final network of a finished run, or one that `qaclims export-network --to hub` wrote.
 
     Args:
-        run: the run's output folder, a path or an fsspec URI.
+        run: the run's output folder, or that of the exported network; a path or an fsspec URI.
         system: whose network; empty takes the run's last system, which is its best by design.
         device: "auto" takes the GPU where there is one.
 
@@ -150,18 +151,29 @@ def load(run: str | os.PathLike[str], *, system: str = "", device: str | torch.d
         ArtifactError: when the network is not trained yet, or is damaged.
     """
     uri = storage.absolute(os.fspath(run))
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if is_hub_folder(uri):
+        return _of_hub_folder(uri, system, where)
     config, layout = load_config(uri), RunLayout(uri)
     name = system or config.systems[-1]
     system_of(config, name)
     artifacts.require_artifact(layout.segmentation(name), "segmentation", verb="segment")
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     segmentation = system_config(config, name).segmentation
     precision = segmentation.test.arithmetic(1 if where.type == "cuda" else 0)
     classes = read_manifest(layout.manifest).classes
-    predictor = FinalPredictor(
-        layout.segmentation(name), segmentation, where, precision=precision, border=classes.border(HALF)
-    )
+    network = read_final_network(layout.segmentation(name))
+    predictor = FinalPredictor(network, segmentation, where, precision=precision, border=classes.border(HALF))
     return LoadedNetwork(predictor, classes)
+
+
+def _of_hub_folder(uri: str, system: str, where: torch.device) -> LoadedNetwork:
+    if system:
+        raise ConfigError(f"{uri} holds one exported network, so it has no system {system!r}; leave it out")
+    found = read_hub_folder(uri)
+    precision = found.segmentation.test.arithmetic(1 if where.type == "cuda" else 0)
+    border = found.classes.border(HALF)
+    predictor = FinalPredictor(found.network, found.segmentation, where, precision=precision, border=border)
+    return LoadedNetwork(predictor, found.classes)
 
 
 def _is_picture(images: object) -> bool:

@@ -24,7 +24,7 @@ from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.requests import Search
 from qaclims_ray.stages.resources import needs_of_many
-from qaclims_ray.stages.run_description import run_tags
+from qaclims_ray.stages.run_description import failure_tag, run_tags
 from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
 from qaclims_ray.systems.needs import needs_corpus
 from qaclims_ray.systems.planning import rated_epochs
@@ -89,6 +89,7 @@ def run_search(asked: Search, console: Console) -> SearchResult:
             with storage.local_copy(uri) as local:
                 tracker.log_artifact(local)
     except BaseException as error:
+        tracker.set_tags(failure_tag(error))
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FINISHED")

@@ -1,6 +1,6 @@
 """Settings of experiment tracking."""
 
-from qaclims_ray.settings import require_text, settings
+from qaclims_ray.settings import require_at_least, require_text, settings
 
 
 @settings
@@ -13,6 +13,9 @@ class TrackingConfig:
     """Experiment name."""
     enabled: bool = True
     """Track at all."""
+    max_model_mb: int = 500
+    """Largest final network that is kept as an MLflow model, in megabytes; 0 keeps none."""
 
     def __post_init__(self) -> None:
         require_text(self, "tracking", "experiment")
+        require_at_least(self, "tracking", 0, "max_model_mb")

@@ -20,6 +20,13 @@ MDICE_FIXED = "cam/mdice_fixed"
 MDICE_BEST = "cam/mdice_best"
 """The same at `THRESHOLD_BEST`; the choice uses pixel labels."""
 
+HEADLINES: dict[str, ScoredStage] = {
+    "headline/final_miou": "segmentation",
+    "headline/mask_miou": "mask",
+    "headline/seed_miou": "seed",
+}
+"""What a pipeline's run says of its last system, under names that all runs share: columns of the list of runs."""
+
 _HEADLINE = (
     *(figure.metric for figure in FIGURES.values() if figure.metric),
     THRESHOLD_LABEL_FREE,

@@ -1,11 +1,10 @@
-"""MLflow behind the `Tracker` protocol: the only module that imports it, and only when a run is opened.
+"""MLflow behind the `Tracker` protocol; it is imported only when a run is opened.
 
 Logging calls go into an `Outbox` and return at once; its thread sends them here, each with the time at which it was
 made, so that a call that is sent twice is stored once. A stage's run carries `KEY_TAG`, chosen here and not by the
 server: with it a stage begun while the server is away and a pipeline submitted again find their own run.
 """
 
-import json
 import logging
 import posixpath
 from collections.abc import Mapping
@@ -15,12 +14,23 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from qaclims_ray.data import storage
-from qaclims_ray.errors import ConfigError, DataError, ResourceError
+from qaclims_ray.errors import DataError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.journal import Entry
 from qaclims_ray.tracking.logged_points import LoggedPoints, all_points
+from qaclims_ray.tracking.mlflow_records import send_data, send_model
+from qaclims_ray.tracking.mlflow_runs import (
+    KEY_TAG,
+    PARENT_TAG,
+    REFUSALS,
+    connected,
+    experiment_of,
+    find_run,
+    go_on,
+    pipeline_run,
+)
 from qaclims_ray.tracking.spool import DeliveryPostponed, DeliveryRefused, Outbox
-from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker, read_json
+from qaclims_ray.tracking.spooled_tracker import PENDING, Connection, SpooledTracker
 from qaclims_ray.tracking.store import (
     SPOOL_NAME,
     artifact_root,
@@ -31,7 +41,6 @@ from qaclims_ray.tracking.store import (
     prepare_environment,
     shown,
     spool_folder,
-    store_marks,
     tracking_uri,
 )
 from qaclims_ray.tracking.system_metrics import mlflow_samplers
@@ -39,18 +48,10 @@ from qaclims_ray.tracking.tracker import NullTracker, Tracker, TrackerHandle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-KEY_TAG = "qaclims.key"
-"""Tag by which a stage's run is found: the parent's id and the stage's name."""
-PARENT_TAG = "mlflow.parentRunId"
-RECORD_NAME = "tracking.json"
-"""File in the output folder that says which run tracks it."""
 # What MLflow takes in one batch.
 _MAX_METRICS = 1000
 _MAX_PARAMS_TAGS = 100
-# Errors that come again however often a call is sent. After any other the call is sent again.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +62,7 @@ def open_tracker(
     out_dir: str,
     identity: str = "",
     tags: Mapping[str, str] | None = None,
+    parent_run_id: str = "",
     system_metrics: bool = True,
     system_metrics_interval_s: float = 10.0,
 ) -> Tracker:
@@ -73,6 +75,7 @@ def open_tracker(
         identity: fingerprint of what decides the results; the run is continued only where it is the same, since a
             run's parameters cannot change.
         tags: tags of the run.
+        parent_run_id: run of the same store under which the UI shows this one; empty for none.
         system_metrics: log CPU, memory, disk, network and GPU of this machine.
         system_metrics_interval_s: seconds between two samples.
 
@@ -87,10 +90,11 @@ def open_tracker(
         return NullTracker()
     try:
         with one_at_a_time(uri):
-            client = _connect(uri)
-            experiment_id = _experiment_id(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
+            client = connected(uri)
+            experiment_id = experiment_of(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
             follow_move(config, uri, out_dir)
-        run, resumed = _pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, tags or {})
+        marks = {**(tags or {}), **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
+        run, resumed = pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, marks)
     except Exception as error:
         raise opening_failure(uri, error) from error
     tracker = _tracker(
@@ -118,7 +122,7 @@ def attach(
 
     Args:
         handle: from `Tracker.handle`; None gives a `NullTracker`.
-        system_metrics_node: log this machine's load as ``system/<node>/...``; empty logs none.
+        system_metrics_node: log this machine's load as ``system/<node>/...`` of the pipeline's run; empty logs none.
         system_metrics_interval_s: seconds between two samples.
     """
     if handle is None:
@@ -130,6 +134,7 @@ def attach(
         spool_dir=handle.spool_dir,
         started_ms=handle.started_ms,
         resumed=True,
+        whole=(handle.whole_run_id, handle.whole_started_ms) if handle.whole_run_id else None,
     )
     if system_metrics_node:
         prepare_environment()
@@ -196,7 +201,7 @@ class Delivery:
         # answers, or the calls behind it would never be sent.
         try:
             if self._client is None:
-                self._client = _connect(self._uri)
+                self._client = connected(self._uri)
             self._send(self._client, entries)
         except (DeliveryPostponed, DeliveryRefused):
             raise
@@ -204,7 +209,7 @@ class Delivery:
             raise DeliveryPostponed(first_line(error)) from error
         except Exception as error:
             code = getattr(error, "error_code", "BAD_REQUEST")
-            raise (DeliveryRefused if code in _REFUSALS else DeliveryPostponed)(first_line(error)) from error
+            raise (DeliveryRefused if code in REFUSALS else DeliveryPostponed)(first_line(error)) from error
 
     def known_run_id(self, run: str) -> str | None:
         """Return the id of a run, when the server has given it one."""
@@ -225,6 +230,10 @@ class Delivery:
                 run_id = self._run_id(client, first["run"])
                 with PIL.Image.open(self._kept_file(first)) as image:
                     client.log_image(run_id, image, key=first["key"], step=first["step"], timestamp=first["time"])
+            case "data":
+                send_data(client, self._run_id(client, first["run"]), first)
+            case "model":
+                send_model(client, self._run_id(client, first["run"]), first, self._kept_file(first))
             case "status":
                 run_id = self._run_id(client, first["run"])
                 client.set_terminated(run_id, status=first["status"], end_time=first["time"])
@@ -233,14 +242,14 @@ class Delivery:
 
     def _begin(self, client: "MlflowClient", entry: Entry) -> None:
         key = entry["run"].removeprefix(PENDING)
-        experiment_id = _experiment_id(client, entry["experiment"], None)
-        run = _find(client, experiment_id, key)
+        experiment_id = experiment_of(client, entry["experiment"], None)
+        run = find_run(client, experiment_id, key)
         if run is None:
             tags = {KEY_TAG: key, PARENT_TAG: self._run_id(client, entry["parent"])}
             run = client.create_run(experiment_id, start_time=entry["time"], tags=tags, run_name=entry["name"])
         else:
             self._resumed.add(run.info.run_id)
-            client.update_run(run.info.run_id, status="RUNNING")
+            go_on(client, run)
         self._run_ids[entry["run"]] = run.info.run_id
 
     def _run_id(self, client: "MlflowClient", run: str) -> str:
@@ -249,7 +258,7 @@ class Delivery:
         if run not in self._run_ids:
             key = run.removeprefix(PENDING)
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-            found = next((hit for experiment_id in experiments if (hit := _find(client, experiment_id, key))), None)
+            found = next((hit for experiment_id in experiments if (hit := find_run(client, experiment_id, key))), None)
             if found is None:
                 raise DeliveryPostponed(f"the run {key} is not begun yet")
             self._run_ids[run] = found.info.run_id
@@ -300,7 +309,16 @@ class Delivery:
         return path
 
 
-def _tracker(*, uri: str, experiment: str, run: str, spool_dir: str, started_ms: int, resumed: bool) -> SpooledTracker:
+def _tracker(
+    *,
+    uri: str,
+    experiment: str,
+    run: str,
+    spool_dir: str,
+    started_ms: int,
+    resumed: bool,
+    whole: tuple[str, int] | None = None,
+) -> SpooledTracker:
     folder = spool_folder(spool_dir)
     delivery = Delivery(uri, folder, resumed=run if resumed else None)
     connection = Connection(
@@ -310,78 +328,4 @@ def _tracker(*, uri: str, experiment: str, run: str, spool_dir: str, started_ms:
         outbox=Outbox(folder, delivery, shown(uri)),
         known_run_id=delivery.known_run_id,
     )
-    return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True)
-
-
-def _pipeline_run(
-    client: "MlflowClient",
-    uri: str,
-    experiment_id: str,
-    config: TrackingConfig,
-    run_name: str,
-    out_dir: str,
-    identity: str,
-    tags: Mapping[str, str],
-) -> tuple["Run", bool]:
-    """Return the run that tracks an output folder, and whether it was begun before."""
-    path = storage.join(out_dir, RECORD_NAME)
-    store, earlier = store_marks(config, uri)
-    expected = {"store": store, "experiment": config.experiment, "identity": identity}
-    record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
-    if record.get("store") == earlier:
-        record["store"] = store
-    if {name: record.get(name) for name in expected} == expected:
-        run = _active_run(client, str(record.get("run_id", "")))
-        if run is not None:
-            client.update_run(run.info.run_id, status="RUNNING")
-            for name, value in tags.items():
-                client.set_tag(run.info.run_id, name, value)
-            return run, True
-    run = client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
-    storage.write_bytes(path, json.dumps(expected | {"run_id": run.info.run_id}, indent=2).encode())
-    return run, False
-
-
-def _active_run(client: "MlflowClient", run_id: str) -> "Run | None":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in _REFUSALS:
-            return None
-        raise
-    return run if run.info.lifecycle_stage == "active" else None
-
-
-def _find(client: "MlflowClient", experiment_id: str, key: str) -> "Run | None":
-    quoted = key.replace("'", "''")
-    runs = client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
-    return runs[0] if runs else None
-
-
-def _experiment_id(client: "MlflowClient", name: str, root: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.create_experiment(name, artifact_location=root)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(name)  # another process made it in between
-    if experiment is None or experiment.lifecycle_stage != "active":
-        raise ConfigError(
-            f"the MLflow experiment {name!r} was deleted; restore it or choose another: tracking.experiment"
-        )
-    return experiment.experiment_id
-
-
-def _connect(uri: str) -> "MlflowClient":
-    prepare_environment()
-    from mlflow import MlflowClient
-
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri)
+    return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True, whole=whole)

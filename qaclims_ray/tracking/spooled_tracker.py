@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from qaclims_ray.errors import ResourceError
 from qaclims_ray.tracking import metric_names, spool
 from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.system_metrics import SystemMetrics
-from qaclims_ray.tracking.tracker import RunStatus, Tracker, TrackerHandle, flatten_params
+from qaclims_ray.tracking.tracker import RunStatus, TrackedData, TrackedModel, Tracker, TrackerHandle, flatten_params
 
 PENDING = "pending:"
 """Prefix of the name of a run that is known by its key until the server has given it an id."""
@@ -48,18 +48,32 @@ class Connection:
 class SpooledTracker:
     """One run, by id or by ``pending:KEY``. `owns_connection` marks the one that was opened or attached."""
 
-    def __init__(self, connection: Connection, run: str, *, started_ms: int, owns_connection: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        run: str,
+        *,
+        started_ms: int,
+        owns_connection: bool,
+        whole: tuple[str, int] | None = None,
+    ) -> None:
         self._connection = connection
         self._run = run
         self._started_ms = started_ms
+        self._whole_run, self._whole_started_ms = whole or (run, started_ms)
         self._owns_connection = owns_connection
         self._system_metrics: SystemMetrics | None = None
         self._closed = False
 
     def watch_system(self, samplers: Sequence[Any], *, node: str, interval_s: float) -> None:
-        """Log this machine's CPU, memory, disk, network and GPU until the tracker is closed."""
+        """Log this machine's CPU, memory, disk, network and GPU to the pipeline's run until the tracker is closed."""
+
+        def log(metrics: Mapping[str, float], step: int) -> None:
+            entry = {"kind": "metrics", "run": self._whole_run, "time": _now_ms(), "step": step}
+            self._connection.outbox.put({**entry, "values": dict(metrics)})
+
         self._system_metrics = SystemMetrics(
-            samplers, self.log_metrics, started_ms=self._started_ms, node=node, interval_s=interval_s
+            samplers, log, started_ms=self._whole_started_ms, node=node, interval_s=interval_s
         )
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -109,11 +123,20 @@ class SpooledTracker:
                 writer.writerows(zip(*columns.values(), strict=True))
             self._put_file("artifact", str(path), folder=folder)
 
+    def log_data(self, data: TrackedData) -> None:
+        """See `Tracker.log_data`."""
+        self._put("data", **asdict(data))
+
+    def log_model(self, folder: str, model: TrackedModel) -> None:
+        """See `Tracker.log_model`."""
+        self._put_file("model", folder, **asdict(model))
+
     def child(self, name: str) -> Tracker:
         """See `Tracker.child`."""
         # The key says which stage it is, so that the same stage, begun again, is the same run.
         run = f"{PENDING}{self._run.removeprefix(PENDING)}/{name}"
-        tracker = SpooledTracker(self._connection, run, started_ms=_now_ms(), owns_connection=False)
+        whole = (self._whole_run, self._whole_started_ms)
+        tracker = SpooledTracker(self._connection, run, started_ms=_now_ms(), owns_connection=False, whole=whole)
         tracker._put("create", parent=self._run, name=name, experiment=self._connection.experiment)
         return tracker
 
@@ -165,6 +188,8 @@ class SpooledTracker:
             run_id=run_id or self._run,
             spool_dir=self._connection.spool_dir,
             started_ms=self._started_ms,
+            whole_run_id=self._whole_run,
+            whole_started_ms=self._whole_started_ms,
         )
 
     def _put(self, kind: str, **what: Any) -> None:

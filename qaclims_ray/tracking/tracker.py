@@ -16,6 +16,8 @@ from jaxtyping import UInt8
 from qaclims_ray.settings import dotted
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+FAILURE_TAG = "failure"
+"""Tag that says why a run failed."""
 MAX_PARAM_CHARS = 500
 """Longest parameter value, in characters: what every MLflow store keeps and a table of runs can show."""
 
@@ -33,7 +35,47 @@ class TrackerHandle:
     spool_dir: str
     """Folder or URI where calls are kept while they cannot be sent."""
     started_ms: int
-    """Start of the run, milliseconds since 1970: system metrics count their steps in seconds from here."""
+    """Start of the run, milliseconds since 1970."""
+    whole_run_id: str = ""
+    """The pipeline's own run, which the load of machines is logged to: stages' runs hold what was learned alone."""
+    whole_started_ms: int = 0
+    """Its start: system metrics count their steps in seconds from here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedData:
+    """A data set that a run read."""
+
+    name: str
+    """Its name."""
+    digest: str
+    """Fingerprint of what was read of it, at most 36 characters."""
+    source: str
+    """Where it lies."""
+    counts: Mapping[str, int]
+    """Numbers to show: images of a split, images of a class."""
+    use: str
+    """What for: a split's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedModel:
+    """A network to be served."""
+
+    name: str
+    """Its name in the list of models."""
+    fingerprint: str
+    """Of the network: the same one is kept once for each run."""
+    loader: str
+    """Module of this package that reads the folder, by its `_load_pyfunc`."""
+    inputs: Mapping[str, str]
+    """Columns of a request, and their types as MLflow calls them."""
+    outputs: Mapping[str, str]
+    """Columns of an answer."""
+    example: Mapping[str, Any]
+    """A request of one row."""
+    requirement: str
+    """The package that has to be installed where it is served, with its version."""
 
 
 class Tracker(Protocol):
@@ -61,6 +103,14 @@ class Tracker(Protocol):
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
         """Keep a table as ``tables/<name>.csv``; the columns are of one length."""
+        ...
+
+    def log_data(self, data: TrackedData) -> None:
+        """Record a data set that the run read."""
+        ...
+
+    def log_model(self, folder: str, model: TrackedModel) -> None:
+        """Keep a network that can be served; the folder is copied, so the caller may change or remove it."""
         ...
 
     def child(self, name: str) -> "Tracker":
@@ -99,6 +149,12 @@ class NullTracker:
         """Keep nothing."""
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Keep nothing."""
+
+    def log_data(self, data: TrackedData) -> None:
+        """Keep nothing."""
+
+    def log_model(self, folder: str, model: TrackedModel) -> None:
         """Keep nothing."""
 
     def child(self, name: str) -> Tracker:

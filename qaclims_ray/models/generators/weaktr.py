@@ -105,7 +105,8 @@ class WeakTr(nn.Module):
         tokens, attention, features = self.backbone(_pad_to_patches(image, self.backbone.patch_px))
         if self.config.detach_attention:
             attention, features = [maps.detach() for maps in attention], [output.detach() for output in features]
-        height, width = (-(-side // self.backbone.patch_px) for side in image.shape[2:])
+        # Of positive numbers: ONNX rounds quotients towards zero, Python down.
+        height, width = ((side + self.backbone.patch_px - 1) // self.backbone.patch_px for side in image.shape[2:])
         patch_tokens = tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
         coarse = self.classifier(patch_tokens.contiguous())
         fused = self.fusion(attention, features)
@@ -191,4 +192,5 @@ def _pad_to_patches(image: Tensor, patch_px: int) -> Tensor:
     The released code drops the pixels of the last, incomplete patches and stretches the CAM instead.
     """
     bottom, right = (-side % patch_px for side in image.shape[2:])
-    return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+    # A graph on its way to ONNX holds the padding for any size, also where it adds nothing.
+    return F.pad(image, (0, right, 0, bottom)) if torch.compiler.is_compiling() or bottom or right else image

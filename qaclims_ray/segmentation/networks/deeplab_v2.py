@@ -84,7 +84,9 @@ def multi_scale_logits(
 def _resized(image: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return image
-    size = [max(1, int(side * scale)) for side in image.shape[2:]]
+    # Whole numbers throughout: a graph on its way to ONNX has no fractions of a size.
+    numerator, denominator = scale.as_integer_ratio()
+    size = [max(1, side * numerator // denominator) for side in image.shape[2:]]
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ConfigError
-from qaclims_ray.models.network_folder import load_network, save_network
+from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME, load_network, save_network
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1, build_deeplab_v1
 from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2, build_deeplab_v2
@@ -101,23 +102,50 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
             return build_deeplab_v1(config, num_labels)
 
 
-def save_segmentation_network(net: FinalNetwork, folder: str) -> None:
-    """Write settings and weights into a local folder, which is made if it is not there."""
-    description = cast("Mask2Former", net).description if net.config.architecture == "mask2former" else {}
-    save_network(net, net.config, folder, num_labels=net.num_labels, **description)
+def description_of(net: FinalNetwork) -> dict[str, int | bool | str]:
+    """Return what beside its settings rebuilds a network."""
+    own = cast("Mask2Former", net).description if net.config.architecture == "mask2former" else {}
+    return {"num_labels": net.num_labels, **own}
 
 
-def load_segmentation_network(folder: str, device: torch.device | str = "cpu") -> FinalNetwork:
+def save_segmentation_network(net: FinalNetwork, folder: str, classes: Classes | None = None) -> None:
+    """Write settings and weights into a local folder, which is made if it is not there.
+
+    Args:
+        net: the network.
+        folder: local.
+        classes: what its labels mean, for readers of ``network.json``; None where that is not known.
+    """
+    names = {} if classes is None else {"class_names": classes.names, "has_background": classes.has_background}
+    save_network(net, net.config, folder, **description_of(net), **names)
+
+
+def load_segmentation_network(
+    folder: str,
+    device: torch.device | str = "cpu",
+    *,
+    config_name: str = CONFIG_NAME,
+    weights_name: str = WEIGHTS_NAME,
+) -> FinalNetwork:
     """Read a final network back, in evaluation mode; its initial weights are not needed again.
 
     Args:
         folder: local path or URI.
         device: where it goes.
+        config_name: file of the settings.
+        weights_name: file of the weights.
 
     Raises:
         ArtifactError: when the folder holds no network, or a broken one.
     """
-    return load_network(folder, _rebuild, device, config_type=SegmentationNetConfig)
+    return load_network(
+        folder,
+        _rebuild,
+        device,
+        config_type=SegmentationNetConfig,
+        config_name=config_name,
+        weights_name=weights_name,
+    )
 
 
 def _rebuild(config: SegmentationNetConfig, description: dict[str, Any]) -> FinalNetwork:

@@ -18,6 +18,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.class_token_vit import MINIATURE_VIT, build_vit
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.resampling import Side, smooth_positions
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 
 _DROP_PATH = 0.1
@@ -52,7 +53,7 @@ class MaskTransformer(nn.Module):
 
     def forward(self, patches: Float[Tensor, "batch patch dim"]) -> Float[Tensor, "batch patch label"]:
         """Return each patch's logits."""
-        labels = self.label_tokens.expand(len(patches), -1, -1)
+        labels = self.label_tokens.expand(patches.shape[0], -1, -1)
         tokens = torch.cat([self.project_in(patches), labels], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
@@ -93,7 +94,8 @@ class Segmenter(nn.Module):
         padded = F.pad(image, (0, right, 0, bottom))
         grid = (padded.shape[2] // self.patch_px, padded.shape[3] // self.patch_px)
         logits = self.decoder(self._encode(padded)).transpose(1, 2).unflatten(2, grid)
-        if labels is None and not (bottom or right):
+        # A graph on its way to ONNX takes the second way for any size: enlarged twice or once, it is the same.
+        if labels is None and not torch.compiler.is_compiling() and not (bottom or right):
             return logits
         upsampled = F.interpolate(logits.float(), size=padded.shape[2:], mode="bilinear", align_corners=False)
         upsampled = upsampled[:, :, :height, :width]
@@ -112,10 +114,17 @@ class Segmenter(nn.Module):
         vit = self.encoder
         assert vit.cls_token is not None and vit.pos_embed is not None, "checked by build_segmenter"
         grid = vit.patch_embed.proj(image)  # (batch, dim, grid_height, grid_width)
-        tokens = torch.cat([vit.cls_token.expand(len(image), -1, -1), grid.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + resample_abs_pos_embed(vit.pos_embed, list(grid.shape[2:]), num_prefix_tokens=1)
+        tokens = torch.cat([vit.cls_token.expand(image.shape[0], -1, -1), grid.flatten(2).transpose(1, 2)], dim=1)
+        tokens = tokens + _positions(vit.pos_embed, (grid.shape[2], grid.shape[3]))
         tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
         return tokens[:, 1:]
+
+
+def _positions(stored: Tensor, grid: tuple[Side, Side]) -> Tensor:
+    """Return position embeddings of the class token and of a grid of patches."""
+    if torch.compiler.is_compiling():  # on its way to ONNX: a graph for any grid
+        return torch.cat([stored[:, :1], smooth_positions(stored[0, 1:], grid)[None]], dim=1)
+    return resample_abs_pos_embed(stored, [int(side) for side in grid], num_prefix_tokens=1)
 
 
 def build_segmenter(config: SegmentationNetConfig, num_labels: int) -> Segmenter:

@@ -1,7 +1,7 @@
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.presets.miniature import miniature
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.run_description import changed_settings, run_note, run_tags
+from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags
 
 
 def test_only_what_differs_from_the_preset_is_listed():
@@ -53,3 +53,14 @@ def test_tags_say_what_ran():
     parent = run_tags(config)
     assert "system" not in parent and "data_fingerprint" not in parent
     assert parent["systems"] == "baseline, ritc_class_names, qa_clims"
+
+
+def test_without_a_score_there_is_no_table():
+    note = run_note({"CAM": {}, "QA-CLIMS": {}}, {}, ["Scored on nothing"])
+    assert "|" not in note and note.startswith("CAM, QA-CLIMS: not scored") and "Scored on nothing." in note
+
+
+def test_why_a_run_failed_is_one_line():
+    assert failure_tag(ValueError("a\nb")) == {"failure": "ValueError: a"}
+    assert failure_tag(KeyboardInterrupt()) == {"failure": "stopped by hand"}
+    assert len(failure_tag(ValueError("x" * 9000))["failure"]) == 500

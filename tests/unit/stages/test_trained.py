@@ -15,7 +15,7 @@ from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import to_dict, with_overrides
 from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.predict_final import FinalPredictor
+from qaclims_ray.stages.predict_final import FinalPredictor, read_final_network
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config
 from tests.finished_artifacts import finished
@@ -71,7 +71,7 @@ def test_it_says_what_predict_says(run, network, picture):
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     folder = RunLayout(run).segmentation("qa_clims")
     config = system_config(load_config(run), "qa_clims").segmentation
-    predictor = FinalPredictor(folder, config, torch.device("cpu"), precision="fp32", border=0.5)
+    predictor = FinalPredictor(read_final_network(folder), config, torch.device("cpu"), precision="fp32", border=0.5)
     for with_crf in (False, True):
         (free, among) = [mask.numpy() for _, mask, _ in predictor([pixels] * 2, [None, (0,)], with_crf=with_crf)]
         np.testing.assert_array_equal(network.predict(picture, crf=with_crf).labels, free)

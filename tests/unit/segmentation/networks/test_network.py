@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME
 from qaclims_ray.segmentation.config import SegmentationNetConfig
@@ -107,3 +108,14 @@ def test_broken_folders_are_refused(tmp_path) -> None:
     (tmp_path / CONFIG_NAME).write_text(json.dumps(description | {"num_labels": NUM_LABELS + 1}))
     with pytest.raises(ArtifactError, match="is broken"):
         load_segmentation_network(str(tmp_path))
+
+
+def test_a_folder_says_what_its_labels_mean_and_one_that_does_not_is_read_too(tmp_path) -> None:
+    net = build_segmentation_network(SMALL["miniature"], 3)
+    save_segmentation_network(net, str(tmp_path / "new"), Classes(("cat", "dog")))
+    save_segmentation_network(net, str(tmp_path / "old"))
+    new, old = (json.loads((tmp_path / name / "network.json").read_text()) for name in ("new", "old"))
+    assert new["class_names"] == ["cat", "dog"] and new["has_background"] is True
+    assert "class_names" not in old
+    for name in ("new", "old"):
+        assert load_segmentation_network(str(tmp_path / name)).num_labels == 3

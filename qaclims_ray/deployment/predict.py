@@ -1,0 +1,43 @@
+"""Masks of photographs by network.onnx: python predict.py PHOTO ... --out DIR (pip install onnxruntime pillow)."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def main() -> None:
+    """Read photographs and write a mask of each, whose pixel values are label values and whose colours are VOC's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", nargs="+", type=Path, help="image files")
+    parser.add_argument("--out", type=Path, default=Path("masks"), help="folder of the masks")
+    parser.add_argument("--network", type=Path, default=Path(__file__).with_name("network.onnx"))
+    parser.add_argument("--classes", nargs="*", help="CAM network only: the classes that the photographs show")
+    asked = parser.parse_args()
+    session = onnxruntime.InferenceSession(asked.network, providers=onnxruntime.get_available_providers())
+    facts = session.get_modelmeta().custom_metadata_map
+    names, palette = json.loads(facts["labels"]), json.loads(facts["palette"])
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for photo in asked.photos:
+        image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
+        feeds = {"image": np.asarray(image)[None]}
+        if facts["kind"] == '"cam"':  # -1: its classifier tells
+            shown = [
+                -1 if asked.classes is None else name in asked.classes for name in json.loads(facts["class_names"])
+            ]
+            feeds["known"] = np.array([shown], dtype=np.float32)
+        labels = session.run(["labels"], feeds)[0][0]
+        mask = Image.fromarray(labels, mode="P")
+        mask.putpalette(palette)
+        mask.save(asked.out / f"{photo.stem}.png")
+        shares = {
+            names[str(value)]: float((labels == value).mean()) for value in np.unique(labels) if str(value) in names
+        }
+        print(photo, ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Final networks as MLflow models, which `mlflow models serve` answers requests with."""
+
+import base64
+import io
+import json
+import os
+import re
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.artifacts import package_version
+from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.models.network_folder import WEIGHTS_NAME
+from qaclims_ray.run_config import RunConfig
+from qaclims_ray.stages.stage import Stage
+from qaclims_ray.tracking.tracker import TrackedModel, Tracker
+
+_LOGGED_NAME = "tracked_models.json"
+"""File of the run: system -> tracker's run and fingerprint of the network that it was given."""
+_LOADER = "qaclims_ray.stages.served"
+_EXAMPLE_PX = (24, 32)
+
+
+def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, manifest: Manifest) -> None:
+    """Give a system's final network to the pipeline's run, once, unless it is larger than the settings allow.
+
+    Args:
+        stage: surroundings of the system's last stage.
+        parent: the pipeline's own run.
+        config: the run's settings.
+        system: whose network.
+        manifest: the run's.
+    """
+    handle, uri = parent.handle(), stage.layout.segmentation(system)
+    limit_mb = config.tracking.max_model_mb
+    if handle is None or not limit_mb:
+        return
+    fingerprint = artifacts.require_artifact(uri, "segmentation", verb="segment").fingerprint
+    record = storage.join(stage.layout.records, _LOGGED_NAME)
+    logged = json.loads(storage.read_bytes(record)) if storage.exists(record) else {}
+    if logged.get(system) == [handle.run_id, fingerprint]:
+        return
+    size_mb = storage.size(storage.join(uri, WEIGHTS_NAME)) / 1e6
+    if size_mb > limit_mb:
+        stage.progress.note(
+            f"the final network of {system} has {size_mb:.0f} MB: no MLflow model is made of more than "
+            f"{limit_mb} (tracking.max_model_mb)"
+        )
+        return
+    # Not at the top: the pipeline imports this module, and most of its stages need no network.
+    from qaclims_ray.deployment.hub_folder import write_hub_folder
+    from qaclims_ray.stages.export_network import final_facts
+    from qaclims_ray.stages.predict_final import read_final_network
+
+    facts = final_facts(config, stage.layout, system, manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = os.path.join(scratch, "network")
+        write_hub_folder(read_final_network(uri), stage.config.segmentation.test, facts, folder)
+        parent.log_model(folder, tracked_model(system, fingerprint))
+    logged[system] = [handle.run_id, fingerprint]
+    storage.write_bytes(record, json.dumps(logged, indent=2).encode())
+
+
+def tracked_model(system: str, fingerprint: str) -> TrackedModel:
+    """Return what MLflow is told of a network."""
+    return TrackedModel(
+        name=re.sub(r"[^\w-]", "-", f"{system}-final"),  # MLflow takes no other signs
+        fingerprint=fingerprint,
+        loader=_LOADER,
+        inputs={"image": "string"},
+        outputs={"mask": "string", "found": "string"},
+        example={"image": _example_image()},
+        requirement=f"qaclims-ray=={package_version()}",
+    )
+
+
+def _example_image() -> str:
+    """Return a small picture as a request holds it."""
+    height, width = _EXAMPLE_PX
+    down, across = np.mgrid[0:height, 0:width]
+    pixels = np.stack([down * 10, across * 8, np.full_like(down, 96)], axis=2).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

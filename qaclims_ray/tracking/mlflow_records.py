@@ -1,0 +1,84 @@
+"""What MLflow shows under Datasets and Models: data sets that runs read, and networks that it can serve.
+
+A call may be sent twice (`spool.py`): MLflow keeps one data set of a name and digest, and a model is looked for first.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from qaclims_ray.tracking.journal import Entry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+FINGERPRINT_TAG = "qaclims.network"
+"""Tag of a model: which network it holds."""
+_DIGEST_CHARS = 36
+
+
+def send_data(client: "MlflowClient", run_id: str, entry: Entry) -> None:
+    """Record a data set (`tracker.TrackedData`) as read by a run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=entry["name"],
+        digest=entry["digest"][:_DIGEST_CHARS],
+        source_type="local" if "://" not in entry["source"] else entry["source"].partition("://")[0],
+        source=json.dumps({"uri": entry["source"]}),
+        profile=json.dumps(entry["counts"]),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", entry["use"])])])
+
+
+def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) -> None:
+    """Keep a network (`tracker.TrackedModel`) as an MLflow model of a run, unless the run has it.
+
+    Args:
+        client: of the store.
+        run_id: the run that made it.
+        entry: the call.
+        folder: what its loader reads.
+    """
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    tags = {FINGERPRINT_TAG: entry["fingerprint"]}
+    there = client.search_logged_models([experiment_id], f"tags.`{FINGERPRINT_TAG}` = '{entry['fingerprint']}'")
+    if any(model.source_run_id == run_id and str(model.status) == "READY" for model in there):
+        return
+    logged = client.create_logged_model(experiment_id, entry["name"], run_id, tags, model_type="segmentation")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "model")
+            mlflow.pyfunc.save_model(
+                path,
+                loader_module=entry["loader"],
+                data_path=str(folder),
+                signature=_signature(entry),
+                input_example=pd.DataFrame([entry["example"]]),
+                pip_requirements=[entry["requirement"]],
+                mlflow_model=Model(model_id=logged.model_id, run_id=run_id),
+            )
+            client.log_model_artifacts(logged.model_id, str(path))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+
+
+def _signature(entry: Entry) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs, outputs = (
+        Schema([ColSpec(kind, name) for name, kind in entry[side].items()]) for side in ("inputs", "outputs")
+    )
+    return ModelSignature(inputs, outputs)
