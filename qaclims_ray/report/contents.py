@@ -127,11 +127,14 @@ class ReportData:
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
-    """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
+    """Figure of seeds that names the winner where nothing comes after them; the default is what the papers compare, and
+    is chosen with pixel labels."""
     trust: TrustFigures | None = None
     """What is known without a mask; None where it was not counted."""
     trust_lists: Mapping[str, TrustLists] = field(default_factory=dict)
     """System -> images to look at."""
+    has_gallery: bool = False
+    """Whether a gallery lies beside the page, as ``gallery/index.html``."""
     created: str = ""
     """UTC time of the run, ISO 8601."""
     made_from: str = ""
@@ -161,6 +164,18 @@ def data_colours(data: ReportData) -> dict[str, str]:
 
 
 def winner(data: ReportData) -> str | None:
-    """Return the name of the system whose seeds have the highest figure, or None where nothing was scored."""
-    scored = {name: getattr(system.seed, data.rank_by) for name, system in data.systems.items() if system.seed}
-    return max(scored, key=lambda name: scored[name]) if scored else None
+    """Return the name of the best system, or None where nothing was scored; the bound is none.
+
+    Best is what scores highest of what a user takes away: the final network, else the pseudo masks, else the seeds.
+    """
+    figures: tuple[tuple[ScoredStage, str], ...] = (
+        ("segmentation", "miou_fixed"),
+        ("mask", "miou_fixed"),
+        ("seed", data.rank_by),
+    )
+    for stage, figure in figures:
+        systems = {name: system for name, system in data.systems.items() if name != FULLY_SUPERVISED}
+        scored = {name: getattr(s, figure) for name, system in systems.items() if (s := system.scores(stage))}
+        if scored:
+            return max(scored, key=lambda name: scored[name])
+    return None

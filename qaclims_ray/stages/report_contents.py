@@ -108,6 +108,9 @@ def write_contents(
             with open(local, "wb") as handle:
                 handle.write(storage.read_bytes(storage.join(layout.report, name)))
             parent.log_artifact(local, "report")
+    if data.has_gallery:
+        with storage.local_copy(layout.gallery) as local:
+            parent.log_artifact(local, "report")
     return page
 
 
