@@ -105,7 +105,9 @@ class Page:
 
     def picture(self, *, whole: bool = False) -> bytes:
         """Return what is seen as PNG, or the whole page."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))["data"]
+        )
 
     def _clip(self, whole: bool) -> dict[str, Any]:
         if not whole:

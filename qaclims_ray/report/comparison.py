@@ -61,7 +61,9 @@ def _page_group(comparison: Comparison, name: str, number: int, colours: dict[st
             "has_background": stages[0].classes[0].name == "background",
             "results": results_table(stages),
             "notes": [*_unpaired(stages), *_left_out(stages)],
-            "chart": chart(comparison_figure(stages, colours=colours), f"classes-{number}"),
+            "chart": chart(
+                comparison_figure(stages, colours=colours), f"classes-{number}", f"difference of IoU by class, {name}"
+            ),
             "classes": [classes_table([stage], _title(stage)) for stage in stages],
         }
     return values

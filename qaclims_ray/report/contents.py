@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qaclims_ray.evaluation.agreement import MapStage
+from qaclims_ray.evaluation.bootstrap import Interval
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
-from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
+from qaclims_ray.evaluation.scored_figures import FIGURES, STAGES, ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.evaluation.trust import TrustFigures
+from qaclims_ray.report.gallery_highlights import Highlights
 from qaclims_ray.report.palette import colours_with_bound
 
 Curve = Sequence[tuple[int, float]]
@@ -70,6 +72,8 @@ class SystemReport:
     """The final network on the images of seeds and pseudo masks, which it learned from: comparable with `mask`."""
     segmentation_crf_on_seeds: SeedScores | None = None
     """The same with CRF."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Key of `scored_figures.FIGURES` -> bootstrap interval of the mean IoU over its images."""
     mask_summary: Mapping[str, Any] = field(default_factory=dict)
     """Numbers of the pseudo masks' index, such as coverage and ignored share; may be empty. The page shows numbers and
     words, floats in [0, 1] in percent; what is nested stays in the JSON."""
@@ -104,6 +108,22 @@ class TrustLists:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lead:
+    """How far the best system is ahead of another, on the same images."""
+
+    best: str
+    """Name of the best system."""
+    other: str
+    """Name of the other."""
+    figure: str
+    """Key of `scored_figures.FIGURES`."""
+    difference: float
+    """Best minus other, a fraction."""
+    interval: Interval | None
+    """Of the difference, by a paired bootstrap over images; None where the images are no pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything a report shows."""
 
@@ -133,8 +153,12 @@ class ReportData:
     """What is known without a mask; None where it was not counted."""
     trust_lists: Mapping[str, TrustLists] = field(default_factory=dict)
     """System -> images to look at."""
-    has_gallery: bool = False
-    """Whether a gallery lies beside the page, as ``gallery/index.html``."""
+    leads: Sequence[Lead] = ()
+    """The best system against each other one, at the last stage that is scored."""
+    run: str = ""
+    """Output folder of the run, as commands name it; empty where there is none."""
+    highlights: Highlights | None = None
+    """Worst images and confusions, where a gallery lies beside the page, as ``gallery/index.html``."""
     created: str = ""
     """UTC time of the run, ISO 8601."""
     made_from: str = ""
@@ -163,19 +187,22 @@ def data_colours(data: ReportData) -> dict[str, str]:
     return colours_with_bound([system.label for system in data.systems.values()], found.label if found else None)
 
 
-def winner(data: ReportData) -> str | None:
-    """Return the name of the best system, or None where nothing was scored; the bound is none.
+def ranking_figure(data: ReportData) -> str | None:
+    """Return the key of the figure that names the winner, or None where nothing was scored.
 
-    Best is what scores highest of what a user takes away: the final network, else the pseudo masks, else the seeds.
+    It is of what a user takes away: the final network, else the pseudo masks, else the seeds.
     """
-    figures: tuple[tuple[ScoredStage, str], ...] = (
-        ("segmentation", "miou_fixed"),
-        ("mask", "miou_fixed"),
-        ("seed", data.rank_by),
-    )
-    for stage, figure in figures:
-        systems = {name: system for name, system in data.systems.items() if name != FULLY_SUPERVISED}
-        scored = {name: getattr(s, figure) for name, system in systems.items() if (s := system.scores(stage))}
-        if scored:
-            return max(scored, key=lambda name: scored[name])
+    for stage in ("segmentation", "mask", "seed"):
+        if any(system.scores(stage) for name, system in data.systems.items() if name != FULLY_SUPERVISED):
+            return data.rank_by.replace("miou", "seed") if stage == "seed" else stage
     return None
+
+
+def winner(data: ReportData) -> str | None:
+    """Return the name of the system that is best by `ranking_figure`, or None; the bound is no system."""
+    key = ranking_figure(data)
+    if key is None:
+        return None
+    figure, systems = FIGURES[key], {name: one for name, one in data.systems.items() if name != FULLY_SUPERVISED}
+    scored = {name: figure.of(s) for name, system in systems.items() if (s := system.scores(figure.stage))}
+    return max(scored, key=lambda name: scored[name])

@@ -61,7 +61,9 @@ class HighlightsMaker:
         self.stages = gallery.sources[self.source].stages if gallery.sources else ()
         self.worst: dict[MapStage, list[str]] = {}
         for stage in reversed(self.stages):
-            scored = [(one.scores[key], one.image_id) for one in gallery.images if (key := self._key(stage)) in one.scores]
+            scored = [
+                (one.scores[key], one.image_id) for one in gallery.images if (key := self._key(stage)) in one.scores
+            ]
             if scored:
                 self.worst[stage] = [image_id for _, image_id in sorted(scored)[:WORST_SHOWN]]
         self.kept: dict[str, dict[str, str]] = {name: {} for names in self.worst.values() for name in names}
@@ -97,12 +99,12 @@ class HighlightsMaker:
                 )
                 for name in names
             ]
-        last = next((stage for stage in reversed(self.stages) if self.counted[stage]), "")
+        last = next((stage for stage in reversed(self.stages) if self.counted[stage]), None)
         found = Highlights(
             source=self.source,
             label=self.gallery.sources[self.source].label if self.gallery.sources else "",
             worst=worst,
-            confused_stage=last,
+            confused_stage=last or "",
             confusion=self.sums[last] if last else [],
             num_confused=self.counted[last] if last else 0,
         )

@@ -19,7 +19,7 @@ from qaclims_ray.report.gallery import Gallery, GalleryImage, GallerySource, map
 from qaclims_ray.report.palette import INK
 from qaclims_ray.report.wording import file_size
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.stages.gallery_images import PictureShard, PicturesActor, PictureSource, lines_name
+from qaclims_ray.stages.gallery_images import PicturesActor, PictureShard, PictureSource, lines_name
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.results import Results
 from qaclims_ray.stages.run_maps import seed_border, written_folders
@@ -83,9 +83,11 @@ def _make(
     config = stage.config
     records = _records(config, manifest)
     scores = stage_scores(stage.layout, sources)
-    unlike = {row.image_id: 1 - row.agreement for row in found.trust.images if row.agreement is not None} if (
-        found.trust
-    ) else {}
+    unlike = (
+        {row.image_id: 1 - row.agreement for row in found.trust.images if row.agreement is not None}
+        if (found.trust)
+        else {}
+    )
     chosen = choose(records, _ranks(scores, unlike), config.evaluation.gallery_images)
     gallery = Gallery(
         title=f"Gallery of the run {stage.layout.out.rstrip('/').rsplit('/', 1)[-1]}",
@@ -229,7 +231,9 @@ def _shards(
     """Return the chosen images by the files of their CAMs, then those without any."""
     wanted = {record.image_id for record in chosen}
     shards: list[tuple[tuple[ImageRecord, ...], str]] = []
-    for index, records in enumerate(shards_of(images_with_cams(manifest, config.data, with_training=config.goal != "seed"))):
+    for index, records in enumerate(
+        shards_of(images_with_cams(manifest, config.data, with_training=config.goal != "seed"))
+    ):
         own = tuple(record for record in records if record.image_id in wanted)
         wanted -= {record.image_id for record in own}
         if own:
