@@ -94,8 +94,8 @@ class Gallery:
     """Whether any image has a true mask."""
     home: str = ""
     """Address of the page that it belongs to, from its own folder."""
-    compares: str = ""
-    """Stage whose scores of the first two sources are held against each other; empty in a gallery of one run."""
+    compares: tuple[tuple[int, int, MapStage], ...] = ()
+    """Two sources and the stage whose scores are held against each other; empty in a gallery of one run."""
 
 
 def map_key(source: int, stage: str) -> str:
@@ -228,7 +228,7 @@ def _index(
         "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours],
         "hasBackground": gallery.classes.has_background,
         "hasTruth": gallery.has_truth,
-        "compares": gallery.compares,
+        "compares": [list(pair) for pair in gallery.compares],
         "stageWords": dict(MAP_STAGES),
         "sources": [
             {"label": one.label, "colour": one.colour, "stages": list(one.stages), "hasCams": one.has_cams}

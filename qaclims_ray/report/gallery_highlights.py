@@ -52,6 +52,24 @@ class Highlights:
     """Images behind `confusion`."""
 
 
+@dataclass(frozen=True)
+class ChangedImages:
+    """The images that changed most from one run to another."""
+
+    group: str
+    """The compared system, or systems."""
+    stage: MapStage
+    """Whose scores are compared."""
+    words: dict[str, str]
+    """`map_key` -> letter of the side, the first one first."""
+    gains: list[ShownImage]
+    """The largest gain first."""
+    losses: list[ShownImage]
+    """The largest loss first."""
+    class_names: tuple[str, ...]
+    """Foreground classes in label order."""
+
+
 class HighlightsMaker:
     """Gathers highlights while a gallery's pictures pass by."""
 

@@ -1,5 +1,6 @@
 """The parts of a run's page that lead into its gallery: the worst images of each stage, and what is taken for what."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -8,7 +9,7 @@ from matplotlib.colors import to_hex
 
 from qaclims_ray.evaluation.agreement import MAP_STAGES
 from qaclims_ray.report.gallery import map_key
-from qaclims_ray.report.gallery_highlights import Highlights, ShownImage, image_address, shown_names
+from qaclims_ray.report.gallery_highlights import ChangedImages, Highlights, ShownImage, image_address, shown_names
 from qaclims_ray.report.wording import percent
 
 GALLERY_PAGE = "gallery/index.html"
@@ -78,26 +79,42 @@ def worst_images(found: Highlights, class_names: list[str]) -> list[tuple[str, s
     return stages
 
 
-def image_card(image: ShownImage, class_names: list[str], key: str, page: str = GALLERY_PAGE) -> ImageCard:
+def changed_images(found: ChangedImages) -> list[tuple[str, list[ImageCard]]]:
+    """Return what a comparison shows of the images that gained and lost most: words, and the images."""
+    first, other = found.words.values()
+    said = f"{MAP_STAGES[found.stage]}, {other} against {first}"
+    lists = {f"Largest gains: {said}": found.gains, f"Largest losses: {said}": found.losses}
+    key = next(reversed(found.words))
+    return [
+        (words, [image_card(image, found.class_names, key, letters=found.words) for image in images])
+        for words, images in lists.items()
+        if images
+    ]
+
+
+def image_card(
+    image: ShownImage, class_names: Sequence[str], key: str, letters: Mapping[str, str] | None = None
+) -> ImageCard:
     """Return what a page shows of an image.
 
     Args:
         image: what a gallery hands on.
         class_names: foreground classes in label order.
         key: `map_key` whose order the gallery shows it in.
-        page: address of the gallery.
+        letters: `map_key` -> what stands under its picture; the stage, where there are none.
     """
     tiles = dict(image.tiles)
     photo = tiles.pop("photo", "")
     pictures = [("image", [_address(photo)])] if photo else []
     for name, tile in tiles.items():
-        words = "truth" if name == "truth" else MAP_STAGES[name.rpartition(".")[2]]  # pyright: ignore[reportArgumentType]
+        stage = "truth" if name == "truth" else MAP_STAGES[name.rpartition(".")[2]]  # pyright: ignore[reportArgumentType]
+        words = (letters or {}).get(name, stage)
         pictures.append((words, [*([_address(photo)] if photo else []), _address(tile)]))
     return ImageCard(
         name=image.image_id,
         classes=shown_names(image.labels, class_names),
         figure=", ".join(f"{words} {percent(value)} %" for words, value in image.figures.items()),
-        address=page + image_address(image.image_id, order=key),
+        address=GALLERY_PAGE + image_address(image.image_id, order=key),
         pictures=pictures,
     )
 

@@ -28,7 +28,7 @@ from qaclims_ray.systems.table import system_of
 
 _FORM = 1
 """Counts up when the page or its pictures change."""
-_SCORED_BY: Mapping[MapStage, tuple[str, ...]] = {
+SCORED_BY: Mapping[MapStage, tuple[str, ...]] = {
     "seed": ("seed_fixed",),
     "mask": ("mask",),
     "final": ("segmentation", "segmentation_on_seeds"),
@@ -132,7 +132,7 @@ def stage_scores(layout: RunLayout, names: Iterable[str]) -> dict[str, dict[str,
     """
     found: dict[str, dict[str, float]] = {}
     for position, name in enumerate(names):
-        for stage, keys in _SCORED_BY.items():
+        for stage, keys in SCORED_BY.items():
             folder = storage.join(layout.out, FIGURES[keys[0]].artefact, name)
             if artifacts.readable_meta(folder) is None or not storage.exists(storage.join(folder, IMAGE_COUNTS_FILE)):
                 continue

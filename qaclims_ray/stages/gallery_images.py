@@ -1,6 +1,6 @@
 """The pictures of a gallery, read image by image out of what the stages of a run wrote."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,11 @@ def shard_pictures(shard: PictureShard, sources: Sequence[PictureSource], classe
         DamagedError: when a file is not the one that was written.
     """
     tiles: dict[str, dict[str, str]] = {record.image_id: {} for record in shard.records}
-    truths = {record.image_id: load_mask(record.mask_uri) for record in shard.records if record.mask_uri}
+    truths = {
+        record.image_id: truth
+        for record in shard.records
+        if record.mask_uri and (truth := _or_none(load_mask, record.mask_uri)) is not None
+    }
     confused: dict[str, dict[str, list[tuple[int, int, int]]]] = {name: {} for name in tiles}
 
     def add(image_id: str, key: str, labels: Tensor) -> None:
@@ -99,13 +103,19 @@ def shard_pictures(shard: PictureShard, sources: Sequence[PictureSource], classe
                     add(image_id, map_key(position, stage), load_mask(uri))
     for record in shard.records:
         own = tiles[record.image_id]
-        try:
-            own["photo"] = photo_tile(load_image(record.image_uri))
-        except DataError:
-            pass  # the stage that read it has told of it; its maps are there to be seen
+        if (photo := _or_none(load_image, record.image_uri)) is not None:
+            own["photo"] = photo_tile(photo)
         if record.image_id in truths:
             own["truth"] = labels_tile(truths[record.image_id])
         yield Pictures(record.image_id, own, confused[record.image_id])
+
+
+def _or_none(load: Callable[[str], Tensor], uri: str) -> Tensor | None:
+    """Return a picture of the data set, None where it is gone or broken: the maps are there to be seen all the same."""
+    try:
+        return load(uri)
+    except DataError:
+        return None
 
 
 def confused_pixels(truth: Tensor, labels: Tensor, classes: Classes) -> list[tuple[int, int, int]]:

@@ -62,11 +62,11 @@
   const many = data.sources.length > 1;
   const order = (text, values, rising) => { if (has(values)) orders.push({ text, values, rising }); };
   const inOrder = [...data.shown, ...data.sources.keys()].filter((at, place, all) => all.indexOf(at) === place);
-  if (data.compares) {
-    const [first, other] = [0, 1], stage = data.compares;
+  for (const [first, other, stage] of data.compares) {
     const change = minus(scoreOf(other, stage), scoreOf(first, stage));
-    order("largest loss first: B against A, " + words[stage], change, true);
-    order("largest gain first: B against A, " + words[stage], change, false);
+    const pair = data.sources[other].label + " against " + data.sources[first].label + ", " + words[stage];
+    order("largest loss first: " + pair, change, true);
+    order("largest gain first: " + pair, change, false);
   }
   for (const at of inOrder) {
     const label = many ? ", " + data.sources[at].label : "", stages = data.sources[at].stages;
@@ -76,7 +76,7 @@
         minus(scoreOf(at, stage), scoreOf(at, stages[place - 1])), true);
     });
   }
-  if (!data.compares) inOrder.forEach((at, place) => inOrder.slice(place + 1).forEach((other) => {
+  if (!data.compares.length) inOrder.forEach((at, place) => inOrder.slice(place + 1).forEach((other) => {
     const stage = lastStage(at);
     if (stage && has(scoreOf(other, stage))) {
       order("gained most: " + data.sources[at].label + " over " + data.sources[other].label,

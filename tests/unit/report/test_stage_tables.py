@@ -108,7 +108,7 @@ def test_the_table_follows_every_system_to_its_final_network(page: str):
 def test_the_best_seed_is_marked_as_chosen_with_pixel_labels(page: str):
     section = section_of(page, "From seeds to the final network")
     head = section[section.index("<thead>") :].split("</thead>")[0]
-    marked = [cell for cell in re.findall(r"<th>.*?</th>", head) if "chosen with pixel labels" in cell]
+    marked = [cell for cell in re.findall(r"<th[ >].*?</th>", head) if "chosen with pixel labels" in cell]
     assert len(marked) == 1 and "best threshold" in marked[0]
     assert "seed, best threshold (chosen with pixel labels)" in section[section.index("<svg") :]
 
