@@ -5,6 +5,7 @@ Benchmarks measure pages with it and take pictures of them; tests press keys.
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -135,9 +136,15 @@ def browser_page(program: str) -> Iterator[Page]:
             program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
             "--remote-debugging-pipe", f"--user-data-dir={profile}",
         ]  # fmt: skip
-        # The protocol wants the pipes as files 3 and 4.
-        shell = ["sh", "-c", f'exec "$@" 3<&{hears} 4>&{says}', "sh", *arguments]
-        process = subprocess.Popen(shell, pass_fds=(hears, says), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def place() -> None:
+            # The protocol wants the pipes as files 3 and 4; out of the way first, where they may lie already.
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (hears, says)]
+            for end, number in zip(ends, (3, 4), strict=True):
+                os.dup2(end, number)
+
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(arguments, preexec_fn=place, pass_fds=(3, 4), **quiet)
         os.close(hears)
         os.close(says)
         try:

@@ -12,6 +12,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,35 +34,44 @@ from qaclims_ray.stages.gallery_images import confused_pixels
 
 CLASSES = Classes(("aeroplane", "bird", "boat", "bus", "cat", "dog", "horse", "sheep"))
 _HEIGHT, _WIDTH = 168, 224
+_DISTINCT = 500
 
 
 def drawn_images(number: int) -> Iterator[tuple[GalleryImage, Pictures]]:
-    """Yield images with one object each, and label maps that miss a part of it."""
-    rows, columns = torch.meshgrid(torch.arange(_HEIGHT), torch.arange(_WIDTH), indexing="ij")
+    """Yield images, of which `_DISTINCT` differ: a page does not know, and drawing more would measure the drawing."""
+    drawn = [_drawn(at) for at in range(min(number, _DISTINCT))]
     for at in range(number):
-        generator = torch.Generator().manual_seed(at)
-        draws = torch.rand(8, generator=generator).tolist()
-        label = at % len(CLASSES)
-        middle = 40 + draws[0] * 80, 50 + draws[1] * 120
-        distance = ((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2).float().sqrt()
-        radius = 18 + 30 * draws[2]
-        ground = torch.stack([rows * draws[3], columns * draws[4], (rows + columns) * draws[5]]).mul(0.9).byte()
-        noise = (torch.rand(3, _HEIGHT // 4, _WIDTH // 4, generator=generator) * 40).byte()
-        noise = noise.repeat_interleave(4, 1).repeat_interleave(4, 2)
-        photo = torch.where(distance < radius, 255 - ground, ground) // 2 + noise + 40
-        truth = ((distance < radius) * (label + 1)).byte()
-        maps = {
-            stage: ((distance < radius * (share + 0.4 * draws[6])) * (label + 1)).byte()
-            for stage, share in (("seed", 0.4), ("mask", 0.6), ("final", 0.65))
-        }
+        image, pictures = drawn[at % len(drawn)]
         name = f"drawn_{at:05d}"
-        tiles = {"photo": photo_tile(photo), "truth": labels_tile(truth)}
-        tiles[cam_key(0, label)] = cam_tile((1 - distance / 80).clamp(0, 1))
-        tiles |= {map_key(0, stage): labels_tile(labels) for stage, labels in maps.items()}
-        scores = {map_key(0, stage): iou(labels, truth) for stage, labels in maps.items()}
-        confused = {map_key(0, "final"): confused_pixels(truth, maps["final"], CLASSES)}
-        image = GalleryImage(name, (label,), "train", scores, disagreement=1 - scores["0.seed"])
-        yield image, Pictures(name, tiles, confused)
+        yield replace(image, image_id=name), replace(pictures, image_id=name)
+
+
+def _drawn(at: int) -> tuple[GalleryImage, Pictures]:
+    """Return an image with one object, and label maps that miss a part of it."""
+    rows, columns = torch.meshgrid(torch.arange(_HEIGHT), torch.arange(_WIDTH), indexing="ij")
+    generator = torch.Generator().manual_seed(at)
+    draws = torch.rand(8, generator=generator).tolist()
+    label = at % len(CLASSES)
+    middle = 40 + draws[0] * 80, 50 + draws[1] * 120
+    distance = ((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2).float().sqrt()
+    radius = 18 + 30 * draws[2]
+    ground = torch.stack([rows * draws[3], columns * draws[4], (rows + columns) * draws[5]]).mul(0.9).byte()
+    noise = (torch.rand(3, _HEIGHT // 4, _WIDTH // 4, generator=generator) * 40).byte()
+    noise = noise.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    photo = torch.where(distance < radius, 255 - ground, ground) // 2 + noise + 40
+    truth = ((distance < radius) * (label + 1)).byte()
+    maps = {
+        stage: ((distance < radius * (share + 0.4 * draws[6])) * (label + 1)).byte()
+        for stage, share in (("seed", 0.4), ("mask", 0.6), ("final", 0.65))
+    }
+    name = f"drawn_{at:05d}"
+    tiles = {"photo": photo_tile(photo), "truth": labels_tile(truth)}
+    tiles[cam_key(0, label)] = cam_tile((1 - distance / 80).clamp(0, 1))
+    tiles |= {map_key(0, stage): labels_tile(labels) for stage, labels in maps.items()}
+    scores = {map_key(0, stage): iou(labels, truth) for stage, labels in maps.items()}
+    confused = {map_key(0, "final"): confused_pixels(truth, maps["final"], CLASSES)}
+    image = GalleryImage(name, (label,), "train", scores, disagreement=1 - scores["0.seed"])
+    return image, Pictures(name, tiles, confused)
 
 
 def iou(labels: torch.Tensor, truth: torch.Tensor) -> float:
@@ -71,7 +81,7 @@ def iou(labels: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def write_drawn(folder: str, number: int) -> dict[str, float]:
-    """Write the gallery; return what it took: seconds to draw and encode, seconds to write, and its size."""
+    """Write the gallery; return what it took, and its size."""
     started = time.process_time()
     images: list[GalleryImage] = []
     with tempfile.TemporaryFile() as lines:
@@ -92,7 +102,7 @@ def write_drawn(folder: str, number: int) -> dict[str, float]:
         )
         summary = write_gallery(folder, gallery, (line.rstrip(b"\n") for line in lines))
     return {
-        "seconds of CPU to draw and encode the pictures": drawn - started,
+        "ms of CPU to draw and encode the pictures of one image": 1000 * (drawn - started) / min(number, _DISTINCT),
         "seconds of CPU to write the page and its parts": time.process_time() - drawn,
         "MB of pictures": summary["picture_bytes"] / 1e6,
         "files beside the page": summary["files_beside"],

@@ -92,6 +92,8 @@ class Gallery:
     """In the order of their ids."""
     has_truth: bool
     """Whether any image has a true mask."""
+    scored_on: Mapping[MapStage, str] = field(default_factory=dict)
+    """Stage -> split whose images it is judged by; of a stage that is not named, all images count."""
     home: str = ""
     """Address of the page that it belongs to, from its own folder."""
     compares: tuple[tuple[int, int, MapStage], ...] = ()

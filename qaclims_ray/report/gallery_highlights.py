@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from pydantic import TypeAdapter
 
@@ -12,7 +13,7 @@ from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.evaluation.agreement import MapStage
 
 if TYPE_CHECKING:
-    from qaclims_ray.report.gallery import Gallery
+    from qaclims_ray.report.gallery import Gallery, GalleryImage
 
 HIGHLIGHTS_NAME = "highlights.json"
 """Beside the gallery's page."""
@@ -50,6 +51,8 @@ class Highlights:
     """Pixels by true label value and that of the map, over the gallery's images."""
     num_confused: int = 0
     """Images behind `confusion`."""
+    splits: dict[MapStage, str] = field(default_factory=dict)
+    """Stage -> splits, as the gallery words them, whose images it is judged by; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,30 @@ class HighlightsMaker:
         self.stages = gallery.sources[self.source].stages if gallery.sources else ()
         self.worst: dict[MapStage, list[str]] = {}
         for stage in reversed(self.stages):
-            scored = [
-                (one.scores[key], one.image_id) for one in gallery.images if (key := self._key(stage)) in one.scores
-            ]
+            own = [one for one in gallery.images if self._is_judged(one, stage)]
+            scored = [(one.scores[self._key(stage)], one.image_id) for one in own if self._key(stage) in one.scores]
             if scored:
                 self.worst[stage] = [image_id for _, image_id in sorted(scored)[:WORST_SHOWN]]
         self.kept: dict[str, dict[str, str]] = {name: {} for names in self.worst.values() for name in names}
+        self.judged = {
+            stage: {one.image_id for one in gallery.images if self._is_judged(one, stage)} for stage in self.stages
+        }
         num = len(gallery.classes) + 1
         self.sums = {stage: [[0] * num for _ in range(num)] for stage in self.stages}
         self.counted = dict.fromkeys(self.stages, 0)
+
+    def _is_judged(self, image: "GalleryImage", stage: MapStage) -> bool:
+        """Whether a stage is judged by an image: what a network makes of those that it learned from is no result."""
+        split = self.gallery.scored_on.get(stage)
+        return not split or split in image.split.split(", ")
+
+    def _splits(self) -> dict[MapStage, str]:
+        found: dict[MapStage, str] = {}
+        for stage in self.stages:
+            judged = {image.split for image in self.gallery.images if self._is_judged(image, stage)}
+            others = {image.split for image in self.gallery.images} - judged
+            found[stage] = judged.pop() if len(judged) == 1 and others else ""
+        return found
 
     def _key(self, stage: str) -> str:
         return f"{self.source}.{stage}"
@@ -97,6 +115,8 @@ class HighlightsMaker:
         if content["id"] in self.kept:
             self.kept[content["id"]] = content["tiles"]
         for stage in self.stages:
+            if content["id"] not in self.judged[stage]:
+                continue
             if (found := content["confused"].get(self._key(stage))) is not None:
                 self.counted[stage] += 1
                 for true, said, pixels in found:
@@ -125,6 +145,7 @@ class HighlightsMaker:
             confused_stage=last or "",
             confusion=self.sums[last] if last else [],
             num_confused=self.counted[last] if last else 0,
+            splits=self._splits(),
         )
         storage.write_bytes(storage.join(folder, HIGHLIGHTS_NAME), json.dumps(asdict(found)).encode())
 
@@ -142,8 +163,6 @@ def read_highlights(folder: str) -> Highlights:
 
 def image_address(image_id: str, **more: Any) -> str:
     """Return what stands behind a gallery's address to open it at an image."""
-    from urllib.parse import urlencode
-
     return "#" + urlencode({**more, "image": image_id})
 
 

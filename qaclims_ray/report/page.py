@@ -43,10 +43,10 @@ def with_contents(page: str) -> str:
     headings: list[str] = []
 
     def named(found: re.Match[str]) -> str:
-        headings.append(found[1].strip())
-        return f'<section id="part-{len(headings)}"><h2>{found[1]}'
+        headings.append(found[2].strip())
+        return f'<section id="part-{len(headings)}"{found[1] or ""}><h2>{found[2]}'
 
-    page = re.sub(r"<section><h2>([^<]+)", named, page)
+    page = re.sub(r'<section( class="[a-z]+")?><h2>([^<]+)', named, page)
     links = "".join(f'<a href="#part-{at}">{words}</a>' for at, words in enumerate(headings, start=1))
     return page.replace("<!--contents-->", f'<nav class="contents" aria-label="Contents">{links}</nav>', 1)
 
@@ -68,6 +68,7 @@ def _environment() -> Environment:
         "duration": duration,
         "listed": listed,
         "base64": _base64,
+        "coded": _coded,
         "ground": _ground,
     }
     environment.tests["wide"] = _is_wide
@@ -77,6 +78,11 @@ def _environment() -> Environment:
 
 def _base64(png: bytes) -> str:
     return base64.b64encode(png).decode()
+
+
+def _coded(text: str) -> Markup:
+    """Set what stands between backticks as a command."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _ground(colour: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import matplotlib
 import numpy as np
@@ -61,6 +62,8 @@ class Confusions:
     """The stage in words."""
     num_images: int
     """Images behind it."""
+    split: str
+    """Splits whose images these are; empty for all."""
     names: list[str]
     """Columns: what the map says."""
     rows: list[tuple[str, list[ConfusionCell]]]
@@ -75,8 +78,13 @@ def worst_images(found: Highlights, class_names: list[str]) -> list[tuple[str, s
     for stage, images in found.worst.items():
         key = map_key(found.source, stage)
         cards = [image_card(image, class_names, key) for image in images]
-        stages.append((MAP_STAGES[stage], f"{GALLERY_PAGE}#order={key}", cards))
+        stages.append((MAP_STAGES[stage], f"{GALLERY_PAGE}#order={key}{_split(found, stage)}", cards))
     return stages
+
+
+def _split(found: Highlights, stage: str) -> str:
+    words = found.splits.get(stage, "")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return f"&{urlencode({'split': words})}" if words else ""
 
 
 def changed_images(found: ChangedImages) -> list[tuple[str, list[ImageCard]]]:
@@ -130,12 +138,15 @@ def confusions(found: Highlights, class_names: list[str], *, has_background: boo
     counts = np.array(found.confusion, dtype=np.int64)
     names = ["background" if has_background else "nothing", *class_names]
     key = map_key(found.source, found.confused_stage)
+    split = _split(found, found.confused_stage)
     totals = counts.sum(1)
     rows = []
     if len(names) <= _MOST_LABELS:
         for true in range(len(names)):
             if totals[true]:
-                rows.append((names[true], [_cell(counts, names, key, true, said) for said in range(len(names))]))
+                rows.append(
+                    (names[true], [_cell(counts, names, key, (true, said), split) for said in range(len(names))])
+                )
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
@@ -144,19 +155,21 @@ def confusions(found: Highlights, class_names: list[str], *, has_background: boo
         system=found.label,
         stage=MAP_STAGES[found.confused_stage],  # pyright: ignore[reportArgumentType]
         num_images=found.num_confused,
+        split=found.splits.get(found.confused_stage, ""),  # pyright: ignore[reportCallIssue, reportArgumentType]
         names=names,
         rows=rows,
-        largest=[] if rows else [_cell(counts, names, key, true, said) for true, said in places],
+        largest=[] if rows else [_cell(counts, names, key, (true, said), split) for true, said in places],
     )
 
 
-def _cell(counts: np.ndarray, names: list[str], key: str, true: int, said: int) -> ConfusionCell:
+def _cell(counts: np.ndarray, names: list[str], key: str, place: tuple[int, int], split: str) -> ConfusionCell:
+    true, said = place
     share = float(counts[true, said] / max(1, counts[true].sum()))
     text = f"{100 * share:.1f}" if share >= 0.0005 else ""
     meaning = f"{100 * share:.1f} % of the pixels of {names[true]} are called {names[said]}"
     if true == said:
         return ConfusionCell(text, "", "", "", meaning)
-    address = f"{GALLERY_PAGE}#wrong={key}.{true}.{said}" if text else ""
+    address = f"{GALLERY_PAGE}#wrong={key}.{true}.{said}{split}" if text else ""
     # A tenth is much: the colours end at three tenths.
     ground = to_hex(matplotlib.colormaps["YlOrBr"](0.08 + 0.92 * min(1.0, share / 0.3))) if text else ""
     return ConfusionCell(text, ground, "#ffffff" if share > 0.18 else "#1b1f24", address, meaning)

@@ -26,7 +26,7 @@ from qaclims_ray.stages.run_maps import seed_border, written_folders
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.table import system_of
 
-_FORM = 1
+_FORM = 2
 """Counts up when the page or its pictures change."""
 SCORED_BY: Mapping[MapStage, tuple[str, ...]] = {
     "seed": ("seed_fixed",),
@@ -97,6 +97,7 @@ def _make(
         shown=(_first(config, found, sources),),
         images=gallery_images(chosen, scores, unlike),
         has_truth=any(record.mask_uri for record in chosen),
+        scored_on={"seed": config.data.eval_split, "mask": config.data.eval_split, "final": config.data.test_split},
         home="../report.html",
     )
     shards = _shards(config, manifest, chosen, [bool(source.cams) for source in sources.values()])

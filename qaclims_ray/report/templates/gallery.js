@@ -162,7 +162,7 @@
     const layers = pictures.photo ? [image("photo", pictures.photo, stage === "photo" ? what + " " + data.ids[row] : "")] : [];
     if (code) layers.push(image(stage === "cam" ? "heat" : "labels", code, what + " of " + data.ids[row] + who));
     box.classList.toggle("grey", Boolean(code));
-    box.replaceChildren(...layers);
+    box.replaceChildren(...(layers.length ? layers : [make("span", "", "none")]));
   };
   const caption = (row, source, stage, cls) => {
     const text = make("figcaption");
@@ -182,12 +182,13 @@
     figure.append(box, caption(row, source, stage, cls));
     return figure;
   };
-  const chips = (row) => data.labels[row].map((label) => {
-    const chip = make("span", "chip", ""), mark = make("i");
+  const chip = (label) => {
+    const found = make("span", "chip", ""), mark = make("i");
     mark.style.background = data.colours[label];
-    chip.append(mark, data.classes[label]);
-    return chip;
-  });
+    found.append(mark, data.classes[label]);
+    return found;
+  };
+  const chips = (row) => data.labels[row].map(chip);
   const card = (place) => {
     const row = rows[place], element = make("article", "card"), head = make("div", "card-head");
     element.tabIndex = place === focused ? 0 : -1;
@@ -302,6 +303,7 @@
     said.textContent = over && over.stage !== "photo"
       ? words[over.stage] + (over.cls >= 0 ? " of " + data.classes[over.cls] : "")
         + (over.source === none ? "" : ", " + data.sources[over.source].label) : "image";
+    byId("legend").replaceChildren(...(data.classes.length > 30 ? [] : data.classes.map((name, at) => chip(at))));
     const lines = [];
     const lineOf = (title, of) => {
       const line = make("div", "line"), block = make("div");

@@ -16,7 +16,10 @@ def small_gallery(names: list[str], **changes) -> tuple[Gallery, list[bytes]]:
         label, share = at % 2, (at + 1) / (len(names) + 1)
         labels = torch.zeros(12, 16, dtype=torch.uint8)
         labels[2:9, 3:11] = label + 1
-        tiles = {"photo": photo_tile(torch.full((3, 12, 16), 40 + at, dtype=torch.uint8)), "truth": labels_tile(labels)}
+        tiles = {
+            "photo": photo_tile(torch.full((3, 12, 16), 40 + at % 200, dtype=torch.uint8)),
+            "truth": labels_tile(labels),
+        }
         scores, confused = {}, {}
         for source in (0, 1):
             tiles[cam_key(source, label)] = cam_tile(torch.full((12, 16), share))

@@ -108,7 +108,7 @@ def test_keys_move_open_and_lay_stages_over_the_photograph(page: Page, folder: P
     assert page.value("document.getElementById('one-name').textContent") != first
     page.press("Escape")
     page.wait("!document.getElementById('one').open")
-    assert page.value("document.activeElement.classList.contains('card')")
+    page.wait("document.activeElement.classList.contains('card')", limit_s=10)
 
 
 def test_stages_are_hidden_by_keys(page: Page, folder: Path):
