@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import psutil
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Programs that are tried."""
 
@@ -26,7 +28,8 @@ def find_browser() -> str | None:
 class Page:
     """An open page."""
 
-    def __init__(self, to_browser: BinaryIO, from_browser: BinaryIO) -> None:
+    def __init__(self, to_browser: BinaryIO, from_browser: BinaryIO, pid: int) -> None:
+        self._pid = pid
         self._to, self._from = to_browser, from_browser
         self._number, self._session = 0, ""
         self._kept = b""
@@ -95,6 +98,12 @@ class Page:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return found["result"].get("value")
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the browser with all its processes has taken so far."""
+        browser = psutil.Process(self._pid)
+        times = [one.cpu_times() for one in (browser, *browser.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
+
     def press(self, key: str) -> None:
         """Press a key: a letter, or a name such as ArrowDown, Enter, Escape."""
         codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
@@ -149,7 +158,7 @@ def browser_page(program: str) -> Iterator[Page]:
         os.close(says)
         try:
             with os.fdopen(to_browser, "wb") as to, os.fdopen(from_browser, "rb") as back:
-                page = Page(to, back)
+                page = Page(to, back, process.pid)
                 page.attach()
                 yield page
                 with contextlib.suppress(RuntimeError, OSError):
