@@ -26,8 +26,8 @@ from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.report_contents import choose_images
 from qaclims_ray.stages.run_folder import load_config
+from qaclims_ray.stages.sheet_rows import choose_images
 from qaclims_ray.systems.needs import systems_with_cams
 from qaclims_ray.systems.table import system_config, system_of
 

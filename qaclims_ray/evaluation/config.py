@@ -21,6 +21,8 @@ class EvaluationConfig:
     """Step of the sweep; the whole of it is evaluated, without early stop."""
     contact_sheet_images: int = 12
     """Images in the contact sheet."""
+    gallery_images: int = 2000
+    """Most images in the gallery beside the report: half of them the worst, where there are more; 0 writes none."""
 
     @property
     def threshold(self) -> float:
@@ -37,3 +39,4 @@ class EvaluationConfig:
             "masks.seed_threshold",
         )
         require_at_least(self, "evaluation", 1, "contact_sheet_images")
+        require_at_least(self, "evaluation", 0, "gallery_images")

@@ -19,17 +19,24 @@ from qaclims_ray.report.comparison_maps import (
 )
 from qaclims_ray.report.comparison_tables import classes_table, differences_table, results_table, runs_table
 from qaclims_ray.report.console_text import print_line, print_table
-from qaclims_ray.report.page import chart, render
+from qaclims_ray.report.gallery_highlights import ChangedImages
+from qaclims_ray.report.page import chart, render, with_contents
 from qaclims_ray.report.palette import system_colours
+from qaclims_ray.report.worst_images import GALLERY_PAGE, ImageCard, changed_images
 
 TITLE = "Comparison of runs"
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """Return the whole page, with the classes at every stage; it asks for nothing from outside."""
+def comparison_page(comparison: Comparison, changed: Sequence[ChangedImages] | None = None) -> str:
+    """Return the whole page, with the classes at every stage; it asks for nothing from outside, but on a click.
+
+    Args:
+        comparison: what it shows.
+        changed: images that gained and lost most; None where no gallery lies beside the page.
+    """
     colours = system_colours([side.letter for side in comparison.sides])
     groups = [_page_group(comparison, name, number, colours) for number, name in enumerate(_names(comparison))]
-    return render(
+    page = render(
         "comparison.html",
         title=TITLE,
         comparison=comparison,
@@ -38,7 +45,14 @@ def comparison_page(comparison: Comparison) -> str:
         maps_meaning=MAPS_MEANING,
         differences=differences_table(comparison),
         groups=groups,
+        gallery="" if changed is None else GALLERY_PAGE,
+        changed={name: _changed(changed or (), name) for name in _names(comparison)},
     )
+    return with_contents(page)
+
+
+def _changed(changed: Sequence[ChangedImages], name: str) -> list[tuple[str, list[ImageCard]]]:
+    return [shown for one in changed if one.group == name for shown in changed_images(one)]
 
 
 def _meaning(comparison: Comparison) -> list[str]:
@@ -61,7 +75,9 @@ def _page_group(comparison: Comparison, name: str, number: int, colours: dict[st
             "has_background": stages[0].classes[0].name == "background",
             "results": results_table(stages),
             "notes": [*_unpaired(stages), *_left_out(stages)],
-            "chart": chart(comparison_figure(stages, colours=colours), f"classes-{number}"),
+            "chart": chart(
+                comparison_figure(stages, colours=colours), f"classes-{number}", f"difference of IoU by class, {name}"
+            ),
             "classes": [classes_table([stage], _title(stage)) for stage in stages],
         }
     return values

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qaclims_ray.evaluation.agreement import MapStage
+from qaclims_ray.evaluation.bootstrap import Interval
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
-from qaclims_ray.evaluation.scored_figures import STAGES, ScoredStage
+from qaclims_ray.evaluation.scored_figures import FIGURES, STAGES, ScoredStage
 from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.evaluation.trust import TrustFigures
+from qaclims_ray.report.gallery_highlights import Highlights
 from qaclims_ray.report.palette import colours_with_bound
 
 Curve = Sequence[tuple[int, float]]
@@ -70,6 +72,8 @@ class SystemReport:
     """The final network on the images of seeds and pseudo masks, which it learned from: comparable with `mask`."""
     segmentation_crf_on_seeds: SeedScores | None = None
     """The same with CRF."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Key of `scored_figures.FIGURES` -> bootstrap interval of the mean IoU over its images."""
     mask_summary: Mapping[str, Any] = field(default_factory=dict)
     """Numbers of the pseudo masks' index, such as coverage and ignored share; may be empty. The page shows numbers and
     words, floats in [0, 1] in percent; what is nested stays in the JSON."""
@@ -104,6 +108,22 @@ class TrustLists:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lead:
+    """How far the best system is ahead of another, on the same images."""
+
+    best: str
+    """Name of the best system."""
+    other: str
+    """Name of the other."""
+    figure: str
+    """Key of `scored_figures.FIGURES`."""
+    difference: float
+    """Best minus other, a fraction."""
+    interval: Interval | None
+    """Of the difference, by a paired bootstrap over images; None where the images are no pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything a report shows."""
 
@@ -127,11 +147,18 @@ class ReportData:
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Title -> PNG with the systems side by side."""
     rank_by: Literal["miou_best", "miou_fixed", "miou_label_free"] = "miou_best"
-    """Figure that names the winner; the default is what the papers compare, and is chosen with pixel labels."""
+    """Figure of seeds that names the winner where nothing comes after them; the default is what the papers compare, and
+    is chosen with pixel labels."""
     trust: TrustFigures | None = None
     """What is known without a mask; None where it was not counted."""
     trust_lists: Mapping[str, TrustLists] = field(default_factory=dict)
     """System -> images to look at."""
+    leads: Sequence[Lead] = ()
+    """The best system against each other one, at the last stage that is scored."""
+    run: str = ""
+    """Output folder of the run, as commands name it; empty where there is none."""
+    highlights: Highlights | None = None
+    """Worst images and confusions, where a gallery lies beside the page, as ``gallery/index.html``."""
     created: str = ""
     """UTC time of the run, ISO 8601."""
     made_from: str = ""
@@ -160,7 +187,22 @@ def data_colours(data: ReportData) -> dict[str, str]:
     return colours_with_bound([system.label for system in data.systems.values()], found.label if found else None)
 
 
+def ranking_figure(data: ReportData) -> str | None:
+    """Return the key of the figure that names the winner, or None where nothing was scored.
+
+    It is of what a user takes away: the final network, else the pseudo masks, else the seeds.
+    """
+    for stage in ("segmentation", "mask", "seed"):
+        if any(system.scores(stage) for name, system in data.systems.items() if name != FULLY_SUPERVISED):
+            return data.rank_by.replace("miou", "seed") if stage == "seed" else stage
+    return None
+
+
 def winner(data: ReportData) -> str | None:
-    """Return the name of the system whose seeds have the highest figure, or None where nothing was scored."""
-    scored = {name: getattr(system.seed, data.rank_by) for name, system in data.systems.items() if system.seed}
-    return max(scored, key=lambda name: scored[name]) if scored else None
+    """Return the name of the system that is best by `ranking_figure`, or None; the bound is no system."""
+    key = ranking_figure(data)
+    if key is None:
+        return None
+    figure, systems = FIGURES[key], {name: one for name, one in data.systems.items() if name != FULLY_SUPERVISED}
+    scored = {name: figure.of(s) for name, system in systems.items() if (s := system.scores(figure.stage))}
+    return max(scored, key=lambda name: scored[name])

@@ -2,9 +2,10 @@
 
 import base64
 import functools
+import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from qaclims_ray.report.figures import figure_svg
@@ -24,9 +25,30 @@ def render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def chart(figure: Figure, name: str) -> Markup:
-    """Return a chart as an ``<svg>`` element; the name is unique on the page."""
-    return Markup(figure_svg(figure, name))  # matplotlib escapes the texts that it writes
+def chart(figure: Figure, name: str, words: str) -> Markup:
+    """Return a chart as an ``<svg>`` element.
+
+    Args:
+        figure: the chart.
+        name: unique on the page.
+        words: what it shows, for those who hear the page.
+    """
+    said = escape(words)
+    # matplotlib escapes the texts that it writes
+    return Markup(figure_svg(figure, name).replace('<svg role="img" ', f'<svg role="img" aria-label="{said}" ', 1))
+
+
+def with_contents(page: str) -> str:
+    """Return a page whose sections have names and stand in its list of contents, where it has the place of one."""
+    headings: list[str] = []
+
+    def named(found: re.Match[str]) -> str:
+        headings.append(found[2].strip())
+        return f'<section id="part-{len(headings)}"{found[1] or ""}><h2>{found[2]}'
+
+    page = re.sub(r'<section( class="[a-z]+")?><h2>([^<]+)', named, page)
+    links = "".join(f'<a href="#part-{at}">{words}</a>' for at, words in enumerate(headings, start=1))
+    return page.replace("<!--contents-->", f'<nav class="contents" aria-label="Contents">{links}</nav>', 1)
 
 
 @functools.cache
@@ -46,6 +68,7 @@ def _environment() -> Environment:
         "duration": duration,
         "listed": listed,
         "base64": _base64,
+        "coded": _coded,
         "ground": _ground,
     }
     environment.tests["wide"] = _is_wide
@@ -55,6 +78,11 @@ def _environment() -> Environment:
 
 def _base64(png: bytes) -> str:
     return base64.b64encode(png).decode()
+
+
+def _coded(text: str) -> Markup:
+    """Set what stands between backticks as a command."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _ground(colour: str) -> str:

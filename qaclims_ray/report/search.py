@@ -139,8 +139,10 @@ def _page(result: SearchResult, shares: Mapping[str, float]) -> str:
         objective=result.objective,
         num_whole=num_whole,
         fewest=FEWEST_TRIALS,
-        importance=chart(importance_figure(shares), "importance") if shares else None,
-        response=chart(response_figure(result), "response") if num_whole else None,
+        importance=chart(importance_figure(shares), "importance", "importance of each setting") if shares else None,
+        response=chart(response_figure(result), "response", "figure of each trial over the settings")
+        if num_whole
+        else None,
         trials=trials_table(result),
     )
 

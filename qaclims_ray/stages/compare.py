@@ -17,7 +17,9 @@ from qaclims_ray.evaluation.comparison import (
 )
 from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.comparison import comparison_page
+from qaclims_ray.report.gallery_highlights import ChangedImages
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.stages.compare_gallery import write_compare_gallery
 from qaclims_ray.stages.compare_maps import compare_label_free, compare_maps
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import CompareArguments, side_of
@@ -58,6 +60,8 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
     groups = _groups(runs)
     out = absolute_out(arguments.out) if arguments.out else storage.join(RunLayout(runs[0].side.run).report, "compare")
     storage.check_writable(out)
+    if arguments.gallery < 0:
+        raise ConfigError(f"--gallery is {arguments.gallery}, expected a number of images, or 0 for no gallery")
     figures = {
         group: {run.side.letter: read_figures(run.side.run, run.config, system) for run, system in pairs}
         for group, pairs in groups.items()
@@ -85,13 +89,13 @@ def run_compare(arguments: CompareArguments) -> tuple[Comparison, str]:
         seed=arguments.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return comparison, _write(comparison, out)
+    return comparison, _write(comparison, out, write_compare_gallery(figures, out, limit=arguments.gallery))
 
 
-def _write(comparison: Comparison, out: str) -> str:
+def _write(comparison: Comparison, out: str, changed: list[ChangedImages] | None) -> str:
     uri = storage.join(out, _HTML_NAME)
     storage.write_bytes(storage.join(out, _JSON_NAME), comparison_json(comparison).encode())
-    storage.write_bytes(uri, comparison_page(comparison).encode())
+    storage.write_bytes(uri, comparison_page(comparison, changed).encode())
     return uri
 
 

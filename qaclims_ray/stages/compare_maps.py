@@ -43,9 +43,9 @@ def compare_maps(group: str, sides: Mapping[str, SystemFigures]) -> tuple[list[M
     (first_letter, first), *others = sides.items()
     found, notes = [], []
     for letter, other in others:
-        shared: list[MapStage] = [stage for stage in _stages(first) if stage in _stages(other)]
+        shared: list[MapStage] = [stage for stage in stages_to_compare(first) if stage in stages_to_compare(other)]
         later: list[MapStage] = [stage for stage in shared if stage != "seed"]
-        one, two = _manifest(first), _manifest(other)
+        one, two = manifest_of(first), manifest_of(other)
         if not shared or one is None or two is None:
             continue
         if one.classes != two.classes:
@@ -65,7 +65,7 @@ _Side = tuple[str, SystemFigures, Manifest]
 
 def _difference(group: str, stage: MapStage, first: _Side, other: _Side) -> MapsDifference | None:
     """Hold the maps of one stage against each other; None where no image has both."""
-    common = _common(first[2], other[2])
+    common = common_images(first[2], other[2])
     if stage != "seed":
         there = _png_names(first[1], stage) & _png_names(other[1], stage)
         common = [name for name in common if name in there]
@@ -91,7 +91,7 @@ def _difference(group: str, stage: MapStage, first: _Side, other: _Side) -> Maps
     )
 
 
-def _common(first: Manifest, other: Manifest) -> list[str]:
+def common_images(first: Manifest, other: Manifest) -> list[str]:
     """Return the images that both have; one that is labelled otherwise, or of another size, is another of its name."""
     known = {record.image_id: (record.labels, record.width, record.height) for record in other.records}
     own = {record.image_id: (record.labels, record.width, record.height) for record in first.records}
@@ -122,13 +122,14 @@ def _png_names(side: SystemFigures, stage: MapStage) -> set[str]:
     return {uri.rpartition("/")[2].removesuffix(".png") for uri in files}
 
 
-def _stages(side: SystemFigures) -> list[MapStage]:
+def stages_to_compare(side: SystemFigures) -> list[MapStage]:
     """Return the stages of a side whose maps are there and belong to its settings."""
     there = {"seed", *written_folders(side.run_config, RunLayout(side.run), side.system)}
     return [s for s, name in _ARTEFACTS.items() if s in there and name in side.metas and name not in side.stale]
 
 
-def _manifest(side: SystemFigures) -> Manifest | None:
+def manifest_of(side: SystemFigures) -> Manifest | None:
+    """Return the manifest of a side, or None where there is none."""
     uri = RunLayout(side.run).manifest
     return None if artifacts.readable_meta(uri) is None else read_manifest(uri)
 

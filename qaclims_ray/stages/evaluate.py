@@ -179,7 +179,7 @@ def scoring_settings(config: EvaluationConfig) -> dict[str, Any]:
     Args:
         config: a run's `scoring`.
     """
-    shown = {k: v for k, v in artifacts.plain(config).items() if k != "contact_sheet_images"}
+    shown = {k: v for k, v in artifacts.plain(config).items() if k not in ("contact_sheet_images", "gallery_images")}
     return {**shown, **FORM}
 
 

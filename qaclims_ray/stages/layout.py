@@ -68,6 +68,11 @@ class RunLayout:
         """What is known of the label maps without a mask."""
         return storage.join(self.out, "trust")
 
+    @property
+    def gallery(self) -> str:
+        """Every image at every stage, beside the report."""
+        return storage.join(self.report, "gallery")
+
     def text_bank(self, system: str) -> str:
         """A system's text bank."""
         return storage.join(self.out, "text_banks", system)

@@ -34,6 +34,9 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         ConfigError: when the CAMs were stored without their full-resolution maps.
         DataError: when there is no system to report on.
     """
+    from qaclims_ray.stages.gallery import run_gallery
+
+    run_gallery(stage, manifest, found)
     stage.progress.start("report")
     made_from = _made_from(stage, parent, manifest, found.names(stage.config))
     if page := written_page(stage.layout.report, made_from):
@@ -60,7 +63,7 @@ def _made_from(stage: Stage, parent: Tracker, manifest: Manifest, systems: list[
         layout.masks,
     )
     folders = [place(name) for name in systems for place in (*kept, layout.segmentation, layout.predictions)]
-    metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, layout.trust, *folders])
+    metas = map(artifacts.readable_meta, [layout.corpus, layout.classifier, layout.trust, layout.gallery, *folders])
     return artifacts.fingerprint_of(
         [
             places.stored(to_dict(stage.config), layout.records),

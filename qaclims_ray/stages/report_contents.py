@@ -4,8 +4,8 @@ import io
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,40 +14,43 @@ import psutil
 import torch
 from PIL import Image
 
-from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.cams.label_map import label_map
-from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.tasks import run_task
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.class_counts import class_remarks
-from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest, summarise
-from qaclims_ray.data.mask_files import load_mask
-from qaclims_ray.data.shards import places_in_shards, shard_name
 from qaclims_ray.data.splits import images_with_cams, scored_images
 from qaclims_ray.evaluation.trust import not_found, not_tagged
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
-from qaclims_ray.report.contents import PromptReading, ReportData, SystemReport, TrustLists, has_later_stages
+from qaclims_ray.report.contents import (
+    PromptReading,
+    ReportData,
+    SystemReport,
+    TrustLists,
+    data_colours,
+    has_later_stages,
+    winner,
+)
 from qaclims_ray.report.figures import figure_pixels
 from qaclims_ray.report.files import write_report
+from qaclims_ray.report.gallery_highlights import read_highlights
 from qaclims_ray.report.stage_charts import stages_chart
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.stages.given_masks import given_share
+from qaclims_ray.stages.headline_figures import headline_intervals
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results, splits_of
+from qaclims_ray.stages.sheet_rows import rows_of, sheet_rows
 from qaclims_ray.stages.stage import Stage
-from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.stages.trust import Trust
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
     needs_clip,
     systems_with_cams,
     systems_with_given_masks,
-    systems_with_masks,
     systems_with_networks,
     uses_given,
 )
@@ -79,13 +82,16 @@ def write_contents(
     config, layout = stage.config, stage.layout
     check_stores_full(config.cams)
     readings = _prompt_readings(stage, manifest)
-    sheet = _contact_sheet(
+    rows = sheet_rows(
         stage,
         scored_images(manifest, config.data),
         images_with_cams(manifest, config.data, with_training=config.goal != "seed"),
     )
+    sheet = contact_sheet(rows, manifest.class_names)
+    has_gallery = artifacts.readable_meta(layout.gallery) is not None
     data = ReportData(
-        title=f"{config.name}: {layout.out.rstrip('/').rsplit('/', 1)[-1]}",
+        title=f"Report on the run {layout.out.rstrip('/').rsplit('/', 1)[-1]} ({config.name})",
+        run=_as_typed(layout.out),
         config=to_dict(config),
         environment={**environment(), "supervision": supervision(config)},
         licences=[asdict(used) for used in weights_used(config)],
@@ -94,16 +100,18 @@ def write_contents(
             "name": config.data.dataset,
             "fingerprint": manifest.fingerprint(),
             **summarise(manifest),
+            "class_names": manifest.class_names,
             "notes": [*manifest.notes, *class_remarks(manifest, config.data.train_split)],
         },
         systems={n: _system_report(stage, manifest, found, n, readings.get(n)) for n in found.names(config)},
         splits=splits_of(config),
         trust=found.trust.figures if found.trust else None,
         trust_lists=_trust_lists(found.trust, config),
-        contact_sheets={_sheet_title(manifest): _png(sheet)},
+        highlights=read_highlights(layout.gallery) if has_gallery else None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         made_from=made_from,
     )
+    data = _with_sheets(_with_intervals(layout, data, manifest), rows, manifest)
     page = write_report(layout.report, data)
     parent.log_image(sheet, "contact_sheet")
     if has_later_stages(data):
@@ -115,6 +123,9 @@ def write_contents(
             local = os.path.join(folder, name)
             with open(local, "wb") as handle:
                 handle.write(storage.read_bytes(storage.join(layout.report, name)))
+            parent.log_artifact(local, "report")
+    if data.highlights is not None:
+        with storage.local_copy(layout.gallery) as local:
             parent.log_artifact(local, "report")
     return page
 
@@ -155,6 +166,24 @@ def _trust_lists(trust: Trust | None, config: RunConfig) -> dict[str, TrustLists
     return lists
 
 
+def _with_intervals(layout: RunLayout, data: ReportData, manifest: Manifest) -> ReportData:
+    intervals, leads = headline_intervals(layout, data, has_background=manifest.has_background)
+    systems = {name: replace(system, intervals=intervals[name]) for name, system in data.systems.items()}
+    return replace(data, systems=systems, leads=leads)
+
+
+def _with_sheets(data: ReportData, rows: list[SheetRow], manifest: Manifest) -> ReportData:
+    """Add a contact sheet for each system, the best one's first: narrow ones are never cut off."""
+    colours, best = data_colours(data), winner(data)
+    sheets = {}
+    for name in [*([best] if best else []), *(name for name in data.systems if name != best)]:
+        label = data.systems[name].label
+        if own := rows_of(rows, label):
+            sheet = contact_sheet(own, manifest.class_names, colours=colours)
+            sheets[f"{label}. {_sheet_title(manifest)}"] = _png(sheet)
+    return replace(data, contact_sheets=sheets)
+
+
 def _sheet_title(manifest: Manifest) -> str:
     how = "masks at the fixed threshold" if manifest.classes.has_background else "each pixel takes its foremost class"
     return f"Images chosen by class, not by result; {how}"
@@ -163,6 +192,14 @@ def _sheet_title(manifest: Manifest) -> str:
 def _initial_weights(config: RunConfig) -> str:
     net = config.segmentation.net
     return f"{net.weights} ({net.architecture}, {net.backbone})"
+
+
+def _as_typed(out: str) -> str:
+    """Return a run's folder as commands name it: from the working folder, where it lies below."""
+    if storage.is_remote(out):
+        return out
+    near = os.path.relpath(out)
+    return out if near.startswith("..") else near
 
 
 def environment() -> dict[str, object]:
@@ -227,78 +264,10 @@ def _read_all(config: RunConfig, layout: RunLayout, names: list[str], manifest: 
     return readings
 
 
-def _contact_sheet(stage: Stage, manifest: Manifest, images: Manifest) -> np.ndarray:
-    positions = choose_images(manifest, stage.config.evaluation.contact_sheet_images)
-    chosen = {manifest.records[position].image_id for position in positions}
-    names = systems_with_cams(stage.config)
-    cams = {name: _cams_of(stage, name, images, chosen) for name in names}
-    thresholds = {name: manifest.classes.border(_shown_threshold(stage, name)) for name in names}
-    labels = {name: system_of(stage.config, name).label for name in names}
-    pseudo = {name: system_of(stage.config, name).label for name in systems_with_masks(stage.config)}
-    final = {name: system_of(stage.config, name).label for name in systems_with_networks(stage.config)}
-    rows = []
-    for position in positions:
-        record = manifest.records[position]
-        found = {name: cams[name][record.image_id] for name in cams if record.image_id in cams[name]}
-        if len(found) < len(cams):
-            continue
-        rows.append(
-            SheetRow(
-                image_id=record.image_id,
-                image=load_image(record.image_uri),
-                truth=load_mask(record.mask_uri) if record.mask_uri else None,
-                class_ids=record.labels,
-                heat={labels[name]: _heat(cam) for name, cam in found.items()},
-                masks={labels[name]: label_map(cam, thresholds[name]) for name, cam in found.items()},
-                pseudo=_stored_masks(stage.layout.masks, record.image_id, pseudo, is_made=True),
-                final=_stored_masks(stage.layout.predictions, record.image_id, final, is_made=True),
-            )
-        )
-    return contact_sheet(rows, manifest.class_names)
-
-
-def _shown_threshold(stage: Stage, name: str) -> float:
-    return at_chosen_threshold(system_config(stage.config, name), stage.layout, name).fixed_threshold
-
-
-def choose_images(manifest: Manifest, count: int) -> list[int]:
-    """Return positions of images that show every class in turn; what they score plays no part."""
-    chosen: list[int] = []
-    for _ in range(count):
-        for class_id in range(len(manifest.class_names)):
-            fresh = (i for i, r in enumerate(manifest.records) if class_id in r.labels and i not in chosen)
-            position = next(fresh, None)
-            if position is not None and len(chosen) < count:
-                chosen.append(position)
-    return chosen
-
-
-def _cams_of(stage: Stage, system: str, images: Manifest, wanted: set[str]) -> dict[str, ImageCam]:
-    """Return the CAMs of some images out of the shards that hold them."""
-    places = zip(images.records, places_in_shards(images), strict=True)
-    shards = sorted({shard for record, (shard, _) in places if record.image_id in wanted})
-    uri = stage.layout.cams(system)
-    cams = (cam for index in shards for cam in read_cam_shard(storage.join(uri, shard_name(index))))
-    return {cam.image_id: cam for cam in cams if cam.image_id in wanted}
-
-
-def _stored_masks(
-    place_of: Callable[[str], str], image_id: str, labels: Mapping[str, str], is_made: bool
-) -> dict[str, torch.Tensor]:
-    """Return the label maps of an image that the systems left, by the systems' labels."""
-    uris = {label: storage.join(place_of(name), f"{image_id}.png") for name, label in labels.items()}
-    return {label: load_mask(uri) for label, uri in uris.items() if is_made and storage.exists(uri)}
-
-
 def _final_curves(layout: RunLayout, name: str) -> dict[str, list[tuple[int, float]]]:
     """Return the curves of a system's affinity and final networks."""
     uris = {"irn": layout.affinity(name), "segmentation": layout.segmentation(name)}
     return {f"{part}/{figure}": points for part, uri in uris.items() for figure, points in read_curves(uri).items()}
-
-
-def _heat(cam: ImageCam) -> torch.Tensor:
-    assert cam.full is not None  # scoring refuses CAMs without them
-    return cam.full.float().amax(0) if cam.class_ids else torch.zeros(cam.height, cam.width)
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -116,6 +116,8 @@ class CompareArguments:
     """Resamples of the images behind each interval."""
     seed: int = 0
     """Seed of the resampling."""
+    gallery: int = 500
+    """Most images in the gallery of both runs, beside the page; 0 writes none."""
 
     def owned(self) -> tuple[str, ...]:
         """Return the folder that is written in: the given one, or the first run's, which nothing else may work in."""
