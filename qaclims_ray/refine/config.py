@@ -70,7 +70,7 @@ class MaskConfig:
     """After the last step, pixels of a brighter grey level than this (0-255) show no class: they become background, or
     255 where the data set has none. LUAD-HistoSeg: 200; None asks no colour."""
     crf: CrfConfig = field(default_factory=irn_crf)
-    """Step crf."""
+    """Fully connected CRF, the step crf."""
     irn: IrnConfig = field(default_factory=IrnConfig)
     """Step irn."""
     pamr: PamrConfig = field(default_factory=PamrConfig)
