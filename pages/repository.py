@@ -26,7 +26,7 @@ PAGES = {
 }
 """Files outside docs/ that are pages of the site, and where."""
 _WHERE = {site: repository for repository, site in PAGES.items()}
-_LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 
@@ -51,7 +51,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Write the page's links for the site."""
-    source = page.file.src_uri
+    source, titles = page.file.src_uri, dict(_titles(config.nav))
 
     def moved(link: re.Match[str]) -> str:
         target, mark, heading = link[2].partition("#")
@@ -60,12 +60,23 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         site = _site_place(_resolved(source, target))
         if site is None:
             return link[0]
-        return f"{link[1]}{os.path.relpath(site, PurePosixPath(source).parent)}{mark}{heading}{link[3]}"
+        name = link[1]
+        if name == PurePosixPath(target).name and site.endswith(".md") and not heading:
+            name = titles.get(site, name)  # a page's name says more than its file's
+        return f"[{name}]({os.path.relpath(site, PurePosixPath(source).parent)}{mark}{heading})"
 
     # Every second piece is code, which stays as it is.
     pieces = _CODE.split(markdown)
     pieces[::2] = [_LINK.sub(moved, piece) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def _titles(nav: Any) -> Iterator[tuple[str, str]]:
+    """Yield the pages that the navigation names, and how."""
+    for entry in nav:
+        if isinstance(entry, dict):
+            for title, inside in entry.items():
+                yield from [(inside, title)] if isinstance(inside, str) else _titles(inside)
 
 
 def _title(page: Path) -> str:
@@ -91,7 +102,7 @@ def _shown_files(files: Files) -> Iterator[str]:
     """Yield the files outside docs/ that pages link to and that are no pages."""
     for file in list(files.documentation_pages()):
         text = "".join(_CODE.split(file.content_string)[::2])
-        for _, link, _ in _LINK.findall(text):
+        for _, link in _LINK.findall(text):
             path = _resolved(file.src_uri, link.partition("#")[0])
             place = None if re.match(r"[a-z]+:", link) else _site_place(path)
             if place is not None and place.startswith("source/") and files.get_file_from_path(place) is None:

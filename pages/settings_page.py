@@ -9,17 +9,10 @@ from qaclims_ray.commands.settings_help import shown_value
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.run_config import RunConfig, flat
 
+from rows import known_rows, place_of
+
 PAGE = "settings.md"
 MARK = "<!-- every setting -->"
-_COMPARED = {
-    "Q": "qape",
-    "R": "ritc-and-its-training",
-    "C": "clims",
-    "S": "semples",
-    "E": "cams-and-scores",
-    "D": "final-networks",
-}
-"""Headings of docs/method.md under which papers and code are compared, by the first letter of a row."""
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -47,22 +40,31 @@ def _section(section: SettingsSection, values: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{_text(in_words(section.words))}{_compared(section.words)}"
     yield ""
-    yield "| setting | takes | meaning | default |"
-    yield "|---|---|---|---|"
+    yield "| setting | meaning | default |"
+    yield "|---|---|---|"
     for name, takes, words in section.settings:
         default = shown_value(values[name]) or "empty"
-        yield f"| `{name}` | {_code(takes)} | {_text(in_words(words))}{_compared(words)} | {_code(default)} |"
+        meaning = f"{_text(in_words(words))} {_takes(takes)}{_compared(words)}".replace("|", "\\|")
+        yield f"| `{name}` | {meaning} | {_code(default)} |"
     yield ""
 
 
 def _compared(words: str) -> str:
     """Return links to where papers and code are compared."""
-    places = dict.fromkeys("pseudo-masks" if _of_masks(row) else _COMPARED[row[0]] for row in named_rows(words))
-    return "".join(f" [Paper and code](method.md#{place})." for place in places)
+    rows = [row for row in named_rows(words) if row in known_rows()]
+    links = [f"[{'papers and code' if row == rows[0] else 'more'}](method.md#{place_of(row)})" for row in rows]
+    return f" ({', '.join(links)})" if links else ""
 
 
-def _of_masks(row: str) -> bool:
-    return row[0] == "E" and 7 <= int(row[1:]) <= 12
+def _takes(takes: str) -> str:
+    """Return what a setting takes as a remark, where its name does not say it."""
+    words = {"TEXT": "", "X": "A number.", "N": "A whole number.", "{True,False}": "True or False."}
+    if takes in words:
+        return words[takes]
+    several = takes.removesuffix(" ...")
+    which = ", ".join(f"`{one}`" for one in several.strip("{}").split(",")) if several.startswith("{") else ""
+    many = {"TEXT": "Texts.", "X": "Numbers.", "N": "Whole numbers."}.get(several, "")
+    return f"{'Some' if several != takes else 'One'} of {which}." if which else many
 
 
 def _code(text: str) -> str:
@@ -72,5 +74,5 @@ def _code(text: str) -> str:
 def _text(words: str) -> str:
     """Return words of a docstring as they are, though Markdown or HTML would read marks of them."""
     pieces = re.split(r"(`[^`]*`)", words)
-    pieces[::2] = [re.sub(r"([|*_<\[\]{}])", r"\\\1", piece) for piece in pieces[::2]]
-    return "".join(pieces)
+    pieces[::2] = [re.sub(r"([*_<\[\]{}])", r"\\\1", piece) for piece in pieces[::2]]
+    return re.sub(r"\bdocs/(\w+)\.md", r"[\1](\1.md)", "".join(pieces))

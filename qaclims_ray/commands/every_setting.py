@@ -17,7 +17,7 @@ from qaclims_ray.run_config import RunConfig
 HelpLine = tuple[str, str, str]
 """Dotted name, what stands for its value (empty: seen from its type), what it means to a user."""
 
-_ROW = r"[A-Z]\d{1,2}"
+_ROW = r"[QRCSED]\d{1,2}"
 _ROWS = rf"(?:rows? )?{_ROW}(?:(?:, | and |-)(?:rows? )?{_ROW})*"
 _ROWS_ALONE = re.compile(rf" \({_ROWS}\)")
 _ROWS_FIRST = re.compile(rf"\({_ROWS}[:,;] ")
@@ -82,7 +82,7 @@ def in_words(text: str) -> str:
 
 def named_rows(text: str) -> list[str]:
     """Return the rows of docs/method.md that a docstring names."""
-    return re.findall(rf"(?<![\w-]){_ROW}(?![\w-])", text)
+    return re.findall(rf"(?<!\w)(?<![A-Za-z]-){_ROW}(?!\w)", text)
 
 
 def stands_for(hint: Any) -> str:
