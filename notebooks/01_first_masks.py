@@ -13,21 +13,22 @@
 # %% [markdown]
 # # 1. First masks
 #
-# From images of which we know only what each one shows, to a mask for every image, to a network that needs no such tags.
-# The images are a small world that the package draws itself, so nothing is downloaded and no GPU is needed.
+# From images of which we know only what each one shows, to a mask for every image, to a network that needs no such
+# tags. The images are a small world that the package draws itself, so nothing is downloaded and no GPU is needed.
 # With your own photographs it is the same: `qaclims start photos`.
 
 # %% tags=["parameters"]
 run = "runs/notebooks"  # folder of the run that all notebooks look at
-options = "--data.num-images 200 --cluster.num-workers 0"  # fewer images than the demo has: minutes on two cores
+options = "--data.num-images 200 --cluster.num-workers 0"  # fewer images than the demo has
 
 # %% [markdown]
 # ## Make the run
 #
-# One command. It trains a classifier and, from it, two methods that use a frozen CLIP; then a small segmentation network on
-# each one's masks. A run that is there already is taken as it is.
+# One command. It trains a classifier and, from it, two methods that use a frozen CLIP; then a small segmentation
+# network on each one's masks. A run that is there already is taken as it is.
 
 # %%
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ from pathlib import Path
 if not Path(run, "report", "report.html").is_file():
     command = f"-m qaclims_ray run miniature semples --systems baseline qa_clims semples {options} --out {run}"
     print("qaclims", command.removeprefix("-m qaclims_ray "))
-    subprocess.run([sys.executable, *command.split()], check=True)
+    plain = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # lines, no moving bars
+    subprocess.run([sys.executable, *command.split()], check=True, env=plain)
 
 # %% [markdown]
 # ## What went in
@@ -63,8 +65,8 @@ plt.show()
 # %% [markdown]
 # ## What came out
 #
-# Of each image its *pseudo mask*, made by QA-CLIMS and refined along the colours of the image, and what the final network says
-# of the same image without being told any tag. `load` reads that network.
+# Of each image its *pseudo mask*, made by QA-CLIMS and refined along the colours of the image, and what the final
+# network says of the same image without being told any tag. `load` reads that network.
 
 # %%
 from PIL import Image

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 2. Compare methods
 #
-# One run trains several methods on the same images from the same start, so they can be compared. This notebook reads the run of
-# [the first one](01_first_masks.ipynb).
+# One run trains several methods on the same images from the same start, so they can be compared. This notebook reads
+# the run of [the first one](01_first_masks.ipynb).
 
 # %% tags=["parameters"]
 run = "runs/notebooks"
@@ -22,8 +22,9 @@ run = "runs/notebooks"
 # %% [markdown]
 # ## Figures
 #
-# `report/report.json` has every figure of the report. Mean IoU at three stages: the *seed* is the thresholded map, the *pseudo
-# mask* its refinement, the *final network* learned from the pseudo masks. True masks scored them; none of them chose anything.
+# `report/report.json` has every figure of the report. Mean IoU at three stages: the *seed* is the thresholded map,
+# the *pseudo mask* its refinement, the *final network* learned from the pseudo masks. True masks scored them; none of
+# them chose anything.
 
 # %%
 import json
@@ -52,8 +53,9 @@ plt.show()
 # %% [markdown]
 # ## How sure is a difference?
 #
-# Images are drawn anew, the same ones for both methods, and the difference is taken each time. The interval holds 95 % of them.
-# Where it holds zero, these images do not tell which is better. It says nothing of other seeds: train again for those.
+# Images are drawn anew, the same ones for both methods, and the difference is taken each time. The interval holds 95
+# % of them. Where it holds zero, these images do not tell which is better. It says nothing of other seeds: train
+# again for those.
 
 # %%
 from qaclims_ray.stages.compare import run_compare
@@ -78,7 +80,8 @@ differences.astype(float).round(1)
 # %% [markdown]
 # ## Look at the same images
 #
-# A figure does not say what goes wrong. The maps of the first class of some images, by method: bright is where the method sees it.
+# A figure does not say what goes wrong. The maps of the first class of some images, by method: bright is where the
+# method sees it.
 
 # %%
 from qaclims_ray.cams.store import read_cam_shard

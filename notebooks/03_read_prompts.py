@@ -13,8 +13,9 @@
 # %% [markdown]
 # # 3. Read prompts
 #
-# QA-CLIMS asks a model what an image shows and uses the answers. SemPLeS asks nobody: it learns, for each class, a prompt that
-# says what surrounds the class. This notebook reads both, in the run of [the first one](01_first_masks.ipynb).
+# QA-CLIMS asks a model what an image shows and uses the answers. SemPLeS asks nobody: it learns, for each class, a
+# prompt that says what surrounds the class. This notebook reads both, in the run of [the first
+# one](01_first_masks.ipynb).
 
 # %% tags=["parameters"]
 run = "runs/notebooks"
@@ -37,7 +38,8 @@ with pd.option_context("display.max_colwidth", None):
     display(corpus.loc[corpus.image_id == image, ["class_name", "kind", "question", "answer"]].head(12))
 
 # %% [markdown]
-# What is said most often around each class. A class whose first answers are always the same brings its surroundings along.
+# What is said most often around each class. A class whose first answers are always the same brings its surroundings
+# along.
 
 # %%
 around = corpus[corpus.kind == "background"].groupby("class_name").answer
@@ -48,8 +50,8 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # ## Learned prompts
 #
-# A learned prompt is a row of vectors, not words. Its nearest words, by the similarity of their texts to CLIP, say what it means;
-# "own text" is how near it lies to the class's own name, from which it was pushed away.
+# A learned prompt is a row of vectors, not words. Its nearest words, by the similarity of their texts to CLIP, say
+# what it means; "own text" is how near it lies to the class's own name, from which it was pushed away.
 
 # %%
 from rich.console import Console
@@ -63,7 +65,8 @@ with pd.option_context("display.max_colwidth", None, "display.precision", 2):
     display(pd.DataFrame({"nearest words": words, "own text": reading.own_text}))
 
 # %% [markdown]
-# Where CLIP sees what a prompt says, beside a word written by hand. The prompt should light up what surrounds the object.
+# Where CLIP sees what a prompt says, beside a word written by hand. The prompt should light up what surrounds the
+# object.
 
 # %%
 from IPython.display import Image

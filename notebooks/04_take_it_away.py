@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 4. Take it away
 #
-# What a run is good for in the end: a small network that segments images without any tags. This notebook uses the one of the run of
-# [the first notebook](01_first_masks.ipynb) in Python.
+# What a run is good for in the end: a small network that segments images without any tags. This notebook uses the one
+# of the run of [the first notebook](01_first_masks.ipynb) in Python.
 
 # %% tags=["parameters"]
 run = "runs/notebooks"
@@ -29,7 +29,8 @@ network.class_names
 # %% [markdown]
 # ## One image
 #
-# A path, a PIL image, an array or a tensor will do. The label map has the image's own size, whatever size the network works at.
+# A path, a PIL image, an array or a tensor will do. The label map has the image's own size, whatever size the network
+# works at.
 
 # %%
 import matplotlib.pyplot as plt
@@ -50,7 +51,9 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
 axes[0].imshow(found.image)
 axes[1].imshow(found.overlay())
 scores = axes[2].imshow(found.scores[best], cmap="viridis", vmin=0)
-for axis, title in zip(axes, ("image", "what the network says", f"probability of {found.label_names[best]}"), strict=True):
+for axis, title in zip(
+    axes, ("image", "what the network says", f"probability of {found.label_names[best]}"), strict=True
+):
     axis.set_title(title)
     axis.axis("off")
 figure.colorbar(scores, ax=axes[2], shrink=0.7)
@@ -59,13 +62,16 @@ plt.show()
 # %% [markdown]
 # ## When you know what an image can show
 #
-# Then say so: other classes are left out, and what was theirs goes to those that are left. `crf=True` follows the image's colours.
+# Then say so: other classes are left out, and what was theirs goes to those that are left. `crf=True` follows the
+# image's colours.
 
 # %%
 names = [network.class_names[class_id] for class_id in records[0].labels]
 told = network.predict(records[0].image_uri, classes=names, crf=True)
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.6))
-for axis, one, title in zip(axes, (found, told), ("on its own", f"told: {', '.join(names)}; with the CRF"), strict=True):
+for axis, one, title in zip(
+    axes, (found, told), ("on its own", f"told: {', '.join(names)}; with the CRF"), strict=True
+):
     axis.imshow(one.overlay())
     axis.set_title(title)
     axis.axis("off")

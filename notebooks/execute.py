@@ -1,4 +1,7 @@
-"""Run the notebooks and write them with their outputs: python notebooks/execute.py [NOTEBOOK ...] --out build/notebooks."""
+"""Run the notebooks and write them with their outputs.
+
+python notebooks/execute.py [NOTEBOOK ...] --out build/notebooks
+"""
 
 import argparse
 import os

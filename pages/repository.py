@@ -61,7 +61,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if site is None:
             return link[0]
         name = link[1]
-        if name == PurePosixPath(target).name and site.endswith(".md") and not heading:
+        if name == PurePosixPath(target).name and site.endswith(".md"):
             name = titles.get(site, name)  # a page's name says more than its file's
         return f"[{name}]({os.path.relpath(site, PurePosixPath(source).parent)}{mark}{heading})"
 

@@ -1,4 +1,4 @@
-"""Rows of docs/method.md, such as R12, that docstrings name: places of their own, and links to them (a hook of mkdocs)."""
+"""Rows of docs/method.md, such as R12, that docstrings name: their places, and links to them (a hook of mkdocs)."""
 
 import functools
 import re

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rows import known_rows, place_of
+
 from qaclims_ray.commands.every_setting import SettingsSection, in_words, named_rows, setting_sections
 from qaclims_ray.commands.settings_help import shown_value
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.run_config import RunConfig, flat
-
-from rows import known_rows, place_of
 
 PAGE = "settings.md"
 MARK = "<!-- every setting -->"
@@ -29,7 +29,10 @@ def every_setting() -> str:
     """Return all settings as Markdown, a table for each section."""
     config = RunConfig(name="folder", data=DataConfig(dataset="folder"))
     values = flat(config)
-    lines = [f"{len(values)} settings. The last column is what stands where neither a preset nor you say otherwise.", ""]
+    lines = [
+        f"{len(values)} settings. The last column is what stands where neither a preset nor you say otherwise.",
+        "",
+    ]
     for section in setting_sections(config):
         lines += _section(section, values)
     return "\n".join(lines)
@@ -58,12 +61,12 @@ def _compared(words: str) -> str:
 
 def _takes(takes: str) -> str:
     """Return what a setting takes as a remark, where its name does not say it."""
-    words = {"TEXT": "", "X": "A number.", "N": "A whole number.", "{True,False}": "True or False."}
+    words = {"X": "A number.", "N": "A whole number.", "{True,False}": "True or False."}
     if takes in words:
         return words[takes]
     several = takes.removesuffix(" ...")
     which = ", ".join(f"`{one}`" for one in several.strip("{}").split(",")) if several.startswith("{") else ""
-    many = {"TEXT": "Texts.", "X": "Numbers.", "N": "Whole numbers."}.get(several, "")
+    many = {"X": "Numbers.", "N": "Whole numbers."}.get(several, "")
     return f"{'Some' if several != takes else 'One'} of {which}." if which else many
 
 

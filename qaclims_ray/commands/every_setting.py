@@ -75,7 +75,7 @@ def _about(config: Any) -> str:
 
 
 def in_words(text: str) -> str:
-    """Return a docstring without the rows of docs/method.md that it names, such as (R12), which a stranger cannot read."""
+    """Return a docstring without the rows of docs/method.md that it names, such as (R12): strangers cannot read them."""
     text = _ROWS_LAST.sub("", _ROWS_FIRST.sub("(", _ROWS_ALONE.sub("", text)))
     return _ROWS_ALONE.sub("", text)
 

@@ -56,7 +56,7 @@ def test_a_notebook_runs_and_shows_pictures(source, finished, tmp_path, monkeypa
 
 
 def test_a_parameter_that_no_cell_has_is_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="04_take_it_away.py has no parameter folder"):
+    with pytest.raises(ValueError, match=r"04_take_it_away\.py has no parameter folder"):
         execute(NOTEBOOKS[-1], tmp_path, {"folder": "x"})
 
 

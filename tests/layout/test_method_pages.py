@@ -30,11 +30,15 @@ def test_figures_stand_in_the_pages_of_results(page) -> None:
     known = "\n".join(path.read_text() for path in linked)
     for row in re.findall(r"^\|(.*)\|$", figures, re.MULTILINE)[2:]:
         for cell in map(str.strip, row.split("|")[1:]):
-            assert cell == "-" or re.search(rf"\| {re.escape(cell)}( \||  *\+-)", known), f"{cell} is in no page of results"
+            assert cell == "-" or re.search(rf"\| {re.escape(cell)}( \||  *\+-)", known), (
+                f"{cell} is in no page of results"
+            )
 
 
 def test_all_methods_have_a_page_that_the_table_links_to() -> None:
     table = (ROOT / "docs" / "methods.md").read_text()
     assert len(PAGES) == 7
-    assert all(f"{path}) |" in table for path in (str(page.relative_to(ROOT)) for page in PAGES if page.stem == "README"))
+    assert all(
+        f"{path}) |" in table for path in (str(page.relative_to(ROOT)) for page in PAGES if page.stem == "README")
+    )
     assert all(f"(methods/{page.name}) |" in table for page in PAGES if page.stem != "README")

@@ -21,7 +21,7 @@ class ClassifierConfig:
     freeze_batch_norm: bool = True
     """Keep batch norm statistics fixed; scale and shift still learn (IRN's fixed-BN ResNet)."""
     calibrate: bool = False
-    """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before QA-CLIMS goes on from it."""
+    """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before QA-CLIMS goes on."""
     network: str = ""
     """Folder of a trained network to take as it is, e.g. a converted WeakTr checkpoint; empty trains one (S2)."""
 

@@ -27,8 +27,8 @@ class RitcConfig:
     omega: float = 0.1
     """Share of the maximum below which a CAM counts as background (QA-CLIMS Eq. 9)."""
     region_mode: Literal["token_mask", "pixel_mask", "both", "none"] = "token_mask"
-    """How the foreground's binary map acts on CLIP: on its tokens (official), on pixels (paper), on both, or not at all;
-    the paper calls it FAT (R2)."""
+    """How the foreground's binary map acts on CLIP: on its tokens (official), on pixels (paper), on both, or not at
+    all; the paper calls it FAT (R2)."""
     region_crop: bool = False
     """Enlarge each region's bounding box to CLIP's whole input, as OVSeg does; the released code does not (R6)."""
     max_at: Literal["clip", "cam"] = "clip"
