@@ -58,7 +58,7 @@ def _sections(config: Any, name: str, words: str, shared: Collection[type]) -> I
     fields = sorted(dataclasses.fields(config), key=lambda field: field.name not in type(config).__annotations__)
     nested = [field.name for field in fields if dataclasses.is_dataclass(getattr(config, field.name))]
     lines = tuple(
-        (f"{prefix}{field.name}", stands_for(hints[field.name]), documented.get(field.name, ""))
+        (f"{prefix}{field.name}", placeholder_of(hints[field.name]), documented.get(field.name, ""))
         for field in fields
         if field.name not in nested
     )
@@ -75,7 +75,7 @@ def _about(config: Any) -> str:
 
 
 def in_words(text: str) -> str:
-    """Return a docstring without the rows of docs/method.md that it names, such as (R12): strangers cannot read them."""
+    """Return a docstring without the rows of docs/method.md that it names, such as (R12)."""
     text = _ROWS_LAST.sub("", _ROWS_FIRST.sub("(", _ROWS_ALONE.sub("", text)))
     return _ROWS_ALONE.sub("", text)
 
@@ -85,15 +85,15 @@ def named_rows(text: str) -> list[str]:
     return re.findall(rf"(?<!\w)(?<![A-Za-z]-){_ROW}(?!\w)", text)
 
 
-def stands_for(hint: Any) -> str:
+def placeholder_of(hint: Any) -> str:
     """Return what a setting's type takes, as a help shows it."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return f"{{{','.join(map(str, inner))}}}"
     if origin is tuple:
-        return f"{stands_for(inner[0])} ..." if inner else "..."
+        return f"{placeholder_of(inner[0])} ..." if inner else "..."
     if origin in (typing.Union, types.UnionType):
-        return stands_for(next(one for one in inner if one is not type(None)))
+        return placeholder_of(next(one for one in inner if one is not type(None)))
     return {bool: "{True,False}", int: "N", float: "X"}.get(hint, "TEXT")
 
 

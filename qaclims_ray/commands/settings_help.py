@@ -7,7 +7,7 @@ import typing
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from qaclims_ray.commands.every_setting import HelpLine, documented_fields, in_words, setting_sections, stands_for
+from qaclims_ray.commands.every_setting import HelpLine, documented_fields, in_words, placeholder_of, setting_sections
 from qaclims_ray.commands.line import HELP_ALL
 from qaclims_ray.run_config import RunConfig, flat
 
@@ -126,8 +126,8 @@ def _width() -> int:
 
 
 def _shown(setting: HelpLine, values: dict[str, Any]) -> list[str]:
-    name, stands_for, words = setting
-    flag = f"--{name.replace('_', '-')} {stands_for or _choices(name)}"
+    name, placeholder_of, words = setting
+    flag = f"--{name.replace('_', '-')} {placeholder_of or _choices(name)}"
     present = shown_value(values[name])
     text = words if name == "out" else f"{words} [{present or 'empty'}]"
     body = textwrap.wrap(text, _width() - _FLAGS_WIDTH - 2, break_on_hyphens=False, break_long_words=False)
@@ -149,7 +149,7 @@ def _choices(name: str) -> str:
     kind: Any = RunConfig
     for parent in parents:
         kind = typing.get_type_hints(kind)[parent]
-    return stands_for(typing.get_type_hints(kind)[last])
+    return placeholder_of(typing.get_type_hints(kind)[last])
 
 
 def _own_fields(kind: type, values: dict[str, Any]) -> Iterator[HelpLine]:
@@ -167,7 +167,7 @@ def _own_fields(kind: type, values: dict[str, Any]) -> Iterator[HelpLine]:
             inner_words, inner_hints = documented_fields(inner), typing.get_type_hints(inner)
             for one in dataclasses.fields(inner):
                 values[one.name] = getattr(default, one.name)
-                yield one.name, stands_for(inner_hints[one.name]), inner_words.get(one.name, "")
+                yield one.name, placeholder_of(inner_hints[one.name]), inner_words.get(one.name, "")
             continue
         values[field.name] = default
-        yield field.name, stands_for(hints[field.name]), words.get(field.name, "")
+        yield field.name, placeholder_of(hints[field.name]), words.get(field.name, "")
