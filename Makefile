@@ -6,7 +6,7 @@ OUT ?= runs/miniature
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -41,6 +41,13 @@ test-ray: install  ## tests that start a local Ray
 
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow
+
+docs: install  ## build these pages as a site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
+notebooks: install  ## run the notebooks, with outputs in build/notebooks
+	$(TEST_ENV) $(PY) notebooks/execute.py --out build/notebooks
 
 ui: install  ## the runs in the browser, by MLflow on 127.0.0.1
 	$(VENV)/bin/qaclims ui $(dir $(OUT))

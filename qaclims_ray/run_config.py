@@ -93,9 +93,10 @@ class RunConfig(MethodSettings):
     profile: Profile = "official"
     """Which of the two coherent sets of switches was taken, a record: the preset's option paper sets it with them."""
     systems: tuple[str, ...] = ("baseline", "ritc_class_names", "qa_clims")
-    """Systems to train and compare: known ones (`systems.known`), and those of `variants`."""
+    """Systems to train and compare: known ones (docs/method.md, section 9), and those of `variants`."""
     variants: tuple[System, ...] = ()
-    """Systems that exist in this run alone, and this run's settings for known ones (name and like are the same)."""
+    """Systems that exist in this run alone, and this run's settings for known ones (name and like are the same). They
+    are written in a .json file of settings, not as options."""
     goal: Literal["seed", "mask", "segmentation"] = "seed"
     """How far the run goes: CAMs, pseudo masks, or the final network trained on them."""
     supervised_bound: bool = False

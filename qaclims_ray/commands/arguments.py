@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from qaclims_ray.commands.line import Line
+from qaclims_ray.commands.line import HELP_ALL, Line
 from qaclims_ray.commands.parsing import read_options
 from qaclims_ray.commands.settings_help import settings_help
 from qaclims_ray.data import storage
@@ -33,7 +33,6 @@ class RunArguments:
     """Folder of the data set; short for --data.root."""
 
 
-_ROWS = "Letters and numbers such as (R12) name rows of docs/method.md, where papers and released code are compared."
 _Arguments = TypeVar("_Arguments", bound=RunArguments)
 
 
@@ -103,13 +102,14 @@ def parse_settings(
     """
     default = preset(*words) if words else _stored_config(rest)
     own = replace(line, prog=" ".join([line.prog, *words]))
-    if {"-h", "--help"} & set(rest):
+    if {"-h", "--help", HELP_ALL} & set(rest):
         about = PRESETS[words[0]].about if words and words[0] in PRESETS else ""
-        print(settings_help(own.prog, line.about, about, kind, default, {*(decided or ())}))
+        every = HELP_ALL in rest
+        print(settings_help(own.prog, line.about, about, kind, default, {*(decided or ())}, every=every))
         raise SystemExit(0)
     arguments = read_options(
         kind,
-        replace(own, about=f"{line.about}\n\n{_ROWS}"),
+        own,
         rest,
         flat(default),
         default=kind(out=tyro.MISSING, config=default),

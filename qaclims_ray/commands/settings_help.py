@@ -1,20 +1,16 @@
 """The help of a preset: the settings that people change, in groups, in a user's words, with their present values."""
 
-import ast
 import dataclasses
-import inspect
 import shutil
 import textwrap
-import types
 import typing
 from collections.abc import Collection, Iterator
-from typing import Any, Literal
+from typing import Any
 
+from qaclims_ray.commands.every_setting import HelpLine, documented_fields, in_words, placeholder_of, setting_sections
 from qaclims_ray.commands.line import HELP_ALL
 from qaclims_ray.run_config import RunConfig, flat
 
-HelpLine = tuple[str, str, str]
-"""Dotted name, what stands for its value (empty: seen from its type), what it means to a user."""
 HelpGroup = tuple[str, tuple[HelpLine, ...]]
 
 GROUPS: tuple[HelpGroup, ...] = (
@@ -78,11 +74,19 @@ GROUPS: tuple[HelpGroup, ...] = (
 )  # fmt: skip
 """What people change; everything else is under --help-all."""
 _OWN_GROUP = "this verb"
+_COMPARED = "Where papers and their released code differ: docs/method.md, section 10."
 _FLAGS_WIDTH = 44
 
 
 def settings_help(
-    prog: str, about: str, preset_about: str, kind: type, config: RunConfig, left_out: Collection[str] = ()
+    prog: str,
+    about: str,
+    preset_about: str,
+    kind: type,
+    config: RunConfig,
+    left_out: Collection[str] = (),
+    *,
+    every: bool = False,
 ) -> str:
     """Return the help of a verb for a preset.
 
@@ -93,31 +97,50 @@ def settings_help(
         kind: what the verb reads besides settings; its fields of its own come first.
         config: the preset's settings.
         left_out: settings that the verb decides itself.
+        every: all settings, in the sections of their names, in place of those that people change.
     """
     values = flat(config) | {"out": "", "data_root": config.data.root}
     lines = [f"usage: {prog} --out DIR [settings]", "", about, *([""] if preset_about else []), preset_about]
     own = tuple(_own_fields(kind, values))
-    for title, settings in ((_OWN_GROUP, own), *GROUPS):
+    for title, settings in ((_OWN_GROUP, own), *(_all_groups(config) if every else GROUPS)):
         if listed := [one for one in settings if one[0] not in left_out]:
-            lines += ["", f"{title}:", *(line for one in listed for line in _shown(one, values))]
-    lines += [
-        "",
-        f"In brackets: what this preset sets. `{prog} {HELP_ALL}` shows all {len(flat(config))} settings.",
-    ]
-    return "\n".join(lines)
+            lines += ["", *_wrapped(f"{title}:"), *(line for one in listed for line in _shown(one, values))]
+    more = [_COMPARED] if every else [f"`{prog} {HELP_ALL}` shows all {len(flat(config))} settings."]
+    return "\n".join([*lines, "", " ".join(["In brackets: what this preset sets.", *more])])
+
+
+def _all_groups(config: RunConfig) -> Iterator[HelpGroup]:
+    yield GROUPS[0][0], GROUPS[0][1][:2]  # where it writes and reads: no settings, but needed with all of them
+    for section in setting_sections(config):
+        title = f"{section.name}: {section.words}" if section.name else section.words
+        settings = [(name, words_for, in_words(words)) for name, words_for, words in section.settings]
+        yield in_words(title).rstrip("."), tuple(settings)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _width(), break_on_hyphens=False, break_long_words=False)
+
+
+def _width() -> int:
+    return max(80, min(shutil.get_terminal_size((120, 24)).columns, 120))
 
 
 def _shown(setting: HelpLine, values: dict[str, Any]) -> list[str]:
-    name, stands_for, words = setting
-    flag = f"--{name.replace('_', '-')} {stands_for or _choices(name)}"
-    value = values[name]
-    present = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    name, placeholder_of, words = setting
+    flag = f"--{name.replace('_', '-')} {placeholder_of or _choices(name)}"
+    present = shown_value(values[name])
     text = words if name == "out" else f"{words} [{present or 'empty'}]"
-    width = max(80, min(shutil.get_terminal_size((120, 24)).columns, 120))
-    body = textwrap.wrap(text, width - _FLAGS_WIDTH - 2, break_on_hyphens=False, break_long_words=False)
+    body = textwrap.wrap(text, _width() - _FLAGS_WIDTH - 2, break_on_hyphens=False, break_long_words=False)
     if len(flag) > _FLAGS_WIDTH - 1:
         return [f"  {flag}", *(f"  {'':<{_FLAGS_WIDTH}}{line}" for line in body)]
     return [f"  {flag if n == 0 else '':<{_FLAGS_WIDTH}}{line}" for n, line in enumerate(body)]
+
+
+def shown_value(value: Any) -> str:
+    """Return a setting's value on one line, of a long one its beginning."""
+    if isinstance(value, list | tuple):
+        value = " ".join(str(one["name"] if isinstance(one, dict) else one) for one in value)
+    return textwrap.shorten(str(value), 100, placeholder=" ...")
 
 
 def _choices(name: str) -> str:
@@ -126,18 +149,7 @@ def _choices(name: str) -> str:
     kind: Any = RunConfig
     for parent in parents:
         kind = typing.get_type_hints(kind)[parent]
-    return _stands_for(typing.get_type_hints(kind)[last])
-
-
-def _stands_for(hint: Any) -> str:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return f"{{{','.join(map(str, inner))}}}"
-    if origin is tuple:
-        return f"{_stands_for(inner[0])} ..." if inner else "..."
-    if origin in (typing.Union, types.UnionType):
-        return _stands_for(next(one for one in inner if one is not type(None)))
-    return {bool: "{True,False}", int: "N", float: "X"}.get(hint, "TEXT")
+    return placeholder_of(typing.get_type_hints(kind)[last])
 
 
 def _own_fields(kind: type, values: dict[str, Any]) -> Iterator[HelpLine]:
@@ -145,29 +157,17 @@ def _own_fields(kind: type, values: dict[str, Any]) -> Iterator[HelpLine]:
     from qaclims_ray.commands.arguments import RunArguments
 
     shared = {field.name for field in dataclasses.fields(RunArguments)}
-    words, hints = field_words(kind), typing.get_type_hints(kind)
+    words, hints = documented_fields(kind), typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name in shared:
             continue
         default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
         if dataclasses.is_dataclass(hints[field.name]):  # its fields stand among the verb's own
             inner = hints[field.name]
-            inner_words, inner_hints = field_words(inner), typing.get_type_hints(inner)
+            inner_words, inner_hints = documented_fields(inner), typing.get_type_hints(inner)
             for one in dataclasses.fields(inner):
                 values[one.name] = getattr(default, one.name)
-                yield one.name, _stands_for(inner_hints[one.name]), inner_words.get(one.name, "")
+                yield one.name, placeholder_of(inner_hints[one.name]), inner_words.get(one.name, "")
             continue
         values[field.name] = default
-        yield field.name, _stands_for(hints[field.name]), words.get(field.name, "")
-
-
-def field_words(kind: type) -> dict[str, str]:
-    """Return the docstrings under a dataclass's own fields, by name, on one line each."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, after in zip(body.body, body.body[1:], strict=False):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            found[field.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
-    return found
+        yield field.name, placeholder_of(hints[field.name]), words.get(field.name, "")

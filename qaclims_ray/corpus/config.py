@@ -13,7 +13,7 @@ Engine = Literal["blip", "image_text_to_text", "vllm"]
 
 @settings
 class CorpusConfig:
-    """QAPE: asking the VQA model (QA-CLIMS 3.2, rows Q1-Q5, Q13)."""
+    """Asking a visual question answering model what each image shows (QA-CLIMS 3.2, rows Q1-Q5, Q13)."""
 
     engine: Engine = "blip"
     """What answers: BLIP VQA (the papers'), any image-text-to-text model of transformers (BLIP-2 and newer), or vLLM

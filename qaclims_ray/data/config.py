@@ -71,7 +71,7 @@ class DataConfig:
 
 @settings
 class AugmentConfig:
-    """Training crops (QA-CLIMS: row R18; WeakTr and SemPLeS: row S10)."""
+    """How random squares are cut out of the training images (rows R18, S10)."""
 
     kind: Literal["resize_crop", "random_resized_crop"] = "resize_crop"
     """resize_crop: a random long side, then a padded crop (R18); random_resized_crop: a random part of the image,

@@ -29,11 +29,11 @@ class MethodSettings:
     """Settings of all methods, a part of every run's; a field's name is the method's `section`."""
 
     classifier: ClassifierConfig = _of(CLASSIFIER, ClassifierConfig)
-    """Baseline."""
+    """The plain classifier, where all methods start."""
     ritc: RitcConfig = _of(QA_CLIMS, RitcConfig)
-    """RITC."""
+    """QA-CLIMS."""
     clims: ClimsConfig = _of(CLIMS, ClimsConfig)
-    """CLIMS."""
+    """CLIMS, which came before QA-CLIMS."""
     semples: SemplesConfig = _of(SEMPLES, SemplesConfig)
     """SemPLeS."""
     given: GivenConfig = _of(GIVEN, GivenConfig)

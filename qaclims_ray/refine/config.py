@@ -76,7 +76,7 @@ class MaskConfig:
     """What given_masks does with training images that have no given mask: the name of another system of the run takes
     that one's pseudo masks, leave_out learns without these images; empty refuses a run in which any lacks one."""
     crf: CrfConfig = field(default_factory=irn_crf)
-    """Step crf."""
+    """Fully connected CRF, the step crf."""
     irn: IrnConfig = field(default_factory=IrnConfig)
     """Step irn."""
     pamr: PamrConfig = field(default_factory=PamrConfig)

@@ -63,7 +63,7 @@ class SegmentationNetConfig:
 
 @settings
 class SegmentationTestConfig:
-    """Test time."""
+    """How the final network segments, when it is scored and when it is used."""
 
     scales: tuple[float, ...] = (1.0,)
     """Scales of the image; probabilities are averaged."""
@@ -105,7 +105,7 @@ class SegmentationConfig:
     crop: JointCropConfig = field(default_factory=JointCropConfig)
     """Training crops."""
     test: SegmentationTestConfig = field(default_factory=SegmentationTestConfig)
-    """Test time."""
+    """How the final network segments, when it is scored and when it is used."""
     loss: Literal["cross_entropy", "balanced"] = "cross_entropy"
     """cross_entropy: mean over labelled pixels; balanced: half the mean over background pixels and half the mean over
     foreground pixels, which DeepLabV2 needs from ImageNet weights (D2). mask2former has a loss of its own."""

@@ -5,7 +5,7 @@ from qaclims_ray.settings import require_at_least, require_text, settings
 
 @settings
 class TrackingConfig:
-    """MLflow."""
+    """Where a run is recorded with MLflow."""
 
     uri: str = ""
     """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote)."""

@@ -14,14 +14,14 @@ CALIBRATED_DIR = "calibrated"
 
 @settings
 class ClassifierConfig:
-    """The image-level classifier: the baseline CAM and RITC's starting point (row R9)."""
+    """The image-level classifier: the baseline CAM, and where the other methods start (row R9)."""
 
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.1, batch_size=16, epochs=5))
     """Optimiser and schedule; momentum and weight decay are 1e-4, in the profile paper too (R14)."""
     freeze_batch_norm: bool = True
     """Keep batch norm statistics fixed; scale and shift still learn (IRN's fixed-BN ResNet)."""
     calibrate: bool = False
-    """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before RITC starts."""
+    """Map each class's logits so that their 75th percentile is 0 and their 95th 1.5, before QA-CLIMS goes on."""
     network: str = ""
     """Folder of a trained network to take as it is, e.g. a converted WeakTr checkpoint; empty trains one (S2)."""
 

@@ -17,13 +17,13 @@ class ClimsConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2.5e-4, batch_size=16, epochs=15))
     """Optimiser and schedule (C2)."""
     matching_weight: float = 10.0
-    """alpha, weight of OTM: foreground regions against the class text."""
+    """Weight of foreground regions against the class text (OTM; alpha in CLIMS)."""
     background_weight: float = 24.0
-    """beta, weight of BTM: background regions against the class text."""
+    """Weight of background regions against the class text (BTM; beta in CLIMS)."""
     suppression_weight: float = 1.0
-    """gamma, weight of CBS: foreground regions against the class's background texts."""
+    """Weight of foreground regions against the class's background texts (CBS; gamma in CLIMS)."""
     area_weight: float = 0.2
-    """delta, weight of REG."""
+    """Weight of the activated area, which keeps maps small (REG; delta in CLIMS)."""
     class_weights: tuple[tuple[str, float], ...] = ()
     """Pairs (class name, what both matching terms weigh for its pairs); other classes weigh 1 (C6)."""
     clamp: bool = True
@@ -41,7 +41,7 @@ class ClimsConfig:
     """Workers of the published run, over which gradients were averaged: the sum over pairs is divided by them, however
     many workers there are here. 1 on VOC, 2 on COCO (C8); a mean has no use for it."""
     area_over: Literal["all", "present"] = "all"
-    """REG averages over all classes (official) or present ones."""
+    """The activated area is averaged over all classes (official) or present ones."""
     clip_normalisation: Literal["image", "clip"] = "image"
     """Pixels CLIP sees: the training crop's own normalisation (official) or CLIP's (R5)."""
     antialias: bool = False

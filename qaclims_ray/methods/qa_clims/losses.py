@@ -1,11 +1,11 @@
 """The loss of QA-CLIMS: how well a masked region agrees with its own texts, and how large it is (QA-CLIMS 3.3).
 
-===== ===== ================================== =================================================================
-Eq. 1 total `total_loss`                       alpha L_FRC + beta L_BRC + gamma L_REG
-Eq. 6 FRC   `foreground_contrast`              foreground regions to their text, away from the background texts
-Eq. 8 BRC   `background_contrast`              background regions to the background texts, away from the foreground
-Eq.11 REG   `methods.area.activated_area`      small activated areas; beside the methods because CLIMS has it too
-===== ===== ================================== =================================================================
+| equation | symbol | function | what it does |
+|---|---|---|---|
+| 1 | total | `total_loss` | alpha L_FRC + beta L_BRC + gamma L_REG |
+| 6 | FRC | `foreground_contrast` | foreground regions to their text, away from the background texts |
+| 8 | BRC | `background_contrast` | background regions to the background texts, away from the foreground |
+| 11 | REG | `activated_area` of methods/area.py | small activated areas; beside the methods because CLIMS has it too |
 
 One row is a pair: an image and a class that it shows. Similarities are dot products: region features come
 L2-normalised, and so do background texts; the mean foreground text is taken as it is, because the released code

@@ -24,7 +24,7 @@ class PromptConfig:
     """Contrastive prompt learning (SemPLeS Eq. 2; rows S7, S12, S13)."""
 
     length: int = 30
-    """Learned tokens of each class (K)."""
+    """Learned tokens of each class (K in SemPLeS)."""
     prefix: str = "a photo of"
     """Words in front of them."""
     full_stop: Literal["end_of_word", "vocabulary"] = "end_of_word"
@@ -32,9 +32,9 @@ class PromptConfig:
     init: Literal["uniform", "normal", "vocabulary"] = "uniform"
     """Start: uniform in [0, 1) (official), normal with deviation 0.02, or scattered like the vocabulary's (S12)."""
     image_weight: float = 1.0
-    """Weight of the image term: prompts towards background regions (Table 4, L_I)."""
+    """Weight of the image term: prompts towards background regions (L_I in SemPLeS, Table 4)."""
     text_weight: float = 0.02
-    """lambda_T, weight of the text term: prompts away from the class text (Table 4, L_T)."""
+    """Weight of the text term: prompts away from the class text (lambda_T and L_T in SemPLeS, Table 4)."""
     similarity: Literal["clamp", "shift"] = "clamp"
     """Inside the logarithm: the cosine, clamped from below (official), or (1 + cosine) / 2."""
     mask_epsilon: float = 1e-4
@@ -75,11 +75,11 @@ class SemplesConfig:
     """SemPLeS: matching, prompt learning, prompt-guided refinement (rows S2-S11, S19)."""
 
     match: OptimConfig = field(default_factory=_semples_optim)
-    """Segment-label matching (Eq. 1); 6.4e-5 is the paper's 5e-4 after its scaling by 64 / 512 (S7)."""
+    """Segment-label matching (SemPLeS Eq. 1); 6.4e-5 is the paper's 5e-4 after its scaling by 64 / 512 (S7)."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
-    """Contrastive prompt learning (Eq. 2)."""
+    """What prompts are learned with."""
     refine: OptimConfig = field(default_factory=_semples_optim)
-    """Prompt-guided refinement (Eq. 3)."""
+    """Prompt-guided refinement (SemPLeS Eq. 3)."""
     schedule: Literal["sequential", "joint"] = "sequential"
     """Phases in sequence, or prompts and masks together over `match` and `refine` epochs (Table 6)."""
     rounds: int = 1
@@ -89,9 +89,9 @@ class SemplesConfig:
     train_scope: Literal["head", "full"] = "head"
     """What learns: classifier and fusion (official), or the whole network (S3)."""
     background_weight: float = 2.4
-    """lambda_b, weight of the background term (Eq. 1)."""
+    """Weight of the background term of matching (lambda_b in SemPLeS Eq. 1)."""
     refine_weight: float = 0.05
-    """lambda, weight of the prompt term (Eq. 3); 0 goes on matching, a control."""
+    """Weight of the prompt term (lambda in SemPLeS Eq. 3); 0 goes on matching, a control."""
     area_weight: float = 0.0
     """Weight of the activated area of present classes; 0 as in the paper."""
     mask: Literal["minmax", "sigmoid"] = "minmax"
@@ -100,7 +100,7 @@ class SemplesConfig:
     """In matching, refinement and joint training: added to the range of a map before it is divided by it, in
     `methods.region_features.min_max`; for `mask = minmax` (S4). Prompt learning has one of its own."""
     omega: float = 0.0
-    """Share of its maximum below which a mask counts as background, as in QA-CLIMS's FAT; 0 is off."""
+    """Share of its maximum below which a mask counts as background, as in QA-CLIMS; 0 is off."""
     clip_normalisation: Literal["image", "clip"] = "image"
     """Pixels CLIP sees: the training crop's own normalisation (official) or CLIP's (S11)."""
     antialias: bool = False

@@ -8,8 +8,9 @@ import pytest
 
 from qaclims_ray import cli
 from qaclims_ray.commands.arguments import RunArguments, parse_run
+from qaclims_ray.commands.every_setting import documented_fields, in_words, named_rows, setting_sections
 from qaclims_ray.commands.line import Line
-from qaclims_ray.commands.settings_help import GROUPS, field_words
+from qaclims_ray.commands.settings_help import GROUPS
 from qaclims_ray.commands.verb_help import GROUPS_OF_VERBS, verbs_help
 from qaclims_ray.commands.verbs import VERBS
 from qaclims_ray.data.config import DataConfig
@@ -55,9 +56,40 @@ def test_a_stored_runs_help_shows_its_own_values(capsys, tmp_path) -> None:
         assert "[4711]" in shown(capsys, *line)
 
 
-def test_all_settings_are_shown_on_demand(capsys) -> None:
-    said = shown(capsys, "miniature", "--help-all")
-    assert "--ritc.omega" in said and "Eq. 9" in said and "rows of docs/method.md" in said
+def test_all_settings_are_shown_on_demand_in_words(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    said = shown(capsys, "voc12", "plain-clip", "--help-all")
+    flags = re.findall(r"^  --([\w.-]+)", said, re.MULTILINE)
+    names = [name.replace("_", "-") for name in ("out", "data_root", *flat(preset("voc12")))]
+    assert sorted(flags) == sorted(names)
+    assert "QA-CLIMS Eq. 9" in " ".join(said.split()) and "[openai]" in said and "docs/method.md, section 10" in said
+    assert not re.search(r"\b[QRCSED]\d{1,2}\b", said), "rows of docs/method.md explain nothing to a stranger"
+    assert max(map(len, said.splitlines())) <= 120
+
+
+def test_every_setting_has_words_and_stands_in_a_section_of_its_name() -> None:
+    for section in setting_sections(preset("miniature")):
+        assert section.words, section.name
+        for name, takes, words in section.settings:
+            assert words and takes and name.rpartition(".")[0] == section.name, name
+    by_name = {section.name: section.words for section in setting_sections(preset("miniature"))}
+    assert by_name["masks.irn.crf"].startswith("CRF of the confident seeds"), "several sections share its class"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "rows"),
+    [
+        ("The scores (E4). More (R2).", "The scores. More.", ["E4", "R2"]),
+        ("Final (D1-D5); first (rows S2, S3).", "Final; first.", ["D1", "D5", "S2", "S3"]),
+        ("Pooled (QA-CLIMS Eq. 8) (R11).", "Pooled (QA-CLIMS Eq. 8).", ["R11"]),
+        ("Rounds (Table 6, S19).", "Rounds (Table 6).", ["S19"]),
+        ("Kept (R8: they move).", "Kept (they move).", ["R8"]),
+        ("Asking (QA-CLIMS 3.2, rows Q1-Q5, Q13).", "Asking (QA-CLIMS 3.2).", ["Q1", "Q5", "Q13"]),
+        ("Of ViT-B and H200 (a GPU).", "Of ViT-B and H200 (a GPU).", []),
+    ],
+)
+def test_rows_are_left_out_of_words(text, expected, rows) -> None:
+    assert in_words(text) == expected and named_rows(text) == rows
 
 
 @pytest.mark.parametrize("ask", ["--help", "-h", "--help-all"])
@@ -83,9 +115,9 @@ def test_verbs_show_their_own_options_first(capsys, monkeypatch, line, expected,
 
 
 def test_words_under_fields_are_read() -> None:
-    words = field_words(RunArguments)
+    words = documented_fields(RunArguments)
     assert words["data_root"] == "Folder of the data set; short for --data.root."
-    assert set(field_words(DataConfig)) == set(DataConfig.__dataclass_fields__)
+    assert set(documented_fields(DataConfig)) == set(DataConfig.__dataclass_fields__)
 
 
 # --- the list of verbs

@@ -1,24 +1,17 @@
 """A run's final network as an object: what it takes, and that it says what `predict` says."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import qaclims_ray
-from qaclims_ray.data.artifacts import Artifact
-from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
-from qaclims_ray.presets.table import preset
-from qaclims_ray.run_config import to_dict, with_overrides
-from qaclims_ray.segmentation.networks.network import build_segmentation_network, save_segmentation_network
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.predict_final import FinalPredictor, read_final_network
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.systems.table import system_config
-from tests.finished_artifacts import finished
+from tests.unit.stages.random_network_run import write_run
 
 NAMES = ("cat", "dog", "bird")
 
@@ -27,21 +20,7 @@ NAMES = ("cat", "dog", "bird")
 def run(tmp_path_factory) -> str:
     """A finished run whose network is random, and so finds all classes."""
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    config = with_overrides(
-        preset("miniature"),
-        {"segmentation.net.weights": "random", "segmentation.test.scales": [1.0, 0.75], "segmentation.test.flip": True},
-    )
-    layout = RunLayout(str(folder))
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    records = (
-        ImageRecord(image_id="a", image_uri="a.png", width=8, height=8, labels=(0,), mask_uri="", splits=("train",)),
-    )
-    write_manifest(Manifest(NAMES, records), manifest_artifact(layout.manifest, {}))
-    torch.manual_seed(0)
-    network = build_segmentation_network(config.segmentation.net, len(NAMES) + 1)
-    save_segmentation_network(network, layout.segmentation("qa_clims"))
-    finished(Artifact(uri=layout.segmentation("qa_clims"), kind="segmentation", settings={}, verb="segment"))
+    write_run(folder, NAMES)
     return str(folder)
 
 
