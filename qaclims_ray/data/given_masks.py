@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.exported_coco import is_coco
 from qaclims_ray.data.image_names import ImageNames
@@ -242,7 +242,9 @@ def _pictures(uri: str, names: ImageNames, places: Mapping[str, str], classes: C
         faults = _twice(found, folder)
     else:
         flat = find_masks(folder, places.keys())
-        by_image, notes, faults = dict(flat.by_image), [*flat.notes], [*flat.faults]
+        # A run's own masks lie beside their tables, which nobody takes for masks.
+        notes = [] if artifacts.readable_meta(folder) is not None else [*flat.notes]
+        by_image, faults = dict(flat.by_image), [*flat.faults]
     if not by_image and not faults:
         raise DataError(f"{folder} holds masks of none of the run's images; the first is {next(iter(files))}")
     loads = {

@@ -52,6 +52,11 @@ def test_whole_masks_are_told_and_an_image_more_is_no_fault(run: str, tmp_path: 
     assert "  1 masks show classes that their images are not tagged with: i0" in lines
 
 
+def test_the_masks_of_a_run_are_given_as_they_are(run: str) -> None:
+    lines = looked_at(run, Path(RunLayout(run).masks("baseline")))
+    assert lines[1:] == ["  pictures of label values: 6 of 6 images of split train have a given mask"]
+
+
 def test_everything_that_is_wrong_is_told_in_one_message(run: str, tmp_path: Path) -> None:
     given = give(tmp_path / "given", 0, 1, 2, 3)
     save_label_map(torch.zeros(3, 3, dtype=torch.uint8), str(given / "i1.png"))
