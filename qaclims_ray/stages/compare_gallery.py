@@ -105,7 +105,7 @@ def _common_records(lines: list[_SideLine]) -> list[ImageRecord]:
 def _source(line: _SideLine) -> PictureSource:
     layout, own = RunLayout(line.figures.run), line.figures
     stages = stages_to_compare(own)
-    folders = {
+    folders: dict[MapStage, str] = {
         stage: uri for stage, uri in written_folders(own.run_config, layout, own.system).items() if stage in stages
     }
     has_cams = "seed" in stages
@@ -140,7 +140,7 @@ def _pairs(lines: list[_SideLine], scores: Mapping[str, Mapping[str, float]]) ->
     pairs = []
     for at, line in reversed([*enumerate(lines)]):
         first = next(place for place, other in enumerate(lines) if other.group == line.group)
-        stage = next((s for s in reversed(SCORED_BY) if {map_key(first, s), map_key(at, s)} <= scores.keys()), None)
+        stage = next((s for s in reversed([*SCORED_BY]) if {map_key(first, s), map_key(at, s)} <= scores.keys()), None)
         if first != at and stage is not None:
             pairs.append((first, at, stage))
     return pairs
