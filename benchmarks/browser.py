@@ -152,8 +152,8 @@ def browser_page(program: str) -> Iterator[Page]:
             for end, number in zip(ends, (3, 4), strict=True):
                 os.dup2(end, number)
 
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(arguments, preexec_fn=place, pass_fds=(3, 4), **quiet)
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(arguments, preexec_fn=place, pass_fds=(3, 4), stdout=quiet, stderr=quiet)
         os.close(hears)
         os.close(says)
         try:

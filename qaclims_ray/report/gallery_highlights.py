@@ -79,7 +79,7 @@ class HighlightsMaker:
     def __init__(self, gallery: "Gallery") -> None:
         self.gallery = gallery
         self.source = gallery.shown[0] if gallery.shown else 0
-        self.stages = gallery.sources[self.source].stages if gallery.sources else ()
+        self.stages: tuple[MapStage, ...] = gallery.sources[self.source].stages if gallery.sources else ()
         self.worst: dict[MapStage, list[str]] = {}
         for stage in reversed(self.stages):
             own = [one for one in gallery.images if self._is_judged(one, stage)]
@@ -107,7 +107,7 @@ class HighlightsMaker:
             found[stage] = judged.pop() if len(judged) == 1 and others else ""
         return found
 
-    def _key(self, stage: str) -> str:
+    def _key(self, stage: MapStage) -> str:
         return f"{self.source}.{stage}"
 
     def take(self, content: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ class HighlightsMaker:
                 )
                 for name in names
             ]
-        last = next((stage for stage in reversed(self.stages) if self.counted[stage]), None)
+        last: MapStage | None = next((stage for stage in reversed(self.stages) if self.counted[stage]), None)
         found = Highlights(
             source=self.source,
             label=self.gallery.sources[self.source].label if self.gallery.sources else "",

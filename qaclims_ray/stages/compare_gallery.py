@@ -26,7 +26,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class _Line:
+class _SideLine:
     """A system of a side."""
 
     group: str
@@ -53,7 +53,7 @@ def write_compare_gallery(
         ResourceError: when the place cannot be written.
     """
     lines = [
-        _Line(group, letter, own, manifest)
+        _SideLine(group, letter, own, manifest)
         for group, sides in groups.items()
         for letter, own in sides.items()
         if (manifest := manifest_of(own)) is not None
@@ -89,7 +89,7 @@ def write_compare_gallery(
     return [_changed(lines, scores, pair, both, kept, shown) for pair, both in zip(pairs, taken, strict=True)]
 
 
-def _common_records(lines: list[_Line]) -> list[ImageRecord]:
+def _common_records(lines: list[_SideLine]) -> list[ImageRecord]:
     """Return the first side's images that all sides have."""
     if len({line.letter for line in lines}) < 2 or any(
         line.manifest.classes != lines[0].manifest.classes for line in lines
@@ -102,10 +102,10 @@ def _common_records(lines: list[_Line]) -> list[ImageRecord]:
     return [record for record in lines[0].manifest.records if record.image_id in names]
 
 
-def _source(line: _Line) -> PictureSource:
+def _source(line: _SideLine) -> PictureSource:
     layout, own = RunLayout(line.figures.run), line.figures
     stages = stages_to_compare(own)
-    folders = {
+    folders: dict[MapStage, str] = {
         stage: uri for stage, uri in written_folders(own.run_config, layout, own.system).items() if stage in stages
     }
     has_cams = "seed" in stages
@@ -113,7 +113,7 @@ def _source(line: _Line) -> PictureSource:
     return PictureSource(layout.cams(own.system) if has_cams else "", border, folders)
 
 
-def _gallery_sources(lines: list[_Line], sources: list[PictureSource]) -> tuple[GallerySource, ...]:
+def _gallery_sources(lines: list[_SideLine], sources: list[PictureSource]) -> tuple[GallerySource, ...]:
     colours = system_colours(list(dict.fromkeys(line.letter for line in lines)))
     found = []
     for line, source in zip(lines, sources, strict=True):
@@ -122,7 +122,7 @@ def _gallery_sources(lines: list[_Line], sources: list[PictureSource]) -> tuple[
     return tuple(found)
 
 
-def _name(line: _Line) -> str:
+def _name(line: _SideLine) -> str:
     return f"{line.letter}: {system_of(line.figures.run_config, line.figures.system).label}"
 
 
@@ -135,12 +135,12 @@ def _scores(own: SystemFigures) -> dict[MapStage, dict[str, float]]:
     return found
 
 
-def _pairs(lines: list[_Line], scores: Mapping[str, Mapping[str, float]]) -> list[tuple[int, int, MapStage]]:
+def _pairs(lines: list[_SideLine], scores: Mapping[str, Mapping[str, float]]) -> list[tuple[int, int, MapStage]]:
     """Return each other side against the first one of its group, at the last stage that both were scored at."""
     pairs = []
     for at, line in reversed([*enumerate(lines)]):
         first = next(place for place, other in enumerate(lines) if other.group == line.group)
-        stage = next((s for s in reversed(SCORED_BY) if {map_key(first, s), map_key(at, s)} <= scores.keys()), None)
+        stage = next((s for s in reversed([*SCORED_BY]) if {map_key(first, s), map_key(at, s)} <= scores.keys()), None)
         if first != at and stage is not None:
             pairs.append((first, at, stage))
     return pairs
@@ -159,7 +159,7 @@ def _largest(changes: Mapping[str, float], there: set[str]) -> tuple[list[str], 
     return gains, [name for name in order[:_SHOWN] if changes[name] < 0]
 
 
-def _read(lines: list[_Line], sources: list[PictureSource], chosen: list[ImageRecord]) -> Iterator[bytes]:
+def _read(lines: list[_SideLine], sources: list[PictureSource], chosen: list[ImageRecord]) -> Iterator[bytes]:
     """Yield the lines of all images, by the first side's files of CAMs."""
     files = [_cam_files(line) if source.cams else {} for line, source in zip(lines, sources, strict=True)]
     by_file: dict[str, list[ImageRecord]] = {}
@@ -173,7 +173,7 @@ def _read(lines: list[_Line], sources: list[PictureSource], chosen: list[ImageRe
             yield found.line().encode()
 
 
-def _cam_files(line: _Line) -> dict[str, str]:
+def _cam_files(line: _SideLine) -> dict[str, str]:
     config = line.figures.run_config
     images = images_with_cams(line.manifest, config.data, with_training=config.goal != "seed")
     places = zip(images.records, places_in_shards(images), strict=True)
@@ -190,7 +190,7 @@ def _keeping(lines: Iterable[bytes], kept: dict[str, dict[str, str]]) -> Iterato
 
 
 def _changed(
-    lines: list[_Line],
+    lines: list[_SideLine],
     scores: Mapping[str, Mapping[str, float]],
     pair: tuple[int, int, MapStage],
     both: tuple[list[str], list[str]],

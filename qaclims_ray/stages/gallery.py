@@ -82,7 +82,7 @@ def _make(
 ) -> dict[str, Any]:
     config = stage.config
     records = _records(config, manifest)
-    scores = stage_scores(stage.layout, sources)
+    scores = scores_by_map(stage.layout, sources)
     unlike = (
         {row.image_id: 1 - row.agreement for row in found.trust.images if row.agreement is not None}
         if (found.trust)
@@ -124,7 +124,7 @@ def _records(config: RunConfig, manifest: Manifest) -> list[ImageRecord]:
     return list(found)
 
 
-def stage_scores(layout: RunLayout, names: Iterable[str]) -> dict[str, dict[str, float]]:
+def scores_by_map(layout: RunLayout, names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Return `map_key` -> image id -> mean IoU of its classes, of the stages that were scored.
 
     Args:
@@ -181,7 +181,7 @@ def gallery_images(
 
     Args:
         records: the images.
-        scores: see `stage_scores`.
+        scores: see `scores_by_map`.
         unlike: image id -> how little its maps agree.
     """
     return tuple(

@@ -349,11 +349,16 @@ class _PipelineRun:
                     log_network(stage, self.tracker, self.config, system, manifest)
 
     def trusted(self, manifest: Manifest, found: Results) -> Results:
-        """Add what is known without masks."""
+        """Add what is known without masks, and make the gallery: here, since both read maps, which may be damaged."""
         with self.stage("trust") as stage:
             trust = run_trust(stage, manifest)
             log_trust(stage.tracker, trust)
-        return replace(found, trust=trust)
+        found = replace(found, trust=trust)
+        # Not at the top: with it come matplotlib and what draws.
+        from qaclims_ray.stages.gallery import run_gallery
+
+        run_gallery(Stage(self.config, self.layout, progress=self.progress, opening=self.opening), manifest, found)
+        return found
 
     @contextlib.contextmanager
     def stage(self, name: str, system: str = "") -> Iterator[Stage]:

@@ -34,9 +34,6 @@ def run_report(stage: Stage, parent: Tracker, manifest: Manifest, found: Results
         ConfigError: when the CAMs were stored without their full-resolution maps.
         DataError: when there is no system to report on.
     """
-    from qaclims_ray.stages.gallery import run_gallery
-
-    run_gallery(stage, manifest, found)
     stage.progress.start("report")
     made_from = _made_from(stage, parent, manifest, found.names(stage.config))
     if page := written_page(stage.layout.report, made_from):

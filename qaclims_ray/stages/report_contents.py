@@ -113,20 +113,9 @@ def write_contents(
     )
     data = _with_sheets(_with_intervals(layout, data, manifest), rows, manifest)
     page = write_report(layout.report, data)
-    parent.log_image(sheet, "contact_sheet")
-    if has_later_stages(data):
-        parent.log_image(figure_pixels(stages_chart(data)), "stages")
+    _log_pages(parent, layout, data, sheet)
     for name, reading in readings.items():
         log_reading(parent, name, reading)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("report.html", "report.json"):
-            local = os.path.join(folder, name)
-            with open(local, "wb") as handle:
-                handle.write(storage.read_bytes(storage.join(layout.report, name)))
-            parent.log_artifact(local, "report")
-    if data.highlights is not None:
-        with storage.local_copy(layout.gallery) as local:
-            parent.log_artifact(local, "report")
     return page
 
 
@@ -164,6 +153,22 @@ def _trust_lists(trust: Trust | None, config: RunConfig) -> dict[str, TrustLists
             missing = not_found(trust.images, last.source)
             lists[name] = TrustLists(stage=last.source.stage, not_found=missing, not_tagged=extra)
     return lists
+
+
+def _log_pages(parent: Tracker, layout: RunLayout, data: ReportData, sheet: np.ndarray) -> None:
+    """Keep the pages and their pictures in the pipeline's run."""
+    parent.log_image(sheet, "contact_sheet")
+    if has_later_stages(data):
+        parent.log_image(figure_pixels(stages_chart(data)), "stages")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("report.html", "report.json"):
+            local = os.path.join(folder, name)
+            with open(local, "wb") as handle:
+                handle.write(storage.read_bytes(storage.join(layout.report, name)))
+            parent.log_artifact(local, "report")
+    if data.highlights is not None:
+        with storage.local_copy(layout.gallery) as local:
+            parent.log_artifact(local, "report")
 
 
 def _with_intervals(layout: RunLayout, data: ReportData, manifest: Manifest) -> ReportData:
