@@ -1,6 +1,6 @@
 """ONNX Runtime against PyTorch, network by network: equal pixels of label maps, largest difference of scores.
 
-    python -m benchmarks.onnx_parity > docs/results/onnx.md
+    python -m benchmarks.onnx_parity
 
 Networks are small and random; what is compared is the exported graph with what `qaclims predict` computes at one scale.
 DeepLabV1 stands over a few blocks of WideResNet-38, whose whole is half a gigabyte.

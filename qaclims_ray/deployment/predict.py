@@ -29,7 +29,7 @@ def main() -> None:
                 -1 if asked.classes is None else name in asked.classes for name in json.loads(facts["class_names"])
             ]
             feeds["known"] = np.array([shown], dtype=np.float32)
-        labels = session.run(["labels"], feeds)[0][0]
+        labels = np.asarray(session.run(["labels"], feeds)[0])[0]
         mask = Image.fromarray(labels, mode="P")
         mask.putpalette(palette)
         mask.save(asked.out / f"{photo.stem}.png")

@@ -51,9 +51,13 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
     experiment_id = client.get_run(run_id).info.experiment_id
     tags = {FINGERPRINT_TAG: entry["fingerprint"]}
     there = client.search_logged_models([experiment_id], f"tags.`{FINGERPRINT_TAG}` = '{entry['fingerprint']}'")
-    if any(model.source_run_id == run_id and str(model.status) == "READY" for model in there):
+    own = {str(model.status): model for model in there if model.source_run_id == run_id}
+    if "READY" in own:
         return
-    logged = client.create_logged_model(experiment_id, entry["name"], run_id, tags, model_type="segmentation")
+    # One that a process left half sent, or is still sending, is filled again.
+    logged = own.get("PENDING") or client.create_logged_model(
+        experiment_id, entry["name"], run_id, tags, model_type="segmentation"
+    )
     try:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "model")

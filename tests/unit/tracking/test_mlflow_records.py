@@ -23,6 +23,7 @@ from qaclims_ray.segmentation.config import SegmentationNetConfig, SegmentationT
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
 from qaclims_ray.stages.log_network import tracked_model
 from qaclims_ray.stages.trained import load
+from qaclims_ray.tracking import spooled_tracker
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
 from qaclims_ray.tracking.tracker import TrackedData
@@ -138,6 +139,7 @@ def served(model_uri: str, row: dict[str, str]) -> list[dict[str, str]]:
 
 
 def test_a_model_is_kept_once_and_answers_a_request_with_a_mask(runs, monkeypatch):
+    monkeypatch.setattr(spooled_tracker, "_FLUSH_TIMEOUT_S", 120.0)  # a busy machine may be slow to send it
     folder = folder_of_network(runs / "network")
     for _ in range(2):
         tracker = open_quiet(runs)
