@@ -37,7 +37,11 @@ if not Path(run, "report", "report.html").is_file():
     command = f"-m qaclims_ray run miniature semples --systems baseline qa_clims semples {options} --out {run}"
     print("qaclims", command.removeprefix("-m qaclims_ray "))
     plain = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # lines, no moving bars
-    subprocess.run([sys.executable, *command.split()], check=True, env=plain)
+    start = [sys.executable, *command.split()]
+    with subprocess.Popen(start, env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="")
+    assert process.returncode == 0, "the run did not end well: see above"
 
 # %% [markdown]
 # ## What went in

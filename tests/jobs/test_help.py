@@ -56,7 +56,7 @@ def test_settings_are_listed_with_their_documentation(call):
     code, out, _ = call("run", "miniature", "--help-all")
     assert code == 0
     assert "--ritc.omega" in out
-    assert "Eq. 9" in out
+    assert "QA-CLIMS Eq. 9" in " ".join(out.split())
     code, out, _ = call("run", "miniature", "--help")
     assert code == 0 and "--goal {seed,mask,segmentation}" in out and "--ritc.omega" not in out
 
