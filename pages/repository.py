@@ -21,7 +21,7 @@ PAGES = {
     "notebooks/README.md": "notebooks.md",
     **{
         f"qaclims_ray/methods/{name}/README.md": f"methods/{name}.md"
-        for name in ("classifier", "qa_clims", "clims", "semples", "given")
+        for name in ("classifier", "qa_clims", "clims", "semples", "patch_text", "given")
     },
 }
 """Files outside docs/ that are pages of the site, and where."""

@@ -204,7 +204,7 @@ class CamWork:
     """Where they come from, for the console and for errors."""
 
 
-class LoadedNetwork(NamedTuple):
+class CamNetwork(NamedTuple):
     """A network that makes CAMs, and how it wants its images."""
 
     network: "nn.Module"
@@ -223,7 +223,7 @@ class FrozenNetwork:
     """What its responses depend on, besides the settings of CAMs."""
     inputs: Mapping[str, str]
     """Name -> fingerprint of what it is made from."""
-    load: "Callable[[torch.device], LoadedNetwork]"
+    load: "Callable[[torch.device], CamNetwork]"
     """Loads it, in the process that computes; picklable."""
 
 

@@ -21,7 +21,7 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.methods.method import CamWork, FrozenNetwork, LoadedNetwork, Method, Sources, Trained
+from qaclims_ray.methods.method import CamNetwork, CamWork, FrozenNetwork, Method, Sources, Trained
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.precision import recorded
@@ -58,20 +58,20 @@ class LoadMaskGenerator:
     std: Rgb
     """Of its normalisation."""
 
-    def __call__(self, device: torch.device) -> LoadedNetwork:
+    def __call__(self, device: torch.device) -> CamNetwork:
         """Load it."""
         # Here, since planning a stage needs no network.
         from qaclims_ray.models.folding import for_inference
         from qaclims_ray.models.generators.mask_generator import load_mask_generator
 
         with whole_files.whole_copy(self.uri) as folder:
-            return LoadedNetwork(for_inference(load_mask_generator(folder), device), self.mean, self.std)
+            return CamNetwork(for_inference(load_mask_generator(folder), device), self.mean, self.std)
 
 
 class CamActor:
     """Hold a network that makes CAMs; compute one decoded shard."""
 
-    def __init__(self, load: Callable[[torch.device], LoadedNetwork], config: CamConfig) -> None:
+    def __init__(self, load: Callable[[torch.device], CamNetwork], config: CamConfig) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
         self.network, self.mean, self.std = load(device)

@@ -157,14 +157,8 @@ def run_pipeline(
             if run.reaches("report"):
                 with run.stage("report") as stage:
                     report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
-    return RunOutcome(
-        layout=layout,
-        results=found,
-        labels={name: system_of(config, name).label for name in (*config.systems, SUPERVISED)},
-        splits=splits_of(config),
-        report_uri=report_uri,
-        tracking=shown(handle.uri) if handle else "",
-    )
+    labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
+    return RunOutcome(layout, found, labels, splits_of(config), report_uri, shown(handle.uri) if handle else "")
 
 
 def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:

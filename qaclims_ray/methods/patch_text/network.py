@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qaclims_ray.methods.method import LoadedNetwork
+from qaclims_ray.methods.method import CamNetwork
 from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.models.clip.patch_features import check_patch_features, patch_features
 from qaclims_ray.text.bank import TextBank, read_bank
@@ -92,7 +92,7 @@ class LoadPatchText:
     background_weight: float
     """See `class_directions`."""
 
-    def __call__(self, device: torch.device) -> LoadedNetwork:
+    def __call__(self, device: torch.device) -> CamNetwork:
         """Load it.
 
         Raises:
@@ -104,4 +104,4 @@ class LoadPatchText:
         clip = load_clip(model, weights, device=device, mask_adapted=False)
         directions = class_directions(read_bank(self.texts_uri), self.background_weight)
         network = PatchTextNetwork(clip, directions, num_blocks=self.num_blocks).to(device).eval()
-        return LoadedNetwork(network, clip.mean, clip.std)
+        return CamNetwork(network, clip.mean, clip.std)
