@@ -20,8 +20,8 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "notebooks/README.md": "notebooks.md",
     **{
-        f"qaclims_ray/methods/{name}/README.md": f"methods/{name}.md"
-        for name in ("classifier", "qa_clims", "clims", "semples", "patch_text", "given")
+        page.relative_to(ROOT).as_posix(): f"methods/{page.parent.name}.md"
+        for page in sorted((ROOT / "qaclims_ray" / "methods").glob("*/README.md"))
     },
 }
 """Files outside docs/ that are pages of the site, and where."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
-from qaclims_ray.models.resampling import Side, resized_antialiased
+from qaclims_ray.models.resampling import SideLength, resized_antialiased
 
 _EPSILON = 1e-5
 """Added to a map's maximum, as in `cams.inference` (row E1)."""
@@ -162,5 +162,5 @@ def _of_both(respond: Callable[[Tensor], Tensor], pixels: Tensor, mirrored: bool
     return [both[:number], both[number:].flip(3)]
 
 
-def _enlarged(maps: Tensor, size: tuple[Side, Side]) -> Tensor:
+def _enlarged(maps: Tensor, size: tuple[SideLength, SideLength]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.generators.config import CamNetConfig
-from qaclims_ray.models.resampling import Side, stretched_positions
+from qaclims_ray.models.resampling import SideLength, stretched_positions
 
 MINIATURE_VIT = "miniature_vit"
 """Backbone name of the miniature world's small transformer."""
@@ -48,7 +48,7 @@ class ClassTokenVit(nn.Module):
 
     @property
     def patch_px(self) -> int:
-        """Side of a patch in pixels."""
+        """SideLength of a patch in pixels."""
         return int(self.patches.stride[0])
 
     def forward(
@@ -91,7 +91,9 @@ def build_vit(config: CamNetConfig) -> VisionTransformer:
     return vit
 
 
-def interpolate_positions(positions: Float[Tensor, "patch dim"], grid: tuple[Side, Side]) -> Float[Tensor, "cell dim"]:
+def interpolate_positions(
+    positions: Float[Tensor, "patch dim"], grid: tuple[SideLength, SideLength]
+) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid of patches to another grid, bicubic.
 
     The released code resizes by the factor (cells + 0.1) / side, so that rounding loses no cell. The factor also says

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Side: TypeAlias = int | torch.SymInt
+SideLength: TypeAlias = int | torch.SymInt
 """A number of pixels or cells, which a graph on its way to ONNX knows only when it runs."""
 
 _SMOOTH = -0.5
@@ -20,7 +20,7 @@ _SHARP = -0.75
 """That of PyTorch's plain one."""
 
 
-def antialiased_weights(before: Side, after: Side, like: Tensor) -> Float[Tensor, "after before"]:
+def antialiased_weights(before: SideLength, after: SideLength, like: Tensor) -> Float[Tensor, "after before"]:
     """Return the matrix that resizes an axis as `interpolate(mode="bicubic", antialias=True)` does.
 
     Args:
@@ -45,14 +45,18 @@ def resized_antialiased(
     return (down @ pixels).round().clamp(0, 255)
 
 
-def smooth_positions(positions: Float[Tensor, "patch dim"], grid: tuple[Side, Side]) -> Float[Tensor, "cell dim"]:
+def smooth_positions(
+    positions: Float[Tensor, "patch dim"], grid: tuple[SideLength, SideLength]
+) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid as timm does (`resample_abs_pos_embed`): antialiased bicubic."""
     side = math.isqrt(len(positions))
     weights = [antialiased_weights(side, cells, positions) for cells in grid]
     return _on_grid(positions, weights)
 
 
-def stretched_positions(positions: Float[Tensor, "patch dim"], grid: tuple[Side, Side]) -> Float[Tensor, "cell dim"]:
+def stretched_positions(
+    positions: Float[Tensor, "patch dim"], grid: tuple[SideLength, SideLength]
+) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid by the factor (cells + 0.1) / side (`interpolate_positions`)."""
     side = math.isqrt(len(positions))
     height, width = (_number(cells, positions) for cells in grid)
@@ -76,12 +80,12 @@ def _on_grid(positions: Tensor, weights: list[Tensor]) -> Tensor:
     return resized.flatten(0, 1).to(positions.dtype)
 
 
-def _number(count: Side, like: Tensor) -> Tensor:
+def _number(count: SideLength, like: Tensor) -> Tensor:
     """Return a size as a tensor: inside a graph it is no number of Python's."""
     return torch.scalar_tensor(count, dtype=torch.float32, device=like.device)
 
 
-def _numbers(count: Side, like: Tensor) -> Tensor:
+def _numbers(count: SideLength, like: Tensor) -> Tensor:
     return torch.arange(count, device=like.device).float()
 
 

@@ -145,11 +145,8 @@ def run_pipeline(
         handle = tracker.handle()
         # The session too, so that a Ray of this run's own ends before the tracking does.
         with _ending(tracker, progress), session:
-            tracker.log_params(settings)
             run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
-            tracker.set_tags(run_tags(config, data_fingerprint=manifest.fingerprint()))
-            with run.stage("data"):
-                log_data(tracker, config.data, manifest)
+            _tell_of_data(run, manifest)
             found = _whole(run, manifest)
             tracker.set_tags(_note(config, found))
             log_headlines(tracker, config, found)
@@ -163,7 +160,7 @@ def run_pipeline(
 
 def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:
     out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
-    return open_tracker(
+    tracker = open_tracker(
         config.tracking,
         run_name="/".join(name for name in (out, trial) if name),
         out_dir=layout.records,
@@ -171,6 +168,14 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id:
         tags=run_tags(config),
         parent_run_id=parent_run_id,
     )
+    tracker.log_params(settings)
+    return tracker
+
+
+def _tell_of_data(run: "_PipelineRun", manifest: Manifest) -> None:
+    run.tracker.set_tags(run_tags(run.config, data_fingerprint=manifest.fingerprint()))
+    with run.stage("data"):
+        log_data(run.tracker, run.config.data, manifest)
 
 
 def _keep_settings(layout: RunLayout, settings: bytes, opening: Opening | None) -> None:

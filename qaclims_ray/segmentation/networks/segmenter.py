@@ -18,7 +18,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.class_token_vit import MINIATURE_VIT, build_vit
 from qaclims_ray.models.generators.config import CamNetConfig
-from qaclims_ray.models.resampling import Side, smooth_positions
+from qaclims_ray.models.resampling import SideLength, smooth_positions
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 
 _DROP_PATH = 0.1
@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
 
     @property
     def patch_px(self) -> int:
-        """Side of a patch in pixels."""
+        """SideLength of a patch in pixels."""
         return int(self.encoder.patch_embed.proj.stride[0])
 
     def forward(
@@ -120,7 +120,7 @@ class Segmenter(nn.Module):
         return tokens[:, 1:]
 
 
-def _positions(stored: Tensor, grid: tuple[Side, Side]) -> Tensor:
+def _positions(stored: Tensor, grid: tuple[SideLength, SideLength]) -> Tensor:
     """Return position embeddings of the class token and of a grid of patches."""
     if torch.compiler.is_compiling():  # on its way to ONNX: a graph for any grid
         return torch.cat([stored[:, :1], smooth_positions(stored[0, 1:], grid)[None]], dim=1)
