@@ -64,7 +64,7 @@ class FinalGraph(nn.Module):
 class CamRules:
     """How class activation maps become labels."""
 
-    activation: Literal["relu", "sigmoid"]
+    activation: Literal["relu", "sigmoid", "none"]
     """What is done to the logits (`cams.activation`)."""
     normalisation: Literal["max", "minmax"]
     """Each class by its own maximum, or to the full range (`cams.normalisation`)."""
@@ -131,7 +131,13 @@ class CamGraph(nn.Module):
 
     def _activated(self, pixels: Tensor) -> Tensor:
         logits = self.network(pixels).float()
-        return logits.relu() if self.rules.activation == "relu" else logits.sigmoid()
+        match self.rules.activation:
+            case "relu":
+                return logits.relu()
+            case "sigmoid":
+                return logits.sigmoid()
+            case "none":
+                return logits
 
 
 class _Normalise(nn.Module):

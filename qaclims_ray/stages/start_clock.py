@@ -94,8 +94,12 @@ def measure_pace(config: RunConfig, survey: Survey, machine: Machine, *, seconds
 def _clip_s(config: RunConfig, device: torch.device) -> float:
     clip = load_clip(*clip_files(config), device=device, mask_adapted=False)
     pixels = torch.zeros(1, 3, clip.image_size, clip.image_size, device=device)
-    with torch.no_grad():
-        return _seconds_of(lambda: clip.encode_regions(pixels), device, 0.0) / (clip.image_size**2 / 1e6)
+
+    @torch.no_grad()
+    def look() -> None:
+        clip.encode_regions(pixels)
+
+    return _seconds_of(look, device, 0.0) / (clip.image_size**2 / 1e6)
 
 
 def _one_crf(config: RunConfig, survey: Survey) -> None:

@@ -8,6 +8,8 @@ of the last blocks (ExCEL, arXiv 2503.20826, static part; ClearCLIP, arXiv 2407.
 Works on any `open_clip` VisionTransformer that pools its class token, at any image size.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -48,7 +50,7 @@ def patch_features(
     Returns:
         L2-normalised features in float32, a vector for each patch.
     """
-    blocks = list(visual.transformer.resblocks)
+    blocks: list[Any] = list(visual.transformer.resblocks)
     first = max(0, len(blocks) - num_blocks)
     tokens, (rows, columns) = _tokens(visual, pixels)
     related: list[Tensor] = []
@@ -56,10 +58,10 @@ def patch_features(
     for index, block in enumerate(blocks):
         if index >= first:
             queries, keys, values = _heads(block, tokens)
-            related.append(sum(_alike(part) for part in (queries, keys, values)) / 3)
+            related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
         if index < len(blocks) - 1:
             tokens = _through(visual, block, tokens)
-    gathered = (sum(related) / len(related)) @ values  # (image, head, token, head_dim)
+    gathered = torch.stack(related).mean(0) @ values  # (image, head, token, head_dim)
     merged = blocks[-1].attn.out_proj(gathered.transpose(1, 2).flatten(2))
     features = visual.ln_post(blocks[-1].ls_1(merged))[:, 1:] @ visual.proj
     features = F.normalize(features.float(), dim=-1)
@@ -81,7 +83,7 @@ def _tokens(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, tuple[in
     return visual.ln_pre(tokens + torch.cat([of_class, of_patches]).to(tokens.dtype)), (rows, columns)
 
 
-def _heads(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _heads(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of a block, (image, head, token, head_dim) each."""
     attention = block.attn
     packed = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
@@ -94,7 +96,7 @@ def _alike(part: Tensor) -> Tensor:
     return (part @ part.transpose(2, 3) * part.shape[-1] ** -0.5).softmax(-1)
 
 
-def _through(visual: VisionTransformer, block: nn.Module, tokens: Tensor) -> Tensor:
+def _through(visual: VisionTransformer, block: Any, tokens: Tensor) -> Tensor:
     """One block, whatever axis order the tower works in."""
     if visual.transformer.batch_first:
         return block(tokens)
