@@ -1,6 +1,8 @@
 """Masks go out to be corrected, come back, and the final network learns from them; on a real local Ray."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qaclims_ray import load
 from qaclims_ray.commands.main import run_verb
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.stages.layout import RunLayout
@@ -86,6 +89,21 @@ def test_masks_out_corrected_back_and_learned_from(run: RunLayout, form: str, co
     assert report["systems"]["given_masks"]["label"] == "given masks, else baseline's (not tags alone)"
     assert "It learned from given masks" in report["systems"]["given_masks"]["description"]
     assert "given_masks: whatever labels stand behind the given masks" in report["environment"]["supervision"]
+    if form == "cvat":
+        take_away(run, tmp_path)
+
+
+def take_away(run: RunLayout, folder: Path) -> None:
+    """The network that learned from them, as ONNX, says in the forty-line script what it says here."""
+    taken, masks = folder / "taken", folder / "masks"
+    exported = ["--system", "given_masks", "--to", "onnx", "--out", str(taken)]
+    assert run_verb("export-network", [run.out, *exported]) == 0
+    photos = sorted(Path(run.data, "JPEGImages").glob("*.png"))[:4]
+    script = [sys.executable, str(taken / "predict.py"), *map(str, photos), "--out", str(masks)]
+    subprocess.run(script, check=True, capture_output=True, timeout=120)
+    network = load(run.out, system="given_masks")
+    same = [np.array(Image.open(masks / photo.name)) == network.predict(photo).labels for photo in photos]
+    assert np.mean(same) >= 0.999
 
 
 def test_given_masks_alone_need_no_classifier(run: RunLayout, tmp_path: Path) -> None:
