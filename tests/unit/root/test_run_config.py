@@ -298,6 +298,7 @@ def test_an_unknown_setting_or_a_stage_without_fields_is_refused(path: str) -> N
         ("cluster.object_store_mib", 10),
         ("cluster.num_cpus", 0),
         ("evaluation.contact_sheet_images", 0),
+        ("evaluation.gallery_images", -1),
         ("tracking.experiment", ""),
         ("data.train_split", ""),
         ("data.class_names", ["cat", "cat"]),
