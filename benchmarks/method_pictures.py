@@ -28,6 +28,7 @@ from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.stages.sheet_rows import choose_images
+from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.systems.needs import systems_with_cams
 from qaclims_ray.systems.table import system_config, system_of
 
@@ -73,7 +74,7 @@ def method_picture(
             class_ids=record.labels,
             heat={labels[name]: cams[name][record.image_id].full.float().amax(0) for name in systems},
             masks={
-                labels[name]: label_map(cams[name][record.image_id], _threshold(config, name, manifest))
+                labels[name]: label_map(cams[name][record.image_id], _threshold(config, layout, name, manifest))
                 for name in systems
             },
         )
@@ -84,8 +85,8 @@ def method_picture(
     return sheet.quantize(256, dither=Image.Dither.NONE)
 
 
-def _threshold(config: RunConfig, name: str, manifest: Manifest) -> float:
-    fixed = system_config(config, name).fixed_threshold
+def _threshold(config: RunConfig, layout: RunLayout, name: str, manifest: Manifest) -> float:
+    fixed = at_chosen_threshold(system_config(config, name), layout, name).fixed_threshold
     return manifest.classes.border(fixed)
 
 

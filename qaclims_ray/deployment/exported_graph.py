@@ -169,4 +169,5 @@ def _of_both(respond: Callable[[Tensor], Tensor], pixels: Tensor, mirrored: bool
 
 
 def _enlarged(maps: Tensor, size: tuple[SideLength, SideLength]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    # PyTorch takes symbols for sizes, and its types do not say so.
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)  # type: ignore[arg-type]

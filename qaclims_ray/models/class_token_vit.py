@@ -109,7 +109,7 @@ def interpolate_positions(
     if grid == (side, side):
         return positions
     square = positions.T.unflatten(1, (side, side))[None]  # (1, dim, side, side)
-    factors = [(cells + 0.1) / side for cells in grid]
+    factors = [float((cells + 0.1) / side) for cells in grid]
     resized = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)
     assert tuple(resized.shape[2:]) == grid
     return resized[0].flatten(1).T

@@ -185,8 +185,13 @@ def next_steps(data: ReportData) -> list[Step]:
     run, best = shlex.quote(data.run), winner(data)
     is_last = best is None or best == [name for name in data.systems if data.systems[name] is not bound(data)][-1]
     system = "" if is_last else f" --system {best}"
+    systems = data.systems.values()
+    away = Step("Take the network away, as ONNX", f"qaclims export-network {run}{system} --out OUT")
+    right = Step("Put masks right in a labelling tool", f"qaclims export-masks {run}{system} --to cvat --out OUT")
     return [
         Step("Masks of other images", f"qaclims predict {run}{system} --images FOLDER --out OUT"),
+        *([away] if any(one.initial_weights for one in systems) else []),
+        *([right] if any(one.mask_summary for one in systems) else []),
         Step("Draw masks of the images that are most worth it", f"qaclims label-these {run}{system}"),
         Step("Hold this run against another one", f"qaclims compare {run} OTHER_RUN"),
     ]

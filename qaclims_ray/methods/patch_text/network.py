@@ -104,4 +104,9 @@ class LoadPatchText:
         clip = load_clip(model, weights, device=device, mask_adapted=False)
         directions = class_directions(read_bank(self.texts_uri), self.background_weight)
         network = PatchTextNetwork(clip, directions, num_blocks=self.num_blocks).to(device).eval()
-        return CamNetwork(network, clip.mean, clip.std)
+        return CamNetwork(network, _rgb(clip.mean), _rgb(clip.std))
+
+
+def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

@@ -65,10 +65,18 @@ def test_without_masks_nothing_is_best():
 def test_commands_name_the_run_and_a_system_that_is_not_the_last():
     steps = [step.command for step in next_steps(report_data(run="my runs/a"))]
     assert steps[0] == "qaclims predict 'my runs/a' --images FOLDER --out OUT"
-    assert steps[1] == "qaclims label-these 'my runs/a'" and steps[2] == "qaclims compare 'my runs/a' OTHER_RUN"
+    assert steps[-2:] == ["qaclims label-these 'my runs/a'", "qaclims compare 'my runs/a' OTHER_RUN"]
     systems = {name: report_data().systems[name] for name in ("qa_clims", "baseline")}
     assert " --system qa_clims " in next_steps(report_data(systems=systems, run="r"))[0].command
     assert next_steps(report_data()) == []
+
+
+def test_masks_and_networks_are_offered_where_there_are_any():
+    made = {"a": SystemReport(label="a", mask_summary={"foreground": 0.3}, initial_weights="random")}
+    commands = [step.command for step in next_steps(ReportData(title="", run="r", systems=made))]
+    assert "qaclims export-network r --out OUT" in commands and "qaclims export-masks r --to cvat --out OUT" in commands
+    bare = next_steps(ReportData(title="", run="r", systems={"a": SystemReport(label="a")}))
+    assert not any("export" in step.command for step in bare)
 
 
 def test_the_page_answers_before_it_explains_and_lists_its_parts():
