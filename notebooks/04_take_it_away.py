@@ -93,3 +93,32 @@ for record, one in zip(some, network.predict([record.image_uri for record in som
 
 # %% [markdown]
 # For folders of images on all cores or GPUs: `qaclims predict RUN --images DIR --out DIR`.
+
+# %% [markdown]
+# ## Away from Python, and from here
+#
+# `qaclims export-network` writes one ONNX file with everything inside: size, normalisation, names, colours. `predict.py`
+# beside it needs onnxruntime and Pillow alone. `--to hub` writes a folder for a model hub.
+
+# %%
+import subprocess
+import sys
+
+away = f"{out}/network"
+command = [sys.executable, "-m", "qaclims_ray", "export-network", run, "--to", "onnx", "--out", away]
+print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+# %%
+import json
+
+import onnxruntime
+
+session = onnxruntime.InferenceSession(f"{away}/network.onnx", providers=["CPUExecutionProvider"])
+labels, _ = session.run(None, {"image": found.image[None]})
+same = (labels[0] == found.labels).mean()
+print("labels inside the file:", json.loads(session.get_modelmeta().custom_metadata_map["labels"]))
+print(f"{same:.2%} of the pixels have the label that PyTorch gave them")
+
+# %% [markdown]
+# The masks themselves go to a labelling tool with `qaclims export-masks RUN --to cvat`, and come back corrected: [from masks
+# to a product](../docs/from_masks_to_product.md).

@@ -64,6 +64,8 @@ def test_a_notebook_runs_and_shows_pictures(source, first, tmp_path, monkeypatch
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     if "out" in parameters:
         assert len(list((tmp_path / "masks").glob("*.png"))) == 6
+        said = "".join(output.text for output in outputs if output.get("name") == "stdout")
+        assert "100.00% of the pixels have the label that PyTorch gave them" in said
 
 
 def test_a_parameter_that_no_cell_has_is_refused(tmp_path) -> None:
