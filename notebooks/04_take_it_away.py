@@ -97,8 +97,8 @@ for record, one in zip(some, network.predict([record.image_uri for record in som
 # %% [markdown]
 # ## Away from Python, and from here
 #
-# `qaclims export-network` writes one ONNX file with everything inside: size, normalisation, names, colours. `predict.py`
-# beside it needs onnxruntime and Pillow alone. `--to hub` writes a folder for a model hub.
+# `qaclims export-network` writes one ONNX file with everything inside: size, normalisation, names, colours. The script
+# `predict.py` beside it needs onnxruntime and Pillow alone. `--to hub` writes a folder for a model hub.
 
 # %%
 import subprocess
@@ -120,5 +120,5 @@ print("labels inside the file:", json.loads(session.get_modelmeta().custom_metad
 print(f"{same:.2%} of the pixels have the label that PyTorch gave them")
 
 # %% [markdown]
-# The masks themselves go to a labelling tool with `qaclims export-masks RUN --to cvat`, and come back corrected: [from masks
-# to a product](../docs/from_masks_to_product.md).
+# The masks themselves go to a labelling tool with `qaclims export-masks RUN --to cvat`, and come back corrected:
+# [from masks to a product](../docs/from_masks_to_product.md).
