@@ -126,8 +126,8 @@ def _width() -> int:
 
 
 def _shown(setting: HelpLine, values: dict[str, Any]) -> list[str]:
-    name, placeholder_of, words = setting
-    flag = f"--{name.replace('_', '-')} {placeholder_of or _choices(name)}"
+    name, words_for, words = setting
+    flag = f"--{name.replace('_', '-')} {words_for or _choices(name)}"
     present = shown_value(values[name])
     text = words if name == "out" else f"{words} [{present or 'empty'}]"
     body = textwrap.wrap(text, _width() - _FLAGS_WIDTH - 2, break_on_hyphens=False, break_long_words=False)

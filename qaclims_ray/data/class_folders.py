@@ -130,8 +130,8 @@ def _tree_in(folder: str, masks: str | None) -> _Tree:
 
 
 def _is_class_among(folder: str, others: Sequence[str]) -> bool:
-    """Whether a folder called as a split is a class all the same (VOC has "train"): others hold images right inside."""
-    if not pictures(folder) or _sub_folders(folder, _RESERVED):
+    """Whether a folder called train is the class of trains, as VOC has it: others hold images right inside, too."""
+    if file_name(folder).casefold() != "train" or not pictures(folder) or _sub_folders(folder, _RESERVED):
         return False
     return any(not is_likely_mask_folder(uri) and pictures(uri) for uri in others)
 

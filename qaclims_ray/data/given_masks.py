@@ -192,7 +192,7 @@ def _load_draft(height: int, width: int, *, uri: str, name: str, draft: Draft, c
 def _labelme(uri: str, files: Mapping[str, str], found: Mapping[str, Sequence[str]], classes: Classes) -> GivenMasks:
     faults, loads, empty = [], {}, set()
     for name in [name for own in found.values() for name in own]:
-        file = files[f"{name}.json"] if f"{name}.json" in files else files[f"{name}.JSON"]
+        file = next(uri for own, uri in files.items() if own.lower() == f"{name}.json".lower())
         try:
             content = parse_json_file(file, remedy="Save it again in the tool", error=DataError)
             shapes = shapes_of(content, file)
@@ -258,9 +258,9 @@ def _load_picture(height: int, width: int, *, file: str, translation: Translatio
     if translation is None:
         return _sized(load_mask(file), height, width, file)
     picture = read_mask(file)
-    if translation.colours is not None and picture.numbers is not None and picture.palette is None:
-        return _sized(load_mask(file), height, width, file)  # grey pictures hold the values themselves
     labels, unlisted = translate(picture, translation)
+    if unlisted and picture.numbers is not None and picture.palette is None:
+        return _sized(load_mask(file), height, width, file)  # grey pictures hold the values themselves
     if unlisted:
         raise DataError(f"{file} holds {', '.join([*unlisted][:5])}, which {COLOURS_NAME} does not list")
     return _sized(torch.from_numpy(labels), height, width, file)

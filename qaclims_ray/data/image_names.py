@@ -1,6 +1,5 @@
 """What files outside a run call its images: by their names, or by a path of which only the end is the same."""
 
-import posixpath
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +12,11 @@ _LONGEST_END = 6
 
 def names_below(uris: Sequence[str]) -> list[str]:
     """Return each image's path below the folder that all of them lie in, letters with accents in one form."""
-    folders = {uri.rpartition("/")[0] for uri in uris}
-    common = next(iter(folders)) if len(folders) == 1 else posixpath.commonpath([*folders]) if folders else ""
-    return [unicodedata.normalize("NFC", uri[len(common) :].lstrip("/")) for uri in uris]
+    parts = [uri.split("/") for uri in uris]
+    # In parts: what paths have in common letter by letter may end within a name, and URIs are no paths.
+    deepest = min((len(own) for own in parts), default=1) - 1
+    common = next((at for at in range(deepest) if len({own[at] for own in parts}) > 1), deepest)
+    return [unicodedata.normalize("NFC", "/".join(own[common:])) for own in parts]
 
 
 class ImageNames:

@@ -92,7 +92,7 @@ def _paint(labels: UInt8[np.ndarray, "height width"], value: int, shape: dict[st
         left, top = (round(float(one)) for one in shape["points"][0])
         with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
             pixels = np.array(picture.convert("L")) > 0
-    except (KeyError, IndexError, TypeError, ValueError, OSError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, OSError):
         raise DataError(f"{where} is a mask without a picture and its box") from None
     part = labels[max(top, 0) : top + pixels.shape[0], max(left, 0) : left + pixels.shape[1]]
     if part.shape != pixels.shape:

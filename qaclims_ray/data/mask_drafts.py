@@ -81,11 +81,14 @@ def hash_of_mask(labels: Tensor) -> str:
 
 def hash_of_shapes(shapes: Sequence[dict[str, Any]]) -> str:
     """Return what tells polygons from corrected ones: names, corners and painted masks, whatever else a tool writes."""
-    kept = [
-        [shape.get("label"), [[round(float(v), 2) for v in p] for p in shape.get("points", [])]]
-        + ([shape["mask"]] if shape.get("mask") else [])
-        for shape in shapes
-    ]
+    try:
+        kept = [
+            [shape.get("label"), [[round(float(v), 2) for v in p] for p in shape.get("points", [])]]
+            + ([shape["mask"]] if shape.get("mask") else [])
+            for shape in shapes
+        ]
+    except (TypeError, ValueError):
+        raise DataError("a shape has no list of points: save the file again in the tool") from None
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
 

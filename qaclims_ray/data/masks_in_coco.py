@@ -104,11 +104,11 @@ def coco_images(content: Mapping[str, Any], classes: Classes) -> tuple[dict[str,
     for number, entry in enumerate(content["images"], start=1):
         try:
             # Some programs count images from 0.
-            images[field(_entry_of(entry), "id", whole_number)] = (
-                field(entry, "file_name", text),
-                field(entry, "width", positive_number),
-                field(entry, "height", positive_number),
-            )
+            key = field(_entry_of(entry), "id", whole_number)
+            name = field(entry, "file_name", text)
+            if key in images or name in {known for known, _, _ in images.values()}:
+                faults.append(Fault("two masks of one image", name, f"image {number} is listed before"))
+            images[key] = (name, field(entry, "width", positive_number), field(entry, "height", positive_number))
         except DataError as error:
             faults.append(Fault("unreadable image", f"image {number}", str(error)))
     regions: dict[int, list[Region]] = defaultdict(list)

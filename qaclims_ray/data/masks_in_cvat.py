@@ -149,6 +149,8 @@ def cvat_images(uri: str, content: bytes, classes: Classes) -> tuple[dict[str, C
             width, height = (int(entry.get(side) or 0) for side in ("width", "height"))
         except ValueError:
             width = height = 0
+        if name and name in found:
+            faults.append(Fault("two masks of one image", name, "it is listed twice, as merged tasks do"))
         found[name or f"image {number}"] = CvatImage(width, height, tuple(shapes))
     return found, faults
 

@@ -47,7 +47,8 @@ def yolo_index(classes: Classes, splits: Sequence[str]) -> str:
         splits: those that have images; without one of images to train on and one to rate on, one stands for both.
     """
     train = next((name for name in splits if name.startswith("train")), splits[0])
-    rated = next((name for name in splits if name.startswith("val")), splits[-1])
+    apart = [name for name in splits if name != "test"]  # an epoch is not chosen on what is scored at the end
+    rated = next((name for name in splits if name.startswith("val")), apart[-1] if apart else splits[-1])
     places = {"train": train, "val": rated, **{name: name for name in splits if name == "test"}}
     content = {
         **{split: f"images/{folder}" for split, folder in places.items()},
@@ -75,7 +76,7 @@ def yolo_values(content: str, classes: Classes, where: str) -> dict[int, int]:
     for number, name in names.items():
         try:
             values[int(number)] = value_of(name, classes)
-        except (DataError, ValueError) as error:
+        except (DataError, TypeError, ValueError) as error:
             raise DataError(f"{where} has a class {error}") from None
     return values
 

@@ -33,6 +33,8 @@ def value_of(name: object, classes: Classes) -> int:
         alike = {folded(word): IGNORE_VALUE for word in _ALSO_IGNORED} | {
             folded(spelt): v for spelt, v in exact.items()
         }
+        if folded(name) == BACKGROUND_NAME and BACKGROUND_NAME not in map(folded, classes.names):
+            return nothing_value(classes)  # CVAT lists it for every data set
         if (value := exact.get(name, alike.get(folded(name)))) is not None:
             return value
     raise DataError(f"{name!r}, expected one of {', '.join(names.values())}")

@@ -48,7 +48,7 @@ def write_hub_folder(network: FinalNetwork, test: SegmentationTestConfig, facts:
         "has_background": facts.classes.has_background,
         "class_names": facts.classes.names,
         "qaclims_ray_version": facts.version,
-        "config": dataclasses.asdict(network.config),
+        "config": dataclasses.asdict(dataclasses.replace(network.config, weights="")),  # they may name a folder
         "test": dataclasses.asdict(test),
         **description_of(network),
     }

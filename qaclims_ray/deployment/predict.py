@@ -19,15 +19,18 @@ def main() -> None:
     asked = parser.parse_args()
     session = onnxruntime.InferenceSession(asked.network, providers=onnxruntime.get_available_providers())
     facts = session.get_modelmeta().custom_metadata_map
-    names, palette = json.loads(facts["labels"]), json.loads(facts["palette"])
+    names, palette, known = (json.loads(facts[key]) for key in ("labels", "palette", "class_names"))
+    is_cam = facts["kind"] == '"cam"'
+    if asked.classes is not None and not (is_cam and {*asked.classes} <= {*known}):
+        parser.error(f"--classes takes {', '.join(known)}" if is_cam else "--classes is for a CAM network alone")
+    if len({photo.stem for photo in asked.photos}) < len(asked.photos):
+        parser.error("two photos have the same name, and so would their masks")
     asked.out.mkdir(parents=True, exist_ok=True)
     for photo in asked.photos:
         image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
         feeds = {"image": np.asarray(image)[None]}
-        if facts["kind"] == '"cam"':  # -1: its classifier tells
-            shown = [
-                -1 if asked.classes is None else name in asked.classes for name in json.loads(facts["class_names"])
-            ]
+        if is_cam:  # -1: its classifier tells
+            shown = [-1 if asked.classes is None else name in asked.classes for name in known]
             feeds["known"] = np.array([shown], dtype=np.float32)
         labels = np.asarray(session.run(["labels"], feeds)[0])[0]
         mask = Image.fromarray(labels, mode="P")

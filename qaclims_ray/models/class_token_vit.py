@@ -48,7 +48,7 @@ class ClassTokenVit(nn.Module):
 
     @property
     def patch_px(self) -> int:
-        """SideLength of a patch in pixels."""
+        """Side of a patch in pixels."""
         return int(self.patches.stride[0])
 
     def forward(

@@ -6,6 +6,7 @@ about a megabyte beside it. Scripts and not JSON, because a page that is opened 
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from qaclims_ray.data import storage
 from qaclims_ray.data.classes import Classes, label_value, voc_palette
 from qaclims_ray.evaluation.agreement import MAP_STAGES, MapStage
-from qaclims_ray.report.gallery_highlights import HighlightsMaker
+from qaclims_ray.report.gallery_highlights import HIGHLIGHTS_NAME, HighlightsMaker
 from qaclims_ray.report.page import render
 
 PAGE_NAME = "index.html"
@@ -24,8 +25,10 @@ PAGE_NAME = "index.html"
 INSIDE_BYTES = 16_000_000
 """Pictures of up to this size all lie inside the page: one file to send, which MLflow's own viewer shows too."""
 _PART_BYTES = 1_000_000
-_WRONG_SHARE = 0.005
-"""Of an image's pixels; less of a confusion is not worth a look."""
+_WRONG_SHARE, _WRONG_OF_CLASS = 0.005, 0.02
+"""Of an image's pixels, and of the true class's among them; a confusion with less of both is not worth a look."""
+_SPECK = 0.0005
+"""Of an image's pixels; a confusion with less is left out, however small the class."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,14 @@ def write_gallery(folder: str, gallery: Gallery, lines: Iterable[bytes]) -> dict
     return {"images": len(images), "picture_bytes": sum(sizes.values()), "files_beside": len(names)}
 
 
+def remove_gallery(folder: str) -> None:
+    """Remove what `write_gallery` wrote into a folder; what else lies there stays."""
+    for uri in storage.list_files(folder):
+        name = uri.rpartition("/")[2]
+        if name in (PAGE_NAME, HIGHLIGHTS_NAME) or re.fullmatch(r"pictures-\d+\.js", name):
+            storage.remove_tree(uri)
+
+
 def by_worst(gallery: Gallery) -> list[GalleryImage]:
     """Return the images with the lowest score at the last stage of the first shown source first."""
     first = gallery.shown[0] if gallery.shown else 0
@@ -187,7 +198,15 @@ def _spread(
         highlights.take(content)
         for key, counts in content["confused"].items():
             whole = sum(pixels for _, _, pixels in counts)
-            large = [one for one in counts if one[0] != one[1] and one[2] >= _WRONG_SHARE * whole]
+            of_class: dict[int, int] = {}
+            for true, _, pixels in counts:
+                of_class[true] = of_class.get(true, 0) + pixels
+            large = [
+                one
+                for one in counts
+                if one[0] != one[1]
+                and one[2] >= min(_WRONG_SHARE * whole, max(_SPECK * whole, _WRONG_OF_CLASS * of_class[one[0]]))
+            ]
             wrong.setdefault(key, {})[position] = [[true, said, round(1000 * n / whole)] for true, said, n in large]
         tiles = json.dumps(content["tiles"], separators=(",", ":"))
         with open(os.path.join(local, str(position)), "w", encoding="ascii") as handle:

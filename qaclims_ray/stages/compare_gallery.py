@@ -10,7 +10,7 @@ from qaclims_ray.data.shards import places_in_shards, shard_name
 from qaclims_ray.data.splits import images_with_cams
 from qaclims_ray.evaluation.agreement import MapStage
 from qaclims_ray.evaluation.image_scores import image_scores
-from qaclims_ray.report.gallery import Gallery, GallerySource, map_key, write_gallery
+from qaclims_ray.report.gallery import Gallery, GallerySource, map_key, remove_gallery, write_gallery
 from qaclims_ray.report.gallery_highlights import ChangedImages, ShownImage
 from qaclims_ray.report.palette import system_colours
 from qaclims_ray.stages.compare_maps import common_images, manifest_of, stages_to_compare
@@ -81,7 +81,7 @@ def write_compare_gallery(
         compares=tuple(pairs),
     )
     folder = storage.join(out, "gallery")
-    storage.remove_tree(folder)  # parts of a larger one before would stay
+    remove_gallery(folder)  # parts of a larger one before would stay
     taken = [_largest(_changes(scores, pair), {one.image_id for one in chosen}) for pair in pairs]
     kept: dict[str, dict[str, str]] = {name: {} for both in taken for names in both for name in names}
     write_gallery(folder, gallery, _keeping(_read(lines, sources, chosen), kept))

@@ -68,7 +68,7 @@ def run_export_masks(arguments: ExportMasksArguments, console: Console) -> list[
     )
     progress.finish(f"{seen.num_images} images in the form {arguments.to} -> {out}")
     lines = _lines(arguments, seen, manifest, with_images=with_images)
-    return lines if arguments.predicted else [*lines, _back(arguments, config, system)]
+    return lines if arguments.predicted or arguments.what != "masks" else [*lines, _back(arguments, config, system)]
 
 
 def _system(arguments: ExportMasksArguments, config: RunConfig) -> str:
@@ -89,6 +89,9 @@ def _of_run(
     folder = layout.masks(system) if what == "masks" else layout.predictions(system)
     artifacts.require_artifact(folder, what, verb=_VERBS[what])
     there = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(folder, ".png")}
+    # Of all images: names must not depend on which of them are written, or they mean others when they come back.
+    every = _names([one.image_uri for one in manifest.records], [one.image_id for one in manifest.records])
+    name_of = {record.image_id: name for record, name in zip(manifest.records, every, strict=True)}
     records = [record for record in manifest.records if f"{record.image_id}.png" in there]
     if arguments.split:
         records = [record for record in records if arguments.split in record.splits]
@@ -98,10 +101,14 @@ def _of_run(
                 f"no image of split {arguments.split!r} has {what} of {system}; the run's splits are {', '.join(known)}"
             )
     order = (config.data.train_split, config.data.eval_split, config.data.test_split)
-    names = _names([record.image_uri for record in records], [record.image_id for record in records])
     return [
-        MaskToExport(name, record.image_uri, storage.join(folder, f"{record.image_id}.png"), _ordered(record, order))
-        for name, record in zip(names, records, strict=True)
+        MaskToExport(
+            name_of[record.image_id],
+            record.image_uri,
+            storage.join(folder, f"{record.image_id}.png"),
+            _ordered(record, order),
+        )
+        for record in records
     ]
 
 
@@ -161,4 +168,6 @@ def _back(arguments: ExportMasksArguments, config: RunConfig, system: str) -> st
     """Return the command that learns from the masks once they are corrected."""
     systems = " ".join(dict.fromkeys([*config.systems, "given_masks"]))
     rest = f" --masks.given-rest {system}" if system in systems_with_cams(config) else ""
-    return f"corrected, learn from them: qaclims run {arguments.run} --systems {systems} --masks.given PLACE{rest}"
+    goal = "" if config.goal == "segmentation" else " --goal segmentation"
+    place = f"--masks.given PLACE{rest}{goal}"
+    return f"corrected, learn from them: qaclims run {arguments.run} --systems {systems} {place}"

@@ -49,6 +49,7 @@ def run_export_network(asked: ExportNetworkArguments, console: Console) -> None:
     system = asked.system or config.systems[-1]
     system_of(config, system)
     one = _Run(config, system_config(config, system), layout, system, read_manifest(layout.manifest))
+    _require_free(out)
     storage.check_writable(out)
     with tempfile.TemporaryDirectory() as folder:
         if _takes_final(asked, one):
@@ -58,6 +59,23 @@ def run_export_network(asked: ExportNetworkArguments, console: Console) -> None:
         storage.upload_tree(folder, out)
     for line in _told(facts, asked.forms, out):
         print_line(console, line)
+
+
+def _require_free(out: str) -> None:
+    """Refuse a folder that holds anything but an earlier export: settings of runs and README files are called alike.
+
+    Raises:
+        ConfigError: naming the folder.
+    """
+    # Not at the top: ONNX does without it, and what it imports.
+    from qaclims_ray.deployment.hub_folder import is_hub_folder
+
+    found = {uri.rstrip("/").rsplit("/", 1)[-1] for uri in storage.list_files(out)} if storage.exists(out) else set()
+    folders = storage.list_folders(out) if storage.exists(out) else []
+    if found and not folders and (ONNX_NAME in found or is_hub_folder(out)):
+        return
+    if found or folders:
+        raise ConfigError(f"--out {out} holds other things, which an export could replace: give a folder of its own")
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,10 @@ def _takes_final(asked: ExportNetworkArguments, one: _Run) -> bool:
 
 
 def _export_final(asked: ExportNetworkArguments, one: _Run, folder: str) -> NetworkFacts:
+    if asked.size is not None and "onnx" not in asked.forms:
+        raise ConfigError("--size is the size inside network.onnx; leave it out with --to hub, or add --to onnx")
+    if asked.label_threshold != ExportNetworkArguments.label_threshold:
+        raise ConfigError("--label-threshold is for CAMs: a final network tells the classes itself; leave it out")
     uri = one.layout.segmentation(one.system)
     artifacts.require_artifact(uri, "segmentation", verb="segment")
     network = read_final_network(uri)
@@ -169,7 +191,7 @@ def final_facts(
         size=fixed,
         example_size=fixed or _example_size(manifest),
         differs=_final_differs(segmentation, fixed),
-        data=_data_lines(config, manifest),
+        data=_data_lines(config, manifest, _taught_by(whole, system)),
         metrics=_final_metrics(config, layout, system),
         weights=weights,
         licence=licence,
@@ -199,7 +221,7 @@ def _cam_facts(asked: ExportNetworkArguments, one: _Run) -> NetworkFacts:
         mirrored=config.cams.flip,
         example_size=_example_size(one.manifest),
         differs=() if scales == (1.0,) else (several,),
-        data=_data_lines(config, one.manifest),
+        data=_data_lines(config, one.manifest, "image-level tags"),
         metrics=metrics,
         weights=weights,
         licence=licence,
@@ -242,7 +264,15 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
     return height, width if width != height else width + 1
 
 
-def _data_lines(config: RunConfig, manifest: Manifest) -> dict[str, str]:
+def _taught_by(whole: RunConfig, system: str) -> str:
+    """Return the labels that a system's final network learned from."""
+    method = method_of(system_of(whole, system).method)
+    if method.has_cams:
+        return "image-level tags, turned into masks by this run"
+    return "masks made elsewhere" if method.brings_masks else "true masks"
+
+
+def _data_lines(config: RunConfig, manifest: Manifest, labels: str) -> dict[str, str]:
     counts: dict[str, int] = {}
     for record in manifest.records:
         for split in record.splits:
@@ -253,7 +283,7 @@ def _data_lines(config: RunConfig, manifest: Manifest) -> dict[str, str]:
         "data set": config.data.dataset,
         "images": ", ".join(f"{split} {count}" for split, count in counts.items()),
         f"images of each class in {config.data.train_split}": ", ".join(f"{n} {c}" for n, c in shown.items()),
-        "learned from": f"image-level tags of {config.data.train_split}, turned into masks by this run",
+        "learned from": f"{labels} ({config.data.train_split})",
     }
 
 
@@ -282,7 +312,13 @@ def _weights(whole: RunConfig, system: str, **overrides: str) -> tuple[tuple[str
     used = weights_used(with_overrides(with_systems(whole, [system]), {"supervised_bound": False, **overrides}))
     licences = {one.licence for one in used}
     licence = licences.pop().lower() if len(licences) == 1 else "other"
-    return tuple(one.line for one in used), licence if " " not in licence else "other"
+    lines = tuple(" ".join(_without_folders(word) for word in one.line.split(" ")) for one in used)
+    return lines, licence if " " not in licence else "other"
+
+
+def _without_folders(word: str) -> str:
+    """Return the file's name alone of a path: what is handed on says nothing of this machine."""
+    return word.rstrip("/").rsplit("/", 1)[-1] if word.startswith(("/", "~/", "file:/")) else word
 
 
 def _told(facts: NetworkFacts, forms: tuple[str, ...], out: str) -> list[str]:

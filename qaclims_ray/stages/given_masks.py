@@ -62,7 +62,7 @@ def check_given_masks(stage: Stage, manifest: Manifest) -> None:
         meta = artifacts.readable_meta(stage.layout.masks(name))
         if meta is None or not _is_of(meta, masks, images):
             stage.progress.note(f"{name}: looking at the masks in {masks.given}")
-            for line in _checked(masks, images, stage.config.data.train_split):
+            for line in _checked(masks, manifest, images, stage.config.data.train_split):
                 stage.progress.note(f"  {line}")
 
 
@@ -84,13 +84,13 @@ def _given_inputs(masks: MaskConfig, images: Manifest) -> dict[str, str]:
     }
 
 
-def _checked(masks: MaskConfig, images: Manifest, split: str) -> list[str]:
+def _checked(masks: MaskConfig, manifest: Manifest, images: Manifest, split: str) -> list[str]:
     """Open every mask; return what a person should know of them.
 
     Raises:
         DataError: all that is wrong with them.
     """
-    found = find_given_masks(masks.given, _places(images), images.classes)
+    found = _found(masks, manifest, images)
     records = [record for record in images.records if record.image_id in found.by_image]
     looked = in_threads(lambda record: _look(record, found.by_image[record.image_id], images.classes), records)
     faults = [*found.faults, *(one for one in looked if isinstance(one, Fault)), *_missing(masks, images, found, split)]
@@ -102,8 +102,13 @@ def _checked(masks: MaskConfig, images: Manifest, split: str) -> list[str]:
     return _notes(masks, images, found, extra, split)
 
 
-def _places(images: Manifest) -> dict[str, str]:
-    return {record.image_id: record.image_uri for record in images.records}
+def _found(masks: MaskConfig, manifest: Manifest, images: Manifest) -> GivenMasks:
+    """Return the given masks of some images; names are looked up among all, or those of others would seem theirs."""
+    places = {record.image_id: record.image_uri for record in manifest.records}
+    found = find_given_masks(masks.given, places, manifest.classes)
+    wanted = {record.image_id for record in images.records}
+    by_image = {image_id: load for image_id, load in found.by_image.items() if image_id in wanted}
+    return dataclasses.replace(found, by_image=by_image, empty=[name for name in found.empty if name in wanted])
 
 
 def _look(record: ImageRecord, load: LoadGiven, classes: Classes) -> "Fault | str":
@@ -290,9 +295,10 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
     )
 
     def work() -> dict[str, Any]:
-        found = find_given_masks(masks.given, _places(images), manifest.classes)
+        found = _found(masks, manifest, images)
         own = {row.image_id for row in mask_rows(layout.masks(rest))} if rest else set()
         records = tuple(one for one in images.records if one.image_id in found.by_image or one.image_id in own)
+        kept = {record.image_id for record in records}
         whole = run_image_stage(
             stage,
             artifact,
@@ -314,6 +320,9 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
             "rest": sum(name not in found.by_image and name in own for name in trained),
             "form": found.form,
             "rest_of": rest,
+            "scored_split": config.data.eval_split,
+            "scored": sum(one.image_id in kept for one in scored_images(manifest, config.data).records if one.mask_uri),
+            "to_score": sum(bool(one.mask_uri) for one in scored_images(manifest, config.data).records),
         }
         return write_mask_tables(artifact.workshop, whole, scoring, manifest.classes) | {"given_masks": shares}
 
@@ -326,7 +335,10 @@ def given_share(summary: Mapping[str, Any]) -> str:
     """Say how many of the training images have a given mask, and what the others learn from."""
     shares = summary["given_masks"]
     text = f"given masks ({shares['form']}) of {shares['given']} of {shares['trained']} training images"
-    return f"{text}, and {shares['rest_of']}'s masks of {shares['rest']}" if shares["rest"] else text
+    text += f", and {shares['rest_of']}'s masks of {shares['rest']}" if shares["rest"] else ""
+    if shares.get("scored", 0) < shares.get("to_score", 0):  # others beside it are scored on all of them
+        text += f"; scored on {shares['scored']} of {shares['to_score']} images of {shares['scored_split']}"
+    return text
 
 
 def _describe(found: PseudoMasks) -> str:

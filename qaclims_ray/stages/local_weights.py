@@ -7,6 +7,7 @@ from qaclims_ray.models.known_weights import find, weight_named, weights_folder,
 from qaclims_ray.presets.small import LITE2, LOCAL, MOBILENET, SMALL_BACKBONES, SmallBackbone
 from qaclims_ray.run_config import RunConfig, with_overrides
 from qaclims_ray.systems.needs import needs_classifier
+from qaclims_ray.systems.table import learns_from_masks_alone, system_config
 
 _FROM_SCRATCH = {
     "cam_net.weights": "",
@@ -90,6 +91,9 @@ def from_scratch(config: RunConfig) -> RunConfig:
 
 def random_start_remarks(config: RunConfig) -> list[str]:
     """Say, where a network learns photographs from random weights, that this is poor and what to do."""
+    if config.data.dataset == "folder" and learns_from_masks_alone(config):
+        final = system_config(config, config.systems[0]).segmentation.net
+        return [f"the final network, a {final.backbone}, starts from random weights"] * (final.weights == "random")
     is_random = config.cam_net.generator == "cnn" and not config.cam_net.weights and not config.classifier.network
     if config.data.dataset != "folder" or not is_random or not needs_classifier(config):
         return []

@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import package_version
@@ -56,12 +57,17 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
     from qaclims_ray.stages.predict_final import read_final_network
 
     facts = final_facts(config, stage.layout, system, manifest)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = os.path.join(scratch, "network")
-        write_hub_folder(read_final_network(uri), stage.config.segmentation.test, facts, folder)
-        parent.log_model(folder, tracked_model(system, fingerprint))
-    logged[system] = [handle.run_id, fingerprint]
-    storage.write_bytes(record, json.dumps(logged, indent=2).encode())
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = os.path.join(scratch, "network")
+            write_hub_folder(read_final_network(uri), stage.config.segmentation.test, facts, folder)
+            is_kept = parent.log_model(folder, tracked_model(system, fingerprint))
+    except (OSError, SafetensorError) as error:  # a full disk for temporary files: the network itself is there
+        stage.progress.note(f"no MLflow model is made of the final network of {system}: {error}")
+        return
+    if is_kept:
+        logged[system] = [handle.run_id, fingerprint]
+        storage.write_bytes(record, json.dumps(logged, indent=2).encode())
 
 
 def tracked_model(system: str, fingerprint: str) -> TrackedModel:

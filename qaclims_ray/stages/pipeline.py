@@ -52,7 +52,7 @@ from qaclims_ray.stages.text import run_text
 from qaclims_ray.stages.threshold import at_chosen_threshold, run_threshold, wants_threshold
 from qaclims_ray.stages.train import run_method, train_together
 from qaclims_ray.stages.trust import run_trust
-from qaclims_ray.systems.checks import check_named_classes, threshold_remarks
+from qaclims_ray.systems.checks import check_named_classes, threshold_remarks, unused_remarks
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
     needs_classifier,
@@ -135,7 +135,7 @@ def run_pipeline(
     progress = ConsoleProgress(console, read_timings(layout), on_epoch, keep_timings, said=said)
     for used in () if trial else weights_used(config):
         progress.note(used.line)
-    progress.remarks([*threshold_remarks(config), *random_start_remarks(config)])
+    progress.remarks([*unused_remarks(config), *threshold_remarks(config), *random_start_remarks(config)])
     settings = places.stored(to_dict(config), layout.records)
     with contextlib.ExitStack() as session:
         opening = Opening(config, session, progress)

@@ -204,6 +204,8 @@ class ExportNetworkArguments:
     def __post_init__(self) -> None:
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ConfigError(f"--size is {self.size[0]} {self.size[1]}, expected multiples of 32")
+        if not 0 <= self.label_threshold <= 1:
+            raise ConfigError(f"--label-threshold is {self.label_threshold:g}, expected a probability from 0 to 1")
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.settings import Threshold
-from qaclims_ray.systems.needs import source_of_cams, systems_with_cams
+from qaclims_ray.systems.needs import source_of_cams, systems_with_cams, systems_with_given_masks
 from qaclims_ray.systems.recipe import recipe_of
 from qaclims_ray.systems.table import (
     LEAVE_OUT,
@@ -90,6 +90,13 @@ def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:
                 require_classes(setting, named, class_names)
         except ConfigError as error:
             raise ConfigError(f"system {name}: {error}. Name these, or leave the system out") from None
+
+
+def unused_remarks(config: RunConfig) -> list[str]:
+    """Say of given masks that no system of the run learns from: corrections would seem to have been learned."""
+    if not config.masks.given or systems_with_given_masks(config):
+        return []
+    return [f"nothing learns from masks.given ({config.masks.given}): add given_masks to systems, or leave it out"]
 
 
 def threshold_remarks(config: RunConfig) -> list[str]:

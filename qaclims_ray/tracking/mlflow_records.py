@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qaclims_ray.tracking.journal import Entry
+from qaclims_ray.tracking.spool import DeliveryRefused
+from qaclims_ray.tracking.store import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 FINGERPRINT_TAG = "qaclims.network"
 """Tag of a model: which network it holds."""
 _DIGEST_CHARS = 36
+_AGAIN = (408, 429)
+"""Answers of 400 to 499 that say: later."""
 
 
 def send_data(client: "MlflowClient", run_id: str, entry: Entry) -> None:
@@ -43,6 +47,9 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
         run_id: the run that made it.
         entry: the call.
         folder: what its loader reads.
+
+    Raises:
+        DeliveryRefused: when the server keeps no models, or none so large.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
@@ -54,11 +61,11 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
     own = {str(model.status): model for model in there if model.source_run_id == run_id}
     if "READY" in own:
         return
-    # One that a process left half sent, or is still sending, is filled again.
-    logged = own.get("PENDING") or client.create_logged_model(
-        experiment_id, entry["name"], run_id, tags, model_type="segmentation"
-    )
     try:
+        # One that a process left half sent, or is still sending, is filled again.
+        logged = own.get("PENDING") or client.create_logged_model(
+            experiment_id, entry["name"], run_id, tags, model_type="segmentation"
+        )
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "model")
             mlflow.pyfunc.save_model(
@@ -71,11 +78,19 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
                 mlflow_model=Model(model_id=logged.model_id, run_id=run_id),
             )
             client.log_model_artifacts(logged.model_id, str(path))
-    except BaseException:
-        client.finalize_logged_model(logged.model_id, "FAILED")
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    except Exception as error:
+        # The calls behind it wait for this one: what the server will never take must not be sent for ever.
+        if _is_refusal(error):
+            raise DeliveryRefused(first_line(error)) from error
         raise
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server says that it has no models (before MLflow 3), or takes no body of that size."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or 0
+    return getattr(error, "error_code", "") == "ENDPOINT_NOT_FOUND" or (400 <= status < 500 and status not in _AGAIN)
 
 
 def _signature(entry: Entry) -> "ModelSignature":

@@ -127,9 +127,9 @@ class SpooledTracker:
         """See `Tracker.log_data`."""
         self._put("data", **asdict(data))
 
-    def log_model(self, folder: str, model: TrackedModel) -> None:
+    def log_model(self, folder: str, model: TrackedModel) -> bool:
         """See `Tracker.log_model`."""
-        self._put_file("model", folder, **asdict(model))
+        return self._put_file("model", folder, **asdict(model))
 
     def child(self, name: str) -> Tracker:
         """See `Tracker.child`."""
@@ -196,13 +196,14 @@ class SpooledTracker:
         # The time goes with the call: sent later, or twice, it is the same point of the same curve.
         self._connection.outbox.put({"kind": kind, "run": self._run, "time": _now_ms(), **what})
 
-    def _put_file(self, kind: str, local_path: str, **what: Any) -> None:
+    def _put_file(self, kind: str, local_path: str, **what: Any) -> bool:
         try:
             kept = spool.keep_copy(self._connection.outbox.folder, local_path)
         except OSError as error:
             _log.warning("%s is not tracked: it cannot be copied (%s)", local_path, error)
-        else:
-            self._put(kind, file=kept, **what)
+            return False
+        self._put(kind, file=kept, **what)
+        return True
 
     def _tell_what_is_left(self, num_left: int, kept_in: str) -> None:
         uri = shown(self._connection.uri)

@@ -98,6 +98,12 @@ def follow_move(config: TrackingConfig, uri: str, out_dir: str) -> None:
             "AND substr(artifact_uri, 1, ?) = ?",
             (root, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
         )
+        if store.execute("SELECT 1 FROM sqlite_master WHERE name = 'logged_models'").fetchone():
+            store.execute(
+                "UPDATE logged_models SET artifact_location = ? || substr(artifact_location, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_location, 1, ?) = ?",
+                (root, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
+            )
 
 
 def shown(uri: str) -> str:

@@ -109,8 +109,12 @@ class Tracker(Protocol):
         """Record a data set that the run read."""
         ...
 
-    def log_model(self, folder: str, model: TrackedModel) -> None:
-        """Keep a network that can be served; the folder is copied, so the caller may change or remove it."""
+    def log_model(self, folder: str, model: TrackedModel) -> bool:
+        """Keep a network that can be served; the folder is copied, so the caller may change or remove it.
+
+        Returns:
+            Whether it was copied: a full disk stops no run.
+        """
         ...
 
     def child(self, name: str) -> "Tracker":
@@ -154,8 +158,9 @@ class NullTracker:
     def log_data(self, data: TrackedData) -> None:
         """Keep nothing."""
 
-    def log_model(self, folder: str, model: TrackedModel) -> None:
+    def log_model(self, folder: str, model: TrackedModel) -> bool:
         """Keep nothing."""
+        return False
 
     def child(self, name: str) -> Tracker:
         """Return this tracker."""

@@ -254,7 +254,7 @@
     const said = make("span", "", `${rows.length} of ${count} images`);
     const shows = [said];
     if (state.wrong) {
-      const name = (value) => value === 0 ? "background" : data.classes[value - 1];
+      const name = (value) => value === 0 ? (data.hasBackground ? "background" : "nothing") : data.classes[value - 1];
       const [source, stage] = state.wrong.key.split(".");
       const undo = make("button", "", `true ${name(state.wrong.truth)}, ${words[stage]} of ${data.sources[source].label} `
         + `says ${name(state.wrong.said)} \u2715`);

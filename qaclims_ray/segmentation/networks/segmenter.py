@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
 
     @property
     def patch_px(self) -> int:
-        """SideLength of a patch in pixels."""
+        """Side of a patch in pixels."""
         return int(self.encoder.patch_embed.proj.stride[0])
 
     def forward(

@@ -42,6 +42,8 @@ def test_one_folder_per_split_and_class(tmp_path: Path) -> None:
 def test_the_class_train_among_other_classes_is_no_split(tmp_path: Path) -> None:
     root = put(tmp_path, "cat/a.jpg", "train/b.jpg")
     assert labels_of(read_folder(folder_config(root))) == {"a": ("cat",), "b": ("train",)}
+    with pytest.raises(DataError, match="lie in no folder of a class"):
+        read_folder(folder_config(put(tmp_path / "other", "cat/a.jpg", "test/b.jpg")))
 
 
 def test_one_file_in_two_folders_shows_both_classes(tmp_path: Path) -> None:

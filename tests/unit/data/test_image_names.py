@@ -18,3 +18,9 @@ def test_the_longest_end_of_a_path_that_fits_counts() -> None:
     assert names.found(["other/\u00fc 2.jpg", "bus/\u00dc 2.jpg"]) == {"\u00fc 2": ["bus/\u00dc 2.jpg"]}
     assert names.found(["a/bird/1.jpg", "b/bird/1.jpg"])["bird_1"] == ["a/bird/1.jpg", "b/bird/1.jpg"]
     assert names.found(["windows\\bird\\1.jpg"]) == {"bird_1": ["windows\\bird\\1.jpg"]}
+
+
+def test_names_below_are_parts_of_uris() -> None:
+    assert names_below(["s3://bucket/data/cat/1.jpg", "s3://bucket/data/car/1.jpg"]) == ["cat/1.jpg", "car/1.jpg"]
+    assert names_below(["/d/a.jpg", "s3://b/c.jpg"]) == ["/d/a.jpg", "s3://b/c.jpg"]
+    assert names_below(["/d/a.jpg"]) == ["a.jpg"] and names_below([]) == []

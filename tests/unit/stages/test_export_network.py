@@ -121,6 +121,8 @@ def test_what_the_file_cannot_do_is_said(run) -> None:
         ({"network": "cam", "to": ("hub",)}, "--to hub is for final networks"),
         ({"network": "cam", "size": (64, 64)}, "--size is for final networks"),
         ({"network": "final", "threshold": 0.4, "to": ("hub",)}, "--threshold is a background score of CAMs"),
+        ({"network": "final", "size": (64, 64), "to": ("hub",)}, "--size is the size inside network.onnx"),
+        ({"network": "final", "label_threshold": 0.9, "to": ("hub",)}, "--label-threshold is for CAMs"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(run, tmp_path, more, message) -> None:
@@ -128,6 +130,18 @@ def test_options_that_do_not_go_together_are_refused(run, tmp_path, more, messag
         run_export_network(asked(run, tmp_path / "out", **more), quiet())
     with pytest.raises(ConfigError, match="multiples of 32"):
         asked(run, tmp_path, size=(50, 64))
+    with pytest.raises(ConfigError, match="expected a probability"):
+        asked(run, tmp_path, label_threshold=50.0)
+
+
+def test_a_folder_of_other_things_is_refused_and_an_export_of_before_is_not(run, tmp_path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    for out in (run, tmp_path):
+        with pytest.raises(ConfigError, match="holds other things, which an export could replace"):
+            run_export_network(asked(run, out, to=("hub",)), quiet())
+    assert (tmp_path / "README.md").read_text() == "mine"
+    for _ in range(2):
+        run_export_network(asked(run, tmp_path / "taken", to=("hub",)), quiet())
 
 
 def test_absent_packages_are_told_before_anything_is_written(run, tmp_path, monkeypatch) -> None:
@@ -146,8 +160,9 @@ class Kept(NullTracker):
     def __init__(self) -> None:
         self.models: list[TrackedModel] = []
 
-    def log_model(self, folder: str, model: TrackedModel) -> None:
+    def log_model(self, folder: str, model: TrackedModel) -> bool:
         self.models.append(model)
+        return True
 
     def handle(self) -> TrackerHandle:
         return TrackerHandle(uri="", experiment="x", run_id="1", spool_dir="", started_ms=0)
