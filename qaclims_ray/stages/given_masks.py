@@ -13,6 +13,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes, class_id, label_value
+from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.given_masks import GivenMasks, LoadGiven, find_given_masks
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -298,7 +299,6 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
         found = _found(masks, manifest, images)
         own = {row.image_id for row in mask_rows(layout.masks(rest))} if rest else set()
         records = tuple(one for one in images.records if one.image_id in found.by_image or one.image_id in own)
-        kept = {record.image_id for record in records}
         whole = run_image_stage(
             stage,
             artifact,
@@ -312,23 +312,28 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
             num_actors=stage.room.actors(masks.num_actors),
             gpus_per_actor=0,
         )
-        split = config.data.train_split
-        trained = [one.image_id for one in images.records if split in one.splits]
-        shares = {
-            "trained": len(trained),
-            "given": sum(name in found.by_image for name in trained),
-            "rest": sum(name not in found.by_image and name in own for name in trained),
-            "form": found.form,
-            "rest_of": rest,
-            "scored_split": config.data.eval_split,
-            "scored": sum(one.image_id in kept for one in scored_images(manifest, config.data).records if one.mask_uri),
-            "to_score": sum(bool(one.mask_uri) for one in scored_images(manifest, config.data).records),
-        }
+        shares = _shares(config.data, manifest, found, {record.image_id for record in records}, rest)
         return write_mask_tables(artifact.workshop, whole, scoring, manifest.classes) | {"given_masks": shares}
 
     name = f"masks of {system}"
     meta = stage.make(artifact, name, work, lambda meta: _describe(read_pseudo_masks(uri, meta)), goes_on=True)
     return read_pseudo_masks(uri, meta)
+
+
+def _shares(data: DataConfig, manifest: Manifest, found: GivenMasks, kept: set[str], rest: str) -> dict[str, Any]:
+    """Return how many training images have a given mask, or another system's, and how many scored ones any."""
+    trained = [one.image_id for one in manifest.records if data.train_split in one.splits]
+    to_score = [one.image_id for one in scored_images(manifest, data).records if one.mask_uri]
+    return {
+        "trained": len(trained),
+        "given": sum(name in found.by_image for name in trained),
+        "rest": sum(name not in found.by_image and name in kept for name in trained),
+        "form": found.form,
+        "rest_of": rest,
+        "scored_split": data.eval_split,
+        "scored": sum(name in kept for name in to_score),
+        "to_score": len(to_score),
+    }
 
 
 def given_share(summary: Mapping[str, Any]) -> str:
