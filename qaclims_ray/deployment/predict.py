@@ -36,10 +36,8 @@ def main() -> None:
         mask = Image.fromarray(labels, mode="P")
         mask.putpalette(palette)
         mask.save(asked.out / f"{photo.stem}.png")
-        shares = {
-            names[str(value)]: float((labels == value).mean()) for value in np.unique(labels) if str(value) in names
-        }
-        print(photo, ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+        shares = [f"{names[str(v)]} {(labels == v).mean():.1%}" for v in np.unique(labels) if str(v) in names]
+        print(photo, ", ".join(shares))
 
 
 if __name__ == "__main__":

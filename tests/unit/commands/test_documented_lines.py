@@ -36,7 +36,7 @@ LINES = [*_lines()]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs that the pages go on with."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("voc12", "photos"):
+    for name in ("voc12", "photos", "mine"):
         run = folder / "runs" / name
         run.mkdir(parents=True)
         (run / "config.json").write_text(json.dumps(to_dict(preset("voc12", "plain-clip"))))

@@ -81,18 +81,31 @@ def settings(architecture: Any, backbone: str, **changes: Any) -> SegmentationNe
     return SegmentationNetConfig(architecture=architecture, backbone=backbone, weights="random", **changes)
 
 
-def wide_network() -> DeepLabV1:
-    """DeepLabV1 over a few of WideResNet-38's blocks."""
-    blocks = [wide_resnet38._Block(8, 8, 16, stride=2), wide_resnet38._Block(16, 16, 16, stride=2)]
-    last = wide_resnet38._WideBottleneck(16, 32, dilation=4, dropout=0.3)
-    backbone: Any = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), *blocks, last, nn.ReLU())
-    backbone.num_features = 32
-    return DeepLabV1(backbone, settings("deeplab_v1", "wide_resnet38"), CLASSES.num_labels)
+class FewBlocks(wide_resnet38.WideResNet38):
+    """A few of WideResNet-38's blocks."""
+
+    num_features = 32
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        blocks = [wide_resnet38._Block(8, 8, 16, stride=2), wide_resnet38._Block(16, 16, 16, stride=2)]
+        last = wide_resnet38._WideBottleneck(16, 32, dilation=4, dropout=0.3)
+        self.blocks = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), *blocks, last, nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.blocks(images)
+
+
+def decided(network: Any) -> Any:
+    """Give the last layers weights that tell labels apart: those that trainings start from say one label everywhere."""
+    for parameter in network.head_parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network
 
 
 def network_of(kind: str) -> Any:
     if kind == "deeplab_v1":
-        return wide_network()
+        return decided(DeepLabV1(FewBlocks(), settings("deeplab_v1", "wide_resnet38"), CLASSES.num_labels))
     config = {
         "encoder": settings("encoder", "miniature", width=16),
         "encoder_same": settings("encoder", "mobilenetv2_035", width=16, pad_same=True),
@@ -100,7 +113,8 @@ def network_of(kind: str) -> Any:
         "deeplab_v2": settings("deeplab_v2", "resnet10t"),
         "mask2former": settings("mask2former", "miniature"),
     }[kind]
-    return build_segmentation_network(config, CLASSES.num_labels)
+    network = build_segmentation_network(config, CLASSES.num_labels)
+    return decided(network) if kind == "deeplab_v2" else network
 
 
 @pytest.mark.parametrize("kind", ["encoder", "segmenter", "deeplab_v2", "deeplab_v1"])
@@ -118,7 +132,9 @@ def test_a_final_network_says_what_pytorch_says(kind, tmp_path) -> None:
         own = torch.stack([label_map(as_class_maps("", each), 0.5) for each in expected])
         assert np.abs(scores - expected.numpy()).max() < 1e-3
         assert (labels == own.numpy()).mean() >= 0.999
-        assert labels.dtype == np.uint8 and len(np.unique(labels)) > 1
+        assert labels.dtype == np.uint8
+        varies = scores.std(axis=(2, 3)).max()
+        assert len(np.unique(labels)) > 1 or varies > 0.01, "one answer for every pixel would be no comparison"
 
 
 def test_a_network_of_one_size_gets_it_inside_and_answers_at_the_images(tmp_path) -> None:
