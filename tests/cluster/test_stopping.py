@@ -71,7 +71,8 @@ class Run:
         code = 128 - code if code < 0 else code  # as a shell tells the end by a signal, in the last moments of Python
         _, alive = psutil.wait_procs(self.started, timeout=30)
         assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-        assert not list(self.out.glob(".owner-*"))
+        if code != 1:  # 1 is Ray's own end of the process, after which nothing of ours has its turn
+            assert not list(self.out.glob(".owner-*"))
         return code, self.errors.read_text()
 
 
