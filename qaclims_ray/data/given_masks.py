@@ -191,8 +191,9 @@ def _load_draft(height: int, width: int, *, uri: str, name: str, draft: Draft, c
 
 def _labelme(uri: str, files: Mapping[str, str], found: Mapping[str, Sequence[str]], classes: Classes) -> GivenMasks:
     faults, loads, empty = [], {}, set()
+    by_name = {own[: -len(".json")]: file for own, file in files.items()}  # the suffix may be in capitals
     for name in [name for own in found.values() for name in own]:
-        file = next(uri for own, uri in files.items() if own.lower() == f"{name}.json".lower())
+        file = by_name[name]
         try:
             content = parse_json_file(file, remedy="Save it again in the tool", error=DataError)
             shapes = shapes_of(content, file)

@@ -101,13 +101,15 @@ def coco_images(content: Mapping[str, Any], classes: Classes) -> tuple[dict[str,
     faults: list[Fault] = []
     values, unknown = _category_values(content["categories"], classes, faults)
     images: dict[int, tuple[str, int, int]] = {}
+    listed: set[str] = set()
     for number, entry in enumerate(content["images"], start=1):
         try:
             # Some programs count images from 0.
             key = field(_entry_of(entry), "id", whole_number)
             name = field(entry, "file_name", text)
-            if key in images or name in {known for known, _, _ in images.values()}:
+            if key in images or name in listed:
                 faults.append(Fault("two masks of one image", name, f"image {number} is listed before"))
+            listed.add(name)
             images[key] = (name, field(entry, "width", positive_number), field(entry, "height", positive_number))
         except DataError as error:
             faults.append(Fault("unreadable image", f"image {number}", str(error)))

@@ -1,6 +1,5 @@
 """The mask-prompt forward against a slow restatement, one region, one patch and one head at a time, in float64."""
 
-import open_clip
 import pytest
 import torch
 from open_clip.transformer import VisionTransformer
@@ -8,18 +7,7 @@ from torch import Tensor
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.clip.mask_tokens import check_mask_adaptable, encode_masked_image, patches_on
-
-
-def _tower(**changes: object) -> VisionTransformer:
-    arguments = {"image_size": 8, "patch_size": 4, "width": 8, "layers": 3, "heads": 2, "mlp_ratio": 2.0}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        tower = VisionTransformer(
-            **(arguments | {"output_dim": 5, "act_layer": open_clip.transformer.QuickGELU} | changes)
-        )
-        for parameter in tower.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    return tower.double().eval()
+from tests.numerics.vision_tower import layer_norm, vision_tower
 
 
 def _inputs(num_regions: int = 3, depth: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,11 +18,6 @@ def _inputs(num_regions: int = 3, depth: int = 3) -> tuple[Tensor, Tensor, Tenso
     token_mask[0, 0, 3, 4] = 1  # a single pixel turns its patch on
     token_mask[1, 0, :, :4] = 1
     return pixels, mask_embedding, token_mask
-
-
-def _layer_norm(x: Tensor, norm: torch.nn.Module) -> Tensor:
-    centred = x - x.mean()
-    return centred / (centred.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def _slow_attention(tokens: list[Tensor], attention: torch.nn.MultiheadAttention) -> list[Tensor]:
@@ -57,11 +40,11 @@ def _slow_attention(tokens: list[Tensor], attention: torch.nn.MultiheadAttention
 
 
 def _slow_block(tokens: list[Tensor], block: torch.nn.Module) -> list[Tensor]:
-    attended = _slow_attention([_layer_norm(token, block.ln_1) for token in tokens], block.attn)
+    attended = _slow_attention([layer_norm(token, block.ln_1) for token in tokens], block.attn)
     tokens = [token + change for token, change in zip(tokens, attended, strict=True)]
     result = []
     for token in tokens:
-        hidden = block.mlp.c_fc.weight @ _layer_norm(token, block.ln_2) + block.mlp.c_fc.bias
+        hidden = block.mlp.c_fc.weight @ layer_norm(token, block.ln_2) + block.mlp.c_fc.bias
         hidden = hidden / (1 + (-1.702 * hidden).exp())
         result.append(token + block.mlp.c_proj.weight @ hidden + block.mlp.c_proj.bias)
     return result
@@ -80,19 +63,19 @@ def _slow_forward(tower: VisionTransformer, mask_embedding: Tensor, pixels: Tens
                 seen = (tower.conv1.weight * image[:, rows, columns]).sum((1, 2, 3))
                 token = seen if is_on[patch] else mask_embedding[0, patch]
                 tokens.append(token + tower.positional_embedding[patch + 1])
-        tokens = [_layer_norm(token, tower.ln_pre) for token in tokens]
+        tokens = [layer_norm(token, tower.ln_pre) for token in tokens]
         for index, block in enumerate(tower.transformer.resblocks, start=1):
             tokens = _slow_block(tokens, block)
             if index < len(mask_embedding):
                 for patch, on in enumerate(is_on):
                     tokens[patch + 1] = tokens[patch + 1] if on else mask_embedding[index, patch]
-        embeddings.append(_layer_norm(tokens[0], tower.ln_post) @ tower.proj)
+        embeddings.append(layer_norm(tokens[0], tower.ln_post) @ tower.proj)
     return torch.stack(embeddings)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_equals_the_slow_restatement_with_gradients(depth: int) -> None:
-    tower = _tower()
+    tower = vision_tower()
     pixels, mask_embedding, token_mask = _inputs(depth=depth)
     inputs = pixels.requires_grad_(), mask_embedding.requires_grad_()
     fast = encode_masked_image(tower, mask_embedding, pixels, token_mask)
@@ -106,7 +89,7 @@ def test_equals_the_slow_restatement_with_gradients(depth: int) -> None:
 
 
 def test_gradcheck() -> None:
-    tower = _tower(layers=2)
+    tower = vision_tower(layers=2)
     pixels, mask_embedding, token_mask = _inputs(num_regions=2, depth=2)
     inputs = pixels.requires_grad_(), mask_embedding.requires_grad_()
     assert torch.autograd.gradcheck(
@@ -114,15 +97,15 @@ def test_gradcheck() -> None:
     )
 
 
-def test_a_full_mask_is_the_plain_tower() -> None:
-    tower = _tower()
+def test_a_full_mask_is_the_plainvision_tower() -> None:
+    tower = vision_tower()
     pixels, mask_embedding, _ = _inputs()
     full = torch.ones(3, 1, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(encode_masked_image(tower, mask_embedding, pixels, full), tower(pixels))
 
 
 def test_pixels_of_off_patches_do_not_matter() -> None:
-    tower = _tower()
+    tower = vision_tower()
     pixels, mask_embedding, token_mask = _inputs()
     changed = torch.where(
         patches_on(token_mask, (4, 4)).view(3, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3) > 0, pixels, 7.0
@@ -138,7 +121,7 @@ def test_one_pixel_turns_a_patch_on() -> None:
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:
-    tower = _tower()
+    tower = vision_tower()
     pixels, mask_embedding, token_mask = _inputs()
     pixels.requires_grad_()
     plain = torch.autograd.grad(encode_masked_image(tower, mask_embedding, pixels, token_mask).sum(), pixels)[0]
@@ -148,7 +131,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 
 
 def test_other_axis_order_gives_the_same() -> None:
-    tower = _tower()
+    tower = vision_tower()
     pixels, mask_embedding, token_mask = _inputs()
     expected = encode_masked_image(tower, mask_embedding, pixels, token_mask)
     tower.transformer.batch_first = False
@@ -160,11 +143,11 @@ def test_other_axis_order_gives_the_same() -> None:
 @pytest.mark.parametrize("shape", [(4, 4, 8), (0, 4, 8), (2, 5, 8), (2, 4, 7), (4, 8)])
 def test_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"expected \(depth, 4, 8\) with depth 1\.\.3"):
-        check_mask_adaptable(_tower(), torch.zeros(shape))
+        check_mask_adaptable(vision_tower(), torch.zeros(shape))
 
 
 def test_towers_that_cannot_take_a_token_mask_are_refused() -> None:
     with pytest.raises(ModelError, match="vision transformer"):
         check_mask_adaptable(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 4, 8))
     with pytest.raises(ModelError, match="patch_dropout"):
-        check_mask_adaptable(_tower(patch_dropout=0.5), torch.zeros(1, 4, 8))
+        check_mask_adaptable(vision_tower(patch_dropout=0.5), torch.zeros(1, 4, 8))

@@ -1,6 +1,5 @@
 """Patches of a frozen CLIP against a slow restatement: one token, one head, one block at a time, in float64."""
 
-import open_clip
 import pytest
 import torch
 from open_clip.transformer import VisionTransformer
@@ -8,23 +7,7 @@ from torch import Tensor
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.clip.patch_features import check_patch_features, patch_features
-
-
-def _tower(**changes: object) -> VisionTransformer:
-    arguments = {"image_size": 8, "patch_size": 4, "width": 8, "layers": 3, "heads": 2, "mlp_ratio": 2.0}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        tower = VisionTransformer(
-            **(arguments | {"output_dim": 5, "act_layer": open_clip.transformer.QuickGELU} | changes)
-        )
-        for parameter in tower.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    return tower.double().eval()
-
-
-def _normed(x: Tensor, norm: torch.nn.Module) -> Tensor:
-    centred = x - x.mean()
-    return centred / (centred.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
+from tests.numerics.vision_tower import layer_norm, vision_tower
 
 
 def _related(vectors: list[Tensor]) -> list[list[Tensor]]:
@@ -45,14 +28,14 @@ def _slow(tower: VisionTransformer, image: Tensor, positions: Tensor, num_blocks
         for column in range(columns):
             seen = image[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
             tokens.append((tower.conv1.weight * seen).sum((1, 2, 3)) + positions[len(tokens)])
-    tokens = [_normed(token, tower.ln_pre) for token in tokens]
+    tokens = [layer_norm(token, tower.ln_pre) for token in tokens]
     blocks = list(tower.transformer.resblocks)
     width, heads = tower.conv1.out_channels, blocks[0].attn.num_heads
     size = width // heads
     kept = []  # of each of the last blocks: head -> token x token
     for index, block in enumerate(blocks):
         attn = block.attn
-        packed = [attn.in_proj_weight @ _normed(token, block.ln_1) + attn.in_proj_bias for token in tokens]
+        packed = [attn.in_proj_weight @ layer_norm(token, block.ln_1) + attn.in_proj_bias for token in tokens]
         parts = [[vector[at : at + width] for vector in packed] for at in (0, width, 2 * width)]
         heads_of = [[[v[h * size : (h + 1) * size] for v in part] for h in range(heads)] for part in parts]
         if index >= len(blocks) - num_blocks:
@@ -69,14 +52,14 @@ def _slow(tower: VisionTransformer, image: Tensor, positions: Tensor, num_blocks
                 total = total + share * heads_of[2][head][other]
             gathered.append(total)
         mixed = blocks[-1].attn.out_proj.weight @ torch.cat(gathered) + blocks[-1].attn.out_proj.bias
-        feature = _normed(mixed, tower.ln_post) @ tower.proj
+        feature = layer_norm(mixed, tower.ln_post) @ tower.proj
         found.append(feature / feature.norm())
     return torch.stack(found, 1).unflatten(1, (rows, columns))
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 3])
 def test_patches_equal_the_slow_restatement(num_blocks: int) -> None:
-    tower = _tower()
+    tower = vision_tower()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         found = patch_features(tower, images, num_blocks=num_blocks)
@@ -85,14 +68,14 @@ def test_patches_equal_the_slow_restatement(num_blocks: int) -> None:
 
 
 def test_more_blocks_than_there_are_means_all() -> None:
-    tower, image = _tower(), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    tower, image = vision_tower(), torch.randn(1, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(
         patch_features(tower, image, num_blocks=99), patch_features(tower, image, num_blocks=3), rtol=0, atol=0
     )
 
 
 def test_positions_are_stretched_to_larger_images() -> None:
-    tower = _tower()
+    tower = vision_tower()
     image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     grid = tower.positional_embedding[1:].T.reshape(1, 8, 2, 2)
     wide = torch.nn.functional.interpolate(grid.float(), (3, 4), mode="bicubic", align_corners=False).double()
@@ -107,4 +90,4 @@ def test_towers_without_projected_patches_are_refused() -> None:
     with pytest.raises(ModelError, match="vision transformer, this model's image tower is a Conv2d"):
         check_patch_features(torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(ModelError, match="does not pool its class token"):
-        check_patch_features(_tower(pool_type="avg"))
+        check_patch_features(vision_tower(pool_type="avg"))

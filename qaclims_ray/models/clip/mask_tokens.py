@@ -82,7 +82,7 @@ def encode_masked_image(
     tokens = torch.cat([class_token, tokens], dim=1) + visual.positional_embedding.to(tokens.dtype)
     tokens = visual.ln_pre(tokens)
     for index, block in enumerate(visual.transformer.resblocks, start=1):
-        tokens = _run_block(visual, block, tokens)
+        tokens = run_block(visual, block, tokens)
         if index < len(mask_embedding):
             replacement = mask_embedding[index].to(tokens.dtype)
             patches = tokens[:, 1:] * is_on + replacement * (1 - is_on)
@@ -97,8 +97,8 @@ def _patch_size(visual: VisionTransformer) -> tuple[int, int]:
     return height, width
 
 
-def _run_block(visual: VisionTransformer, block: nn.Module, tokens: Tensor) -> Tensor:
-    """One transformer block on (region, token, width), whatever axis order the tower works in."""
+def run_block(visual: VisionTransformer, block: nn.Module, tokens: Tensor) -> Tensor:
+    """Run one transformer block on (region, token, width), whatever axis order the tower works in."""
     if not visual.transformer.batch_first:
         return block(tokens.transpose(0, 1)).transpose(0, 1)
     if visual.transformer.grad_checkpointing:

@@ -17,6 +17,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.clip.mask_tokens import run_block
 
 
 def check_patch_features(visual: nn.Module) -> None:
@@ -60,7 +61,7 @@ def patch_features(
             queries, keys, values = _heads(block, tokens)
             related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
         if index < len(blocks) - 1:
-            tokens = _through(visual, block, tokens)
+            tokens = run_block(visual, block, tokens)
     gathered = torch.stack(related).mean(0) @ values  # (image, head, token, head_dim)
     merged = blocks[-1].attn.out_proj(gathered.transpose(1, 2).flatten(2))
     features = visual.ln_post(blocks[-1].ls_1(merged))[:, 1:] @ visual.proj
@@ -94,10 +95,3 @@ def _heads(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _alike(part: Tensor) -> Tensor:
     """Return how much each token of a head takes of the others that are like it; rows sum to 1."""
     return (part @ part.transpose(2, 3) * part.shape[-1] ** -0.5).softmax(-1)
-
-
-def _through(visual: VisionTransformer, block: Any, tokens: Tensor) -> Tensor:
-    """One block, whatever axis order the tower works in."""
-    if visual.transformer.batch_first:
-        return block(tokens)
-    return block(tokens.transpose(0, 1)).transpose(0, 1)
