@@ -45,7 +45,7 @@ from qaclims_ray.stages.results import (
     note_remarks,
     splits_of,
 )
-from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags
+from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags, without_password
 from qaclims_ray.stages.segment import score_final_network, train_final_networks
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.text import run_text
@@ -168,7 +168,7 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id:
         tags=run_tags(config),
         parent_run_id=parent_run_id,
     )
-    tracker.log_params(settings)
+    tracker.log_params(without_password(settings))
     return tracker
 
 

@@ -43,6 +43,7 @@ from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
 from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results, splits_of
+from qaclims_ray.stages.run_description import without_password
 from qaclims_ray.stages.sheet_rows import rows_of, sheet_rows
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.trust import Trust
@@ -92,7 +93,7 @@ def write_contents(
     data = ReportData(
         title=f"Report on the run {layout.out.rstrip('/').rsplit('/', 1)[-1]} ({config.name})",
         run=_as_typed(layout.out),
-        config=to_dict(config),
+        config=without_password(to_dict(config)),
         environment={**environment(), "supervision": supervision(config)},
         licences=[asdict(used) for used in weights_used(config)],
         timings={name: round(seconds, 2) for name, seconds in timings.items()},

@@ -13,6 +13,7 @@ from typing import Any
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.settings import dotted
+from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import FAILURE_TAG
 
 _FAILURE_CHARS = 500
@@ -51,8 +52,18 @@ def run_tags(config: RunConfig, *, data_fingerprint: str = "", system: str = "",
 
 def changed_settings(config: RunConfig, default: RunConfig) -> dict[str, Any]:
     """Return the settings, by dotted name, in which a run differs from the preset it started from."""
-    ours, theirs = dotted(to_dict(config)), dotted(to_dict(default))
+    ours, theirs = dotted(without_password(to_dict(config))), dotted(to_dict(default))
     return {name: value for name, value in ours.items() if value != theirs.get(name)}
+
+
+def without_password(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings for pages and servers: the address of the tracking store may hold a password.
+
+    Args:
+        settings: of a whole run, nested.
+    """
+    tracking = settings["tracking"]
+    return {**settings, "tracking": {**tracking, "uri": shown(tracking["uri"])}}
 
 
 def failure_tag(error: BaseException) -> dict[str, str]:

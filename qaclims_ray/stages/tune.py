@@ -24,7 +24,7 @@ from qaclims_ray.stages.opening import try_networks
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.requests import Search
 from qaclims_ray.stages.resources import needs_of_many
-from qaclims_ray.stages.run_description import failure_tag, run_tags
+from qaclims_ray.stages.run_description import failure_tag, run_tags, without_password
 from qaclims_ray.stages.tune_trial import must_take_turns, train_trial
 from qaclims_ray.systems.needs import needs_corpus
 from qaclims_ray.systems.planning import rated_epochs
@@ -150,7 +150,7 @@ def _tracker(asked: Search) -> Tracker:
         tags=run_tags(tracked) | {"search": asked.search.system, "objective": asked.search.objective},
         system_metrics=False,
     )
-    tracker.log_params({"search": to_dict(asked.search), "config": to_dict(config)})
+    tracker.log_params({"search": to_dict(asked.search), "config": without_password(to_dict(config))})
     return tracker
 
 

@@ -1,13 +1,20 @@
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.presets.miniature import miniature
-from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags
+from qaclims_ray.run_config import RunConfig, to_dict, with_overrides
+from qaclims_ray.stages.run_description import changed_settings, failure_tag, run_note, run_tags, without_password
 
 
 def test_only_what_differs_from_the_preset_is_listed():
     config = with_overrides(miniature(), {"ritc.omega": 0.4, "cams.scales": [1.0, 0.5], "seed": 3})
     assert changed_settings(config, miniature()) == {"seed": 3, "ritc.omega": 0.4, "cams.scales": [1.0, 0.5]}
     assert changed_settings(miniature(), miniature()) == {}
+
+
+def test_a_password_of_the_tracking_store_is_shown_nowhere():
+    config = with_overrides(miniature(), {"tracking.uri": "postgresql://ann:secret@host/db"})
+    told = [changed_settings(config, miniature()), without_password(to_dict(config))]
+    assert "secret" not in str(told) and told[0] == {"tracking.uri": "postgresql://host/db"}
+    assert to_dict(config)["tracking"]["uri"] == "postgresql://ann:secret@host/db", "the run itself needs it"
 
 
 def test_the_note_shows_scores_in_percent_and_what_changed():
