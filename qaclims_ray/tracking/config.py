@@ -8,8 +8,8 @@ class TrackingConfig:
     """Where a run is recorded with MLflow."""
 
     uri: str = ""
-    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote). A password in it
-    stands in the run's config.json, and on no page."""
+    """Tracking server or store; empty keeps a SQLite store beside the outputs (local) or none (remote). A password in
+    it stands in the run's config.json, and on no page."""
     experiment: str = "qaclims"
     """Experiment name."""
     enabled: bool = True
