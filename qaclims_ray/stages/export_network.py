@@ -12,7 +12,7 @@ from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.deployment.exported_graph import CamGraph, CamRules, FinalGraph
 from qaclims_ray.deployment.network_facts import NetworkFacts
 from qaclims_ray.deployment.onnx_file import ONNX_NAME, SCRIPT_NAME, require_onnx, write_onnx
-from qaclims_ray.errors import ConfigError, DataError
+from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.refine.shares import HALF
@@ -294,10 +294,7 @@ def _final_metrics(config: RunConfig, layout: RunLayout, system: str) -> dict[st
     )
     if network is None or scored is None or scored.inputs.get("network") != network.fingerprint:
         return {}
-    try:
-        found = read_segmentation(layout.predictions(system))
-    except DataError:
-        return {}
+    found = read_segmentation(layout.predictions(system))
     on = config.data.test_split
     figures = {}
     for words, scores in (("", found.plain), (" with CRF", found.crf)):
