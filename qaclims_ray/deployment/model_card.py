@@ -12,7 +12,7 @@ def model_card(facts: NetworkFacts) -> str:
     sections = [
         f"# {facts.name}\n",
         f"{facts.architecture}. It gives every pixel of a photograph one of {len(facts.id2label)} labels. It was "
-        "trained by qaclims_ray on masks that were made from image-level tags.\n",
+        f"trained by qaclims_ray on {facts.data.get('learned from', 'what its run was given')}.\n",
         "## Use it\n",
         "```python\nimport qaclims_ray\n\n"
         'network = qaclims_ray.load("this/folder")\nfound = network.predict("photo.jpg")\n'

@@ -25,13 +25,14 @@ def main() -> None:
         parser.error(f"--classes takes {', '.join(known)}" if is_cam else "--classes is for a CAM network alone")
     if len({photo.stem for photo in asked.photos}) < len(asked.photos):
         parser.error("two photos have the same name, and so would their masks")
+    if any(photo.resolve().parent == asked.out.resolve() for photo in asked.photos):
+        parser.error("--out is the folder of a photo, which its mask could replace: give another")
     asked.out.mkdir(parents=True, exist_ok=True)
     for photo in asked.photos:
         image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
         feeds = {"image": np.asarray(image)[None]}
         if is_cam:  # -1: its classifier tells
-            shown = [-1 if asked.classes is None else name in asked.classes for name in known]
-            feeds["known"] = np.array([shown], dtype=np.float32)
+            feeds["known"] = np.float32([[-1 if asked.classes is None else name in asked.classes for name in known]])
         labels = np.asarray(session.run(["labels"], feeds)[0])[0]
         mask = Image.fromarray(labels, mode="P")
         mask.putpalette(palette)

@@ -220,6 +220,9 @@ def test_the_script_writes_masks_in_a_process_without_pytorch(tmp_path) -> None:
         assert mask.getpalette()[:12] == list(voc_palette())[:12]
     assert all(name in ended.stdout for name in {CLASSES.label_names[value] for value in np.unique(expected)})
     assert len(script.read_text().splitlines()) <= 45
+    again = [sys.executable, str(script), str(tmp_path / "photo.png"), "--out", str(tmp_path)]
+    refused = subprocess.run(again, capture_output=True, text=True)
+    assert refused.returncode == 2 and "the folder of a photo" in refused.stderr
     kept = run.get_modelmeta().custom_metadata_map
     assert json.loads(kept["class_names"]) == list(CLASSES.names)
     assert json.loads(kept["image_mean"]) == [0.5] * 3 and json.loads(kept["threshold"]) == 0.5
