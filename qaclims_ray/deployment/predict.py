@@ -32,7 +32,7 @@ def main() -> None:
         image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
         feeds = {"image": np.asarray(image)[None]}
         if is_cam:  # -1: its classifier tells
-            feeds["known"] = np.array([[-1 if asked.classes is None else name in asked.classes for name in known]], "f4")
+            feeds["known"] = np.array([[-1 if asked.classes is None else n in asked.classes for n in known]], "f4")
         labels = np.asarray(session.run(["labels"], feeds)[0])[0]
         mask = Image.fromarray(labels, mode="P")
         mask.putpalette(palette)
