@@ -23,6 +23,7 @@ from qaclims_ray.data.labelme import labels_of, shapes_of
 from qaclims_ray.data.mask_drafts import DRAFTS_NAME, Draft, corrected_draft, read_drafts
 from qaclims_ray.data.mask_files import load_mask, read_mask
 from qaclims_ray.data.mask_folders import MASK_SUFFIXES, find_masks
+from qaclims_ray.data.mask_outlines import require_size
 from qaclims_ray.data.mask_translation import translate
 from qaclims_ray.data.mask_values import Translation
 from qaclims_ray.data.masks_in_coco import coco_images, coco_label_map
@@ -210,8 +211,8 @@ def _labelme(uri: str, files: Mapping[str, str], found: Mapping[str, Sequence[st
 def _load_labelme(height: int, width: int, *, file: str, classes: Classes) -> Tensor:
     content = parse_json_file(file, remedy="Save it again in the tool", error=DataError)
     told = content.get("imageWidth"), content.get("imageHeight")
-    if all(isinstance(side, int) for side in told) and told != (width, height):
-        raise DataError(f"{file} is of an image of {told[0]}x{told[1]} pixels, but the image has {width}x{height}")
+    if all(isinstance(side, int) for side in told):
+        require_size(file, told, height, width)
     return labels_of(content, height, width, classes, file)
 
 
@@ -268,10 +269,7 @@ def _load_picture(height: int, width: int, *, file: str, translation: Translatio
 
 
 def _sized(labels: Tensor, height: int, width: int, what: str) -> Tensor:
-    if tuple(labels.shape) != (height, width):
-        raise DataError(
-            f"{what} has {labels.shape[1]}x{labels.shape[0]} pixels, expected {width}x{height}, the size of its image"
-        )
+    require_size(what, (labels.shape[1], labels.shape[0]), height, width)
     return labels
 
 

@@ -15,6 +15,7 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.json_files import parse_json_file, read_json_file
 from qaclims_ray.data.labelme import labels_of, shapes_of
 from qaclims_ray.data.mask_files import load_mask
+from qaclims_ray.data.mask_outlines import require_size
 from qaclims_ray.errors import ConfigError, DataError
 
 DRAFTS_NAME = "label_these.json"
@@ -120,7 +121,5 @@ def corrected_draft(out: str, name: str, draft: Draft, classes: Classes, *, acce
         return None
     if labels is None:
         raise DataError(f"{name} has no mask any more: neither {painted} nor {drawn}")
-    if tuple(labels.shape) != (draft.height, draft.width):
-        size, expected = f"{labels.shape[1]}x{labels.shape[0]}", f"{draft.width}x{draft.height}"
-        raise DataError(f"{painted} has {size} pixels, expected {expected}, the size of its image")
+    require_size(painted, (labels.shape[1], labels.shape[0]), draft.height, draft.width)
     return labels

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from qaclims_ray.errors import DataError
+
 PolygonPoint = tuple[float, float]
 """x and y in pixels."""
 
@@ -45,6 +47,23 @@ def outlines(
                 found.append((area, value, loop))
     found.sort(key=lambda one: -one[0])
     return [(value, simplified(loop, labels.shape)) for _, value, loop in found]
+
+
+def require_size(where: str, size: tuple[int, int], height: int, width: int) -> None:
+    """Refuse a drawn mask of another size than its image's.
+
+    Args:
+        where: what has the mask, for the message.
+        size: its width and height, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    if size != (width, height):
+        found = f"{size[0]}x{size[1]}"
+        raise DataError(f"{where} has {found} pixels, expected {width}x{height}, the size of its image")
 
 
 def filled(

@@ -18,6 +18,7 @@ from qaclims_ray.data.classes import IGNORE_VALUE, Classes, class_id, label_valu
 from qaclims_ray.data.coco_annotations import Region, read_region
 from qaclims_ray.data.coco_masks import draw_label_map, region_decoder
 from qaclims_ray.data.json_fields import field, flag, positive_number, text, whole_number
+from qaclims_ray.data.mask_outlines import require_size
 from qaclims_ray.data.mask_parts import mask_parts
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.data.value_names import nothing_value, value_of
@@ -173,8 +174,5 @@ def coco_label_map(
     Raises:
         DataError: when the image in the file has another size.
     """
-    if (image.width, image.height) != (width, height):
-        raise DataError(
-            f"{where} is {image.width}x{image.height} in the file, but the image has {width}x{height} pixels"
-        )
+    require_size(where, (image.width, image.height), height, width)
     return torch.as_tensor(draw_label_map(image.regions, width=width, height=height, nothing=nothing_value(classes)))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, hexadecimal, voc_palette
-from qaclims_ray.data.mask_outlines import PolygonPoint, inside_polygon
+from qaclims_ray.data.mask_outlines import PolygonPoint, inside_polygon, require_size
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.data.value_names import nothing_value, value_names, value_of
 from qaclims_ray.errors import DataError
@@ -196,10 +196,8 @@ def cvat_label_map(
     Raises:
         DataError: when the image in the file has another size.
     """
-    if image.width and (image.width, image.height) != (width, height):
-        raise DataError(
-            f"{where} is {image.width}x{image.height} in the file, but the image has {width}x{height} pixels"
-        )
+    if image.width:  # old files do not say
+        require_size(where, (image.width, image.height), height, width)
     labels = np.full((height, width), nothing_value(classes), np.uint8)
     for shape in sorted(image.shapes, key=lambda one: one.z_order):
         if shape.corners:

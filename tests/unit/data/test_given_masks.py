@@ -96,7 +96,7 @@ def test_shapes_of_cvat_lie_in_their_order_and_boxes_count(tmp_path: Path) -> No
     labels, expected = found.by_image["2"](HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8)
     expected[10:30, 10:30], expected[0:20, 0:20], expected[2:4, 2:4] = 2, 1, 0
     assert (labels == expected).all()
-    with pytest.raises(DataError, match="is 60x40 in the file, but the image has 40x60 pixels"):
+    with pytest.raises(DataError, match="has 60x40 pixels, expected 40x60, the size of its image"):
         found.by_image["2"](60, 40)
 
 
@@ -118,7 +118,7 @@ def test_labelme_files_of_another_size_and_yolo_lines_that_are_no_polygons(tmp_p
     shape = {"label": "cat", "points": [[0, 0], [5, 0], [5, 5]], "shape_type": "polygon"}
     drawn.write_text(json.dumps({"shapes": [shape], "imageWidth": 9, "imageHeight": 9}))
     found = find_given_masks(str(drawn.parent), places(tmp_path), CLASSES)
-    with pytest.raises(DataError, match="is of an image of 9x9 pixels, but the image has 60x40"):
+    with pytest.raises(DataError, match="has 9x9 pixels, expected 60x40, the size of its image"):
         found.by_image["2"](HEIGHT, WIDTH)
     for line, says in (
         ("7 0 0 1 0 1 1", "does not begin with a class"), ("0 0 0 1", "has 3 numbers"), ("0 0 0 5 0 5 5", "outside"),
