@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 OUT ?= runs/miniature
+# Processes that share out the unit tests; each takes up to 2 GB.
+WORKERS ?= 2
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
@@ -34,10 +36,10 @@ types: install
 	$(VENV)/bin/pyright
 
 test-unit: install  ## unit tests alone
-	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow"
+	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --durations 15
 
 test-ray: install  ## tests that start a local Ray
-	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow"
+	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow" --durations 15
 
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow

@@ -43,6 +43,10 @@ from qaclims_ray.systems.table import system_of
 
 OTSU, PRODUCT = "Otsu of the scores", "chosen by the run"
 _PHOTOGRAPHS = "photographs-"
+_SYSTEMS = [
+    "miniature=baseline,ritc_class_names,qa_clims,clims,patch_text,patch_text_answers",
+    "miniature_combined=semples_match,semples,semples_on_qa_clims,qa_clims_prompts",
+]
 _CRF_EVERY = 4
 """Of so many images one is asked of its CRFs."""
 MOST = 2.0
@@ -55,7 +59,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--choose", type=int, nargs="*", default=[10, 11], help="seeds by which a criterion is taken")
     parser.add_argument("--report", type=int, nargs="*", default=[20, 21, 22, 23, 24], help="seeds it is tried on")
-    parser.add_argument("--systems", nargs="+", default=["baseline", "ritc_class_names", "qa_clims", "clims"])
+    parser.add_argument("--systems", nargs="+", default=_SYSTEMS, metavar="PRESET=SYSTEMS", help="of each miniature")
     parser.add_argument("--photographs", default="", help="folder in VOC's layout, with masks to score with")
     parser.add_argument("--weights", nargs="*", default=[], metavar="PRESET=FILE", help="of that preset's backbone")
     parser.add_argument("--images", type=int, default=60, help="images that a criterion looks at")
@@ -73,9 +77,12 @@ def _folders(arguments: argparse.Namespace) -> dict[str, dict[str, tuple[RunConf
     size = {"goal": "seed", "tracking.enabled": False}
 
     def miniatures(seeds: Sequence[int]) -> dict[str, tuple[RunConfig, Path]]:
-        own = with_overrides(preset("miniature"), {**size, "systems": arguments.systems})
-        runs = {f"miniature-{seed}": with_overrides(own, {"seed": seed}) for seed in seeds}
-        return {name: (config, arguments.work / name) for name, config in runs.items()}
+        found = {}
+        for seed in seeds:
+            for name, systems in (item.split("=", 1) for item in arguments.systems):
+                own = with_overrides(preset(name), {**size, "systems": systems.split(","), "seed": seed})
+                found[f"{name}-{seed}"] = own, arguments.work / f"{name}-{seed}"
+        return found
 
     found = {"Seeds by which it was taken": miniatures(arguments.choose)}
     found["Other seeds"] = miniatures(arguments.report)
