@@ -15,7 +15,8 @@ from qaclims_ray.errors import ConfigError, did_you_mean
 
 _Read = TypeVar("_Read")
 _BORDER = re.compile(r"[│╭╮╰╯─]+")
-_RULE = "────"
+_RULES = ("────", "-" * 20)
+"""What parts a message from the next; the second where the terminal's encoding has no boxes."""
 
 
 def read_options(
@@ -88,15 +89,23 @@ def _of_value(text: str) -> str:
     ):
         kind = "a whole number" if "int()" in text else "a number"
         return f"{number[1]} is {number[2].rstrip('.')}, expected {kind}"
+    if several := re.match(r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]", text):
+        return f"{several[1]} is {several[2]}, which it does not take"
+    if missing := re.match(r"Missing value for argument '(.*?)'", text):
+        return f"{missing[1]} stands without a value"
     return text.rstrip(". ")
 
 
 def _paragraph(said: str) -> list[str]:
     """Return the words of the first part of a message in a box, without its title and borders."""
     lines = said.strip().splitlines()
+    if lines and lines[0].startswith("╭"):
+        lines = lines[1:]
+    elif len(lines) > 1 and not lines[1].strip(" -"):
+        lines = lines[2:]
     words: list[str] = []
-    for one in lines[1:] if lines and lines[0].startswith("╭") else lines:
-        if _RULE in one:
+    for one in lines:
+        if any(rule in one for rule in _RULES):
             break
         words += _BORDER.sub(" ", one).split()
     return words

@@ -148,7 +148,7 @@ def _read_plan(uri: str) -> dict[str, Any] | None:
     try:
         plan = json.loads(whole_files.read_whole(path))
         return {"fingerprint": str(plan["fingerprint"]), "num_shards": int(plan["num_shards"])}
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

@@ -1,11 +1,11 @@
 """Image-level labels out of "CVAT for images 1.1": an image's tags, and the labels of what is drawn on it."""
 
 from collections import Counter
-from xml.etree import ElementTree
 
 from qaclims_ray.data.label_rows import LabelRows
 from qaclims_ray.data.label_words import quoted
 from qaclims_ray.data.validation import Fault
+from qaclims_ray.data.xml_text import parse_xml
 from qaclims_ray.errors import DataError
 
 _DEFAULT_SUBSET = "default"
@@ -22,9 +22,9 @@ def cvat_rows(uri: str, text: str) -> LabelRows:
         DataError: when it is no XML, of another form, or holds no image.
     """
     try:
-        tree = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"label file {uri} is no whole XML ({error}): export it again") from None
+        tree = parse_xml(text)
+    except DataError as error:
+        raise DataError(f"label file {uri} is {error}: export it again") from None
     if tree.tag != "annotations":
         raise DataError(
             f'label file {uri} is XML whose outermost element is <{tree.tag}>; expected <annotations>, as "CVAT for '

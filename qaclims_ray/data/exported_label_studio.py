@@ -73,15 +73,23 @@ def _image_of(task: Mapping[str, Any], image_ids: Collection[str]) -> str | None
     for value in data.values():
         if not isinstance(value, str):
             continue
-        parts = urlsplit(value)
-        # Local files are served as /data/local-files/?d=folder/1.jpg.
-        place = unquote(parts.query.partition("d=")[2] if "local-files" in parts.path else parts.path)
+        place = _place_of(value)
         if not is_image_name(place):
             continue
         name = place.rsplit("/", 1)[-1]
         is_known = image_id_of(name) in image_ids
         return name if is_known else _UPLOADED.sub("", name, count=1)
     return None
+
+
+def _place_of(address: str) -> str:
+    """Return the path within an address."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as a host of one bracket
+        return address
+    # Local files are served as /data/local-files/?d=folder/1.jpg.
+    return unquote(parts.query.partition("d=")[2] if "local-files" in parts.path else parts.path)
 
 
 def _shown(task: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -93,7 +101,7 @@ def _shown(task: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(task.get("data"), Mapping):
         skipped = {*_REST_OF_MIN, *(name for name, value in task.items() if _is_address(value))}
         return tuple(dict.fromkeys(n for key, value in task.items() if key not in skipped for n in _names_in(value)))
-    found = [one for one in task.get("annotations", task.get("completions", ())) if isinstance(one, Mapping)]
+    found = _entries(task.get("annotations", task.get("completions")), "annotations")
     valid = [one for one in found if not one.get("was_cancelled")]
     said = [tuple(dict.fromkeys(_names_of(one))) for one in [o for o in valid if o.get("ground_truth")] or valid]
     if len({frozenset(names) for names in said}) > 1:
@@ -103,13 +111,14 @@ def _shown(task: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _names_of(annotation: Mapping[str, Any]) -> Iterator[str]:
-    for result in annotation.get("result", ()):
+    for result in _entries(annotation.get("result"), "results"):
         kind, value = result.get("type"), result.get("value", {})
+        if not isinstance(value, Mapping):
+            raise DataError(f"found {printable(value)} as the value of a result, expected an object")
         if kind == "choices":
             yield from _texts(value.get("choices"))
         elif kind == "taxonomy":
-            # Each entry is a path from the root of the taxonomy; its end says what is seen.
-            yield from (path[-1] for path in value.get("taxonomy", ()) if path)
+            yield from _ends(value.get("taxonomy"))
         elif kind in _REGION_LABELS:
             yield from _texts(value.get(kind))
 
@@ -121,13 +130,30 @@ def _names_in(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for kind in ("choices", *_REGION_LABELS):
             yield from _texts(value.get(kind))
-        yield from (path[-1] for path in value.get("taxonomy", ()) if path)
+        yield from _ends(value.get("taxonomy"))
     elif isinstance(value, list):
         for part in value:
             if isinstance(part, list) and part:
                 yield str(part[-1])
             elif isinstance(part, Mapping):
                 yield from _names_in(part)
+
+
+def _ends(value: Any) -> Iterator[str]:
+    """Yield the ends of a taxonomy's paths, which say what is seen; each path begins at the root."""
+    paths = () if value is None else value
+    if not isinstance(paths, list | tuple) or not all(isinstance(path, list | tuple) for path in paths):
+        raise DataError(f"found {printable(value)}, expected a list of paths in a taxonomy")
+    yield from _texts([path[-1] for path in paths if path])
+
+
+def _entries(value: Any, what: str) -> list[Mapping[str, Any]]:
+    """Return the objects of a list that may not be there; others in it say nothing."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"found {printable(value)}, expected a list of {what}")
+    return [one for one in value if isinstance(one, Mapping)]
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -140,4 +166,4 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _is_address(value: Any) -> bool:
-    return isinstance(value, str) and is_image_name(urlsplit(value).path or value)
+    return isinstance(value, str) and is_image_name(_place_of(value) or value)

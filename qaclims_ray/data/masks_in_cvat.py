@@ -18,6 +18,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes, he
 from qaclims_ray.data.mask_outlines import PolygonPoint, inside_polygon, require_size
 from qaclims_ray.data.validation import Fault
 from qaclims_ray.data.value_names import nothing_value, value_names, value_of
+from qaclims_ray.data.xml_text import parse_xml
 from qaclims_ray.errors import DataError
 
 _OUTLINES = ("polygon", "box", "mask", "ellipse", "polyline", "points", "cuboid", "skeleton")
@@ -125,9 +126,9 @@ def cvat_images(uri: str, content: bytes, classes: Classes) -> tuple[dict[str, C
         DataError: when it is no XML of this form.
     """
     try:
-        root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{uri} is no whole XML ({error}): export it again") from None
+        root = parse_xml(content)
+    except DataError as error:
+        raise DataError(f"{uri} is {error}: export it again") from None
     entries = root.findall("image")
     if root.tag != "annotations" or not entries:
         what = f"<{root.tag}>" if root.tag != "annotations" else "no image"

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.validation import Fault
+from qaclims_ray.data.xml_text import parse_xml
 from qaclims_ray.errors import DataError
 
 
@@ -13,8 +14,8 @@ def read_voc_annotation(uri: str) -> tuple[str, ...] | Fault:
     Programs write the elements in a namespace of their own, or in capitals: neither changes what they mean.
     """
     try:
-        tree = ElementTree.fromstring(storage.read_bytes(uri))
-    except (ElementTree.ParseError, DataError, ValueError) as error:
+        tree = parse_xml(storage.read_bytes(uri))
+    except DataError as error:
         return Fault("unreadable annotation", uri, f"{uri}: {error}")
     if _local(tree) != "annotation":
         detail = f"{uri}: its outermost element is <{tree.tag}>, expected <annotation>; fetch the file again"

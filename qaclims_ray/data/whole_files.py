@@ -168,7 +168,7 @@ def _list_of(folder: str) -> Mapping[str, FileMark] | None:
 def _parsed(content: bytes, path: str) -> dict[str, FileMark]:
     try:
         return {name: FileMark(int(mark["bytes"]), str(mark["sha256"])) for name, mark in json.loads(content).items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{path} is broken ({error})") from None
 
 

@@ -1,7 +1,9 @@
 """Mistakes in a line are said in one line of ours, with the word that was meant."""
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def _refused(parse, text: str) -> str:
     return said
 
 
-@pytest.mark.parametrize(
+MISTAKES = pytest.mark.parametrize(
     ("text", "said"),
     [
         ("miniature --out x --ritc.omegga 0.1", "there is no option --ritc.omegga; did you mean '--ritc.omega'?"),
@@ -47,10 +49,23 @@ def _refused(parse, text: str) -> str:
         ("VOC12 --out x", "there is no preset 'VOC12'; did you mean 'voc12'?"),
         ("voc12 papr --out x", "voc12 has no option 'papr'; did you mean 'paper'? it takes: "),
         ("voc12 plain_clip --out x", "did you mean 'plain-clip'?"),
+        ("miniature --out x --cams.scales a b", "--cams.scales is 'a', 'b', which it does not take; `prog"),
+        ("miniature --out x --seed", "--seed stands without a value; `prog"),
     ],
 )
+
+
+@MISTAKES
 def test_a_mistake_is_one_line(text: str, said: str) -> None:
     assert said in _refused(parse_run, text)
+
+
+@MISTAKES
+def test_it_is_where_the_terminal_draws_no_boxes(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as plain:
+        monkeypatch.setattr(sys, "stdout", plain)
+        refused = _refused(parse_run, text)
+    assert said in refused and "----" not in refused
 
 
 def test_a_searchs_own_options_are_known_too() -> None:

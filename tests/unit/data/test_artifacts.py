@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qaclims_ray.cams.config import CamConfig
-from qaclims_ray.data import artifacts
+from qaclims_ray.data import artifacts, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.errors import ArtifactError
@@ -159,6 +159,15 @@ def test_a_broken_meta_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "meta.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"meta\.json is broken .* makes it again"):
         artifacts.read_meta(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"a": {"bytes": Infinity, "sha256": ""}}', '{"a": 1}'])
+def test_a_broken_list_of_files_is_told(tmp_path: Path, content: str) -> None:
+    _artifact(str(tmp_path), "cams", CamConfig()).complete()
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "files.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"files\.json is broken"):
+        whole_files.read_whole(str(tmp_path / "a"))
 
 
 def test_version_and_source_hash_are_stable() -> None:

@@ -27,6 +27,10 @@ def choices(*names: str, **more: Any) -> dict[str, Any]:
     return {"result": [{"type": "choices", "value": {"choices": list(names)}}], "was_cancelled": False, **more}
 
 
+def taxonomy(value: Any) -> list[dict[str, Any]]:
+    return [{"result": [{"type": "taxonomy", "value": {"taxonomy": value}}]}]
+
+
 STUDIO: list[dict[str, Any]] = [
     {"id": 1, "data": {"image": "/data/upload/3/0f1e2d3c-a.jpg"}, "annotations": [choices("dog", "traffic light")]},
     {
@@ -130,11 +134,28 @@ def changed(**parts: Any) -> str:
             "its annotations disagree (dog; cat): keep one, or mark one as ground truth",
         ),
         (json.dumps([{**STUDIO[0], "data": {"text": "a"}}, *STUDIO[1:]]), "task 1", "name no image file"),
+        *(
+            (json.dumps([STUDIO[1], {**STUDIO[0], "annotations": annotations}]), "task 1 (a.jpg)", detail)
+            for annotations, detail in (
+                (7, "found 7, expected a list of annotations"),
+                ([{"result": 0.5}], "found 0.5, expected a list of results"),
+                ([{"result": [{"type": "choices", "value": "cat"}]}], "'cat' as the value of a result"),
+                (taxonomy("animal"), "found 'animal', expected a list of paths in a taxonomy"),
+                (taxonomy({"a": 1}), "expected a list of paths in a taxonomy"),
+                (taxonomy([{"a": 1}]), "expected a list of paths in a taxonomy"),
+                (taxonomy([["animal", ["dog"]]]), "expected a list of names"),
+            )
+        ),
     ],
 )
 def test_single_entries_are_faults(tmp_path: Path, content: str, subject: str, detail: str) -> None:
     fault = next(iter(read(tmp_path, "x.json", content).faults))
     assert fault.subject == subject and detail in fault.detail
+
+
+def test_an_address_that_is_none_is_taken_for_a_name(tmp_path: Path) -> None:
+    content = json.dumps([{**STUDIO[0], "data": {"image": "http://[a.jpg"}}, STUDIO[1]])
+    assert set(read(tmp_path, "x.json", content).labels) == {"[a", "b"}
 
 
 def test_the_truth_settles_a_disagreement_and_open_tasks_are_counted(tmp_path: Path) -> None:

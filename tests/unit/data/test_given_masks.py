@@ -43,6 +43,7 @@ def test_two_masks_of_an_image_are_a_fault(tmp_path: Path) -> None:
         ("a.xml", b"<annotations><track/></annotations>", "holds no image; export the task as"),
         ("a.xml", b"<annotation/>", "holds <annotation>"),
         ("a.xml", b"<annot", "is no whole XML"),
+        ("a.xml", b'<?xml version="1.0" encoding="utv-8"?><annotations/>', "no whole XML .unknown encoding: utv-8"),
         ("a.xml", b'<annotations><image name="other.jpg"/></annotations>', "masks of none of the run's images"),
         ("data.yaml", b"names: [cow]", "has a class 'cow', expected one of background, cat"),
         ("data.yaml", b"nc: 3", "has no names"),
