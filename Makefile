@@ -5,10 +5,12 @@ PY := $(VENV)/bin/python
 OUT ?= runs/miniature
 # Processes that share out the unit tests; each takes up to 2 GB.
 WORKERS ?= 2
+# Inputs of make fuzz.
+N ?= 1000
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow fuzz docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -43,6 +45,9 @@ test-ray: install  ## tests that start a local Ray
 
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow
+
+fuzz: install  ## read N changed files of every kind that people or runs hand over
+	$(TEST_ENV) $(PY) -m tests.fuzz --inputs $(N)
 
 docs: install  ## build these pages as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict

@@ -55,7 +55,7 @@ from tests.unit.stages.random_network_run import write_run
 class Reader:
     """One way for a file to come in."""
 
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
     """Writes a good input into an empty folder."""
     read: Callable[[Path], Any]
     """Reads it; returns plain values, by which two readings are compared."""
@@ -353,12 +353,12 @@ READERS: dict[str, Reader] = {
         lambda root: torch.save(_state(), root / "w.pth", _use_new_zipfile_serialization=False), _read_weights
     ),
     "settings of a run": Reader(
-        lambda root: (root / "config.json").write_text(json.dumps(to_dict(preset("miniature")), indent=1)) and None,
+        lambda root: (root / "config.json").write_text(json.dumps(to_dict(preset("miniature")), indent=1)),
         lambda root: to_dict(read_run(str(root / "config.json"))),
     ),
     "settings in a command": Reader(lambda root: (root / "line.txt").write_text(_LINE) and None, _parsed),
     "questions": Reader(
-        lambda root: (root / "questions.json").write_text(json.dumps(_QUESTIONS)) and None,
+        lambda root: (root / "questions.json").write_text(json.dumps(_QUESTIONS)),
         lambda root: load_questions(root / "questions.json"),
     ),
     "space of a search": Reader(
@@ -376,7 +376,7 @@ READERS: dict[str, Reader] = {
         lambda root: read_space(str(root / "space.json")),
     ),
     "manifest": Reader(
-        lambda root: write_manifest(_MANIFEST, manifest_artifact(str(root / "manifest"), {})) and None,
+        lambda root: write_manifest(_MANIFEST, manifest_artifact(str(root / "manifest"), {})),
         lambda root: read_manifest(str(root / "manifest")).rows(),
         is_ours=True,
     ),
