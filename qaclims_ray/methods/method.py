@@ -105,6 +105,8 @@ class Sources:
 
     manifest: str
     """Fingerprint of the training images."""
+    class_names: tuple[str, ...] = ()
+    """Of the data set, in label order, for those that ask by name without being trained."""
     clip: str = ""
     """Fingerprint of the CLIP."""
     classifier: Trained | None = None
@@ -215,6 +217,11 @@ class CamNetwork(NamedTuple):
     """Of the normalisation, on the 0-1 scale."""
 
 
+MakeCams = Callable[[Sequence[Any], Sequence[tuple[int, ...]], Sequence[str], CamConfig], list[Any]]
+"""From RGB pixels, present classes and identifiers of some images, and what is kept, to a `cams.inference.ImageCam` of
+each; float32 maps in [0, 1] on the CPU."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrozenNetwork:
     """A network that makes CAMs without having been trained by the run."""
@@ -223,8 +230,11 @@ class FrozenNetwork:
     """What its responses depend on, besides the settings of CAMs."""
     inputs: Mapping[str, str]
     """Name -> fingerprint of what it is made from."""
-    load: "Callable[[torch.device], CamNetwork]"
+    load: "Callable[[torch.device], CamNetwork | MakeCams]"
     """Loads it, in the process that computes; picklable."""
+    makes_cams: bool = False
+    """Whether `load` gives what makes the maps by itself (`MakeCams`), so that scales, mirror images, activation and
+    normalisation of CAMs do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,11 +268,16 @@ class Method:
     frozen: Callable[[Recipe, Sources], FrozenNetwork] | None = None
     """The network that its CAMs are computed with where it trains none."""
     find_source: Callable[[Recipe], object] | None = None
-    """Fails where what `cam_work` reads is not there, before any work starts."""
+    """Fails where what its CAMs are made from is not there, before any work starts."""
     check: Callable[[str, Recipe, str], None] | None = None
     """Refuses settings that do not go together: name of the system, its settings, method of its base or empty."""
     named_classes: Callable[[Any], Mapping[str, Sequence[str]]] | None = None
     """From its own settings, the classes that each one names, by the setting's dotted name."""
+    weights: tuple[str, ...] = ()
+    """Settings that name weights of its own (`models.known_weights.WEIGHT_SETTINGS`)."""
+    trained_on_masks: str = ""
+    """The model behind its CAMs that was trained on masks, so that no tags alone stand behind them; every label of its
+    systems says so. Empty where there is none."""
     search_space: Sequence[Parameter] = ()
     """What a search varies by default."""
 

@@ -15,6 +15,8 @@ from qaclims_ray.methods.patch_text.config import PatchTextConfig
 from qaclims_ray.methods.patch_text.method import PATCH_TEXT
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.qa_clims.method import QA_CLIMS
+from qaclims_ray.methods.sam3_names.config import Sam3NamesConfig
+from qaclims_ray.methods.sam3_names.method import SAM3_NAMES
 from qaclims_ray.methods.semples.config import SemplesConfig
 from qaclims_ray.methods.semples.method import SEMPLES
 from qaclims_ray.settings import settings
@@ -40,6 +42,8 @@ class MethodSettings:
     """CAMs made elsewhere."""
     patch_text: PatchTextConfig = _of(PATCH_TEXT, PatchTextConfig)
     """Seeds without training."""
+    sam3_names: Sam3NamesConfig = _of(SAM3_NAMES, Sam3NamesConfig)
+    """SAM 3 by class names, for comparison."""
 
 
 _SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaclims_ray.data import storage
+from qaclims_ray.errors import ModelError
 from qaclims_ray.models.weight_table import KNOWN_WEIGHTS, KnownWeight, weight_named
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 
@@ -22,6 +23,7 @@ WEIGHT_SETTINGS: Mapping[str, str] = {
     "masks.irn.weights": "masks.irn.backbone",
     "masks.sam.model": "",
     "segmentation.net.weights": "segmentation.net.backbone",
+    "sam3_names.model": "",
 }
 """Setting that names weights -> the one that names their architecture, where that is another."""
 
@@ -137,6 +139,28 @@ def fetched_for(value: str, architecture: str = "") -> str:
     weight = _meant(value, architecture)
     place = fetched(weight) if weight is not None else None
     return str(place) if place else ""
+
+
+def require_on_this_machine(setting: str, value: str) -> None:
+    """Refuse a weight that nobody but its user can bring, where it is not there: before a run, not in the middle of it.
+
+    Args:
+        setting: that names it.
+        value: a name on the hub, or a local path, which is not looked at here.
+
+    Raises:
+        ModelError: says which files to put where.
+    """
+    weight = weight_named(value)
+    if weight is None or value != weight.hub or any(file.urls for file in weight.files) or not weight.files:
+        return
+    if find(value) is None:
+        files = ", ".join(file.name for file in weight.files)
+        raise ModelError(
+            f"{setting}: {weight.title} is not on this machine, and it is handed out on request only. Ask for access "
+            f"at {weight.page}, then put {files} into {weights_folder() / weight.name}, or give another folder that "
+            "has them."
+        )
 
 
 def _in_hub_cache(weight: KnownWeight) -> Path | None:

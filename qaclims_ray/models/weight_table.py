@@ -47,7 +47,8 @@ class KnownWeight:
     licence: str
     """SPDX identifier, or words."""
     is_permissive: bool
-    """Whether the licence allows commercial use. Where none is stated it does not."""
+    """Whether anyone may use it and hand on what is made of it, also commercially, whatever for. Where no licence is
+    stated nobody may."""
     users: str = _ANYONE
     """Who may use it."""
     files: tuple[WeightFile, ...] = ()
@@ -132,6 +133,21 @@ def _sam(size: str, title: str, num_bytes: int) -> KnownWeight:
         files=_hub_files(f"facebook/sam-vit-{size}", *_SAM_FILES),
         page=f"https://huggingface.co/facebook/sam-vit-{size}",
         hub=f"facebook/sam-vit-{size}",
+    )
+
+
+def _sam2(size: str, title: str, num_bytes: int) -> KnownWeight:
+    repository = f"facebook/sam2.1-hiera-{size}"
+    return KnownWeight(
+        name=f"sam2-{size}",
+        title=f"Segment Anything 2.1, {title}",
+        purpose="masks of objects, smaller and faster than SAM's (mask step sam)",
+        num_bytes=num_bytes,
+        licence="Apache-2.0",
+        is_permissive=True,
+        files=_hub_files(repository, *_SAM_FILES),
+        page=f"https://huggingface.co/{repository}",
+        hub=repository,
     )
 
 
@@ -229,6 +245,29 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
     _sam("huge", "ViT-H", 2_570_000_000),
     _sam("large", "ViT-L", 1_250_000_000),
     _sam("base", "ViT-B", 375_000_000),
+    _sam2("large", "Hiera-L", 898_000_000),
+    _sam2("base-plus", "Hiera-B+", 323_000_000),
+    _sam2("small", "Hiera-S", 184_000_000),
+    _sam2("tiny", "Hiera-T", 156_000_000),
+    KnownWeight(
+        name="sam3",
+        title="Segment Anything 3",
+        purpose="masks by names of classes (system sam3_names) or of objects (mask step sam); trained on masks",
+        num_bytes=3_400_000_000,
+        licence="SAM License",
+        is_permissive=False,
+        users="who accepts Meta's terms: nothing military, nuclear, for espionage or weapons; copies and what is derived "
+        "of it only under the same terms; publications name it; access is asked for on its page",
+        files=tuple(
+            WeightFile(name=name)
+            for name in ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+                         "model.safetensors")
+        ),
+        page="https://huggingface.co/facebook/sam3",
+        hub="facebook/sam3",
+        instead="for mask step sam --masks.sam.model facebook/sam2.1-hiera-large (Apache-2.0); leave out system "
+        "sam3_names",
+    ),
     KnownWeight(
         name="swin-large",
         title="Swin-L of ImageNet-22k, 384 pixels",

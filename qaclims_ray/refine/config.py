@@ -27,30 +27,50 @@ class PamrConfig:
 
 @settings
 class SamConfig:
-    """Seeds choose and label the class-agnostic masks of a Segment Anything model."""
+    """Seeds choose and label the masks of a Segment Anything model, or ask it for them."""
 
     model: str = "facebook/sam-vit-huge"
-    """Hub name or local folder of a transformers SAM."""
+    """Hub name or local folder of a SAM, SAM 2 or SAM 3 of transformers; which one it is its configuration says."""
+    prompts: Literal["grid", "seeds"] = "grid"
+    """What the model is asked: grid asks about points all over the image, and seeds choose among the masks; seeds asks
+    about the box and the points of every part of a seed, and paints the answer."""
+    least_part: float = 0.005
+    """Prompts seeds: parts of a seed below this share of the image are not asked about, unless a class has no larger
+    one."""
+    points_per_part: int = 3
+    """Prompts seeds: at most so many points inside a part, and as many outside of its class; 0 gives the box alone."""
     points_per_side: int = 32
-    """Prompt points along each side of the image."""
+    """Prompts grid: points along each side of the image."""
     points_per_batch: int = 64
-    """Prompt points decoded together."""
+    """Prompts grid: points decoded together."""
     min_predicted_iou: float = 0.88
-    """Masks that SAM itself rates below are left out."""
+    """Prompts grid: masks that SAM itself rates below are left out."""
     min_stability: float = 0.95
-    """Masks that change more than this with the binarisation threshold are left out."""
+    """Prompts grid: masks that change more than this with the binarisation threshold are left out."""
     max_overlap: float = 0.7
-    """Non-maximum suppression: boxes that overlap more (IoU) are duplicates."""
+    """Prompts grid: boxes that overlap more (IoU) are duplicates."""
     min_inside: float = 0.5
-    """A mask takes a class when at least this share of it is that class's seed."""
+    """Prompts grid: a mask takes a class when at least this share of it is that class's seed."""
     min_covered: float = 0.85
-    """It also does when it covers at least this share of the class's seed."""
+    """Prompts grid: it also does when it covers at least this share of the class's seed."""
 
     def __post_init__(self) -> None:
         require_text(self, "masks.sam", "model")
+        require_at_least(self, "masks.sam", 0, "points_per_part")
         require_at_least(self, "masks.sam", 1, "points_per_side", "points_per_batch")
-        for name in ("min_predicted_iou", "min_stability", "max_overlap", "min_inside", "min_covered"):
+        for name in ("least_part", "min_predicted_iou", "min_stability", "max_overlap", "min_inside", "min_covered"):
             require(0 <= getattr(self, name) <= 1, f"masks.sam.{name} is {getattr(self, name)}, expected in [0, 1]")
+
+
+SAM_FIELDS = {
+    "grid": (
+        *("model", "points_per_side", "points_per_batch"),
+        *("min_predicted_iou", "min_stability", "max_overlap", "min_inside", "min_covered"),
+    ),
+    "seeds": ("model", "prompts", "least_part", "points_per_part"),
+}
+"""Settings of the step that masks depend on, by `prompts`. Those of grid are all there were before it could be set, so
+that masks of earlier versions stay what they are."""
 
 
 @settings

@@ -25,6 +25,7 @@ from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.random_walk import walk_cams
 from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.sam import refine_by_sam
+from qaclims_ray.refine.sam_prompts import PartPrompt, painted, prompts_of
 from qaclims_ray.refine.shares import HALF, foreground_shares
 
 _CRF_LABEL_PIXELS = 4_000_000
@@ -34,6 +35,10 @@ _IMAGES_WALKING = 16
 
 BoundariesOf = Callable[[Sequence[UInt8[Tensor, "3 _height _width"]]], Sequence[Float[Tensor, "_height _width"]]]
 MasksOf = Callable[[UInt8[Tensor, "3 height width"]], Bool[Tensor, "mask height width"]]
+PartsOf = Callable[
+    [UInt8[Tensor, "3 height width"], Sequence[PartPrompt]],
+    tuple[Bool[Tensor, "prompt height width"], Float[Tensor, " prompt"]],
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Refiners:
     boundaries: BoundariesOf | None = None
     """Step irn: boundary maps of images, on the device where the walk runs."""
     segments: MasksOf | None = None
-    """Step sam: class-agnostic masks of an image."""
+    """Step sam, prompts grid: class-agnostic masks of an image."""
+    parts: PartsOf | None = None
+    """Step sam, prompts seeds: a mask for each prompt, and how good the model thinks it is."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def refine_cams(
         "crf": lambda maps: refine_by_crf(images, maps, config.crf, device=device),
         "irn": lambda maps: _by_irn(images, maps, config.irn, refiners.boundaries),
         "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
-        "sam": lambda maps: _by_sam(images, maps, config.sam, refiners.segments),
+        "sam": lambda maps: _by_sam(images, maps, config.sam, refiners),
     }
     maps = Maps(cams, classes.border(config.threshold))
     for step in config.steps:
@@ -132,13 +139,17 @@ def _by_pamr(images: Sequence[Tensor], maps: Maps, config: PamrConfig, device: t
     return maps.refined(_each(images, maps, spread), HALF)
 
 
-def _by_sam(images: Sequence[Tensor], maps: Maps, config: SamConfig, segments: MasksOf | None) -> Maps:
-    assert segments is not None
+def _by_sam(images: Sequence[Tensor], maps: Maps, config: SamConfig, refiners: Refiners) -> Maps:
+    def chosen(image: Tensor, cam: ImageCam) -> ImageCam:
+        assert refiners.segments is not None
+        return refine_by_sam(cam, label_map(cam, maps.border), refiners.segments(image), config)
 
-    def labelled(image: Tensor, cam: ImageCam) -> ImageCam:
-        return refine_by_sam(cam, label_map(cam, maps.border), segments(image), config)
+    def asked(image: Tensor, cam: ImageCam) -> ImageCam:
+        assert refiners.parts is not None
+        prompts = prompts_of(cam, maps.border, config)
+        return painted(cam, prompts, *refiners.parts(image, prompts))
 
-    return maps.refined(_each(images, maps, labelled), HALF)
+    return maps.refined(_each(images, maps, chosen if config.prompts == "grid" else asked), HALF)
 
 
 def refine_by_crf(

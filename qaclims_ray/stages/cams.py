@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shard_name, shards_of
 from qaclims_ray.data.validation import fail_on
 from qaclims_ray.errors import ConfigError, DataError
-from qaclims_ray.methods.method import CamNetwork, CamWork, FrozenNetwork, Method, Sources, Trained
+from qaclims_ray.methods.method import CamNetwork, CamWork, FrozenNetwork, MakeCams, Method, Sources, Trained
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
 from qaclims_ray.models.precision import recorded
@@ -31,6 +31,9 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.systems.recipe import clip_files, recipe_of
 from qaclims_ray.systems.table import system_of
 from qaclims_ray.text.bank import require_bank
+
+_STORING = ("store", "grid_stride", "dtype")
+"""Settings of CAMs that say what is kept of maps, whoever makes them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +74,11 @@ class LoadMaskGenerator:
 class CamActor:
     """Hold a network that makes CAMs; compute one decoded shard."""
 
-    def __init__(self, load: Callable[[torch.device], CamNetwork], config: CamConfig) -> None:
+    def __init__(self, load: Callable[[torch.device], CamNetwork | MakeCams], config: CamConfig) -> None:
         torch.set_num_threads(1)
         device = device_of_worker(config.gpus_per_actor)
-        self.network, self.mean, self.std = load(device)
+        loaded = load(device)
+        self.make = functools.partial(_multi_scale, loaded) if isinstance(loaded, CamNetwork) else loaded
         self.config = config
         size = CAMS_AT_ONCE.chosen(config.batch_size, device, config.gpus_per_actor)
         self.at_once = BatchSize(size, "cams.batch_size")
@@ -84,15 +88,11 @@ class CamActor:
         index, decoded = shard
         good = [(record, image) for record, image in decoded if not isinstance(image, DataError)]
         cams = self.at_once.run(
-            lambda batch_size: compute_cams(
-                self.network,
+            lambda batch_size: self.make(
                 [image for _, image in good],
                 [record.labels for record, _ in good],
                 [record.image_id for record, _ in good],
                 dataclasses.replace(self.config, batch_size=batch_size),
-                self.mean,
-                self.std,
-                precision=self.config.arithmetic,
             )
         )
         return ComputedShard(
@@ -101,6 +101,19 @@ class CamActor:
             [str(image) for _, image in decoded if isinstance(image, DataError)],
             self.at_once.remark,
         )
+
+
+def _multi_scale(
+    loaded: CamNetwork,
+    images: Sequence[Any],
+    class_ids: Sequence[tuple[int, ...]],
+    image_ids: Sequence[str],
+    config: CamConfig,
+) -> list[ImageCam]:
+    network, mean, std = loaded
+    return compute_cams(
+        network, list(images), list(class_ids), list(image_ids), config, mean, std, precision=config.arithmetic
+    )
 
 
 def write_cams(shard: ComputedShard, *, uri: str, dtype: Literal["float16", "float32"]) -> dict[str, Any]:
@@ -129,12 +142,12 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     uri = stage.layout.cams(system)
     if method.cam_work is not None:
         return import_cams_of(stage, method, uri, manifest, label=system)
-    config, source = stage.config.cams, _network_of(stage, system, method)
+    config, source = stage.config.cams, _network_of(stage, system, method, manifest)
     artifact = Artifact(
         uri=uri,
         kind="cams",
         settings={
-            **{name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")},
+            **_settings_of_maps(config, source),
             **recorded(config.arithmetic),
             **source.settings,
         },
@@ -164,7 +177,13 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     return stage.make(artifact, f"CAMs of {system}", work, describe, goes_on=True)
 
 
-def _network_of(stage: Stage, system: str, method: Method) -> FrozenNetwork:
+def _settings_of_maps(config: CamConfig, source: FrozenNetwork) -> dict[str, Any]:
+    """Return the settings that maps depend on; what makes them by itself knows of those about storing alone."""
+    values = {name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")}
+    return {name: values[name] for name in _STORING} if source.makes_cams else values
+
+
+def _network_of(stage: Stage, system: str, method: Method, manifest: Manifest) -> FrozenNetwork:
     """Return what computes a system's CAMs: the network that was trained for it, or one that needs no training.
 
     Raises:
@@ -179,7 +198,8 @@ def _network_of(stage: Stage, system: str, method: Method) -> FrozenNetwork:
     clip, texts = weights_fingerprint(*clip_files(config)) if method.uses_clip else "", None
     if method.uses_texts:
         texts = Trained(uri := layout.text_bank(system), require_bank(uri).fingerprint)
-    return method.frozen(recipe_of(config, method), Sources(manifest="", clip=clip, texts=texts))
+    sources = Sources(manifest="", class_names=tuple(manifest.class_names), clip=clip, texts=texts)
+    return method.frozen(recipe_of(config, method), sources)
 
 
 def import_cams_of(stage: Stage, method: Method, uri: str, manifest: Manifest, *, label: str) -> ArtifactMeta:

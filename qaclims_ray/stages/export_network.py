@@ -264,11 +264,17 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
     return height, width if width != height else width + 1
 
 
+_BY_SAM = " along the edges of Segment Anything, which was trained on masks"
+
+
 def _taught_by(whole: RunConfig, system: str) -> str:
     """Return the labels that a system's final network learned from."""
     method = method_of(system_of(whole, system).method)
+    if method.trained_on_masks:
+        return f"image-level tags, turned into masks by {method.trained_on_masks}, which was trained on masks"
     if method.has_cams:
-        return "image-level tags, turned into masks by this run"
+        by_sam = "sam" in system_config(whole, system).masks.steps
+        return f"image-level tags, turned into masks by this run{_BY_SAM if by_sam else ''}"
     return "masks made elsewhere" if method.brings_masks else "true masks"
 
 

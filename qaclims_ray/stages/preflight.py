@@ -5,9 +5,11 @@ from pathlib import Path
 from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, DataError, ModelError
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
 from qaclims_ray.presets.table import check_run
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
+from qaclims_ray.refine.sam_kinds import check_promptable
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.stages.evaluate import check_stores_full
@@ -23,7 +25,7 @@ from qaclims_ray.systems.needs import (
 )
 from qaclims_ray.systems.planning import planned_phases
 from qaclims_ray.systems.recipe import backbone_weights, clip_files, recipe_of, vqa_model
-from qaclims_ray.systems.table import learns_from_masks_alone, system_config, training_order
+from qaclims_ray.systems.table import learns_from_masks_alone, system_config, system_of, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -50,7 +52,8 @@ def preflight(config: RunConfig, out: str) -> None:
         model, clip_weights = clip_files(config)
         weights_fingerprint(model, clip_weights if clip_weights and _is_path(clip_weights) else None)
     for name in config.systems:
-        if (brings := source_of_cams(config, name)) is not None and brings.find_source is not None:
+        brings = source_of_cams(config, name) or method_of(system_of(config, name).method)
+        if brings.find_source is not None:
             brings.find_source(recipe_of(system_config(config, name), brings))
     for name in systems_with_given_masks(config):
         place = system_config(config, name).masks.given
@@ -105,6 +108,7 @@ def _check_masks(config: RunConfig) -> None:
     check_stores_full(config.cams)
     for masks in {system_config(config, name).masks for name in systems_with_cams(config)}:
         if "sam" in masks.steps:
+            check_promptable("masks.sam.model", masks.sam.model)
             weights_fingerprint(masks.sam.model)
     for irn in affinity_networks(config):
         if (config.cams.store, config.cams.grid_stride) != ("both", GRID_STRIDE):

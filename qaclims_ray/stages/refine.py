@@ -23,7 +23,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores
 from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
-from qaclims_ray.refine.config import MaskConfig
+from qaclims_ray.refine.config import SAM_FIELDS, MaskConfig
 from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
@@ -54,7 +54,7 @@ class RefineActor:
         self.device = device_of_worker(config.gpus_per_actor)
         self.refiners = Refiners(
             boundaries=self._boundaries(affinity_uri) if "irn" in config.steps else None,
-            segments=self._segments() if "sam" in config.steps else None,
+            **(self._by_sam() if "sam" in config.steps else {}),
         )
 
     def __call__(self, shard: ReadShard) -> "RefinedShard":
@@ -75,12 +75,14 @@ class RefineActor:
         pad_px, precision = self.config.irn.pad_px, self.config.arithmetic
         return lambda images: boundary_maps(network, images, pad_px, precision=precision)
 
-    def _segments(self) -> Any:
+    def _by_sam(self) -> dict[str, Any]:
         # With it comes transformers, which no other step needs.
-        from qaclims_ray.refine.sam_masks import generate_masks, load_sam
+        from qaclims_ray.refine.sam_masks import generate_masks, load_sam, segment_parts
 
         sam = load_sam(self.config.sam.model, self.device)
-        return lambda image: generate_masks(sam, image, self.config.sam)
+        if self.config.sam.prompts == "grid":
+            return {"segments": lambda image: generate_masks(sam, image, self.config.sam)}
+        return {"parts": lambda image, prompts: segment_parts(sam, image, prompts)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +228,8 @@ def mask_settings(config: MaskConfig) -> dict[str, Any]:
     """Return the settings that pseudo masks depend on besides their inputs: those of the steps that are taken."""
     values = plain(config)
     used = {step: values[step] for step in config.steps}
+    if "sam" in used:
+        used["sam"] = {name: value for name, value in used["sam"].items() if name in SAM_FIELDS[config.sam.prompts]}
     if "irn" in used:
         used["irn"] = {name: used["irn"][name] for name in WALK_FIELDS}
         used |= recorded(config.arithmetic)  # no other step has a network that follows it

@@ -233,6 +233,9 @@ def supervision(config: RunConfig) -> str:
         )
     if any(uses_given(config, name) for name in config.systems):
         labels.append("whatever stands behind the given CAMs")
+    for name in config.systems:
+        if model := method_of(system_of(config, name).method).trained_on_masks:
+            labels.append(f"{name}: {model}, trained on masks, asked by image-level labels")
     is_miniature = config.data.dataset == "miniature"
     if needs_clip(config) and not is_miniature:
         adapted = "a CLIP adapted on mask proposals of COCO (OVSeg)"

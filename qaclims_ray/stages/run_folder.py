@@ -25,6 +25,7 @@ PATH_FIELDS = (
     "masks.irn.weights",
     "masks.sam.model",
     "segmentation.net.weights",
+    "sam3_names.model",
 )
 """Settings that are paths, or names that may also be paths."""
 

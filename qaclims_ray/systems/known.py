@@ -299,6 +299,14 @@ _SYSTEMS = (
         overrides={**_AS_SIMILARITIES, "text.source": "qape", "patch_text.background_weight": 0.75},
     ),
     System(
+        name="sam3_names",
+        label="SAM 3 by class names",
+        description="Nothing is trained here: SAM 3, which was trained on masks, asked by the names of an image's "
+        "classes. A reference, not on image-level labels alone.",
+        method="sam3_names",
+        overrides={"masks.steps": [], "masks.seed_threshold": 0.5, "evaluation.fixed_threshold": 0.5},
+    ),
+    System(
         name="qa_clims_prompts",
         label="QA-CLIMS + learned prompts",
         description="RITC with all answers and SemPLeS's learned prompts, which neither paper has.",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.known_weights import NamedWeight, weights_in
 from qaclims_ray.run_config import RunConfig, flat
 from qaclims_ray.systems.needs import (
@@ -14,7 +15,7 @@ from qaclims_ray.systems.needs import (
     systems_with_cams,
     systems_with_networks,
 )
-from qaclims_ray.systems.table import system_config
+from qaclims_ray.systems.table import system_config, system_of
 
 UNKNOWN_LICENCE = "unknown"
 """Stands for the licence of a weight that is not in the table."""
@@ -65,6 +66,8 @@ def _named(config: RunConfig) -> Iterable[NamedWeight]:
     if needs_classifier(config) or any(method.phases for method in methods_of(config)):
         wanted += ["cam_net.weights", "classifier.network"]
     yield from _of(config, wanted)
+    for name in systems_with_cams(config):
+        yield from _of(system_config(config, name), method_of(system_of(config, name).method).weights)
     if config.goal == "seed":
         return
     for name in systems_with_cams(config):

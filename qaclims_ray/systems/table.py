@@ -16,6 +16,8 @@ SUPERVISED = "fully_supervised"
 """The upper bound: the final network trained on true masks, where `supervised_bound` or `systems` asks for it."""
 LEAVE_OUT = "leave_out"
 """Value of `masks.given_rest`: images without a given mask are not learned from."""
+_MASK_TRAINED = "mask-trained"
+"""Stands in every label of a system whose maps come from a model that was trained on masks."""
 _NOT_TAGS = "not tags"
 """Stands in every label of a system that learned from masks made elsewhere: no image-level labels are behind it."""
 
@@ -29,6 +31,8 @@ def system_of(config: RunConfig, name: str) -> System:
     found = _named(config, name)
     if method_of(found.method).brings_masks:
         return replace(found, label=f"{found.label}{_source_of_masks(config, found)}")
+    if method_of(found.method).trained_on_masks:
+        return replace(found, label=f"{found.label} ({_MASK_TRAINED})")
     if config.selection.criterion == "oracle" and method_of(found.method).rates_epochs:
         return replace(found, label=f"{found.label} (epoch chosen with pixel labels)")
     return found
