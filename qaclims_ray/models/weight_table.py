@@ -256,8 +256,8 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
         num_bytes=3_400_000_000,
         licence="SAM License",
         is_permissive=False,
-        users="who accepts Meta's terms: nothing military, nuclear, for espionage or weapons; copies and what is derived "
-        "of it only under the same terms; publications name it; access is asked for on its page",
+        users="who accepts Meta's terms: nothing military, nuclear, for espionage or weapons; handed on, also changed, "
+        "under the same terms alone; publications name it; access is asked for on its page",
         files=tuple(
             WeightFile(name=name)
             for name in ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",

@@ -6,8 +6,10 @@ points are the prompts that SAM, SAM 2 and SAM 3 were trained with.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -51,11 +53,12 @@ def prompts_of(cam: ImageCam, border: float, config: SamConfig) -> list[PartProm
        a corner. Parts of at least `least_part` of the image count; where a class has none, its largest one does.
     2. The box is that of the part.
     3. Points inside: the pixel of the part with the highest score of the class, then the highest that lies at least
-       half the square root of the part's area away from those chosen, and so on.
+       half the square root of the part's area away from those chosen, and so on. Of equals the one deepest inside the
+       part, farthest from all that is not part of it (the image's edge counts as such).
     4. Points outside: pixels of the box, grown by a quarter of its sides and cut to the image, where the class's score
-       is at most half of `border`; the lowest first, as far apart from each other.
-    5. Of pixels with equal scores comes the one that is farthest from all points of the part so far, and of these the
-       first in reading order.
+       is at most half of `border`; the lowest first, as far apart from each other. Of equals the one farthest from all
+       points of the part so far.
+    5. Of what is still equal comes the first in reading order.
 
     There may be fewer points than `points_per_part`, and none outside.
 
@@ -110,7 +113,7 @@ def _parts(mask: Bool[Tensor, "height width"]) -> list[Bool[Tensor, "height widt
     """Return the connected parts of a mask, the largest first, of equals the first in reading order."""
     from scipy.ndimage import label  # only this step needs it
 
-    numbered, num_parts = label(mask.cpu().numpy(), structure=torch.ones(3, 3).numpy())
+    numbered, num_parts = label(mask.cpu().numpy(), structure=np.ones((3, 3)))
     parts = [torch.from_numpy(numbered == number) for number in range(1, num_parts + 1)]
     return sorted(parts, key=lambda part: -int(part.sum()))
 
@@ -118,15 +121,19 @@ def _parts(mask: Bool[Tensor, "height width"]) -> list[Bool[Tensor, "height widt
 def _prompt(
     position: int, part: Bool[Tensor, "height width"], scores: Tensor, border: float, config: SamConfig
 ) -> PartPrompt:
+    from scipy.ndimage import distance_transform_edt  # only this step needs it
+
     rows, columns = part.any(1).nonzero()[:, 0], part.any(0).nonzero()[:, 0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     spacing = _SPACING * float(part.sum()) ** 0.5
-    inside = _points(part, scores.cpu(), spacing, config.points_per_part, ())
+    depth = torch.from_numpy(distance_transform_edt(np.pad(part.numpy(), 1))[1:-1, 1:-1])
+    inside = _points(part, scores.cpu(), spacing, config.points_per_part, lambda _: depth)
     down, across = round(_MARGIN * (bottom - top)), round(_MARGIN * (right - left))
     around = torch.zeros_like(part)
     around[max(0, top - down) : bottom + down, max(0, left - across) : right + across] = True
     low = around & (scores.cpu() <= _LOW * border)
-    outside = _points(low, -scores.cpu(), spacing, config.points_per_part, inside)
+    apart = functools.partial(_squared_distance, tuple(part.shape))
+    outside = _points(low, -scores.cpu(), spacing, config.points_per_part, lambda chosen: apart([*inside, *chosen]))
     return PartPrompt(position, part, (left, top, right, bottom), inside, outside)
 
 
@@ -135,7 +142,7 @@ def _points(
     scores: Float[Tensor, "height width"],
     spacing: float,
     most: int,
-    before: Sequence[Point],
+    preferred: Callable[[Sequence[Point]], Tensor],
 ) -> tuple[Point, ...]:
     """Return the highest allowed pixels that lie apart.
 
@@ -144,20 +151,21 @@ def _points(
         scores: what is highest.
         spacing: least distance of two of them, in pixels.
         most: number of points at the most.
-        before: other points of the part, from which equals keep away too.
+        preferred: from the points chosen so far to what decides between equal scores, the highest first.
     """
-    row, column = torch.meshgrid(*(torch.arange(side) for side in allowed.shape), indexing="ij")
-
-    def distance(points: Sequence[Point]) -> Tensor:
-        squares = [(column - x) ** 2 + (row - y) ** 2 for x, y in points]
-        return torch.stack(squares).amin(0).double() if squares else torch.full(allowed.shape, torch.inf).double()
-
     chosen: list[Point] = []
     while len(chosen) < most:
-        free = allowed & (distance(chosen) >= spacing**2)
+        free = allowed & (_squared_distance(tuple(allowed.shape), chosen) >= spacing**2)
         if not bool(free.any()):
             break
         best = free & (scores == scores[free].max())
-        place = int(torch.where(best, distance([*before, *chosen]), -1.0).argmax())
+        place = int(torch.where(best, preferred(chosen), -1.0).argmax())
         chosen.append((place % allowed.shape[1], place // allowed.shape[1]))
     return tuple(chosen)
+
+
+def _squared_distance(size: tuple[int, int], points: Sequence[Point]) -> Float[Tensor, "height width"]:
+    """Return how far each pixel is from the nearest of some points, squared; infinite where there is none."""
+    row, column = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
+    squares = [(column - x) ** 2 + (row - y) ** 2 for x, y in points]
+    return torch.stack(squares).amin(0).double() if squares else torch.full(size, torch.inf).double()

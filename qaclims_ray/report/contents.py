@@ -57,6 +57,9 @@ class SystemReport:
 
     label: str
     """Short name, as tables and charts show it."""
+    is_reference: bool = False
+    """Whether its maps come from a model that was trained on masks: shown beside the others, and never named the best
+    of them."""
     seed: SeedScores | None = None
     """Scores of its seeds; None where no image has a mask, and for the fully supervised bound."""
     threshold_label_free: float | None = None
@@ -193,16 +196,25 @@ def ranking_figure(data: ReportData) -> str | None:
     It is of what a user takes away: the final network, else the pseudo masks, else the seeds.
     """
     for stage in ("segmentation", "mask", "seed"):
-        if any(system.scores(stage) for name, system in data.systems.items() if name != FULLY_SUPERVISED):
+        if any(system.scores(stage) for system in _ranked(data).values()):
             return data.rank_by.replace("miou", "seed") if stage == "seed" else stage
     return None
 
 
 def winner(data: ReportData) -> str | None:
-    """Return the name of the system that is best by `ranking_figure`, or None; the bound is no system."""
+    """Return the name of the system that is best by `ranking_figure`, or None; the bound is no system.
+
+    References are ranked where there is nothing else.
+    """
     key = ranking_figure(data)
     if key is None:
         return None
-    figure, systems = FIGURES[key], {name: one for name, one in data.systems.items() if name != FULLY_SUPERVISED}
-    scored = {name: figure.of(s) for name, system in systems.items() if (s := system.scores(figure.stage))}
+    figure = FIGURES[key]
+    scored = {name: figure.of(s) for name, system in _ranked(data).items() if (s := system.scores(figure.stage))}
     return max(scored, key=lambda name: scored[name])
+
+
+def _ranked(data: ReportData) -> dict[str, SystemReport]:
+    """Return the systems that learned alike: neither the bound nor, beside others, a model trained on masks."""
+    systems = {name: one for name, one in data.systems.items() if name != FULLY_SUPERVISED}
+    return {name: one for name, one in systems.items() if not one.is_reference} or systems

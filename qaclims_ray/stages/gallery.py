@@ -24,6 +24,7 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.results import Results
 from qaclims_ray.stages.run_maps import seed_border, written_folders
 from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.needs import is_mask_trained
 from qaclims_ray.systems.table import system_of
 
 _FORM = 2
@@ -220,7 +221,10 @@ def _lines(config: RunConfig, found: Results, sources: Mapping[str, PictureSourc
 
 def _first(config: RunConfig, found: Results, sources: Mapping[str, PictureSource]) -> int:
     """Return the line that is shown at first: of the best system, or else of the one that `predict` takes."""
-    scored = {name: SystemReport(label=name, **found.of(name)) for name in found.names(config)}
+    scored = {
+        name: SystemReport(label=name, is_reference=is_mask_trained(config, name), **found.of(name))
+        for name in found.names(config)
+    }
     best = winner(ReportData(title="", systems=scored))
     name = best or next((one for one in reversed(config.systems) if one in sources), "")
     return list(sources).index(name) if name in sources else 0

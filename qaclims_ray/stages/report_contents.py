@@ -133,6 +133,7 @@ def _system_report(
     evaluation, masks, final = found.scores.get(name), found.masks.get(name), found.segmentations.get(name)
     return SystemReport(
         label=system.label,
+        is_reference=bool(method.trained_on_masks),
         description=f"{system.description} It learned from {share}." if share else system.description,
         threshold_label_free=found.thresholds[name].threshold if name in found.thresholds else None,
         cooccurrence=evaluation.cooccurrence if evaluation else None,

@@ -74,6 +74,11 @@ def trains_nothing(config: RunConfig, name: str) -> bool:
     return method.has_cams and method.phases is None and not method.uses_classifier
 
 
+def is_mask_trained(config: RunConfig, name: str) -> bool:
+    """Whether a system's maps come from a model that was trained on masks."""
+    return bool(method_of(system_of(config, name).method).trained_on_masks)
+
+
 def source_of_cams(config: RunConfig, name: str) -> Method | None:
     """Return the method that brings the CAMs which a system is, or learns its prompts on; None where a network does."""
     system = system_of(config, name)

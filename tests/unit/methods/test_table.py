@@ -39,6 +39,7 @@ def test_artifacts_keep_the_names_they_have_on_disk() -> None:
         "semples": "semples",
         "given": "given",
         "patch_text": "patch_text",
+        "sam3_names": "sam3_names",
         "given_masks": "given_masks",
         "supervised": "supervised",
     }
@@ -66,6 +67,7 @@ def test_one_method_alone_is_the_run_s_classifier() -> None:
         ("clims", True, True),
         ("semples", True, True),
         ("given", False, False),
+        ("sam3_names", False, False),
         ("given_masks", False, False),
         ("supervised", False, False),
     ],

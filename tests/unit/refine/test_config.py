@@ -67,6 +67,8 @@ def test_irn_is_that_of_the_papers() -> None:
         (SamConfig, {"model": ""}, "masks.sam.model is empty"),
         (SamConfig, {"min_inside": 1.5}, r"masks.sam.min_inside is 1.5, expected in \[0, 1\]"),
         (SamConfig, {"points_per_side": 0}, "masks.sam.points_per_side"),
+        (SamConfig, {"points_per_part": -1}, "masks.sam.points_per_part"),
+        (SamConfig, {"least_part": 1.5}, r"masks.sam.least_part is 1.5, expected in \[0, 1\]"),
         (MaskConfig, {"steps": ("crf", "crf")}, "holds a step twice"),
         (MaskConfig, {"steps": ("crf", "irn")}, "irn works on the CAMs' small maps, so it comes first"),
         (MaskConfig, {"seed_threshold": 0.0}, r"masks.seed_threshold is 0.0, expected in \(0, 1\), or auto"),
@@ -126,3 +128,18 @@ def test_masks_depend_on_the_steps_that_are_taken(steps, changed, again) -> None
     config = with_overrides(BASE, {"masks.steps": steps})
     other = with_overrides(config, changed)
     assert (mask_settings(config.masks) != mask_settings(other.masks)) == again
+
+
+def test_masks_of_sam_depend_on_what_their_way_of_asking_reads() -> None:
+    def settings_of(**values) -> dict:
+        return mask_settings(MaskConfig(steps=("sam",), sam=SamConfig(**values)))["sam"]
+
+    grid, seeds = settings_of(), settings_of(prompts="seeds")
+    # Those of before there was a choice, so that masks of earlier versions are not made again.
+    assert set(grid) == {
+        *("model", "points_per_side", "points_per_batch"),
+        *("min_predicted_iou", "min_stability", "max_overlap", "min_inside", "min_covered"),
+    }
+    assert grid == settings_of(points_per_part=7) != settings_of(min_inside=0.1)
+    assert seeds == settings_of(prompts="seeds", min_inside=0.1) != settings_of(prompts="seeds", points_per_part=7)
+    assert grid != seeds

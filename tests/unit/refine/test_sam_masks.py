@@ -259,5 +259,5 @@ def test_weights_and_config_of_different_depth(own_folder, num_layers, message):
 
 def test_a_processor_of_another_size(own_folder):
     SamProcessor(SamImageProcessor()).save_pretrained(own_folder)
-    with pytest.raises(ModelError, match=r"\(1024,\).*for 64"):
+    with pytest.raises(ModelError, match="processor for 1024 pixels, but a network for 64"):
         load_sam(str(own_folder), "cpu")
