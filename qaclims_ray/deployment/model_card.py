@@ -41,7 +41,7 @@ def _head(facts: NetworkFacts) -> str:
         "license": facts.licence,
         "library_name": "qaclims_ray",
         "pipeline_tag": "image-segmentation",
-        "tags": ["semantic-segmentation", "weakly-supervised"],
+        "tags": ["semantic-segmentation", *(["weakly-supervised"] if facts.with_tags_alone else [])],
     }
     return "---\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in lines.items()) + "---\n"
 

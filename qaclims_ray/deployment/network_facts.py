@@ -35,6 +35,8 @@ class NetworkFacts:
     """Height and width of an image it was made for, for an example."""
     differs: tuple[str, ...] = ()
     """What the run's own predictions do that an exported graph does not."""
+    with_tags_alone: bool = True
+    """Whether it learned from image-level tags, and no masks stand behind what it learned."""
     data: Mapping[str, str]
     """Lines about the data set: title -> text."""
     metrics: Mapping[str, float]

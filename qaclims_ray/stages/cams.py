@@ -147,7 +147,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
         uri=uri,
         kind="cams",
         settings={
-            **_settings_of_maps(config, source),
+            **settings_of_maps(config, source),
             **recorded(config.arithmetic),
             **source.settings,
         },
@@ -177,7 +177,7 @@ def run_cams(stage: Stage, system: str, manifest: Manifest) -> ArtifactMeta:
     return stage.make(artifact, f"CAMs of {system}", work, describe, goes_on=True)
 
 
-def _settings_of_maps(config: CamConfig, source: FrozenNetwork) -> dict[str, Any]:
+def settings_of_maps(config: CamConfig, source: FrozenNetwork) -> dict[str, Any]:
     """Return the settings that maps depend on; what makes them by itself knows of those about storing alone."""
     values = {name: value for name, value in plain(config).items() if name not in (*RESOURCE_FIELDS, "precision")}
     return {name: values[name] for name in _STORING} if source.makes_cams else values

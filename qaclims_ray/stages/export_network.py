@@ -32,6 +32,8 @@ from qaclims_ray.systems.table import system_config, system_of, with_systems
 
 _WHOLE_PX = 32
 """A fixed size is a multiple of this, so that no network has to pad."""
+_BY_SAM = " along the edges of Segment Anything, which was trained on masks"
+"""Said of what a system with the mask step sam learned from."""
 
 
 def run_export_network(asked: ExportNetworkArguments, console: Console) -> None:
@@ -191,6 +193,7 @@ def final_facts(
         size=fixed,
         example_size=fixed or _example_size(manifest),
         differs=_final_differs(segmentation, fixed),
+        with_tags_alone=_has_tags_alone(whole, system),
         data=_data_lines(config, manifest, _taught_by(whole, system)),
         metrics=_final_metrics(config, layout, system),
         weights=weights,
@@ -264,7 +267,11 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
     return height, width if width != height else width + 1
 
 
-_BY_SAM = " along the edges of Segment Anything, which was trained on masks"
+def _has_tags_alone(whole: RunConfig, system: str) -> bool:
+    """Whether no masks stand behind what a system's final network learned from, as far as is known."""
+    method = method_of(system_of(whole, system).method)
+    by_sam = "sam" in system_config(whole, system).masks.steps
+    return method.has_cams and not method.trained_on_masks and not by_sam
 
 
 def _taught_by(whole: RunConfig, system: str) -> str:

@@ -37,7 +37,7 @@ def headline_intervals(
     figure, leads = FIGURES[key], []
     for name, system in data.systems.items():
         scores, own = system.scores(figure.stage), data.systems[best].scores(figure.stage)
-        if name in (best, FULLY_SUPERVISED) or scores is None or own is None:
+        if name in (best, FULLY_SUPERVISED) or system.is_reference or scores is None or own is None:
             continue
         interval = _lead(counts[name].get(key), counts[best][key])
         difference = figure.of(own) - figure.of(scores)
