@@ -16,7 +16,7 @@ from benchmarks.method_pictures import cams_of
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data import storage
-from qaclims_ray.data.classes import voc_palette
+from qaclims_ray.data.classes import label_value, voc_palette
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import read_manifest
 from qaclims_ray.data.splits import images_with_cams, scored_images
@@ -46,7 +46,7 @@ def row(pixels: np.ndarray, cam: ImageCam, border: float, config: SamConfig) -> 
     seed = Image.fromarray(label_map(cam, border).numpy())
     seed.putpalette(voc_palette())
     asked = photo.resize((_TILE, _TILE), Image.Resampling.NEAREST)
-    _draw(asked, prompts_of(cam, border, config), _TILE / cam.width, _TILE / cam.height)
+    _draw(asked, prompts_of(cam, border, config), cam)
     found = Image.new("RGB", (4 * _TILE + 3 * _GAP, _TILE), "white")
     for index, one in enumerate((photo, heat, seed)):
         found.paste(one.convert("RGB").resize((_TILE, _TILE), Image.Resampling.NEAREST), (index * (_TILE + _GAP), 0))
@@ -54,13 +54,14 @@ def row(pixels: np.ndarray, cam: ImageCam, border: float, config: SamConfig) -> 
     return found
 
 
-def _draw(picture: Image.Image, prompts: list[PartPrompt], across: float, down: float) -> None:
+def _draw(picture: Image.Image, prompts: list[PartPrompt], cam: ImageCam) -> None:
+    across, down = _TILE / cam.width, _TILE / cam.height
     pen, colours = ImageDraw.Draw(picture), np.reshape(voc_palette(), (-1, 3))
     for prompt in prompts:
         left, top, right, bottom = prompt.box
         pen.rectangle(
             (left * across, top * down, right * across - 1, bottom * down - 1),
-            outline=tuple(int(part) for part in colours[prompt.position + 1]),
+            outline=tuple(int(part) for part in colours[label_value(cam.class_ids[prompt.position])]),
             width=2,
         )
         for points, fill, outline in ((prompt.inside, "white", "black"), (prompt.outside, "black", "white")):

@@ -8,6 +8,7 @@ points are the prompts that SAM, SAM 2 and SAM 3 were trained with.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ _SPACING = 0.5
 _LOW = 0.5
 """A point of the background has at most this share of the score that makes a pixel foreground."""
 
-Point = tuple[int, int]
+PixelPlace = tuple[int, int]
 """Column and row of a pixel."""
 
 
@@ -40,9 +41,9 @@ class PartPrompt:
     """The part itself."""
     box: tuple[int, int, int, int]
     """First column, first row, and those after the last ones."""
-    inside: tuple[Point, ...]
+    inside: tuple[PixelPlace, ...]
     """Points that the object has, the strongest first."""
-    outside: tuple[Point, ...]
+    outside: tuple[PixelPlace, ...]
     """Points that it has not, the weakest first."""
 
 
@@ -113,7 +114,8 @@ def _parts(mask: Bool[Tensor, "height width"]) -> list[Bool[Tensor, "height widt
     """Return the connected parts of a mask, the largest first, of equals the first in reading order."""
     from scipy.ndimage import label  # only this step needs it
 
-    numbered, num_parts = label(mask.cpu().numpy(), structure=np.ones((3, 3)))
+    found: Any = label(mask.cpu().numpy(), structure=np.ones((3, 3)))
+    numbered, num_parts = found
     parts = [torch.from_numpy(numbered == number) for number in range(1, num_parts + 1)]
     return sorted(parts, key=lambda part: -int(part.sum()))
 
@@ -126,13 +128,14 @@ def _prompt(
     rows, columns = part.any(1).nonzero()[:, 0], part.any(0).nonzero()[:, 0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     spacing = _SPACING * float(part.sum()) ** 0.5
-    depth = torch.from_numpy(distance_transform_edt(np.pad(part.numpy(), 1))[1:-1, 1:-1])
+    deep: Any = distance_transform_edt(np.pad(part.numpy(), 1))
+    depth = torch.from_numpy(deep[1:-1, 1:-1])
     inside = _points(part, scores.cpu(), spacing, config.points_per_part, lambda _: depth)
     down, across = round(_MARGIN * (bottom - top)), round(_MARGIN * (right - left))
     around = torch.zeros_like(part)
     around[max(0, top - down) : bottom + down, max(0, left - across) : right + across] = True
     low = around & (scores.cpu() <= _LOW * border)
-    apart = functools.partial(_squared_distance, tuple(part.shape))
+    apart = functools.partial(_squared_distance, part.shape)
     outside = _points(low, -scores.cpu(), spacing, config.points_per_part, lambda chosen: apart([*inside, *chosen]))
     return PartPrompt(position, part, (left, top, right, bottom), inside, outside)
 
@@ -142,8 +145,8 @@ def _points(
     scores: Float[Tensor, "height width"],
     spacing: float,
     most: int,
-    preferred: Callable[[Sequence[Point]], Tensor],
-) -> tuple[Point, ...]:
+    preferred: Callable[[Sequence[PixelPlace]], Tensor],
+) -> tuple[PixelPlace, ...]:
     """Return the highest allowed pixels that lie apart.
 
     Args:
@@ -153,9 +156,9 @@ def _points(
         most: number of points at the most.
         preferred: from the points chosen so far to what decides between equal scores, the highest first.
     """
-    chosen: list[Point] = []
+    chosen: list[PixelPlace] = []
     while len(chosen) < most:
-        free = allowed & (_squared_distance(tuple(allowed.shape), chosen) >= spacing**2)
+        free = allowed & (_squared_distance(allowed.shape, chosen) >= spacing**2)
         if not bool(free.any()):
             break
         best = free & (scores == scores[free].max())
@@ -164,8 +167,8 @@ def _points(
     return tuple(chosen)
 
 
-def _squared_distance(size: tuple[int, int], points: Sequence[Point]) -> Float[Tensor, "height width"]:
+def _squared_distance(size: Sequence[int], points: Sequence[PixelPlace]) -> Float[Tensor, "height width"]:
     """Return how far each pixel is from the nearest of some points, squared; infinite where there is none."""
     row, column = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
     squares = [(column - x) ** 2 + (row - y) ** 2 for x, y in points]
-    return torch.stack(squares).amin(0).double() if squares else torch.full(size, torch.inf).double()
+    return torch.stack(squares).amin(0).double() if squares else torch.full(tuple(size), torch.inf).double()

@@ -4,7 +4,7 @@ from qaclims_ray.methods.method import FrozenNetwork, Method, Recipe, Sources
 from qaclims_ray.methods.sam3_names.config import Sam3NamesConfig
 
 
-def frozen(recipe: Recipe, sources: Sources) -> FrozenNetwork:
+def asked_sam3(recipe: Recipe, sources: Sources) -> FrozenNetwork:
     """Return what asks SAM 3 for the maps of an image's classes."""
     from qaclims_ray.methods.sam3_names.network import LoadSam3Names
     from qaclims_ray.models.weights import weights_fingerprint
@@ -20,7 +20,7 @@ def frozen(recipe: Recipe, sources: Sources) -> FrozenNetwork:
     )
 
 
-def find_source(recipe: Recipe) -> None:
+def find_sam3(recipe: Recipe) -> None:
     """Look for SAM 3.
 
     Raises:
@@ -36,8 +36,8 @@ SAM3_NAMES = Method(
     kind="sam3_names",
     section="sam3_names",
     uses_classifier=False,
-    frozen=frozen,
-    find_source=find_source,
+    frozen=asked_sam3,
+    find_source=find_sam3,
     weights=("sam3_names.model",),
     trained_on_masks="SAM 3",
 )

@@ -23,7 +23,7 @@ from qaclims_ray.models.known_weights import fetched_for
 from qaclims_ray.models.pretrained import read_pretrained
 from qaclims_ray.refine.sam_kinds import require_nameable
 
-EXPECTED = "a folder written by save_pretrained of the model and Sam3Processor, or a reachable hub model"
+_EXPECTED = "a folder written by save_pretrained of the model and Sam3Processor, or a reachable hub model"
 
 
 @dataclass(frozen=True)
@@ -177,4 +177,4 @@ class LoadSam3Names:
 
 
 def _read(name: str, what: str, load: Any) -> Any:
-    return read_pretrained(f"{what} of SAM 3", name, load, expected=EXPECTED)
+    return read_pretrained(f"{what} of SAM 3", name, load, expected=_EXPECTED)

@@ -13,9 +13,13 @@ from transformers import (
     Sam3TrackerModel,
     Sam3TrackerProcessor,
     Sam3VideoModel,
+    SamMaskDecoderConfig,
     SamModel,
     SamProcessor,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
 )
+from transformers import SamConfig as SamModelConfig
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data.classes import Classes
@@ -26,11 +30,7 @@ from qaclims_ray.refine.sam_kinds import check_nameable, check_promptable
 from qaclims_ray.refine.sam_masks import generate_masks, load_sam, segment_parts
 from qaclims_ray.refine.sam_prompts import PartPrompt
 from tests.unit.refine import tiny_sams
-from tests.unit.refine.test_sam_masks import ALL, image, save
-from tests.unit.refine.test_sam_masks import folder as sam_folder
-
-folder = sam_folder
-"""The tiny SAM of test_sam_masks.py, a fixture."""
+from tests.unit.refine.test_sam_masks import ALL, DECODER, PROMPT, VISION, image, save
 
 MODELS = {
     "sam": (SamModel, SamProcessor),
@@ -42,11 +42,19 @@ SAVED = {"sam2": tiny_sams.save_sam2, "sam3_tracker": tiny_sams.save_sam3_tracke
 
 
 @pytest.fixture(scope="module")
-def folders(folder, tmp_path_factory) -> dict[str, str]:
+def folders(tmp_path_factory) -> dict[str, str]:
     made = {kind: write(tmp_path_factory.mktemp(kind)) for kind, write in SAVED.items()}
-    model = SamModel.from_pretrained(folder)
-    with torch.no_grad():  # the mask of one answer would else be the whole image
-        model.mask_decoder.upscale_conv2.bias.zero_()
+    config = SamModelConfig(
+        vision_config=SamVisionConfig(**VISION),
+        prompt_encoder_config=SamPromptEncoderConfig(**PROMPT),
+        mask_decoder_config=SamMaskDecoderConfig(**DECODER),
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = SamModel(config)
+    with torch.no_grad():
+        model.mask_decoder.upscale_conv2.weight *= 30
     return {"sam": save(model, tmp_path_factory.mktemp("sam")), **made}
 
 
