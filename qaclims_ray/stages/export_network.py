@@ -193,8 +193,8 @@ def final_facts(
         size=fixed,
         example_size=fixed or _example_size(manifest),
         differs=_final_differs(segmentation, fixed),
-        with_tags_alone=_has_tags_alone(whole, system),
-        data=_data_lines(config, manifest, _taught_by(whole, system)),
+        with_tags_alone=has_tags_alone(whole, system),
+        data=_data_lines(config, manifest, taught_by(whole, system)),
         metrics=_final_metrics(config, layout, system),
         weights=weights,
         licence=licence,
@@ -267,14 +267,14 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
     return height, width if width != height else width + 1
 
 
-def _has_tags_alone(whole: RunConfig, system: str) -> bool:
+def has_tags_alone(whole: RunConfig, system: str) -> bool:
     """Whether no masks stand behind what a system's final network learned from, as far as is known."""
     method = method_of(system_of(whole, system).method)
     by_sam = "sam" in system_config(whole, system).masks.steps
     return method.has_cams and not method.trained_on_masks and not by_sam
 
 
-def _taught_by(whole: RunConfig, system: str) -> str:
+def taught_by(whole: RunConfig, system: str) -> str:
     """Return the labels that a system's final network learned from."""
     method = method_of(system_of(whole, system).method)
     if method.trained_on_masks:

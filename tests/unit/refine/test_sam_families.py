@@ -13,6 +13,12 @@ from transformers import (
     Sam3TrackerModel,
     Sam3TrackerProcessor,
     Sam3VideoModel,
+    SamHQConfig,
+    SamHQMaskDecoderConfig,
+    SamHQModel,
+    SamHQProcessor,
+    SamHQPromptEncoderConfig,
+    SamHQVisionConfig,
     SamMaskDecoderConfig,
     SamModel,
     SamProcessor,
@@ -34,6 +40,7 @@ from tests.unit.refine.test_sam_masks import ALL, DECODER, PROMPT, VISION, image
 
 MODELS = {
     "sam": (SamModel, SamProcessor),
+    "sam_hq": (SamHQModel, SamHQProcessor),
     "sam2": (Sam2Model, Sam2Processor),
     "sam3_tracker": (Sam3TrackerModel, Sam3TrackerProcessor),
 }
@@ -55,7 +62,16 @@ def folders(tmp_path_factory) -> dict[str, str]:
         model = SamModel(config)
     with torch.no_grad():
         model.mask_decoder.upscale_conv2.weight *= 30
-    return {"sam": save(model, tmp_path_factory.mktemp("sam")), **made}
+    hq_config = SamHQConfig(
+        vision_config=SamHQVisionConfig(**VISION),
+        prompt_encoder_config=SamHQPromptEncoderConfig(**PROMPT),
+        mask_decoder_config=SamHQMaskDecoderConfig(**DECODER, vit_dim=32),
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        hq = save(SamHQModel(hq_config), tmp_path_factory.mktemp("hq"))
+    return {"sam": save(model, tmp_path_factory.mktemp("sam")), "sam_hq": hq, **made}
 
 
 def prompt(box, inside=(), outside=()) -> PartPrompt:
@@ -69,7 +85,7 @@ PROMPTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["sam", "sam2", "sam3_tracker"])
+@pytest.mark.parametrize("kind", list(MODELS))
 def test_a_prompt_s_mask_is_that_of_the_documented_call(kind, folders) -> None:
     masks, ratings = segment_parts(load_sam(folders[kind], "cpu"), image(), PROMPTS)
     of_model, of_processor = MODELS[kind]

@@ -2,10 +2,14 @@
 
 import pytest
 
+from qaclims_ray.data.classes import Classes
+from qaclims_ray.deployment.model_card import model_card
+from qaclims_ray.deployment.network_facts import NetworkFacts
 from qaclims_ray.errors import ConfigError, ModelError
 from qaclims_ray.presets.table import preset
 from qaclims_ray.report.contents import ReportData, SystemReport, ranking_figure, winner
 from qaclims_ray.run_config import System, with_overrides
+from qaclims_ray.stages.export_network import has_tags_alone, taught_by
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report_contents import supervision
 from qaclims_ray.systems.checks import check_systems
@@ -20,7 +24,7 @@ from qaclims_ray.systems.needs import (
 )
 from qaclims_ray.systems.table import system_config, system_of
 from tests.unit.report.test_headlines import scores
-from tests.unit.systems.runs import run_of
+from tests.unit.systems.runs import FINAL, run_of
 
 
 def test_nothing_else_is_needed() -> None:
@@ -87,3 +91,35 @@ def test_a_reference_is_never_named_the_best_of_those_with_tags_alone() -> None:
     beside = ReportData(title="", systems={"sam3_names": best, "qa_clims": other})
     assert winner(beside) == "qa_clims" and (ranking_figure(beside) or "").startswith("seed")
     assert winner(ReportData(title="", systems={"sam3_names": best})) == "sam3_names"
+
+
+def test_the_card_of_a_final_network_says_what_stands_behind_it() -> None:
+    config = run_of("baseline", "sam3_names", "fully_supervised", **FINAL, **{"masks.steps": ["crf"]})
+    assert taught_by(config, "sam3_names") == (
+        "image-level tags, turned into masks by SAM 3, which was trained on masks"
+    )
+    assert taught_by(config, "baseline") == "image-level tags, turned into masks by this run"
+    by_sam = with_overrides(config, {"masks.steps": ["sam"]})
+    assert "Segment Anything, which was trained on masks" in taught_by(by_sam, "baseline")
+    assert [has_tags_alone(config, name) for name in config.systems] == [True, False, False]
+    assert not has_tags_alone(by_sam, "baseline")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_card_calls_weakly_supervised_only_what_is(alone: bool) -> None:
+    facts = NetworkFacts(
+        name="one",
+        kind="final",
+        architecture="encoder",
+        classes=Classes(("cat",)),
+        normalisation=((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        threshold=0.5,
+        mirrored=False,
+        example_size=(33, 34),
+        with_tags_alone=alone,
+        data={},
+        metrics={},
+        licence="other",
+        version="1",
+    )
+    assert ("weakly-supervised" in model_card(facts)) == alone
