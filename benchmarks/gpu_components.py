@@ -281,6 +281,31 @@ def deeplab_v2_step(place: Place) -> Callable[[], Any]:
     return lambda: dense_step(wrapped, items, is_balanced=False, parts=1, world_size=1)
 
 
+@component(4, 2)
+def online_step(place: Place) -> Callable[[], Any]:
+    """A step of a decoder on a frozen CLIP that makes its own masks, two classes an image."""
+    from qaclims_ray.methods.online.clip_task import clip_step
+    from qaclims_ray.methods.online.config import OnlineConfig
+    from qaclims_ray.segmentation.config import SegmentationNetConfig
+    from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
+
+    batch, side, classes, own = _batch(place, "online_step"), _crop(place, 320), _classes(place), OnlineConfig()
+    clip = _clip(place, "ViT-B-16-quickgelu")
+    net = SegmentationNetConfig(architecture="clip_decoder", width=own.width)
+    network = ClipDecoder(clip.model.visual, net, classes + 1, mean=clip.mean, std=clip.std)
+    place.module(network, torch.float32)
+    decoder, directions = place.wrapped(network.decoder.train()), place.tensor(classes, clip.dim)
+    items = {
+        "image": place.tensor(batch, 3, side, side),
+        "tags": _labels(batch, classes),
+        "outside": place.tensor(batch, side, side, dtype=torch.uint8),
+    }
+    normalisation = net.image_mean, net.image_std
+    return lambda: clip_step(
+        decoder, items, network=network, directions=directions, normalisation=normalisation, own=own, num_blocks=5
+    )
+
+
 @component(16, 2)
 def mask2former_step(place: Place) -> Callable[[], Any]:
     """A step of SemPLeS's final network: three labels an image, and some pixels without any."""

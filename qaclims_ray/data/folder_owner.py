@@ -80,6 +80,11 @@ class FolderOwner:
         return ResourceError(told)
 
 
+def is_owner_mark(uri: str) -> bool:
+    """Whether a file says who owns the folder that it lies in."""
+    return _NAME.search(uri) is not None
+
+
 @contextlib.contextmanager
 def owning(uri: str, command: str, *, clock: Callable[[], float] = time.time) -> Iterator[None]:
     """Own a folder for the time of the context.

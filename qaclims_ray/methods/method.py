@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qaclims_ray.methods.workbench import Workbench
+    from qaclims_ray.segmentation.config import SegmentationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +239,16 @@ class FrozenNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnNetwork:
+    """How a method trains the final network itself, by masks that this makes while it learns."""
+
+    settings: "Callable[[Recipe, SegmentationConfig], SegmentationConfig]"
+    """From the run's settings of final networks to those of its own."""
+    phase: "Callable[[Recipe, Sources, SegmentationConfig], Phase]"
+    """The training, which gives a final network, of its own settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to get CAMs."""
 
@@ -263,6 +274,8 @@ class Method:
     """Whether it makes CAMs; the fully supervised bound does not."""
     brings_masks: bool = False
     """Whether it has no CAMs, and pseudo masks that were made elsewhere."""
+    own_network: OwnNetwork | None = None
+    """How it trains the final network itself, without CAMs and pseudo masks; None where that learns from masks."""
     cam_work: Callable[[Recipe, Manifest], CamWork] | None = None
     """How its CAMs are made; None computes them with its network."""
     frozen: Callable[[Recipe, Sources], FrozenNetwork] | None = None
@@ -290,6 +303,11 @@ class Method:
     def has_masks(self) -> bool:
         """Whether it has pseudo masks; the fully supervised bound has true ones."""
         return self.has_cams or self.brings_masks
+
+    @property
+    def learns_from_truth(self) -> bool:
+        """Whether its final network learns from true masks: the fully supervised bound's does."""
+        return not self.has_masks and self.own_network is None
 
     @property
     def has_network(self) -> bool:

@@ -11,6 +11,8 @@ from qaclims_ray.methods.clims.method import CLIMS
 from qaclims_ray.methods.given.config import GivenConfig
 from qaclims_ray.methods.given.method import GIVEN
 from qaclims_ray.methods.method import Method
+from qaclims_ray.methods.online.config import OnlineConfig
+from qaclims_ray.methods.online.method import ONLINE, ONLINE_CLASSIFIER
 from qaclims_ray.methods.patch_text.config import PatchTextConfig
 from qaclims_ray.methods.patch_text.method import PATCH_TEXT
 from qaclims_ray.methods.qa_clims.config import RitcConfig
@@ -44,6 +46,8 @@ class MethodSettings:
     """Seeds without training."""
     sam3_names: Sam3NamesConfig = _of(SAM3_NAMES, Sam3NamesConfig)
     """SAM 3 by class names, for comparison."""
+    online: OnlineConfig = _of(ONLINE, OnlineConfig)
+    """Final networks that make their own masks while they learn."""
 
 
 _SUPERVISED = Method(name="supervised", kind="supervised", uses_classifier=False, has_cams=False)
@@ -54,7 +58,12 @@ _GIVEN_MASKS = Method(name="given_masks", kind="given_masks", uses_classifier=Fa
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (*(found.metadata["method"] for found in fields(MethodSettings)), _GIVEN_MASKS, _SUPERVISED)
+    for method in (
+        *(found.metadata["method"] for found in fields(MethodSettings)),
+        ONLINE_CLASSIFIER,
+        _GIVEN_MASKS,
+        _SUPERVISED,
+    )
 }
 """All methods by name."""
 

@@ -58,12 +58,23 @@ def stretched_positions(
     positions: Float[Tensor, "patch dim"], grid: tuple[SideLength, SideLength]
 ) -> Float[Tensor, "cell dim"]:
     """Resize position embeddings of a square grid by the factor (cells + 0.1) / side (`interpolate_positions`)."""
+    return _interpolated(positions, grid, more_cells=0.1)
+
+
+def bicubic_positions(
+    positions: Float[Tensor, "patch dim"], grid: tuple[SideLength, SideLength]
+) -> Float[Tensor, "cell dim"]:
+    """Resize position embeddings of a square grid as `interpolate(size=grid, mode="bicubic")` does."""
+    return _interpolated(positions, grid, more_cells=0.0)
+
+
+def _interpolated(positions: Tensor, grid: tuple[SideLength, SideLength], *, more_cells: float) -> Tensor:
     side = math.isqrt(len(positions))
     height, width = (_number(cells, positions) for cells in grid)
     is_other = 1 - (height == side).float() * (width == side).float()  # 0: as they are, where nothing is resized
     weights = []
     for cells in grid:
-        scale = side / (_number(cells, positions) + 0.1 * is_other)
+        scale = side / (_number(cells, positions) + more_cells * is_other)
         sources = (_numbers(cells, positions) + 0.5) * scale - 0.5
         # Two samples beyond either end: what lies there counts as the last one.
         taps = torch.arange(-2, side + 2, device=positions.device)

@@ -10,6 +10,8 @@ from qaclims_ray.models.weight_table import weight_named
 
 FROM_CLASSIFIER = "classifier"
 """Initial weights of affinity and final networks: the backbone of the run's image-level classifier."""
+FROM_CLIP = "clip"
+"""Initial weights of final networks on the run's frozen CLIP: its image tower."""
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 

@@ -21,6 +21,8 @@ from qaclims_ray.systems.known import fixed_texts
 from qaclims_ray.training.config import OptimConfig
 
 _COCO = {
+    "online.optim.batch_size": 8,
+    "online.optim.epochs": 80,
     "data.dataset": "coco14",
     "data.train_split": "train",
     "data.eval_split": "train",

@@ -10,13 +10,14 @@ from qaclims_ray.data.config import AugmentConfig, DataConfig, JointCropConfig
 from qaclims_ray.methods.classifier.config import ClassifierConfig
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.clims.texts import VOC_BACKGROUND
+from qaclims_ray.methods.online.config import OnlineConfig
 from qaclims_ray.methods.patch_text.config import PatchTextConfig
 from qaclims_ray.methods.qa_clims.config import RitcConfig
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
 from qaclims_ray.models.clip.config import ClipConfig
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.presets.option import Base, Option, published
-from qaclims_ray.refine.config import MaskConfig
+from qaclims_ray.refine.config import MaskConfig, PamrConfig
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.run_config import RunConfig, System, with_overrides
@@ -63,6 +64,7 @@ def miniature() -> RunConfig:
         ),
         semples=_miniature_semples(),
         patch_text=PatchTextConfig(num_blocks=1),  # chosen on seed 10, with masks: docs/results/patch_text.md
+        online=_miniature_online(),
         cams=CamConfig(scales=(1.0,), activation="sigmoid", batch_size=64),
         goal="segmentation",
         supervised_bound=True,
@@ -198,6 +200,19 @@ def _without_hand_set_threshold(system: str) -> System:
     """A system whose threshold is chosen without masks, and those of IRN with it."""
     overrides = {"masks.seed_threshold": "auto", "masks.irn.around_seed": 0.25}  # as in the preset folder
     return System(name=system, like=system, overrides=overrides)
+
+
+def _miniature_online() -> OnlineConfig:
+    return OnlineConfig(
+        width=64,
+        spread_steps=0,  # seed 10: eight by eight patches are too coarse to spread over
+        pamr=PamrConfig(dilations=(1, 2, 4)),  # its pictures are 64 pixels wide
+        crop=JointCropConfig(min_scale=0.75, max_scale=1.33, crop_px=64),
+        optim=OptimConfig(
+            name="adamw", lr=3e-3, head_lr_factor=1.0, momentum=0.9, weight_decay=0.01, epochs=2, batch_size=16
+        ),
+        steps_per_epoch=100,
+    )
 
 
 def _miniature_thresholds(system: str, *, seed: float, foreground: float, background: float, walk: float) -> System:

@@ -46,7 +46,16 @@ def pamr(
     Returns:
         Refined maps in float32, each value within the range of its input map.
     """
-    weights = _neighbour_weights(image.float(), config.dilations)
+    return pamr_together(image[None], maps[None], config)[0]
+
+
+def pamr_together(
+    images: UInt8[Tensor, "batch 3 height width"],
+    maps: Float[Tensor, "batch label height width"],
+    config: PamrConfig,
+) -> Float[Tensor, "batch label height width"]:
+    """Refine maps of several images of one size, each by the colours of its own; see `pamr`."""
+    weights = _neighbour_weights(images.float(), config.dilations)
     refined = maps.float()
     for _ in range(config.iterations):
         refined = _update(refined, weights, config.dilations)
@@ -95,8 +104,8 @@ def refine_by_pamr(
 
 
 def _neighbour_weights(
-    image: Float[Tensor, "3 height width"], dilations: tuple[int, ...]
-) -> Float[Tensor, "neighbour height width"]:
+    image: Float[Tensor, "batch 3 height width"], dilations: tuple[int, ...]
+) -> Float[Tensor, "neighbour batch height width"]:
     """Weigh each pixel's neighbours by colour; the weights of a pixel sum to one."""
     total, squares, num_neighbours = torch.zeros_like(image), torch.zeros_like(image), 0
     for neighbour in _neighbours(image, dilations):
@@ -109,28 +118,28 @@ def _neighbour_weights(
     window = num_neighbours + 1
     spread = ((squares - total.square() / window) / num_neighbours).clamp_min_(0).sqrt_()
     scale = 1 / (_SPREAD * spread + _EPSILON)
-    weights = image.new_empty((num_neighbours, *image.shape[1:]))
+    weights = image.new_empty((num_neighbours, len(image), *image.shape[2:]))
     for weight, neighbour in zip(weights, _neighbours(image, dilations), strict=True):
-        torch.mean((neighbour - image).abs_().mul_(scale), dim=0, out=weight)
+        torch.mean((neighbour - image).abs_().mul_(scale), dim=1, out=weight)
     return weights.neg_().softmax(0)
 
 
 def _update(
-    maps: Float[Tensor, "label height width"],
-    weights: Float[Tensor, "neighbour height width"],
+    maps: Float[Tensor, "batch label height width"],
+    weights: Float[Tensor, "neighbour batch height width"],
     dilations: tuple[int, ...],
-) -> Float[Tensor, "label height width"]:
+) -> Float[Tensor, "batch label height width"]:
     updated = torch.zeros_like(maps)
     for weight, neighbour in zip(weights, _neighbours(maps, dilations), strict=True):
-        updated.addcmul_(neighbour, weight)
+        updated.addcmul_(neighbour, weight[:, None])
     return updated
 
 
 def _neighbours(
-    maps: Float[Tensor, "channel height width"], dilations: tuple[int, ...]
-) -> Iterator[Float[Tensor, "channel height width"]]:
+    maps: Float[Tensor, "batch channel height width"], dilations: tuple[int, ...]
+) -> Iterator[Float[Tensor, "batch channel height width"]]:
     """Yield the maps shifted to each neighbour: views, so that no copy per neighbour is kept."""
-    height, width = maps.shape[1:]
+    height, width = maps.shape[2:]
     reach = max(dilations)
     padded = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
     for dilation in dilations:
@@ -138,4 +147,4 @@ def _neighbours(
             for right in (-dilation, 0, dilation):
                 if down or right:
                     top, left = reach + down, reach + right
-                    yield padded[:, top : top + height, left : left + width]
+                    yield padded[:, :, top : top + height, left : left + width]

@@ -21,9 +21,10 @@ WEIGHTS_SETTING = "segmentation.net.weights"
 class SegmentationNetConfig:
     """The network and what it starts from."""
 
-    architecture: Literal["deeplab_v2", "deeplab_v1", "segmenter", "mask2former", "encoder"] = "encoder"
+    architecture: Literal["deeplab_v2", "deeplab_v1", "segmenter", "mask2former", "encoder", "clip_decoder"] = "encoder"
     """deeplab_v2: ResNet, ASPP, three scales (D1-D5); deeplab_v1: WideResNet-38 (D6); segmenter: plain ViT and mask
-    transformer; mask2former: transformers' own (D8); encoder: any timm network and a light decoder."""
+    transformer; mask2former: transformers' own (D8); encoder: any timm network and a light decoder; clip_decoder: of
+    the systems online, which choose it themselves."""
     backbone: str = "resnet50"
     """timm model (deeplab_v2: resnet101, segmenter: deit_small_patch16_224), or "miniature" (segmenter:
     "miniature_vit"); deeplab_v2 also "resnet101_caffe", for weights in deeplab-pytorch's names; deeplab_v1

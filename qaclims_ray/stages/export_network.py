@@ -8,6 +8,7 @@ from rich.console import Console
 from qaclims_ray.data import artifacts, storage, whole_files
 from qaclims_ray.data.artifacts import package_version
 from qaclims_ray.data.classes import has_background
+from qaclims_ray.data.folder_owner import is_owner_mark
 from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.deployment.exported_graph import CamGraph, CamRules, FinalGraph
 from qaclims_ray.deployment.network_facts import NetworkFacts
@@ -72,7 +73,8 @@ def _require_free(out: str) -> None:
     # Not at the top: ONNX does without it, and what it imports.
     from qaclims_ray.deployment.hub_folder import is_hub_folder
 
-    found = {uri.rstrip("/").rsplit("/", 1)[-1] for uri in storage.list_files(out)} if storage.exists(out) else set()
+    files = storage.list_files(out) if storage.exists(out) else []
+    found = {uri.rstrip("/").rsplit("/", 1)[-1] for uri in files if not is_owner_mark(uri)}  # the command's own mark
     folders = storage.list_folders(out) if storage.exists(out) else []
     if found and not folders and (ONNX_NAME in found or is_hub_folder(out)):
         return
@@ -270,8 +272,9 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
 def has_tags_alone(whole: RunConfig, system: str) -> bool:
     """Whether no masks stand behind what a system's final network learned from, as far as is known."""
     method = method_of(system_of(whole, system).method)
-    by_sam = "sam" in system_config(whole, system).masks.steps
-    return method.has_cams and not method.trained_on_masks and not by_sam
+    by_sam = method.has_cams and "sam" in system_config(whole, system).masks.steps
+    by_tags = method.has_cams or method.own_network is not None
+    return by_tags and not method.trained_on_masks and not by_sam
 
 
 def taught_by(whole: RunConfig, system: str) -> str:
@@ -282,6 +285,8 @@ def taught_by(whole: RunConfig, system: str) -> str:
     if method.has_cams:
         by_sam = "sam" in system_config(whole, system).masks.steps
         return f"image-level tags, turned into masks by this run{_BY_SAM if by_sam else ''}"
+    if method.own_network is not None:
+        return "image-level tags, turned into masks by the network itself while it learned"
     return "masks made elsewhere" if method.brings_masks else "true masks"
 
 

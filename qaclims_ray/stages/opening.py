@@ -68,8 +68,9 @@ def try_networks(config: RunConfig) -> None:
 
     from qaclims_ray.cluster.vllm_corpus import check_vllm
     from qaclims_ray.models.clip.frozen import load_clip
+    from qaclims_ray.models.clip.tower import describe_tower
     from qaclims_ray.models.generators.mask_generator import build_mask_generator
-    from qaclims_ray.models.weights import FROM_CLASSIFIER
+    from qaclims_ray.models.weights import FROM_CLASSIFIER, FROM_CLIP
     from qaclims_ray.refine.irn.network import build_affinity_net
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
     from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
@@ -85,9 +86,12 @@ def try_networks(config: RunConfig) -> None:
         check_starts(config)  # a classifier that there is not is told of before
         for irn in affinity_networks(config):
             build_affinity_net(replace(irn, weights="random") if irn.weights == FROM_CLASSIFIER else irn)
-        for net in {final.net for final in final_networks(config)}:
+        nets = {final.net for final in final_networks(config)}
+        for net in (one for one in nets if one.weights != FROM_CLIP):
             net = replace(net, weights="random") if net.weights == FROM_CLASSIFIER else net
             build_segmentation_network(net, num_labels=2)
     if needs_clip(config):
         model, weights = clip_files(config)
-        load_clip(model, weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+        clip = load_clip(model, weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+        if any(net.weights == FROM_CLIP for net in nets):
+            describe_tower(clip.model.visual)

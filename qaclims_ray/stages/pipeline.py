@@ -259,14 +259,15 @@ class _PipelineRun:
         if self.config.goal == "segmentation":
             # A test split that is not there, or a bound without true masks, is found now and not at the end.
             segmented_images(manifest, self.config.data)
-            if set(systems_with_networks(self.config)) - set(systems_with_masks(self.config)):
+            trained = systems_with_networks(self.config)
+            if any(method_of(system_of(self.config, name).method).learns_from_truth for name in trained):
                 require_truth(manifest, self.config.data.train_split)
         if self.reaches("corpus") and needs_corpus(self.config):
             with self.stage("corpus") as stage:
                 run_corpus(stage, training_images(manifest, self.config.data))
         found = Results()
         order = [s for s in training_order(self.config) if method_of(system_of(self.config, s).method).has_cams]
-        self.texts(order, manifest)
+        self.texts(training_order(self.config), manifest)
         compared = [system for system in order if system in self.config.systems]  # the others are bases: trained alone
         # First what needs no training: its maps can be looked at while the others learn.
         at_once = [system for system in compared if trains_nothing(self.config, system)]

@@ -6,7 +6,7 @@ from qaclims_ray.corpus.questions import question_set
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, DataError, ModelError
 from qaclims_ray.methods.table import method_of
-from qaclims_ray.models.weights import FROM_CLASSIFIER, weights_fingerprint
+from qaclims_ray.models.weights import FROM_CLASSIFIER, FROM_CLIP, weights_fingerprint
 from qaclims_ray.presets.table import check_run
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
 from qaclims_ray.refine.sam_kinds import check_promptable
@@ -46,7 +46,7 @@ def preflight(config: RunConfig, out: str) -> None:
     if config.goal != "seed":
         _check_masks(config)
     for net in {final.net for final in final_networks(config)}:
-        if net.weights != FROM_CLASSIFIER:
+        if net.weights not in (FROM_CLASSIFIER, FROM_CLIP):
             weights_fingerprint(net.weights)
     if needs_clip(config):
         model, clip_weights = clip_files(config)

@@ -49,6 +49,7 @@ from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.trust import Trust
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
+    methods_of,
     needs_clip,
     systems_with_cams,
     systems_with_given_masks,
@@ -126,7 +127,7 @@ def _system_report(
     config, layout = stage.config, stage.layout
     system = system_of(config, name)
     method = method_of(system.method)
-    share = "" if method.has_masks else truth_share(manifest, config.data.train_split)
+    share = truth_share(manifest, config.data.train_split) if method.learns_from_truth else ""
     if method.brings_masks and name in found.masks:
         share = given_share(found.masks[name].summary)
     network = network_uri_of(layout, name, method)
@@ -226,7 +227,8 @@ def environment() -> dict[str, object]:
 
 def supervision(config: RunConfig) -> str:
     """Say which labels stand behind the figures: OVSeg's CLIP and SAM have seen masks, plain CLIP has not."""
-    by_masks, with_tags = systems_with_given_masks(config), systems_with_cams(config)
+    by_masks = systems_with_given_masks(config)
+    with_tags = systems_with_cams(config) or any(method.own_network is not None for method in methods_of(config))
     labels = ["image-level labels"] if with_tags or not by_masks else []
     if by_masks:
         labels.append(

@@ -34,6 +34,7 @@ from qaclims_ray.segmentation.inference import SEGMENTED_AT_ONCE, as_class_maps,
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadImage, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
+from qaclims_ray.stages.own_network import own_training
 from qaclims_ray.stages.refine import content_fingerprint, stage_scores
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.trainings import plan_training, run_trainings, start_fingerprint
@@ -179,7 +180,7 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
     """Train systems' final networks on their masks, on the same workers one after the other.
 
     Args:
-        stages: surroundings, by system; one without pseudo masks takes the true ones.
+        stages: surroundings, by system; one without pseudo masks makes its own while it learns, or takes the true ones.
         manifest: the whole manifest.
 
     Raises:
@@ -191,10 +192,12 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
 
 def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
     config, layout = stage.config, stage.layout
+    if (method := method_of(system_of(config, system).method)).own_network is not None:
+        return own_training(stage, system, manifest)
     segmentation, trained = config.segmentation, training_images(manifest, config.data)
     weights, masks_uri = segmentation.net.weights, ""
     inputs = {"manifest": trained.images_fingerprint(), "weights": start_fingerprint(layout, weights)}
-    if method_of(system_of(config, system).method).has_masks:
+    if method.has_masks:
         masks_uri = layout.masks(system)
         inputs["masks"] = content_fingerprint(artifacts.require_artifact(masks_uri, "masks", verb="refine"))
     else:

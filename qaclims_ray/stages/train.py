@@ -120,7 +120,7 @@ def run_method(stage: Stage, name: str, manifest: Manifest) -> ArtifactMeta:
         done.append((phase, Trained(training.artifact.uri, meta.fingerprint)))
         return done[-1][1]
 
-    outcome = run_phases(method.phases(recipe_of(stage.config, method), _sources(stage, name, manifest)), train)
+    outcome = run_phases(method.phases(recipe_of(stage.config, method), sources_of(stage, name, manifest)), train)
     return _keep(stage, name, method.kind, outcome, done)
 
 
@@ -147,7 +147,7 @@ def train_together(classifier: Stage | None, stages: Mapping[str, Stage], manife
         method = method_of(system_of(stage.config, name).method)
         assert method.phases is not None
         after = (first.artifact,) if method.uses_classifier and first is not None else ()
-        sources = _sources(stage, name, manifest, classifier=after[0].fingerprint if after else "")
+        sources = sources_of(stage, name, manifest, classifier=after[0].fingerprint if after else "")
         phase = next(method.phases(recipe_of(stage.config, method), sources))
         trainings.append(replace(_plan(stage, name, phase, manifest), after=after))
     if trainings:
@@ -181,7 +181,7 @@ def _plan(stage: Stage, name: str, phase: Phase, manifest: Manifest, *, uri: str
     )
 
 
-def _sources(stage: Stage, name: str, manifest: Manifest, *, classifier: str = "") -> Sources:
+def sources_of(stage: Stage, name: str, manifest: Manifest, *, classifier: str = "") -> Sources:
     """Return what the run offers a system.
 
     Args:

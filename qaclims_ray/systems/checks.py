@@ -38,6 +38,11 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(f"system {name} is a final network; set goal to segmentation")
         if method.brings_masks:
             _check_given_masks(config, name, resolved)
+        if method.own_network is not None and not has_background(config.data.dataset):
+            raise ConfigError(
+                f"system {name} cuts its maps into objects and background, but {config.data.dataset} has no "
+                "background; leave it out"
+            )
         _check_background(name, resolved)
         _check_threshold(name, resolved)
         _check_method(config, name, resolved)

@@ -315,6 +315,27 @@ _SYSTEMS = (
         overrides={"ritc.prompt_weight": 0.3},
     ),
     System(
+        name="online",
+        label="online decoder",
+        description="One training: a light decoder on the frozen CLIP makes its own masks, of patches against names.",
+        method="online",
+        overrides={"text.source": "class_names"},
+    ),
+    System(
+        name="online_answers",
+        label="online decoder + answers",
+        description="The same, of patches against the answers about a class's objects, less those about what surrounds "
+        "them.",
+        method="online",
+        overrides={"text.source": "qape", "patch_text.background_weight": 0.75},
+    ),
+    System(
+        name="online_classifier",
+        label="online classifier",
+        description="One training without CLIP and texts: tags, masks and the final network are learned together.",
+        method="online_classifier",
+    ),
+    System(
         name="given_masks",
         label="given masks",
         description="The final network trained on masks made elsewhere (masks.given): not on image-level labels alone.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.known_weights import NamedWeight, weights_in
+from qaclims_ray.models.weights import FROM_CLIP
 from qaclims_ray.run_config import RunConfig, flat
 from qaclims_ray.systems.needs import (
     methods_of,
@@ -76,7 +77,9 @@ def _named(config: RunConfig) -> Iterable[NamedWeight]:
         step_of = {"irn": "masks.irn.weights", "sam": "masks.sam.model"}
         yield from _of(resolved, [setting for step, setting in step_of.items() if step in steps])
     for name in systems_with_networks(config):
-        yield from _of(system_config(config, name), ["segmentation.net.weights"])
+        resolved = system_config(config, name)
+        if resolved.segmentation.net.weights != FROM_CLIP:  # which is among the run's already
+            yield from _of(resolved, ["segmentation.net.weights"])
 
 
 def _of(config: RunConfig, wanted: Iterable[str]) -> list[NamedWeight]:

@@ -32,8 +32,10 @@ def starts_from_classifier(config: RunConfig) -> bool:
     """Whether affinity or final networks start from the classifier's backbone."""
     if learns_from_masks_alone(config):
         return False
-    uses_irn = config.goal != "seed" and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
-    return uses_irn or (config.goal == "segmentation" and config.segmentation.net.weights == FROM_CLASSIFIER)
+    has_masks = config.goal != "seed" and bool(systems_with_cams(config))
+    uses_irn = has_masks and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
+    own = (method_of(system_of(config, name).method).own_network for name in systems_with_networks(config))
+    return uses_irn or (config.segmentation.net.weights == FROM_CLASSIFIER and any(one is None for one in own))
 
 
 def needs_corpus(config: RunConfig) -> bool:
@@ -45,7 +47,7 @@ def needs_corpus(config: RunConfig) -> bool:
 
 
 def systems_with_cams(config: RunConfig) -> list[str]:
-    """Return the compared systems that have CAMs: all but the fully supervised one."""
+    """Return the compared systems that have CAMs: all but final networks that need none."""
     return [name for name in config.systems if method_of(system_of(config, name).method).has_cams]
 
 

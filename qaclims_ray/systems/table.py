@@ -11,6 +11,7 @@ from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.run_config import RunConfig, System, to_dict, with_overrides
 from qaclims_ray.systems.known import SYSTEMS
+from qaclims_ray.systems.recipe import recipe_of
 
 SUPERVISED = "fully_supervised"
 """The upper bound: the final network trained on true masks, where `supervised_bound` or `systems` asks for it."""
@@ -110,7 +111,11 @@ def system_config(config: RunConfig, name: str) -> RunConfig:
     Raises:
         ConfigError: when there is no such system, or its settings do not fit.
     """
-    resolved = with_overrides(config, system_of(config, name).overrides)
+    system = system_of(config, name)
+    resolved, method = with_overrides(config, system.overrides), method_of(system.method)
+    if method.own_network is not None:
+        final = method.own_network.settings(recipe_of(resolved, method), resolved.segmentation)
+        return replace(resolved, segmentation=final)
     if resolved.segmentation.net.weights == FROM_CLASSIFIER and learns_from_masks_alone(config):
         return with_overrides(resolved, {"segmentation.net.weights": resolved.cam_net.weights or "random"})
     return resolved
@@ -122,7 +127,8 @@ def learns_from_masks_alone(config: RunConfig) -> bool:
     Final networks that would start from its backbone start from what that would have started from.
     """
     methods = [method_of(system_of(config, name).method) for name in config.systems]
-    return any(method.brings_masks for method in methods) and not any(method.has_cams for method in methods)
+    with_tags = any(method.has_cams or method.own_network is not None for method in methods)
+    return any(method.brings_masks for method in methods) and not with_tags
 
 
 def training_order(config: RunConfig) -> list[str]:

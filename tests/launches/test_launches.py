@@ -23,6 +23,7 @@ LIMITS = {
     "crf": (710, 6),
     "pamr": (870, 1),
     "deeplab_v2_step": (240, 0),
+    "online_step": (1240, 0),
     "mask2former_step": (4240, 2),
     "final_network": (630, 1),
     "blip": (980, 6),

@@ -8,6 +8,8 @@ of the last blocks (ExCEL, arXiv 2503.20826, static part; ClearCLIP, arXiv 2407.
 Works on any `open_clip` VisionTransformer that pools its class token, at any image size.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.clip.mask_tokens import run_block
+from qaclims_ray.models.resampling import SideLength, bicubic_positions
 
 
 def check_patch_features(visual: nn.Module) -> None:
@@ -38,6 +41,18 @@ def check_patch_features(visual: nn.Module) -> None:
         )
 
 
+@dataclass(frozen=True)
+class PatchLook:
+    """What a CLIP says of the patches of some images, and which of them belong together."""
+
+    tokens: Float[Tensor, "image block patch tower_width"]
+    """What every block gives for every patch, in reading order."""
+    features: Float[Tensor, "image dim row column"]
+    """See `patch_features`."""
+    affinity: Float[Tensor, "image patch patch"]
+    """How alike patches are in queries, keys and values, mean over heads and over the last blocks; rows sum to 1."""
+
+
 def patch_features(
     visual: VisionTransformer, pixels: Float[Tensor, "image 3 height width"], *, num_blocks: int
 ) -> Float[Tensor, "image dim row column"]:
@@ -52,34 +67,83 @@ def patch_features(
         L2-normalised features in float32, a vector for each patch.
     """
     blocks: list[Any] = list(visual.transformer.resblocks)
-    first = max(0, len(blocks) - num_blocks)
-    tokens, (rows, columns) = _tokens(visual, pixels)
+    tokens, grid = _tokens(visual, pixels)
+    into = [tokens]  # what each block is given
+    for block in blocks[:-1]:
+        into.append(run_block(visual, block, into[-1]))
+    return _joint_features(visual, into, grid, num_blocks)[0]
+
+
+def look_at_patches(
+    visual: VisionTransformer, pixels: Float[Tensor, "image 3 height width"], *, num_blocks: int
+) -> PatchLook:
+    """Return what `patch_features` and `block_tokens` do, by one pass, and the affinity of patches; see there."""
+    tokens, grid = _tokens(visual, pixels)
+    steps = [tokens, *_through(visual, tokens)]
+    features, related = _joint_features(visual, steps[:-1], grid, num_blocks)
+    # Without the class token, which is no place in the image.
+    affinity = related.float().mean(1)[:, 1:, 1:]
+    affinity = affinity / affinity.sum(2, keepdim=True)
+    return PatchLook(torch.stack([step[:, 1:] for step in steps[1:]], dim=1), features, affinity)
+
+
+def block_tokens(
+    visual: VisionTransformer, pixels: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image block patch tower_width"]:
+    """Return what every block gives for every patch, in reading order.
+
+    Args:
+        visual: image tower (`check_patch_features`).
+        pixels: see `patch_features`.
+    """
+    tokens, _ = _tokens(visual, pixels)
+    return torch.stack([step[:, 1:] for step in _through(visual, tokens)], dim=1)
+
+
+def _through(visual: VisionTransformer, tokens: Tensor) -> Iterator[Tensor]:
+    for block in visual.transformer.resblocks:
+        tokens = run_block(visual, block, tokens)
+        yield tokens
+
+
+def _joint_features(
+    visual: VisionTransformer, into: list[Tensor], grid: tuple[SideLength, SideLength], num_blocks: int
+) -> tuple[Tensor, Tensor]:
+    """Return features as of `patch_features`, and the mean self-correlation (image, head, token, token).
+
+    Args:
+        visual: image tower.
+        into: what each block is given.
+        grid: rows and columns of patches.
+        num_blocks: last blocks whose self-correlations are averaged.
+    """
+    blocks: list[Any] = list(visual.transformer.resblocks)
     related: list[Tensor] = []
-    values = tokens
-    for index, block in enumerate(blocks):
-        if index >= first:
-            queries, keys, values = _heads(block, tokens)
-            related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
-        if index < len(blocks) - 1:
-            tokens = run_block(visual, block, tokens)
-    gathered = torch.stack(related).mean(0) @ values  # (image, head, token, head_dim)
+    values = into[0]
+    for index in range(max(0, len(blocks) - num_blocks), len(blocks)):
+        queries, keys, values = _heads(blocks[index], into[index])
+        related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
+    alike = torch.stack(related).mean(0)
+    gathered = alike @ values  # (image, head, token, head_dim)
     merged = blocks[-1].attn.out_proj(gathered.transpose(1, 2).flatten(2))
     features = visual.ln_post(blocks[-1].ls_1(merged))[:, 1:] @ visual.proj
     features = F.normalize(features.float(), dim=-1)
-    return features.transpose(1, 2).unflatten(2, (rows, columns))
+    return features.transpose(1, 2).unflatten(2, grid), alike
 
 
-def _tokens(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def _tokens(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, tuple[SideLength, SideLength]]:
     """Return (image, token, width), the class token first, and the grid of patches; positions are stretched to it."""
     cells = visual.conv1(pixels)
-    rows, columns = int(cells.shape[2]), int(cells.shape[3])
+    rows, columns = cells.shape[2], cells.shape[3]
     own_rows, own_columns = visual.grid_size
     of_class, of_patches = visual.positional_embedding[:1], visual.positional_embedding[1:]
-    if (rows, columns) != (own_rows, own_columns):
+    if torch.compiler.is_compiling():  # on its way to ONNX: a graph for any grid
+        of_patches = bicubic_positions(of_patches, (rows, columns))
+    elif (rows, columns) != (own_rows, own_columns):
         grid = of_patches.float().T.unflatten(1, (own_rows, own_columns))[None]
         grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
         of_patches = grid[0].flatten(1).T.to(of_class.dtype)
-    class_token = visual.class_embedding.to(cells.dtype).expand(len(pixels), 1, -1)
+    class_token = visual.class_embedding.to(cells.dtype).expand(pixels.shape[0], 1, -1)
     tokens = torch.cat([class_token, cells.flatten(2).transpose(1, 2)], dim=1)
     return visual.ln_pre(tokens + torch.cat([of_class, of_patches]).to(tokens.dtype)), (rows, columns)
 

@@ -36,6 +36,7 @@ class EncoderSegmenter(nn.Module):
         super().__init__()
         self.config = config
         self.num_labels = num_labels
+        self.widths = tuple(widths)
         self.encoder = encoder
         self.decoder = _Decoder(widths, config.width, config.decoder_norm)
         self.classifier = nn.Conv2d(config.width, num_labels, 1)

@@ -20,7 +20,8 @@ from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2, build_deepla
 from qaclims_ray.segmentation.networks.encoder import EncoderSegmenter, build_encoder_segmenter
 from qaclims_ray.segmentation.networks.segmenter import Segmenter, build_segmenter
 
-if TYPE_CHECKING:  # with it comes transformers, which no other network needs
+if TYPE_CHECKING:  # with them come open_clip and transformers, which no other network needs
+    from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
     from qaclims_ray.segmentation.networks.mask2former import Mask2Former
 
 
@@ -69,7 +70,7 @@ class SegmentationNetwork(Protocol):
         ...
 
 
-FinalNetwork: TypeAlias = "EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former"
+FinalNetwork: TypeAlias = "EncoderSegmenter | DeepLabV2 | DeepLabV1 | Segmenter | Mask2Former | ClipDecoder"
 """The final networks there are, for code that also uses what every ``nn.Module`` has."""
 
 
@@ -100,11 +101,17 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
             return build_deeplab_v2(config, num_labels)
         case "deeplab_v1":
             return build_deeplab_v1(config, num_labels)
+        case "clip_decoder":
+            raise ConfigError(
+                "segmentation.net.architecture clip_decoder learns from no masks but its own: leave it to the systems "
+                "online and online_answers, and name another network here"
+            )
 
 
 def description_of(net: FinalNetwork) -> dict[str, int | bool | str]:
     """Return what beside its settings rebuilds a network."""
-    own = cast("Mask2Former", net).description if net.config.architecture == "mask2former" else {}
+    has_own = net.config.architecture in ("mask2former", "clip_decoder")
+    own = cast("Mask2Former | ClipDecoder", net).description if has_own else {}
     return {"num_labels": net.num_labels, **own}
 
 
@@ -153,6 +160,10 @@ def _rebuild(config: SegmentationNetConfig, description: dict[str, Any]) -> Fina
     config = dataclasses.replace(config, weights="random")
     if config.architecture == "mask2former":
         return _build_mask2former(config, description["num_labels"], description)
+    if config.architecture == "clip_decoder":
+        from qaclims_ray.segmentation.networks.clip_decoder import rebuild_clip_decoder
+
+        return rebuild_clip_decoder(config, description)
     return build_segmentation_network(config, description["num_labels"])
 
 

@@ -28,8 +28,10 @@ from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.segmentation.config import SegmentationNetConfig, SegmentationTestConfig
 from qaclims_ray.segmentation.inference import as_class_maps, segment_images
 from qaclims_ray.segmentation.networks import wide_resnet38
+from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
+from tests.semples_fakes import shipped_clip
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -104,6 +106,9 @@ def decided(network: Any) -> Any:
 
 
 def network_of(kind: str) -> Any:
+    if kind == "clip_decoder":
+        clip, net = shipped_clip(), SegmentationNetConfig(architecture="clip_decoder", weights="clip", width=32)
+        return decided(ClipDecoder(clip.model.visual, net, CLASSES.num_labels, mean=clip.mean, std=clip.std))
     if kind == "deeplab_v1":
         return DeepLabV1(FewBlocks(), settings("deeplab_v1", "wide_resnet38"), CLASSES.num_labels)
     config = {
@@ -117,7 +122,7 @@ def network_of(kind: str) -> Any:
     return decided(network) if kind == "deeplab_v2" else network
 
 
-@pytest.mark.parametrize("kind", ["encoder", "segmenter", "deeplab_v2", "deeplab_v1"])
+@pytest.mark.parametrize("kind", ["encoder", "segmenter", "deeplab_v2", "deeplab_v1", "clip_decoder"])
 def test_a_final_network_says_what_pytorch_says(kind, tmp_path) -> None:
     network = network_of(kind).eval()
     mirrored = kind == "encoder"  # the mirror image is no part of a network, and makes the export twice as long

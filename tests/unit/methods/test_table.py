@@ -40,6 +40,8 @@ def test_artifacts_keep_the_names_they_have_on_disk() -> None:
         "given": "given",
         "patch_text": "patch_text",
         "sam3_names": "sam3_names",
+        "online": "online",
+        "online_classifier": "online_classifier",
         "given_masks": "given_masks",
         "supervised": "supervised",
     }
@@ -48,7 +50,8 @@ def test_artifacts_keep_the_names_they_have_on_disk() -> None:
 def test_methods_have_the_names_of_their_folders() -> None:
     folder = ROOT / "qaclims_ray" / "methods"
     folders = {path.parent.name for path in folder.glob("*/method.py")}
-    assert folders == set(METHODS) - {"given_masks", "supervised"}, "those without CAMs have nothing of their own"
+    others = {"given_masks", "supervised", "online_classifier"}
+    assert folders == set(METHODS) - others, "two have nothing of their own, one lies beside online"
 
 
 def test_every_known_system_has_a_method() -> None:
@@ -68,12 +71,18 @@ def test_one_method_alone_is_the_run_s_classifier() -> None:
         ("semples", True, True),
         ("given", False, False),
         ("sam3_names", False, False),
+        ("online", False, False),
+        ("online_classifier", False, False),
         ("given_masks", False, False),
         ("supervised", False, False),
     ],
 )
 def test_what_is_rated_and_whose_network_gives_cams(name, rates_epochs, has_network) -> None:
     assert (METHODS[name].rates_epochs, METHODS[name].has_network) == (rates_epochs, has_network)
+
+
+def test_one_method_alone_learns_from_true_masks() -> None:
+    assert [method.name for method in METHODS.values() if method.learns_from_truth] == ["supervised"]
 
 
 def test_what_a_search_varies_are_settings_of_the_method() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import qaclims_ray
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.folder_owner import owning
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
 from qaclims_ray.models.generators.mask_generator import build_mask_generator, save_mask_generator
@@ -141,7 +142,10 @@ def test_a_folder_of_other_things_is_refused_and_an_export_of_before_is_not(run,
             run_export_network(asked(run, out, to=("hub",)), quiet())
     assert (tmp_path / "README.md").read_text() == "mine"
     for _ in range(2):
-        run_export_network(asked(run, tmp_path / "taken", to=("hub",)), quiet())
+        with owning(
+            str(tmp_path / "taken"), "qaclims export-network"
+        ):  # as the command does, which leaves a mark there
+            run_export_network(asked(run, tmp_path / "taken", to=("hub",)), quiet())
 
 
 def test_absent_packages_are_told_before_anything_is_written(run, tmp_path, monkeypatch) -> None:

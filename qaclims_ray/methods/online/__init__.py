@@ -1,0 +1,1 @@
+"""A final network that makes its own masks while it learns."""
