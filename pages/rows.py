@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 METHOD = "method.md"
-_ROW = re.compile(r"^\| ([QRCSEDP]\d{1,2}) \|", re.MULTILINE)
+_ROW = re.compile(r"^\| ([QRCSEDPGO]\d{1,2}) \|", re.MULTILINE)
 _TAG = re.compile(r"(<[^>]+>)")
 _LEFT_ALONE = re.compile(r"</?(a|code|pre|h[1-6]|summary|details)\b")
 
@@ -45,4 +45,4 @@ def _linked(text: str) -> str:
     def link(found: re.Match[str]) -> str:
         return f'<a href="../method.html#{place_of(found[0])}">{found[0]}</a>' if found[0] in known_rows() else found[0]
 
-    return re.sub(r"\b[QRCSEDP]\d{1,2}\b", link, text)
+    return re.sub(r"\b[QRCSEDPGO]\d{1,2}\b", link, text)

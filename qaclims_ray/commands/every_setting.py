@@ -17,7 +17,7 @@ from qaclims_ray.run_config import RunConfig
 HelpLine = tuple[str, str, str]
 """Dotted name, what stands for its value (empty: seen from its type), what it means to a user."""
 
-_ROW = r"[QRCSEDP]\d{1,2}"
+_ROW = r"[QRCSEDPGO]\d{1,2}"
 _ROWS = rf"(?:rows? )?{_ROW}(?:(?:, | and |-)(?:rows? )?{_ROW})*"
 _ROWS_ALONE = re.compile(rf" \({_ROWS}\)")
 _ROWS_FIRST = re.compile(rf"\({_ROWS}[:,;] ")
