@@ -22,6 +22,7 @@ WEIGHT_SETTINGS: Mapping[str, str] = {
     "classifier.network": "",
     "masks.irn.weights": "masks.irn.backbone",
     "masks.sam.model": "",
+    "masks.feature_affinity.weights": "masks.feature_affinity.backbone",
     "segmentation.net.weights": "segmentation.net.backbone",
     "sam3_names.model": "",
 }

@@ -122,33 +122,41 @@ def _clip(size: str, short: str, repository: str, num_bytes: int) -> KnownWeight
     )
 
 
-def _sam(size: str, title: str, num_bytes: int) -> KnownWeight:
+def _apache(
+    name: str, title: str, purpose: str, num_bytes: int, repository: str, files: tuple[WeightFile, ...], timm: str = ""
+) -> KnownWeight:
     return KnownWeight(
-        name=f"sam-{size}",
-        title=f"Segment Anything, {title}",
-        purpose="masks of objects that seeds choose from (mask step sam)",
+        name=name,
+        title=title,
+        purpose=purpose,
         num_bytes=num_bytes,
         licence="Apache-2.0",
         is_permissive=True,
-        files=_hub_files(f"facebook/sam-vit-{size}", *_SAM_FILES),
-        page=f"https://huggingface.co/facebook/sam-vit-{size}",
-        hub=f"facebook/sam-vit-{size}",
+        files=files,
+        page=f"https://huggingface.co/{repository}",
+        hub=repository,
+        timm=timm,
     )
+
+
+def _sam(size: str, title: str, num_bytes: int) -> KnownWeight:
+    repository, title = f"facebook/sam-vit-{size}", f"Segment Anything, {title}"
+    purpose = "masks of objects that seeds choose from (mask step sam)"
+    return _apache(f"sam-{size}", title, purpose, num_bytes, repository, _hub_files(repository, *_SAM_FILES))
 
 
 def _sam2(size: str, title: str, num_bytes: int) -> KnownWeight:
-    repository = f"facebook/sam2.1-hiera-{size}"
-    return KnownWeight(
-        name=f"sam2-{size}",
-        title=f"Segment Anything 2.1, {title}",
-        purpose="masks of objects, smaller and faster than SAM's (mask step sam)",
-        num_bytes=num_bytes,
-        licence="Apache-2.0",
-        is_permissive=True,
-        files=_hub_files(repository, *_SAM_FILES),
-        page=f"https://huggingface.co/{repository}",
-        hub=repository,
-    )
+    repository, title = f"facebook/sam2.1-hiera-{size}", f"Segment Anything 2.1, {title}"
+    purpose = "masks of objects, smaller and faster than SAM's (mask step sam)"
+    return _apache(f"sam2-{size}", title, purpose, num_bytes, repository, _hub_files(repository, *_SAM_FILES))
+
+
+def _dinov2(size: str, num_bytes: int) -> KnownWeight:
+    model = f"vit_{size}_patch14_dinov2"
+    repository, title = f"timm/{model}.lvd142m", f"DINOv2 ViT-{size[0].upper()}/14"
+    purpose = "says which cells belong together (mask step feature_affinity); learned without any label"
+    file = WeightFile(name=f"{model}.lvd142m.safetensors", urls=(_HUB.format(repository, "model.safetensors"),))
+    return _apache(f"dinov2-{size}", title, purpose, num_bytes, repository, (file,), model)
 
 
 def _blip(name: str, repository: str, title: str) -> KnownWeight:
@@ -268,6 +276,8 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
         instead="for mask step sam --masks.sam.model facebook/sam2.1-hiera-large (Apache-2.0); leave out system "
         "sam3_names",
     ),
+    _dinov2("base", 346_000_000),
+    _dinov2("small", 88_000_000),
     KnownWeight(
         name="swin-large",
         title="Swin-L of ImageNet-22k, 384 pixels",

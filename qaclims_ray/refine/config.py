@@ -4,11 +4,14 @@ from dataclasses import field
 from typing import Literal
 
 from qaclims_ray.models.precision import Arithmetic, Precision, stands_for
+from qaclims_ray.refine.affinity_config import ClassDistributionConfig, ClipAttentionConfig, FeatureAffinityConfig
 from qaclims_ray.refine.crf_config import CrfConfig, irn_crf
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.settings import Threshold, require, require_at_least, require_text, settings
 
-MaskStep = Literal["crf", "irn", "pamr", "sam"]
+MaskStep = Literal["crf", "irn", "pamr", "sam", "clip_attention", "class_distribution", "feature_affinity"]
+CLIP_STEPS: tuple[MaskStep, ...] = ("clip_attention", "class_distribution")
+"""Steps that look at images by the run's frozen CLIP."""
 
 
 @settings
@@ -78,7 +81,8 @@ class MaskConfig:
     """From CAMs to pseudo masks."""
 
     steps: tuple[MaskStep, ...] = ("irn",)
-    """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("sam",); irn first; empty takes the seeds."""
+    """Refinement in order, e.g. ("irn",), ("crf",), ("pamr", "crf"), ("clip_attention", "crf"); irn first; empty takes
+    the seeds."""
     seed_threshold: Threshold = 0.15
     """Background score of the seeds, for every step that starts from a label map, and where there is no step; and the
     one at which seeds are scored (`evaluation.fixed_threshold`). auto takes the one that `evaluate` chooses of the
@@ -103,9 +107,15 @@ class MaskConfig:
     """Step pamr."""
     sam: SamConfig = field(default_factory=SamConfig)
     """Step sam."""
+    clip_attention: ClipAttentionConfig = field(default_factory=ClipAttentionConfig)
+    """Step clip_attention."""
+    class_distribution: ClassDistributionConfig = field(default_factory=ClassDistributionConfig)
+    """Step class_distribution."""
+    feature_affinity: FeatureAffinityConfig = field(default_factory=FeatureAffinityConfig)
+    """Step feature_affinity."""
     precision: Precision = "auto"
-    """Arithmetic of IRN's network where it refines: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. Walk, CRF,
-    PAMR and SAM compute in float32."""
+    """Arithmetic of IRN's network where it refines: fp32, bf16, fp16; auto is fp16 on GPUs, fp32 on CPUs. All other
+    steps, and the walk, compute in float32."""
     num_actors: int | None = None
     """Refinement actors; None as of `cams.num_actors`."""
     gpus_per_actor: float = 0.0

@@ -17,6 +17,7 @@ from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data.classes import NO_BACKGROUND
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.refine.config import PamrConfig
+from qaclims_ray.refine.shares import shares_against
 
 _SPREAD = 0.1
 """Share of the local standard deviation by which colour differences are divided: the authors' value."""
@@ -99,7 +100,7 @@ def refine_by_pamr(
     foreground = pamr(image, cam.full.to(image.device), config).clamp_min(0)
     if background == NO_BACKGROUND:
         return dataclasses.replace(cam, full=foreground.to(cam.full.device), grid=None)
-    share = torch.nan_to_num(foreground / (foreground + background), nan=0.0).clamp(0, 1)
+    share = shares_against(foreground, background)
     return dataclasses.replace(cam, full=share.to(cam.full.device), grid=None)
 
 

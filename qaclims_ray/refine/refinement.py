@@ -1,13 +1,14 @@
 """From CAMs to pseudo masks, step by step (rows E7-E11): each step takes maps and hands maps on.
 
 Maps travel with the background score that turns them into labels, so that steps combine and every result can be
-scored like a seed. After a CRF, PAMR or SAM a map is the share of its class against the background: the border is 1/2.
+scored like a seed. But for IRN's walk, a map is then the share of its class against the background: the border is 1/2.
 Without a background (`NO_BACKGROUND`) maps stay scores of the classes, and the foremost one wins.
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -18,6 +19,7 @@ from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.models.devices import upload
+from qaclims_ray.refine.affinity_config import SpreadConfig
 from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
@@ -27,6 +29,7 @@ from qaclims_ray.refine.pamr import refine_by_pamr
 from qaclims_ray.refine.sam import refine_by_sam
 from qaclims_ray.refine.sam_prompts import PartPrompt, painted, prompts_of
 from qaclims_ray.refine.shares import HALF, foreground_shares
+from qaclims_ray.refine.spreading import AffinityOf, refine_by_affinity
 
 _CRF_LABEL_PIXELS = 4_000_000
 """Pixels times labels of one CRF batch: bounds its memory."""
@@ -51,6 +54,8 @@ class Refiners:
     """Step sam, prompts grid: class-agnostic masks of an image."""
     parts: PartsOf | None = None
     """Step sam, prompts seeds: a mask for each prompt, and how good the model thinks it is."""
+    affinities: Mapping[MaskStep, AffinityOf] = field(default_factory=dict)
+    """Steps that spread maps over cells: which cells of an image belong together."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def refine_cams(
         config: steps and their settings.
         refiners: networks of the steps.
         classes: of the data set; irn and sam need a background.
-        device: where a CRF and PAMR are computed.
+        device: where a CRF, PAMR and affinities are computed.
 
     Returns:
         Maps in [0, 1] at each image's resolution, -1 where the image is white (`masks.white_above`), and their border.
@@ -103,6 +108,11 @@ def refine_cams(
         "pamr": lambda maps: _by_pamr(images, maps, config.pamr, torch.device(device)),
         "sam": lambda maps: _by_sam(images, maps, config.sam, refiners),
     }
+    for step, spread in _spreads(config).items():
+        within_boxes = step == "clip_attention" and config.clip_attention.within_boxes
+        steps[step] = functools.partial(
+            _by_affinity, images, step=step, spread=spread, refiners=refiners, within_boxes=within_boxes, device=device
+        )
     maps = Maps(cams, classes.border(config.threshold))
     for step in config.steps:
         maps = steps[step](maps)
@@ -137,6 +147,34 @@ def _by_pamr(images: Sequence[Tensor], maps: Maps, config: PamrConfig, device: t
         return replace(found, full=None if found.full is None else found.full.cpu())
 
     return maps.refined(_each(images, maps, spread), HALF)
+
+
+def _spreads(config: MaskConfig) -> dict[MaskStep, SpreadConfig]:
+    """Return the steps that spread maps over cells, and how each does."""
+    return {
+        "clip_attention": config.clip_attention.spread,
+        "class_distribution": config.class_distribution.spread,
+        "feature_affinity": config.feature_affinity.spread,
+    }
+
+
+def _by_affinity(
+    images: Sequence[Tensor],
+    maps: Maps,
+    *,
+    step: MaskStep,
+    spread: SpreadConfig,
+    refiners: Refiners,
+    within_boxes: bool,
+    device: torch.device | str,
+) -> Maps:
+    affinity_of = refiners.affinities[step]
+
+    def spread_out(image: Tensor, cam: ImageCam) -> ImageCam:
+        pixels = upload(image, torch.device(device))
+        return refine_by_affinity(pixels, cam, maps.border, affinity_of, spread, within_boxes=within_boxes)
+
+    return maps.refined(_each(images, maps, spread_out), HALF)
 
 
 def _by_sam(images: Sequence[Tensor], maps: Maps, config: SamConfig, refiners: Refiners) -> Maps:

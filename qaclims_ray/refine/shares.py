@@ -29,3 +29,15 @@ def foreground_shares(
     lead = torch.where(highest > background, lead.clamp_min(above), lead.clamp_max(half))
     below = torch.nextafter(lead, torch.zeros_like(lead))
     return torch.minimum(shares, below).scatter(0, foremost, lead)
+
+
+def shares_against(
+    foreground: Float[Tensor, "class height width"], background: float
+) -> Float[Tensor, "class height width"]:
+    """Return foreground / (foreground + background), in [0, 1], where 0/0 counts as 0.
+
+    Args:
+        foreground: scores of the classes, not negative.
+        background: score of the background everywhere.
+    """
+    return torch.nan_to_num(foreground / (foreground + background), nan=0.0).clamp(0, 1)

@@ -68,13 +68,15 @@ def try_networks(config: RunConfig) -> None:
 
     from qaclims_ray.cluster.vllm_corpus import check_vllm
     from qaclims_ray.models.clip.frozen import load_clip
+    from qaclims_ray.models.clip.patch_features import check_patch_features
     from qaclims_ray.models.clip.tower import describe_tower
     from qaclims_ray.models.generators.mask_generator import build_mask_generator
     from qaclims_ray.models.weights import FROM_CLASSIFIER, FROM_CLIP
+    from qaclims_ray.refine.feature_affinity import load_cell_features
     from qaclims_ray.refine.irn.network import build_affinity_net
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
     from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
-    from qaclims_ray.systems.needs import needs_clip, needs_corpus
+    from qaclims_ray.systems.needs import needs_clip, needs_corpus, refinements, refines_by_clip
     from qaclims_ray.systems.recipe import backbone_weights, clip_files
     from qaclims_ray.systems.table import learns_from_masks_alone
 
@@ -90,8 +92,13 @@ def try_networks(config: RunConfig) -> None:
         for net in (one for one in nets if one.weights != FROM_CLIP):
             net = replace(net, weights="random") if net.weights == FROM_CLASSIFIER else net
             build_segmentation_network(net, num_labels=2)
+        for masks in refinements(config):
+            if "feature_affinity" in masks.steps:
+                load_cell_features(masks.feature_affinity, "cpu")
     if needs_clip(config):
         model, weights = clip_files(config)
         clip = load_clip(model, weights, device="cpu", mask_adapted=config.clip.mask_adapted)
         if any(net.weights == FROM_CLIP for net in nets):
             describe_tower(clip.model.visual)
+        if refines_by_clip(config):
+            check_patch_features(clip.model.visual)

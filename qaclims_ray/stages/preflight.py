@@ -18,8 +18,8 @@ from qaclims_ray.systems.needs import (
     needs_classifier,
     needs_clip,
     needs_corpus,
+    refinements,
     source_of_cams,
-    systems_with_cams,
     systems_with_given_masks,
     systems_with_networks,
 )
@@ -73,10 +73,7 @@ def final_networks(config: RunConfig) -> set[SegmentationConfig]:
 
 def affinity_networks(config: RunConfig) -> set[IrnConfig]:
     """Return the settings of all affinity networks that a run trains."""
-    if config.goal == "seed":
-        return set()
-    masks = {system_config(config, name).masks for name in systems_with_cams(config)}
-    return {one.irn for one in masks if "irn" in one.steps}
+    return {masks.irn for masks in refinements(config) if "irn" in masks.steps}
 
 
 def _check_batches(config: RunConfig) -> None:
@@ -106,10 +103,12 @@ def batch_sizes(config: RunConfig) -> dict[str, int]:
 def _check_masks(config: RunConfig) -> None:
     """Check what the refinement steps need of CAMs and weights."""
     check_stores_full(config.cams)
-    for masks in {system_config(config, name).masks for name in systems_with_cams(config)}:
+    for masks in refinements(config):
         if "sam" in masks.steps:
             check_promptable("masks.sam.model", masks.sam.model)
             weights_fingerprint(masks.sam.model)
+        if "feature_affinity" in masks.steps:
+            weights_fingerprint(masks.feature_affinity.weights)
     for irn in affinity_networks(config):
         if (config.cams.store, config.cams.grid_stride) != ("both", GRID_STRIDE):
             raise ConfigError(

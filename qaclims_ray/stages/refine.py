@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores
 from qaclims_ray.models.devices import device_of_worker
 from qaclims_ray.models.precision import recorded
 from qaclims_ray.models.weights import weights_fingerprint
-from qaclims_ray.refine.config import SAM_FIELDS, MaskConfig
+from qaclims_ray.refine.config import CLIP_STEPS, SAM_FIELDS, MaskConfig, MaskStep
 from qaclims_ray.refine.mask_index import MaskRow, mask_row, summarise_masks, write_mask_index
 from qaclims_ray.refine.refinement import (
     Refiners,
@@ -32,11 +33,15 @@ from qaclims_ray.refine.refinement import (
     refined_border,
     without_uncertain,
 )
+from qaclims_ray.refine.spreading import AffinityOf
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.affinity import WALK_FIELDS, run_affinity
 from qaclims_ray.stages.evaluate import SCORES_NAME, check_stores_full, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import coverage_text, images_with_stored_cams, mask_row_of
 from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.recipe import clip_files
+from qaclims_ray.text.prompts import class_prompts
 
 
 class RefineActor:
@@ -48,6 +53,8 @@ class RefineActor:
         cams_uri: str,
         affinity_uri: str,
         classes: Classes,
+        clip_files: tuple[str, str | None],
+        class_texts: list[str],
     ) -> None:
         torch.set_num_threads(1)
         self.config, self.cams_uri, self.classes = config, cams_uri, classes
@@ -55,6 +62,7 @@ class RefineActor:
         self.refiners = Refiners(
             boundaries=self._boundaries(affinity_uri) if "irn" in config.steps else None,
             **(self._by_sam() if "sam" in config.steps else {}),
+            affinities=self._affinities(clip_files, class_texts),
         )
 
     def __call__(self, shard: ReadShard) -> "RefinedShard":
@@ -83,6 +91,26 @@ class RefineActor:
         if self.config.sam.prompts == "grid":
             return {"segments": lambda image: generate_masks(sam, image, self.config.sam)}
         return {"parts": lambda image, prompts: segment_parts(sam, image, prompts)}
+
+    def _affinities(self, clip_files: tuple[str, str | None], class_texts: list[str]) -> dict[MaskStep, AffinityOf]:
+        config, found = self.config, {}
+        if set(CLIP_STEPS) & set(config.steps):
+            from qaclims_ray.models.clip.frozen import load_clip
+            from qaclims_ray.refine.clip_affinities import by_class_distribution, by_clip_attention
+
+            # Patches are looked at as they are: mask tokens, where a model has them, have nothing to hide.
+            clip = load_clip(*clip_files, device=self.device, mask_adapted=False)
+            if "clip_attention" in config.steps:
+                found["clip_attention"] = by_clip_attention(clip, config.clip_attention)
+            if "class_distribution" in config.steps:
+                texts = clip.encode_texts(class_texts)
+                found["class_distribution"] = by_class_distribution(clip, texts, config.class_distribution)
+        if "feature_affinity" in config.steps:
+            from qaclims_ray.refine.feature_affinity import by_features, load_cell_features
+
+            features = load_cell_features(config.feature_affinity, self.device)
+            found["feature_affinity"] = by_features(features, config.feature_affinity)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,17 +195,15 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
         settings=plain({"masks": mask_settings(config.masks), "sweep": thresholds, **FORM}),
         inputs={
             "cams": cams.recipe(),
-            "manifest": plan_fingerprint(images, images.images_fingerprint()),
-            "scored": scored_images(manifest, config.data).truth_fingerprint(),
+            **_image_inputs(config, manifest, images),
             **({"affinity": affinity.fingerprint} if affinity else {}),
-            **({"sam": weights_fingerprint(config.masks.sam.model)} if "sam" in config.masks.steps else {}),
+            **frozen_inputs(config, _class_texts(config, manifest)),
         },
         verb="refine",
     )
 
-    write = functools.partial(
-        write_refined, uri=artifact.workshop, uncertain=config.masks.uncertain, thresholds=thresholds
-    )
+    written = {"uri": artifact.workshop, "uncertain": config.masks.uncertain, "classes": manifest.classes}
+    write = functools.partial(write_refined, thresholds=thresholds, **written)
 
     def work() -> dict[str, Any]:
         whole = run_image_stage(
@@ -190,8 +216,10 @@ def run_refine(stage: Stage, system: str, manifest: Manifest) -> PseudoMasks:
                 "cams_uri": layout.cams(system),
                 "affinity_uri": layout.affinity(system),
                 "classes": manifest.classes,
+                "clip_files": clip_files(config),
+                "class_texts": _class_texts(config, manifest),
             },
-            write=functools.partial(write, classes=manifest.classes),
+            write=write,
             cams_uri=layout.cams(system),
             scored_splits=(config.data.eval_split,),
             num_actors=stage.room.actors(config.masks.num_actors, config.masks.gpus_per_actor),
@@ -222,6 +250,35 @@ def write_mask_tables(uri: str, whole: Part, scoring: EvaluationConfig, classes:
     storage.write_bytes(storage.join(uri, SCORES_NAME), json.dumps(content).encode())
     remove_parts(uri)
     return summarise_masks(rows, classes.names)
+
+
+def _image_inputs(config: RunConfig, manifest: Manifest, images: Manifest) -> dict[str, str]:
+    """Return fingerprints of the images that get masks, and of the true masks that some are scored with."""
+    return {
+        "manifest": plan_fingerprint(images, images.images_fingerprint()),
+        "scored": scored_images(manifest, config.data).truth_fingerprint(),
+    }
+
+
+def _class_texts(config: RunConfig, manifest: Manifest) -> list[str]:
+    """Return what stands for each class where a step compares patches with it, and nothing where none does."""
+    if "class_distribution" not in config.masks.steps:
+        return []
+    return class_prompts(manifest.class_names, config.text)
+
+
+def frozen_inputs(config: RunConfig, class_texts: Sequence[str]) -> dict[str, str]:
+    """Return fingerprints of the networks that steps use without a training, and of the texts that one is asked."""
+    steps, masks, found = config.masks.steps, config.masks, {}
+    if "sam" in steps:
+        found["sam"] = weights_fingerprint(masks.sam.model)
+    if set(CLIP_STEPS) & set(steps):
+        found["clip"] = weights_fingerprint(*clip_files(config))
+    if "class_distribution" in steps:
+        found["class_texts"] = artifacts.fingerprint_of(list(class_texts))
+    if "feature_affinity" in steps:
+        found["features"] = weights_fingerprint(masks.feature_affinity.weights)
+    return found
 
 
 def mask_settings(config: MaskConfig) -> dict[str, Any]:

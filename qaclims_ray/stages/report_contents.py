@@ -245,6 +245,8 @@ def supervision(config: RunConfig) -> str:
         labels.append(adapted if config.clip.mask_adapted else "a CLIP trained on pairs of image and text")
     if config.goal != "seed" and "sam" in config.masks.steps:
         labels.append("SAM, trained on masks")
+    if config.goal != "seed" and "feature_affinity" in config.masks.steps:
+        labels.append(f"whatever {config.masks.feature_affinity.backbone} was pretrained with")
     if config.goal != "seed" and is_miniature:
         labels.append("the background scores of its masks were chosen on seeds 10 and 11, with pixel labels")
     if config.goal == "segmentation":

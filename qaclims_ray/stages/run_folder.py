@@ -24,12 +24,20 @@ PATH_FIELDS = (
     "masks.given",
     "masks.irn.weights",
     "masks.sam.model",
+    "masks.feature_affinity.weights",
     "segmentation.net.weights",
     "sam3_names.model",
 )
 """Settings that are paths, or names that may also be paths."""
 
-_OF_FILES = ("clip.weights", "cam_net.weights", "classifier.network", "masks.irn.weights", "segmentation.net.weights")
+_OF_FILES = (
+    "clip.weights",
+    "cam_net.weights",
+    "classifier.network",
+    "masks.irn.weights",
+    "masks.feature_affinity.weights",
+    "segmentation.net.weights",
+)
 """Settings that name a file of weights, which may lie in the folder of weights or a library's cache."""
 
 SHIPPED_NAMES = ("miniature", "miniature_context")

@@ -86,7 +86,7 @@ def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:
         method, resolved = method_of(system_of(config, name).method), system_config(config, name)
         text, own = resolved.text, method.named_classes
         try:
-            if method.uses_clip:
+            if method.uses_clip or (config.goal != "seed" and "class_distribution" in resolved.masks.steps):
                 require_classes("text.class_words", dict(text.class_words), class_names)
             if method.uses_texts and text.source == "fixed":
                 names = dict(text.fixed_background)

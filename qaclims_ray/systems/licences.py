@@ -74,7 +74,11 @@ def _named(config: RunConfig) -> Iterable[NamedWeight]:
     for name in systems_with_cams(config):
         resolved = system_config(config, name)
         steps = resolved.masks.steps
-        step_of = {"irn": "masks.irn.weights", "sam": "masks.sam.model"}
+        step_of = {
+            "irn": "masks.irn.weights",
+            "sam": "masks.sam.model",
+            "feature_affinity": "masks.feature_affinity.weights",
+        }
         yield from _of(resolved, [setting for step, setting in step_of.items() if step in steps])
     for name in systems_with_networks(config):
         resolved = system_config(config, name)

@@ -3,6 +3,7 @@
 from qaclims_ray.methods.method import Method
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER
+from qaclims_ray.refine.config import CLIP_STEPS, MaskConfig
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.table import (
     SUPERVISED,
@@ -19,8 +20,20 @@ def methods_of(config: RunConfig) -> list[Method]:
 
 
 def needs_clip(config: RunConfig) -> bool:
-    """Whether any system of the run learns from CLIP."""
-    return any(method.uses_clip for method in methods_of(config))
+    """Whether any system of the run learns from CLIP, or refines its masks by it."""
+    return any(method.uses_clip for method in methods_of(config)) or refines_by_clip(config)
+
+
+def refines_by_clip(config: RunConfig) -> bool:
+    """Whether any system of the run refines its masks by the run's CLIP."""
+    return any(step in CLIP_STEPS for masks in refinements(config) for step in masks.steps)
+
+
+def refinements(config: RunConfig) -> set[MaskConfig]:
+    """Return the settings by which systems of the run turn their CAMs into pseudo masks."""
+    if config.goal == "seed":
+        return set()
+    return {system_config(config, name).masks for name in systems_with_cams(config)}
 
 
 def needs_classifier(config: RunConfig) -> bool:

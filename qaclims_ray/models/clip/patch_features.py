@@ -67,7 +67,7 @@ def patch_features(
         L2-normalised features in float32, a vector for each patch.
     """
     blocks: list[Any] = list(visual.transformer.resblocks)
-    tokens, grid = _tokens(visual, pixels)
+    tokens, grid = patch_tokens(visual, pixels)
     into = [tokens]  # what each block is given
     for block in blocks[:-1]:
         into.append(run_block(visual, block, into[-1]))
@@ -78,7 +78,7 @@ def look_at_patches(
     visual: VisionTransformer, pixels: Float[Tensor, "image 3 height width"], *, num_blocks: int
 ) -> PatchLook:
     """Return what `patch_features` and `block_tokens` do, by one pass, and the affinity of patches; see there."""
-    tokens, grid = _tokens(visual, pixels)
+    tokens, grid = patch_tokens(visual, pixels)
     steps = [tokens, *_through(visual, tokens)]
     features, related = _joint_features(visual, steps[:-1], grid, num_blocks)
     # Without the class token, which is no place in the image.
@@ -96,7 +96,7 @@ def block_tokens(
         visual: image tower (`check_patch_features`).
         pixels: see `patch_features`.
     """
-    tokens, _ = _tokens(visual, pixels)
+    tokens, _ = patch_tokens(visual, pixels)
     return torch.stack([step[:, 1:] for step in _through(visual, tokens)], dim=1)
 
 
@@ -121,7 +121,7 @@ def _joint_features(
     related: list[Tensor] = []
     values = into[0]
     for index in range(max(0, len(blocks) - num_blocks), len(blocks)):
-        queries, keys, values = _heads(blocks[index], into[index])
+        queries, keys, values = queries_keys_values(blocks[index], into[index])
         related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
     alike = torch.stack(related).mean(0)
     gathered = alike @ values  # (image, head, token, head_dim)
@@ -131,8 +131,15 @@ def _joint_features(
     return features.transpose(1, 2).unflatten(2, grid), alike
 
 
-def _tokens(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, tuple[SideLength, SideLength]]:
-    """Return (image, token, width), the class token first, and the grid of patches; positions are stretched to it."""
+def patch_tokens(
+    visual: VisionTransformer, pixels: Float[Tensor, "image 3 height width"]
+) -> tuple[Float[Tensor, "image token width_token"], tuple[SideLength, SideLength]]:
+    """Return what the first block is given, the class token first, and the grid of patches.
+
+    Args:
+        visual: image tower (`check_patch_features`).
+        pixels: normalised pixels; sides are whole numbers of patches. Positions are stretched to them.
+    """
     cells = visual.conv1(pixels)
     rows, columns = cells.shape[2], cells.shape[3]
     own_rows, own_columns = visual.grid_size
@@ -148,7 +155,7 @@ def _tokens(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, tuple[Si
     return visual.ln_pre(tokens + torch.cat([of_class, of_patches]).to(tokens.dtype)), (rows, columns)
 
 
-def _heads(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def queries_keys_values(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of a block, (image, head, token, head_dim) each."""
     attention = block.attn
     packed = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
