@@ -51,6 +51,11 @@ def test_names_are_unique_and_say_what_matters():
         ({"corpus.model": "Salesforce/blip-vqa-capfilt-large"}, "blip-vqa"),
         ({"corpus.model": "/data/blip-vqa"}, "blip-vqa"),
         ({"masks.sam.model": "facebook/sam-vit-huge"}, "sam-huge"),
+        (
+            {"masks.feature_affinity.weights": "timm", "masks.feature_affinity.backbone": "vit_base_patch14_dinov2"},
+            "dinov2-base",
+        ),
+        ({"masks.feature_affinity.weights": "vit_small_patch14_dinov2.lvd142m.safetensors"}, "dinov2-small"),
         ({"cam_net.weights": "timm", "cam_net.backbone": "resnet50"}, "resnet50"),
         ({"masks.irn.weights": "timm", "masks.irn.backbone": "mobilenetv2_100"}, "mobilenetv2_100"),
         ({"segmentation.net.weights": "timm", "segmentation.net.backbone": "deit_small_patch16_224"}, "deit-small"),

@@ -2,6 +2,12 @@ import pytest
 
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.errors import ConfigError
+from qaclims_ray.refine.affinity_config import (
+    ClassDistributionConfig,
+    ClipAttentionConfig,
+    FeatureAffinityConfig,
+    SpreadConfig,
+)
 from qaclims_ray.refine.config import MaskConfig, PamrConfig, SamConfig
 from qaclims_ray.refine.crf_config import CrfConfig, deeplab_crf, irn_crf, semples_crf
 from qaclims_ray.refine.irn.config import IrnConfig
@@ -65,6 +71,13 @@ def test_irn_is_that_of_the_papers() -> None:
         (PamrConfig, {"dilations": ()}, "masks.pamr.dilations"),
         (PamrConfig, {"dilations": (1, 0)}, "masks.pamr.dilations"),
         (SamConfig, {"model": ""}, "masks.sam.model is empty"),
+        (SpreadConfig, {"iterations": 0}, "spread.iterations"),
+        (SpreadConfig, {"scale": 0.0}, "spread.scale is 0.0, expected a positive number"),
+        (ClipAttentionConfig, {"num_blocks": 0}, "masks.clip_attention.num_blocks"),
+        (ClassDistributionConfig, {"temperature": 0.0}, "masks.class_distribution.temperature is 0.0"),
+        (ClassDistributionConfig, {"text_temperature": -1.0}, "masks.class_distribution.text_temperature is -1.0"),
+        (FeatureAffinityConfig, {"backbone": ""}, "masks.feature_affinity.backbone is empty"),
+        (FeatureAffinityConfig, {"temperature": 0.0}, "masks.feature_affinity.temperature is 0.0"),
         (SamConfig, {"min_inside": 1.5}, r"masks.sam.min_inside is 1.5, expected in \[0, 1\]"),
         (SamConfig, {"points_per_side": 0}, "masks.sam.points_per_side"),
         (SamConfig, {"points_per_part": -1}, "masks.sam.points_per_part"),
@@ -84,13 +97,15 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(kind, values, message) -
         kind(**values)
 
 
-@pytest.mark.parametrize("steps", [[], ["irn"], ["irn", "crf"], ["pamr", "crf"], ["sam"], ["irn", "pamr", "sam"]])
+@pytest.mark.parametrize(
+    "steps", [[], ["irn"], ["irn", "crf"], ["pamr", "crf"], ["sam"], ["irn", "pamr", "sam"], ["clip_attention", "crf"]]
+)
 def test_steps_that_combine_are_taken_and_come_back_as_they_were(steps) -> None:
     assert with_overrides(BASE, {"masks.steps": steps}).masks.steps == tuple(steps)
 
 
 def test_an_unknown_step_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"masks.steps.0: .*'crf', 'irn', 'pamr' or 'sam'"):
+    with pytest.raises(ConfigError, match=r"masks.steps.0: .*'crf', 'irn', 'pamr', .* or 'feature_affinity'"):
         with_overrides(BASE, {"masks.steps": ["grabcut"]})
 
 

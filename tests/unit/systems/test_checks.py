@@ -126,6 +126,11 @@ def test_every_system_that_is_not_the_miniature_s_fits_voc(name) -> None:
     [
         ("clims_camera_ready", {}, r"clims_camera_ready: text.class_words names \['potted plant', 'tv monitor'\]"),
         ("semples", {"text.class_words": [["dog", "hound"]]}, r"system semples: text.class_words names \['dog'\]"),
+        (
+            "baseline",
+            {"text.class_words": [["dog", "hound"]], "goal": "mask", "masks.steps": ["class_distribution"]},
+            r"system baseline: text.class_words names \['dog'\]",
+        ),
         ("clims", {"clims.class_weights": [["dog", 2.0]]}, r"system clims: clims.class_weights names \['dog'\]"),
         ("semples_on_clims", {"clims.class_weights": [["dog", 2.0]]}, r"system clims: clims.class_weights names"),
     ],

@@ -34,6 +34,20 @@ def test_what_is_not_used_is_not_named() -> None:
     assert list(_titles(preset("miniature"))) == ["the miniature world's CLIPs and BLIP"]
 
 
+def test_networks_that_refine_masks_are_named_where_they_do() -> None:
+    base = with_overrides(preset("voc12_mobilenet"), {"masks.steps": ["crf"], "clip.model": "ViT-B-16-quickgelu"})
+    base = with_overrides(base, {"clip.weights": "openai", "clip.mask_adapted": False})
+    dino, clip = "DINOv2 ViT-B/14", "OpenAI's CLIP ViT-B-16"
+    assert not {dino, clip} & set(_titles(base))
+    assert _titles(with_overrides(base, {"masks.steps": ["feature_affinity"]}))[dino] == (
+        "masks.feature_affinity.weights",
+    )
+    assert _titles(with_overrides(base, {"masks.steps": ["clip_attention"]}))[clip] == ("clip.weights",)
+    assert not {dino, clip} & set(
+        _titles(with_overrides(base, {"masks.steps": ["feature_affinity", "clip_attention"], "goal": "seed"}))
+    )
+
+
 def test_weights_of_one_system_alone_count() -> None:
     own = {"name": "mine", "like": "baseline", "label": "mine", "overrides": {"segmentation.net.weights": "mine.pth"}}
     config = with_overrides(preset("miniature"), {"variants": [own], "systems": ["baseline", "mine"]})

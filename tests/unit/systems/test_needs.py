@@ -11,6 +11,7 @@ from qaclims_ray.systems.needs import (
     needs_classifier,
     needs_clip,
     needs_corpus,
+    refines_by_clip,
     systems_with_cams,
     systems_with_networks,
     trains_nothing,
@@ -49,6 +50,16 @@ def test_a_base_counts_for_what_a_run_needs() -> None:
 )
 def test_networks_that_start_from_the_classifier_need_it_trained(overrides, expected) -> None:
     assert needs_classifier(run_of("given_cams", **{"given.cams": "/cams", **overrides})) == expected
+
+
+def test_masks_that_clip_refines_need_it_and_seeds_do_not() -> None:
+    for step in ("clip_attention", "class_distribution"):
+        config = run_of("baseline", **{"goal": "mask", "masks.steps": [step]})
+        assert needs_clip(config) and refines_by_clip(config), step
+    for overrides in ({"goal": "seed", "masks.steps": ["clip_attention"]}, {"goal": "mask", "masks.steps": ["crf"]}):
+        assert not needs_clip(run_of("baseline", **overrides))
+    own = System(name="own", like="baseline", overrides={"masks.steps": ["class_distribution"]})
+    assert needs_clip(run_of("baseline", "own", variants=(own,), **{"goal": "mask", "masks.steps": ["crf"]}))
 
 
 # --- the fully supervised bound
