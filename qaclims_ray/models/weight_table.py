@@ -100,6 +100,7 @@ def _timm_weight(name: str, num_bytes: int, released: str, tag: str, purpose: st
 _BLIP_FILES = ("config.json", "preprocessor_config.json", "special_tokens_map.json", "tokenizer.json",
                "tokenizer_config.json", "vocab.txt", "model.safetensors")  # fmt: skip
 _SAM_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+_OF_SAM, _OF_SAM2 = "masks of objects that seeds choose from", "masks of objects, smaller and faster than SAM's"
 
 
 def _clip(size: str, short: str, repository: str, num_bytes: int) -> KnownWeight:
@@ -139,16 +140,11 @@ def _apache(
     )
 
 
-def _sam(size: str, title: str, num_bytes: int) -> KnownWeight:
-    repository, title = f"facebook/sam-vit-{size}", f"Segment Anything, {title}"
-    purpose = "masks of objects that seeds choose from (mask step sam)"
-    return _apache(f"sam-{size}", title, purpose, num_bytes, repository, _hub_files(repository, *_SAM_FILES))
-
-
-def _sam2(size: str, title: str, num_bytes: int) -> KnownWeight:
-    repository, title = f"facebook/sam2.1-hiera-{size}", f"Segment Anything 2.1, {title}"
-    purpose = "masks of objects, smaller and faster than SAM's (mask step sam)"
-    return _apache(f"sam2-{size}", title, purpose, num_bytes, repository, _hub_files(repository, *_SAM_FILES))
+def _sam(name: str, title: str, repository: str, num_bytes: int, purpose: str) -> KnownWeight:
+    title, repository = f"Segment Anything{title}", f"facebook/{repository}"
+    return _apache(
+        name, title, f"{purpose} (mask step sam)", num_bytes, repository, _hub_files(repository, *_SAM_FILES)
+    )
 
 
 def _dinov2(size: str, num_bytes: int) -> KnownWeight:
@@ -250,13 +246,13 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
     _weaktr("weaktr-coco14", "COCO 2014", "1tFUDIQDXuD1f8MhWAza-jJP1hYeYhvSb"),
     _blip("blip-vqa", "Salesforce/blip-vqa-capfilt-large", "BLIP VQA with CapFilt, the papers'"),
     _blip("blip-vqa-base", "Salesforce/blip-vqa-base", "BLIP VQA, base"),
-    _sam("huge", "ViT-H", 2_570_000_000),
-    _sam("large", "ViT-L", 1_250_000_000),
-    _sam("base", "ViT-B", 375_000_000),
-    _sam2("large", "Hiera-L", 898_000_000),
-    _sam2("base-plus", "Hiera-B+", 323_000_000),
-    _sam2("small", "Hiera-S", 184_000_000),
-    _sam2("tiny", "Hiera-T", 156_000_000),
+    _sam("sam-huge", ", ViT-H", "sam-vit-huge", 2_570_000_000, _OF_SAM),
+    _sam("sam-large", ", ViT-L", "sam-vit-large", 1_250_000_000, _OF_SAM),
+    _sam("sam-base", ", ViT-B", "sam-vit-base", 375_000_000, _OF_SAM),
+    _sam("sam2-large", " 2.1, Hiera-L", "sam2.1-hiera-large", 898_000_000, _OF_SAM2),
+    _sam("sam2-base-plus", " 2.1, Hiera-B+", "sam2.1-hiera-base-plus", 323_000_000, _OF_SAM2),
+    _sam("sam2-small", " 2.1, Hiera-S", "sam2.1-hiera-small", 184_000_000, _OF_SAM2),
+    _sam("sam2-tiny", " 2.1, Hiera-T", "sam2.1-hiera-tiny", 156_000_000, _OF_SAM2),
     KnownWeight(
         name="sam3",
         title="Segment Anything 3",
