@@ -148,11 +148,10 @@ def _sam(name: str, title: str, repository: str, num_bytes: int, purpose: str) -
 
 
 def _dinov2(size: str, num_bytes: int) -> KnownWeight:
-    model = f"vit_{size}_patch14_dinov2"
-    repository, title = f"timm/{model}.lvd142m", f"DINOv2 ViT-{size[0].upper()}/14"
+    model, hub = f"vit_{size}_patch14_dinov2", f"timm/vit_{size}_patch14_dinov2.lvd142m"
     purpose = "says which cells belong together (mask step feature_affinity); learned without any label"
-    file = WeightFile(name=f"{model}.lvd142m.safetensors", urls=(_HUB.format(repository, "model.safetensors"),))
-    return _apache(f"dinov2-{size}", title, purpose, num_bytes, repository, (file,), model)
+    file = WeightFile(name=f"{model}.lvd142m.safetensors", urls=(_HUB.format(hub, "model.safetensors"),))
+    return _apache(f"dinov2-{size}", f"DINOv2 ViT-{size[0].upper()}/14", purpose, num_bytes, hub, (file,), model)
 
 
 def _blip(name: str, repository: str, title: str) -> KnownWeight:
@@ -272,8 +271,7 @@ KNOWN_WEIGHTS: tuple[KnownWeight, ...] = (
         instead="for mask step sam --masks.sam.model facebook/sam2.1-hiera-large (Apache-2.0); leave out system "
         "sam3_names",
     ),
-    _dinov2("base", 346_000_000),
-    _dinov2("small", 88_000_000),
+    _dinov2("base", 346_000_000), _dinov2("small", 88_000_000),
     KnownWeight(
         name="swin-large",
         title="Swin-L of ImageNet-22k, 384 pixels",
