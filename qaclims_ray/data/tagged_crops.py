@@ -67,6 +67,11 @@ class TaggedCrops(Dataset[TaggedCrop]):
         """Choose the epoch whose crops come next; call it before iterating."""
         self._epoch.fill_(epoch)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose crops are drawn."""
+        return int(self._epoch)
+
     def __len__(self) -> int:
         return len(self.manifest.records) if self._items_per_epoch is None else self._items_per_epoch
 
@@ -98,7 +103,7 @@ class TaggedCrops(Dataset[TaggedCrop]):
     def _drawn(self, index: int) -> tuple[int, Tensor, Tensor, torch.Generator]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        epoch = int(self._epoch)
+        epoch = self.epoch
         position = self._position(epoch, index)
         (image,) = self._decoded.get(position, lambda: (load_image(self.manifest.records[position].image_uri),))
         generator = torch.Generator().manual_seed(seed_of("tagged crop", self._seed, epoch, index))

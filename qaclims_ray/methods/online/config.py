@@ -27,6 +27,9 @@ class OnlineConfig:
     """Lowest score of a pixel of an object; between this and `background_below` a pixel is not learned from."""
     background_below: float = 0.4
     """Scores of background pixels stay under it."""
+    tag_epochs: int = 5
+    """Of `online_classifier`: epochs at the start in which it learns the tags alone. A head that does not know the
+    classes yet makes masks of noise, and a network that has learned these does not get over them."""
     affinity_weight: float = 0.1
     """Weight of the loss that draws features of one label together, beside the cross-entropy (row O2)."""
     pamr: PamrConfig = field(default_factory=PamrConfig)
@@ -40,7 +43,7 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, "online", 1, "width")
-        require_at_least(self, "online", 0, "spread_steps", "affinity_weight")
+        require_at_least(self, "online", 0, "spread_steps", "affinity_weight", "tag_epochs")
         require(
             0 <= self.background_below <= self.object_above <= 1,
             f"online: 0 <= background_below ({self.background_below}) <= object_above ({self.object_above}) <= 1 is "

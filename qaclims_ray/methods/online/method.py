@@ -98,12 +98,18 @@ def _train_on_classifier(bench: Workbench, final: SegmentationConfig) -> dict[st
     return train_on_classifier(bench, final)
 
 
-def check_convolutional(system: str, recipe: Recipe, base: str) -> None:
-    """Refuse an encoder without stages.
+def check_tags_first(system: str, recipe: Recipe, base: str) -> None:
+    """Refuse an encoder without stages, and a training that ends before it has learned from a mask.
 
     Raises:
-        ConfigError: where the mask generator is WeakTr.
+        ConfigError: where the mask generator is WeakTr, or all epochs are for the tags.
     """
+    own: OnlineConfig = recipe.own
+    if own.tag_epochs >= own.optim.epochs:
+        raise ConfigError(
+            f"system {system} learns tags alone in the first {own.tag_epochs} of {own.optim.epochs} epochs, which "
+            "leaves none for masks; set online.tag_epochs below online.optim.epochs"
+        )
     if recipe.cam_net.generator != "cnn":
         raise ConfigError(
             f"system {system} decodes the stages of cam_net.backbone, but cam_net.generator is "
@@ -130,5 +136,5 @@ ONLINE_CLASSIFIER = Method(
     uses_classifier=False,
     has_cams=False,
     own_network=OwnNetwork(settings=_on_classifier, phase=_classifier_phase),
-    check=check_convolutional,
+    check=check_tags_first,
 )

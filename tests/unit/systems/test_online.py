@@ -55,8 +55,10 @@ def test_they_have_their_own_network_and_training_and_the_run_s_test_time() -> N
         40,
     )
     assert (on_tags.net.architecture, on_tags.net.backbone, on_tags.net.weights) == ("encoder", "miniature", "random")
-    for final in (on_clip, on_tags):
-        assert final.optim == config.online.optim and final.crop == config.online.crop
+    longer = system_config(config, "online_classifier").online
+    assert longer.optim.epochs > longer.tag_epochs > config.online.optim.epochs, "it starts from random weights here"
+    for final, own in ((on_clip, config.online), (on_tags, longer)):
+        assert final.optim == own.optim and final.crop == own.crop
         assert final.steps_per_epoch == config.online.steps_per_epoch
         assert final.test == config.segmentation.test
     assert system_config(config, "baseline").segmentation == config.segmentation
@@ -87,6 +89,9 @@ def test_data_without_a_background_and_weaktr_are_refused() -> None:
         check_systems(tissue)
     with pytest.raises(ConfigError, match=r"online_classifier decodes the stages .* weaktr"):
         check_systems(with_systems(preset("miniature_weaktr"), ["online_classifier"]))
+    tags_alone = with_overrides(preset("voc12"), {"goal": "segmentation", "online.tag_epochs": 30})
+    with pytest.raises(ConfigError, match=r"tags alone in the first 30 of 30 epochs, which leaves none for masks"):
+        check_systems(with_systems(tags_alone, ["online_classifier"]))
 
 
 def test_every_setting_of_theirs_counts_in_the_network_s_fingerprint() -> None:

@@ -32,6 +32,7 @@ OWN = OnlineConfig(
     crop=JointCropConfig(min_scale=0.9, max_scale=1.1, crop_px=32),
     optim=dataclasses.replace(online_optim(), lr=3e-3, epochs=2, batch_size=4),
     steps_per_epoch=3,
+    tag_epochs=1,
 )
 NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
 
@@ -90,13 +91,25 @@ def train(task: Task, context: LocalContext) -> dict[str, float]:
 
 @both_forms
 def test_a_step_learns_and_says_what_of_its_labels(form: str, manifest: Manifest, tmp_path: Path) -> None:
-    task = FORMS[form](manifest, dataclasses.replace(OWN, optim=dataclasses.replace(OWN.optim, epochs=1)))
+    own = dataclasses.replace(OWN, optim=dataclasses.replace(OWN.optim, epochs=1), tag_epochs=0)
+    task = FORMS[form](manifest, own)
     before = weights_of(task)
     found = train(task, LocalContext(str(tmp_path)))
     changed = [name for name, value in task.network.state_dict().items() if not torch.equal(value, before[name])]
     assert {name for name, _ in task.network.named_parameters()} <= set(changed)
     assert 0 < found["labelled"] <= 1 and 0 <= found["accuracy"] <= 1 and found["loss/affinity"] > 0
     assert ("loss/tags" in found) == (form == "classifier")
+
+
+def test_tags_come_first(manifest: Manifest, tmp_path: Path) -> None:
+    own = dataclasses.replace(OWN, optim=dataclasses.replace(OWN.optim, epochs=1, weight_decay=0.0))
+    task = on_classifier(manifest, own)
+    before = weights_of(task)
+    found = train(task, LocalContext(str(tmp_path)))
+    learned = {name for name, value in task.network.named_parameters() if not torch.equal(value, before[name])}
+    assert "tags.weight" in learned and any(name.startswith("segmenter.encoder.") for name in learned)
+    assert not [name for name in learned if name.startswith(("segmenter.decoder.", "segmenter.classifier."))]
+    assert found["loss/tags"] == pytest.approx(found["loss"]) and "labelled" not in found
 
 
 class Stop(Exception):
