@@ -68,7 +68,7 @@ def test_the_refining_actor_asks_in_the_way_of_the_settings(prompts, tmp_path) -
         model=tiny_sams.save_sam2(tmp_path / "sam"), prompts=prompts, points_per_side=4, min_predicted_iou=0.0,
         min_stability=0.0, max_overlap=1.0,
     )  # fmt: skip
-    actor = RefineActor(MaskConfig(steps=("sam",), sam=sam), str(tmp_path / "cams"), "", CLASSES)
+    actor = RefineActor(MaskConfig(steps=("sam",), sam=sam), str(tmp_path / "cams"), "", CLASSES, ("none", None), [])
     assert (actor.refiners.segments is not None, actor.refiners.parts is not None) == (
         prompts == "grid",
         prompts == "seeds",
