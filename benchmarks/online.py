@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.presets.table import preset
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
-from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.run_config import RunConfig, System, with_overrides
 from qaclims_ray.segmentation.inference import crf_probabilities, segment_images
 from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.layout import RunLayout
@@ -92,7 +93,11 @@ def _kept(place: Path, work: Any) -> None:
 
 def _config(seed: int, name: str, changes: Mapping[str, Any]) -> RunConfig:
     own = {"seed": seed, "supervised_bound": False, "tracking.enabled": False, "cluster.num_workers": 0}
-    return with_overrides(with_systems(preset("miniature"), [name]), {**own, **changes})
+    config = with_overrides(with_systems(preset("miniature"), [name]), own)
+    # The preset adjusts systems, and an adjustment counts more than the run's own settings.
+    kept = [one for one in config.variants if one.name != name]
+    adjusted = next((dict(one.overrides) for one in config.variants if one.name == name), {})
+    return replace(config, variants=(*kept, System(name=name, like=name, overrides={**adjusted, **changes})))
 
 
 def online(place: Path, seed: int, name: str, changes: Mapping[str, Any]) -> dict[str, float]:

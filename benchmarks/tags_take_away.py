@@ -5,8 +5,9 @@
 
 RUN is the folder of a run whose data was read (`qaclims data ...`). Every image is asked about all classes of the data
 set, as somebody does who has no tags: the score of a pixel is that of `sam3_names`, times SAM 3's own presence of the
-class, and a pixel shows the class with the highest score above the threshold. With tags the same scores are there for
-the classes of the image alone. Printed are tables of docs/results/sam.md; true masks are not read.
+class, and a pixel shows the class with the highest score above the threshold. With tags the scores are those of the
+system, for the classes of the image alone and without presence, which the tag replaces. Printed are tables of
+docs/results/sam.md; true masks are not read.
 """
 
 import argparse
@@ -54,22 +55,26 @@ class Painted:
     """Images that were asked about."""
 
 
-def count(scored: Iterable[tuple[Float[Tensor, "class height width"], Sequence[int]]], threshold: float) -> Painted:
+Asked = tuple[Float[Tensor, "class height width"], Float[Tensor, "class height width"], Sequence[int]]
+"""Scores of all classes of an image with presence and without, and the classes of its tags."""
+
+
+def count(scored: Iterable[Asked], threshold: float) -> Painted:
     """Count what is painted with all names, and what of it no tag names.
 
     Args:
-        scored: for each image the scores of all classes, and the classes of its tags.
+        scored: of each image.
         threshold: a pixel shows the class with the highest score, if that is above it.
     """
     images = untagged_images = pixels = untagged_pixels = torch.zeros(0, dtype=torch.int64)
     taken_over = touched = seen = 0
-    for scores, own in scored:
+    for scores, of_tags, own in scored:
         if not seen:
             images, untagged_images, pixels, untagged_pixels = torch.zeros(4, len(scores), dtype=torch.int64)
         seen += 1
         is_own = torch.zeros(len(scores), dtype=torch.bool)
         is_own[list(own)] = True
-        shown, with_tags = _foremost(scores, threshold), _foremost(scores * is_own[:, None, None], threshold)
+        shown, with_tags = _foremost(scores, threshold), _foremost(of_tags * is_own[:, None, None], threshold)
         painted = torch.bincount(shown[shown != NOTHING], minlength=len(scores))
         images += painted > 0
         pixels += painted
@@ -86,13 +91,12 @@ def _foremost(scores: Float[Tensor, "class height width"], threshold: float) -> 
     return torch.where(best > threshold, foremost, NOTHING)
 
 
-def all_scores(
-    named: Sam3Names, records: Sequence[ImageRecord], num_classes: int
-) -> Iterable[tuple[Float[Tensor, "class height width"], Sequence[int]]]:
-    """Yield the scores of all classes of each image, presence and all, and its tags."""
+def all_scores(named: Sam3Names, records: Sequence[ImageRecord], num_classes: int) -> Iterable[Asked]:
+    """Yield what is counted of each image."""
     for record in records:
         answers = named.answers(load_image(record.image_uri), range(num_classes), CamConfig(precision="fp32"))
-        yield torch.stack([one.scores * one.presence for one in answers]), record.labels
+        plain = torch.stack([one.scores for one in answers])
+        yield plain * torch.tensor([one.presence for one in answers])[:, None, None], plain, record.labels
 
 
 def tables(found: Painted, names: Sequence[str]) -> str:

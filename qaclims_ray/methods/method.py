@@ -270,6 +270,8 @@ class Method:
     """Whether every system of it has a text bank."""
     uses_clip: bool = False
     """Whether it learns from CLIP."""
+    asks_by_words: bool = False
+    """Whether it asks another model than CLIP by the classes' words (`text.class_words`)."""
     has_cams: bool = True
     """Whether it makes CAMs; the fully supervised bound does not."""
     brings_masks: bool = False

@@ -60,7 +60,9 @@ def by_features(features: CellFeatures, config: FeatureAffinityConfig) -> Affini
         cell_px = features.cell_px
         rows, columns = cell_grid(image.shape[1], image.shape[2], cell_px, config.spread.scale)
         pixels = as_seen(image, (rows * cell_px, columns * cell_px), features.mean, features.std)
-        (found,) = features.network.forward_intermediates(pixels, indices=[config.stage], intermediates_only=True)
+        (found,) = features.network.forward_intermediates(
+            pixels, indices=[config.stage], intermediates_only=True, stop_early=True
+        )
         weights = cosine_affinity(found[0].flatten(1).T, temperature=config.temperature)
         return CellAffinity(weights, rows, columns)
 

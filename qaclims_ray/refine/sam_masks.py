@@ -34,6 +34,8 @@ from qaclims_ray.refine.sam_prompts import PartPrompt
 
 EXPECTED = "a folder written by save_pretrained of model and processor, or a reachable hub model"
 
+_AT_ONCE = 64
+"""Prompts of one image that are decoded together."""
 _PROCESSORS: dict[str, Any] = {
     "sam": SamProcessor,
     "sam_hq": SamHQProcessor,
@@ -169,12 +171,13 @@ def segment_parts(
     if not prompts:
         return masks, ratings
     # Together go prompts of as many points each: filling points up would change the answers a little.
-    groups: dict[int, list[int]] = defaultdict(list)
+    by_number: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        groups[len(prompt.inside) + len(prompt.outside)].append(index)
+        by_number[len(prompt.inside) + len(prompt.outside)].append(index)
+    groups = [one[at : at + _AT_ONCE] for one in by_number.values() for at in range(0, len(one), _AT_ONCE)]
     embeddings: dict[str, Any] | None = None
     with torch.inference_mode():
-        for group in groups.values():
+        for group in groups:
             asked = sam.processor(images=image.cpu(), return_tensors="pt", **_for_sam([prompts[one] for one in group]))
             embeddings = embeddings or _embeddings(sam.model, asked["pixel_values"].to(device))
             values = {

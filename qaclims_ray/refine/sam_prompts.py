@@ -72,9 +72,8 @@ def prompts_of(cam: ImageCam, border: float, config: SamConfig) -> list[PartProm
     labels, least = label_map(cam, border), config.least_part * cam.height * cam.width
     found = []
     for position, (class_id, scores) in enumerate(zip(cam.class_ids, cam.full, strict=True)):
-        parts = _parts(labels == label_value(class_id))
-        large = [part for part in parts if int(part.sum()) >= least]
-        found += [_prompt(position, part, scores.float(), border, config) for part in large or parts[:1]]
+        for part in _parts(labels == label_value(class_id), least):
+            found.append(_prompt(position, part, scores.float(), border, config))
     return found
 
 
@@ -110,14 +109,20 @@ def painted(
     return dataclasses.replace(cam, full=full, grid=None)
 
 
-def _parts(mask: Bool[Tensor, "height width"]) -> list[Bool[Tensor, "height width"]]:
-    """Return the connected parts of a mask, the largest first, of equals the first in reading order."""
+def _parts(mask: Bool[Tensor, "height width"], least: float) -> list[Bool[Tensor, "height width"]]:
+    """Return the connected parts of a mask of at least so many pixels, or else the largest one.
+
+    The largest comes first, of equals the first in reading order. Specks, of which there may be thousands, never become
+    masks.
+    """
     from scipy.ndimage import label  # only this step needs it
 
     found: Any = label(mask.cpu().numpy(), structure=np.ones((3, 3)))
-    numbered, num_parts = found
-    parts = [torch.from_numpy(numbered == number) for number in range(1, num_parts + 1)]
-    return sorted(parts, key=lambda part: -int(part.sum()))
+    numbered, _ = found
+    sizes = np.bincount(numbered.ravel())[1:]
+    order = np.argsort(-sizes, kind="stable")
+    kept = [number for number in order if sizes[number] >= least] or order[:1]
+    return [torch.from_numpy(numbered == number + 1) for number in kept]
 
 
 def _prompt(

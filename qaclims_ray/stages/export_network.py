@@ -270,11 +270,16 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
 
 
 def has_tags_alone(whole: RunConfig, system: str) -> bool:
-    """Whether no masks stand behind what a system's final network learned from, as far as is known."""
+    """Whether no masks stand behind what a system's final network learned from, as far as is known.
+
+    A CLIP that was adapted on mask proposals (OVSeg) counts where the network itself looks through it; as a teacher it
+    does not, as in the papers.
+    """
     method = method_of(system_of(whole, system).method)
     by_sam = method.has_cams and "sam" in system_config(whole, system).masks.steps
     by_tags = method.has_cams or method.own_network is not None
-    return by_tags and not method.trained_on_masks and not by_sam
+    has_adapted = method.own_network is not None and method.uses_clip and whole.clip.mask_adapted
+    return by_tags and not method.trained_on_masks and not by_sam and not has_adapted
 
 
 def taught_by(whole: RunConfig, system: str) -> str:

@@ -78,6 +78,11 @@ def run_label_these(arguments: LabelTheseArguments) -> list[str]:
 
 
 def _system(name: str, known: Sequence[str]) -> str:
+    if not known:
+        raise ConfigError(
+            "the run has no system with seeds or masks, whose disagreement says which images are worth a mask; run one "
+            "with CAMs, such as qa_clims"
+        )
     if name and name not in known:
         raise ConfigError(f"the run has no system {name!r} with label maps; it has {', '.join(known)}")
     return name or known[-1]

@@ -76,7 +76,7 @@ def try_networks(config: RunConfig) -> None:
     from qaclims_ray.refine.irn.network import build_affinity_net
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
     from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
-    from qaclims_ray.systems.needs import needs_clip, needs_corpus, refinements, refines_by_clip
+    from qaclims_ray.systems.needs import methods_of, needs_clip, needs_corpus, refinements, refines_by_clip
     from qaclims_ray.systems.recipe import backbone_weights, clip_files
     from qaclims_ray.systems.table import learns_from_masks_alone
 
@@ -97,7 +97,9 @@ def try_networks(config: RunConfig) -> None:
                 load_cell_features(masks.feature_affinity, "cpu")
     if needs_clip(config):
         model, weights = clip_files(config)
-        clip = load_clip(model, weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+        # Steps look at patches, which mask tokens do not change: a CLIP without any does for them.
+        is_adapted = config.clip.mask_adapted and any(method.uses_clip for method in methods_of(config))
+        clip = load_clip(model, weights, device="cpu", mask_adapted=is_adapted)
         if any(net.weights == FROM_CLIP for net in nets):
             describe_tower(clip.model.visual)
         if refines_by_clip(config):

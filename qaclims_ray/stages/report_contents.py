@@ -51,6 +51,7 @@ from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
     methods_of,
     needs_clip,
+    refinements,
     systems_with_cams,
     systems_with_given_masks,
     systems_with_networks,
@@ -243,10 +244,11 @@ def supervision(config: RunConfig) -> str:
     if needs_clip(config) and not is_miniature:
         adapted = "a CLIP adapted on mask proposals of COCO (OVSeg)"
         labels.append(adapted if config.clip.mask_adapted else "a CLIP trained on pairs of image and text")
-    if config.goal != "seed" and "sam" in config.masks.steps:
+    refined = refinements(config)
+    if any("sam" in masks.steps for masks in refined):
         labels.append("SAM, trained on masks")
-    if config.goal != "seed" and "feature_affinity" in config.masks.steps:
-        labels.append(f"whatever {config.masks.feature_affinity.backbone} was pretrained with")
+    features = {masks.feature_affinity.backbone for masks in refined if "feature_affinity" in masks.steps}
+    labels += [f"whatever {backbone} was pretrained with" for backbone in sorted(features)]
     if config.goal != "seed" and is_miniature:
         labels.append("the background scores of its masks were chosen on seeds 10 and 11, with pixel labels")
     if config.goal == "segmentation":

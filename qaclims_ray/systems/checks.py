@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from qaclims_ray.data.classes import has_background, require_classes
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
+from qaclims_ray.models.weights import FROM_CLIP
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.settings import Threshold
 from qaclims_ray.systems.needs import source_of_cams, systems_with_cams, systems_with_given_masks
@@ -42,6 +43,12 @@ def check_systems(config: RunConfig) -> None:
             raise ConfigError(
                 f"system {name} cuts its maps into objects and background, but {config.data.dataset} has no "
                 "background; leave it out"
+            )
+        net = resolved.segmentation.net
+        if method.own_network is None and (net.weights == FROM_CLIP or net.architecture == "clip_decoder"):
+            raise ConfigError(
+                f"system {name} learns from masks: its final network cannot be the decoder on the frozen CLIP, which "
+                "makes its own (segmentation.net.architecture clip_decoder, weights clip); take the system online"
             )
         _check_background(name, resolved)
         _check_threshold(name, resolved)
@@ -86,7 +93,8 @@ def check_named_classes(config: RunConfig, class_names: Sequence[str]) -> None:
         method, resolved = method_of(system_of(config, name).method), system_config(config, name)
         text, own = resolved.text, method.named_classes
         try:
-            if method.uses_clip or (config.goal != "seed" and "class_distribution" in resolved.masks.steps):
+            by_steps = config.goal != "seed" and "class_distribution" in resolved.masks.steps
+            if method.uses_clip or method.asks_by_words or by_steps:
                 require_classes("text.class_words", dict(text.class_words), class_names)
             if method.uses_texts and text.source == "fixed":
                 names = dict(text.fixed_background)

@@ -45,8 +45,7 @@ def starts_from_classifier(config: RunConfig) -> bool:
     """Whether affinity or final networks start from the classifier's backbone."""
     if learns_from_masks_alone(config):
         return False
-    has_masks = config.goal != "seed" and bool(systems_with_cams(config))
-    uses_irn = has_masks and "irn" in config.masks.steps and config.masks.irn.weights == FROM_CLASSIFIER
+    uses_irn = any("irn" in masks.steps and masks.irn.weights == FROM_CLASSIFIER for masks in refinements(config))
     own = (method_of(system_of(config, name).method).own_network for name in systems_with_networks(config))
     return uses_irn or (config.segmentation.net.weights == FROM_CLASSIFIER and any(one is None for one in own))
 

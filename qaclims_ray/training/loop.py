@@ -337,6 +337,8 @@ def _update(
     (result.loss * world_size).backward()
     # The gradients are those of the global batch by now, equal on all workers; so clipping does not depend on their
     # number.
+    for parameter in result.untaught:
+        parameter.grad = None
     if clip_grad_norm is not None:
         nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], clip_grad_norm)
     optimizer.step()

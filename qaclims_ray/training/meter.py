@@ -3,13 +3,13 @@
 import functools
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
 
@@ -27,6 +27,9 @@ class StepResult:
     """Detached shares of further figures; logged as means over steps."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Counts; logged as sums over the epoch."""
+    untaught: Sequence[nn.Parameter] = ()
+    """Parameters that the loss depends on by nothing in this step: the optimiser leaves them alone, and its own figures
+    of them. Zeros would count as gradients, after which AdamW's first real steps are several times too long."""
 
 
 def weighted(

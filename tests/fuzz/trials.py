@@ -78,7 +78,8 @@ class Trials:
         except QaclimsError as error:
             return Trial(self.name, seed, *_judged(str(error)))
         except SystemExit as ended:  # as a command ends
-            return Trial(self.name, seed, "refused" if ended.code == MISTAKE else "read", "")
+            outcomes: dict[Any, Outcome] = {MISTAKE: "refused", 0: "read", None: "read"}
+            return Trial(self.name, seed, outcomes.get(ended.code, "fault"), f"exit code {ended.code}")
         except BaseException as error:  # whatever it is, it is not an error that a user can read
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -106,10 +107,14 @@ def _judged(text: str) -> tuple[Outcome, str]:
     return "refused", text
 
 
+class _TooLong(BaseException):
+    """No error of a file, such as `TimeoutError` is: readers turn those into errors of ours."""
+
+
 @contextmanager
 def _within(seconds: int) -> Iterator[None]:
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"took more than {seconds} s")
+        raise _TooLong(f"took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)

@@ -104,6 +104,7 @@ def classifier_task(
     """
     segmenter = network.segmenter
     num_images = images_per_step(own.optim, len(crops))
+    deaf = tuple(segmenter.head_parameters())
 
     def step(wrapped: nn.Module, batch: dict[str, Tensor]) -> StepResult:
         image = batch["image"]
@@ -116,7 +117,7 @@ def classifier_task(
         if crops.epoch < own.tag_epochs:
             # Everything is part of the loss, if by nothing: workers wait for the gradients of all that learns.
             idle = 0.0 * (logits.float().sum() + features.float().sum())
-            return StepResult(loss=missed + idle, means={"loss/tags": missed.detach()})
+            return StepResult(loss=missed + idle, means={"loss/tags": missed.detach()}, untaught=deaf)
         present = present_classes(batch["tags"], image.device)
         own_maps = tag_maps(maps.detach(), stage.detach(), cells.detach(), present, steps=own.spread_steps)
         labels = labels_of_maps(own_maps.unflatten(2, grid), image, crops.normalisation, present, batch["outside"], own)

@@ -11,6 +11,7 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.images import Rgb
 from qaclims_ray.data.tagged_crops import TaggedCrops
+from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.online.config import OnlineConfig
 from qaclims_ray.methods.online.labels import (
     PresentClasses,
@@ -55,7 +56,7 @@ def train_on_clip(bench: Workbench, segmentation: SegmentationConfig) -> dict[st
         made), loss/affinity, labelled (share of pixels with a label), lr, images_per_s.
 
     Raises:
-        ArtifactError, DataError, ModelError: for texts, images or a CLIP that cannot be used.
+        ArtifactError, ConfigError, DataError, ModelError: for texts, settings, images or a CLIP that cannot be used.
     """
     recipe, setup = bench.recipe, bench.setup
     own: OnlineConfig = recipe.own
@@ -63,6 +64,7 @@ def train_on_clip(bench: Workbench, segmentation: SegmentationConfig) -> dict[st
     model, weights = recipe.clip_files
     device = setup.context.device
     clip = load_clip(model, weights, device=device, mask_adapted=False)
+    _check_crops(own.crop.crop_px, int(clip.model.visual.conv1.kernel_size[0]))
     with seeded(seed_of("network", setup.seed), torch.device("cpu")):
         network = ClipDecoder(
             clip.model.visual, segmentation.net, setup.manifest.classes.num_labels, mean=clip.mean, std=clip.std
@@ -78,6 +80,14 @@ def train_on_clip(bench: Workbench, segmentation: SegmentationConfig) -> dict[st
         classes=setup.manifest.classes,
     )
     return setup.fit(task)
+
+
+def _check_crops(crop_px: int, patch_px: int) -> None:
+    if rest := crop_px % patch_px:
+        raise ConfigError(
+            f"online.crop.crop_px is {crop_px}, which is no whole number of the CLIP's patches of {patch_px} pixels: "
+            f"labels would lie beside what they label; set {crop_px - rest} or {crop_px - rest + patch_px}"
+        )
 
 
 def clip_task(

@@ -36,6 +36,7 @@ SAM3_NAMES = Method(
     kind="sam3_names",
     section="sam3_names",
     uses_classifier=False,
+    asks_by_words=True,
     frozen=asked_sam3,
     find_source=find_sam3,
     weights=("sam3_names.model",),

@@ -22,7 +22,7 @@ def test_pixels_pairs_and_images_are_counted_by_hand() -> None:
     other = _image([0.1] * 5, [0.9, 0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7, 0.7])
     # Not tagged at all, nothing painted.
     none = torch.full((3, 1, 5), 0.2)
-    found = count([(one, (0,)), (other, (1, 2)), (none, ())], 0.5)
+    found = count([(one, one, (0,)), (other, other, (1, 2)), (none, none, ())], 0.5)
     assert found.images.tolist() == [1, 2, 1] and found.untagged_images.tolist() == [0, 1, 0]
     assert found.pixels.tolist() == [2, 3, 2] and found.untagged_pixels.tolist() == [0, 2, 0]
     assert (found.taken_over, found.touched, found.seen) == (1, 1, 3)
@@ -32,8 +32,14 @@ def test_pixels_pairs_and_images_are_counted_by_hand() -> None:
     assert "| dog | 2 | 50.0 % | 66.7 % |" in text and "| red | 1 | 0.0 % | 0.0 % |" in text
 
 
+def test_what_a_tag_names_needs_no_presence() -> None:
+    unsure, sure = _image([0.3, 0.3], [0.7, 0.2]), _image([0.8, 0.1], [0.9, 0.4])
+    found = count([(unsure, sure, (0,))], 0.5)
+    assert (found.taken_over, int(found.untagged_pixels.sum())) == (1, 1)
+
+
 def test_a_class_that_is_never_painted_has_no_share() -> None:
-    text = tables(count([(torch.zeros(2, 1, 3), (0,))], 0.5), ("cat", "dog"))
+    text = tables(count([(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3), (0,))], 0.5), ("cat", "dog"))
     assert "| cat | 0 | - | - |" in text and "| pixels | - |" in text
 
 
@@ -43,9 +49,10 @@ def test_the_whole_way_on_a_tiny_model(tmp_path) -> None:
     Image.fromarray(pixels).save(tmp_path / "one.png")
     record = ImageRecord("one", str(tmp_path / "one.png"), width=30, height=20, labels=(2,))
     named = LoadSam3Names(model=model, words=tiny_sams.WORDS, least_score=0.0)(torch.device("cpu"))
-    ((scores, own),) = all_scores(named, [record], len(tiny_sams.WORDS))
+    ((scores, plain, own),) = all_scores(named, [record], len(tiny_sams.WORDS))
     assert scores.shape == (4, 20, 30) and own == (2,)
     (answer,) = named.answers(torch.from_numpy(pixels).permute(2, 0, 1), [2], CamConfig())
     torch.testing.assert_close(scores[2], answer.scores * answer.presence)
-    found = count([(scores, own)], 0.0)
+    torch.testing.assert_close(plain[2], answer.scores)
+    found = count([(scores, plain, own)], 0.0)
     assert found.seen == 1 and int(found.pixels.sum()) == 600 == int(found.untagged_pixels.sum() + found.pixels[2])

@@ -40,6 +40,14 @@ def test_they_need_no_classifier_no_cams_and_no_masks(name: str, clip: bool, cor
     assert needs_classifier(with_bound), "the bound starts from its backbone"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"segmentation.net.weights": "clip"}, {"segmentation.net.architecture": "clip_decoder"}]
+)
+def test_their_network_is_not_for_systems_that_learn_from_masks(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"baseline learns from masks: .* take the system online"):
+        check_systems(run_of("baseline", **{**FINAL, **wrong}))
+
+
 def test_they_are_final_networks() -> None:
     with pytest.raises(ConfigError, match="online is a final network; set goal to segmentation"):
         check_systems(run_of("online"))

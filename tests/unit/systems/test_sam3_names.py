@@ -12,7 +12,7 @@ from qaclims_ray.run_config import System, with_overrides
 from qaclims_ray.stages.export_network import has_tags_alone, taught_by
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.report_contents import supervision
-from qaclims_ray.systems.checks import check_systems
+from qaclims_ray.systems.checks import check_named_classes, check_systems
 from qaclims_ray.systems.licences import check_licences, weights_used
 from qaclims_ray.systems.needs import (
     is_mask_trained,
@@ -22,7 +22,7 @@ from qaclims_ray.systems.needs import (
     systems_with_cams,
     trains_nothing,
 )
-from qaclims_ray.systems.table import system_config, system_of
+from qaclims_ray.systems.table import system_config, system_of, with_systems
 from tests.unit.report.test_headlines import scores
 from tests.unit.systems.runs import FINAL, run_of
 
@@ -32,6 +32,16 @@ def test_nothing_else_is_needed() -> None:
     check_systems(config)
     assert not (needs_classifier(config) or needs_clip(config) or needs_corpus(config))
     assert systems_with_cams(config) == ["sam3_names"] and trains_nothing(config, "sam3_names")
+    # The preset's masks are refined by IRN from the classifier; this system's are not refined.
+    folder = with_overrides(with_systems(preset("folder"), ["sam3_names"]), {"goal": "mask"})
+    assert folder.masks.irn.weights == "classifier" and "irn" in folder.masks.steps
+    assert not needs_classifier(folder)
+
+
+def test_words_for_classes_that_there_are_not_are_told_before_any_work() -> None:
+    config = with_overrides(run_of("sam3_names", goal="mask"), {"text.class_words": [["unicorn", "horse"]]})
+    with pytest.raises(ConfigError, match="unicorn"):
+        check_named_classes(config, ("cat", "dog"))
 
 
 def test_its_maps_are_cut_at_a_half_and_not_refined_in_whatever_run() -> None:

@@ -102,8 +102,7 @@ def test_a_step_learns_and_says_what_of_its_labels(form: str, manifest: Manifest
 
 
 def test_tags_come_first(manifest: Manifest, tmp_path: Path) -> None:
-    own = dataclasses.replace(OWN, optim=dataclasses.replace(OWN.optim, epochs=1, weight_decay=0.0))
-    task = on_classifier(manifest, own)
+    task = on_classifier(manifest, dataclasses.replace(OWN, optim=dataclasses.replace(OWN.optim, epochs=1)))
     before = weights_of(task)
     found = train(task, LocalContext(str(tmp_path)))
     learned = {name for name, value in task.network.named_parameters() if not torch.equal(value, before[name])}
