@@ -43,7 +43,7 @@ def test_they_need_no_classifier_no_cams_and_no_masks(name: str, clip: bool, cor
 @pytest.mark.parametrize(
     "wrong", [{"segmentation.net.weights": "clip"}, {"segmentation.net.architecture": "clip_decoder"}]
 )
-def test_their_network_is_not_for_systems_that_learn_from_masks(wrong: dict[str, str]) -> None:
+def test_their_network_is_not_for_systems_that_learn_from_masks(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"baseline learns from masks: .* take the system online"):
         check_systems(run_of("baseline", **{**FINAL, **wrong}))
 
