@@ -101,11 +101,19 @@ class Artifact:
         return workshop_of(self.uri, self.fingerprint)
 
     def current(self) -> ArtifactMeta | None:
-        """Return its meta when it is there and whole, and made from just these settings and inputs."""
+        """Return its meta when it is there and whole, and made from just these settings and inputs.
+
+        What was complete when a call was cut off is put in place first: for the process that would make it.
+        """
         meta = readable_meta(self.uri)
         if meta is None or meta.fingerprint != self.fingerprint:
             meta = self._go_on_publishing()
         return None if meta is None or _faults(self.uri, meta) else meta
+
+    def in_place(self) -> ArtifactMeta | None:
+        """Return what `current` does, for those who wait while another process makes it: nothing is moved."""
+        meta = readable_meta(self.uri)
+        return None if meta is None or meta.fingerprint != self.fingerprint or _faults(self.uri, meta) else meta
 
     def require(self) -> ArtifactMeta:
         """Return its meta, or say how to make it; see `require_artifact`.

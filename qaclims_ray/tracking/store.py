@@ -127,6 +127,8 @@ def prepare_environment() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # It prints ninety lines for an error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # It says of every model that it looks at the example.
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

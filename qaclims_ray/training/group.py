@@ -95,7 +95,7 @@ def _wait_for(artifact: Artifact) -> None:
         ArtifactError: when it is not.
     """
     waited_until = time.monotonic() + _PUBLISHED_WITHIN_S
-    while artifact.current() is None and time.monotonic() < waited_until:
+    while artifact.in_place() is None and time.monotonic() < waited_until:
         time.sleep(0.2)
     artifact.require()
 

@@ -161,6 +161,17 @@ def test_a_broken_meta_is_refused(tmp_path: Path, content: str) -> None:
         artifacts.read_meta(str(tmp_path))
 
 
+def test_who_waits_moves_nothing(tmp_path: Path) -> None:
+    artifact = _artifact(str(tmp_path / "cams"), "cams", CamConfig())
+    artifact.begin()
+    Path(artifact.workshop).mkdir()
+    Path(artifact.workshop, "a").write_text("x")
+    artifact.complete()
+    Path(artifact.uri).rename(artifact.workshop)  # as it is while another process puts it in place
+    assert artifact.in_place() is None and Path(artifact.workshop, "a").is_file()
+    assert artifact.current() is not None and artifact.in_place() == artifact.current()
+
+
 @pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"a": {"bytes": Infinity, "sha256": ""}}', '{"a": 1}'])
 def test_a_broken_list_of_files_is_told(tmp_path: Path, content: str) -> None:
     _artifact(str(tmp_path), "cams", CamConfig()).complete()
