@@ -18,6 +18,7 @@ from qaclims_ray.data.classes import IGNORE_VALUE
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import seed_of
 from qaclims_ray.data.decoded import DecodedPictures
+from qaclims_ray.data.epoch_order import EpochOrder
 from qaclims_ray.data.images import Rgb, crop_offsets, load_image, random_integer, resize, torchvision_draws_from
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.errors import DataError
@@ -70,36 +71,26 @@ class LabelMapDataset(Dataset[LabelMapItem]):
             mean: of the network's normalisation, on the 0-1 scale.
             std: of the network's normalisation, on the 0-1 scale.
             seed: seed of the crops and of the order of the pictures.
-            items_per_epoch: length of an epoch; epochs then walk on through shuffled passes over the pictures, so that
-                after any number of epochs no picture was seen more than once oftener than another. None makes every
-                epoch one pass, in which item i is picture i.
+            items_per_epoch: see `EpochOrder`.
 
         Raises:
             DataError: when there is no picture.
         """
         if not images:
             raise DataError("there is no image with a label map to train on: the training split is empty")
-        assert items_per_epoch is None or items_per_epoch >= 1
         self.images = tuple(images)
         self._crop = crop
         self._mean, self._std = mean, std
         self._seed = seed
-        self._items_per_epoch = items_per_epoch
-        # Shared memory: loading processes that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._order = EpochOrder(len(self.images), items_per_epoch, seed)
         self._decoded = DecodedPictures()
-        self._order: tuple[int, list[int]] = (-1, [])
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose crops come next; call it before iterating."""
-        self._epoch.fill_(epoch)
+        self._order.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.images) if self._items_per_epoch is None else self._items_per_epoch
+        return len(self._order)
 
     def __getitem__(self, index: int) -> LabelMapItem:
         """Return one item.
@@ -127,10 +118,7 @@ class LabelMapDataset(Dataset[LabelMapItem]):
         return {"image": pixels, "labels": labels, "index": position}
 
     def _drawn(self, index: int) -> tuple[int, Tensor, Tensor, torch.Generator]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        epoch = int(self._epoch)
-        position = self._position(epoch, index)
+        position, epoch = self._order.position(index), self._order.epoch
         image, labels = self._decoded.get(position, lambda: load_labelled(self.images[position]))
         return (
             position,
@@ -138,15 +126,6 @@ class LabelMapDataset(Dataset[LabelMapItem]):
             labels,
             torch.Generator().manual_seed(seed_of("labelled crop", self._seed, epoch, index)),
         )
-
-    def _position(self, epoch: int, index: int) -> int:
-        if self._items_per_epoch is None:
-            return index
-        number, place = divmod(epoch * self._items_per_epoch + index, len(self.images))
-        if self._order[0] != number:  # the last pass is kept: items of one epoch mostly share it
-            generator = torch.Generator().manual_seed(seed_of("pass", self._seed, number))
-            self._order = (number, torch.randperm(len(self.images), generator=generator).tolist())
-        return self._order[1][place]
 
 
 def load_labelled(

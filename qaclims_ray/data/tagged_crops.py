@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.datasets import label_matrix, seed_of
 from qaclims_ray.data.decoded import DecodedPictures
+from qaclims_ray.data.epoch_order import EpochOrder
 from qaclims_ray.data.images import Rgb, load_image
 from qaclims_ray.data.label_map_dataset import labelled_crop, packed_labelled_crop
 from qaclims_ray.data.manifest import Manifest
@@ -43,7 +44,7 @@ class TaggedCrops(Dataset[TaggedCrop]):
             mean: of the normalisation, on the 0-1 scale.
             std: of the normalisation, on the 0-1 scale.
             seed: of the crops, and of the order where epochs are no passes.
-            items_per_epoch: length of an epoch; epochs walk on through shuffled passes. None makes every epoch a pass.
+            items_per_epoch: see `EpochOrder`.
 
         Raises:
             DataError: when there is no image.
@@ -52,28 +53,21 @@ class TaggedCrops(Dataset[TaggedCrop]):
             raise DataError("there is no image to train on: the training split is empty")
         self.manifest = manifest
         self._crop, self._mean, self._std, self._seed = crop, mean, std, seed
-        self._items_per_epoch = items_per_epoch
         self._tags = label_matrix(manifest)
-        # Shared memory: loading processes that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._order = EpochOrder(len(manifest.records), items_per_epoch, seed)
         self._decoded = DecodedPictures()
-        self._order: tuple[int, list[int]] = (-1, [])
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose crops come next; call it before iterating."""
-        self._epoch.fill_(epoch)
+        self._order.set_epoch(epoch)
 
     @property
     def epoch(self) -> int:
         """The epoch whose crops are drawn."""
-        return int(self._epoch)
+        return self._order.epoch
 
     def __len__(self) -> int:
-        return len(self.manifest.records) if self._items_per_epoch is None else self._items_per_epoch
+        return len(self._order)
 
     def __getitem__(self, index: int) -> TaggedCrop:
         """Return one item.
@@ -101,20 +95,8 @@ class TaggedCrops(Dataset[TaggedCrop]):
         return {"image": pixels, "tags": self._tags[position], "outside": outside, "index": position}
 
     def _drawn(self, index: int) -> tuple[int, Tensor, Tensor, torch.Generator]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        epoch = self.epoch
-        position = self._position(epoch, index)
+        position, epoch = self._order.position(index), self.epoch
         (image,) = self._decoded.get(position, lambda: (load_image(self.manifest.records[position].image_uri),))
         generator = torch.Generator().manual_seed(seed_of("tagged crop", self._seed, epoch, index))
         # A label map that is 0 everywhere: cropped with the image it says where the crop shows none.
         return position, image, image.new_zeros(image.shape[1:]), generator
-
-    def _position(self, epoch: int, index: int) -> int:
-        if self._items_per_epoch is None:
-            return index
-        number, place = divmod(epoch * self._items_per_epoch + index, len(self.manifest.records))
-        if self._order[0] != number:  # the last pass is kept: items of one epoch mostly share it
-            generator = torch.Generator().manual_seed(seed_of("pass", self._seed, number))
-            self._order = (number, torch.randperm(len(self.manifest.records), generator=generator).tolist())
-        return self._order[1][place]

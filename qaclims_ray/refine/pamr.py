@@ -15,8 +15,8 @@ from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data.classes import NO_BACKGROUND
-from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.refine.config import PamrConfig
+from qaclims_ray.refine.full_maps import maps_of_image
 from qaclims_ray.refine.shares import shares_against
 
 _SPREAD = 0.1
@@ -87,21 +87,12 @@ def refine_by_pamr(
     """
     if not cam.class_ids:
         return cam
-    if cam.full is None:
-        raise ArtifactError(
-            f"image {cam.image_id} was stored without full-resolution maps; "
-            "run `qaclims cams` with cams.store set to both or full"
-        )
-    if cam.full.shape[1:] != image.shape[1:]:
-        raise DataError(
-            f"image {cam.image_id} has {tuple(image.shape[1:])} pixels, its maps {tuple(cam.full.shape[1:])}; "
-            "make the maps again with `qaclims cams`"
-        )
-    foreground = pamr(image, cam.full.to(image.device), config).clamp_min(0)
+    full = maps_of_image(cam, image)
+    foreground = pamr(image, full.to(image.device), config).clamp_min(0)
     if background == NO_BACKGROUND:
-        return dataclasses.replace(cam, full=foreground.to(cam.full.device), grid=None)
+        return dataclasses.replace(cam, full=foreground.to(full.device), grid=None)
     share = shares_against(foreground, background)
-    return dataclasses.replace(cam, full=share.to(cam.full.device), grid=None)
+    return dataclasses.replace(cam, full=share.to(full.device), grid=None)
 
 
 def _neighbour_weights(

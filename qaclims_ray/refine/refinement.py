@@ -17,12 +17,12 @@ from torch import Tensor
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes
-from qaclims_ray.errors import ArtifactError
 from qaclims_ray.models.devices import upload
 from qaclims_ray.refine.affinity_config import SpreadConfig
 from qaclims_ray.refine.config import MaskConfig, MaskStep, PamrConfig, SamConfig
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
+from qaclims_ray.refine.full_maps import full_maps
 from qaclims_ray.refine.irn.config import IrnConfig
 from qaclims_ray.refine.irn.random_walk import walk_cams
 from qaclims_ray.refine.pamr import refine_by_pamr
@@ -142,7 +142,7 @@ def _by_irn(images: Sequence[Tensor], maps: Maps, config: IrnConfig, boundaries:
 
 def _by_pamr(images: Sequence[Tensor], maps: Maps, config: PamrConfig, device: torch.device) -> Maps:
     def spread(image: Tensor, cam: ImageCam) -> ImageCam:
-        on_device = replace(cam, full=upload(_full(cam), device))
+        on_device = replace(cam, full=upload(full_maps(cam), device))
         found = refine_by_pamr(upload(image, device), on_device, maps.border, config)
         return replace(found, full=None if found.full is None else found.full.cpu())
 
@@ -219,7 +219,7 @@ def refine_by_crf(
         at_once = max(1, _CRF_LABEL_PIXELS // (height * width * (num_classes + 1)))
         for start in range(0, len(positions), at_once):
             chosen = positions[start : start + at_once]
-            full = upload(torch.stack([_full(cams[position]) for position in chosen]), torch.device(device))
+            full = upload(torch.stack([full_maps(cams[position]) for position in chosen]), torch.device(device))
             pixels = upload(torch.stack([images[position] for position in chosen]), torch.device(device))
             posterior = dense_crf(pixels, _energy(full, maps.border, config), config)
             shares = [one if maps.border == NO_BACKGROUND else foreground_shares(one) for one in posterior]
@@ -243,7 +243,7 @@ def without_uncertain(cam: ImageCam, uncertain: tuple[float, float] | None) -> I
     """Return maps that show no class where the foreground score is uncertain: scored as background, a miss (E11)."""
     if uncertain is None or not cam.class_ids:
         return cam
-    return replace(cam, full=_full(cam).masked_fill(_is_uncertain(cam, uncertain), NO_BACKGROUND))
+    return replace(cam, full=full_maps(cam).masked_fill(_is_uncertain(cam, uncertain), NO_BACKGROUND))
 
 
 def without_white(image: UInt8[Tensor, "3 height width"], cam: ImageCam, white_above: int) -> ImageCam:
@@ -261,7 +261,7 @@ def without_white(image: UInt8[Tensor, "3 height width"], cam: ImageCam, white_a
         return cam
     weights = torch.tensor([0.299, 0.587, 0.114], device=image.device)
     is_white = torch.tensordot(weights, image.float(), dims=1) > white_above
-    return replace(cam, full=_full(cam).masked_fill(is_white.to(_full(cam).device), NO_BACKGROUND))
+    return replace(cam, full=full_maps(cam).masked_fill(is_white.to(full_maps(cam).device), NO_BACKGROUND))
 
 
 def pseudo_mask(
@@ -282,15 +282,6 @@ def pseudo_mask(
 
 def _is_uncertain(cam: ImageCam, uncertain: tuple[float, float]) -> Bool[Tensor, "height width"]:
     low, high = uncertain
-    score = _full(cam).amax(0)
+    score = full_maps(cam).amax(0)
     # A score at the border is background, as in `label_map`: so the upper bound is still uncertain, the lower certain.
     return (score > low) & (score <= high)
-
-
-def _full(cam: ImageCam) -> Float[Tensor, "class height width"]:
-    if cam.full is None:
-        raise ArtifactError(
-            f"image {cam.image_id} was stored without full-resolution maps; "
-            "run `qaclims cams` with cams.store set to both or full"
-        )
-    return cam.full.float()

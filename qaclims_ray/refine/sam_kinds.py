@@ -1,5 +1,6 @@
 """What kind of Segment Anything model a name stands for, as far as can be told before it is loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qaclims_ray.data.json_files import parse_json_file
@@ -43,32 +44,19 @@ def require_nameable(name: str, kind: str) -> None:
         )
 
 
-def check_promptable(setting: str, name: str) -> None:
-    """Check, before any work, that a model which takes boxes and points is there.
+def check_model(setting: str, name: str, require: Callable[[str, str], None]) -> None:
+    """Check, before any work, that a model is there and of the right kind.
 
     Args:
         setting: that names it.
         name: hub name or local folder.
+        require: `require_promptable` or `require_nameable`.
 
     Raises:
         ModelError: when it is not there, or of another kind.
     """
     if kind := _kind_of(setting, name):
-        require_promptable(name, kind)
-
-
-def check_nameable(setting: str, name: str) -> None:
-    """Check, before any work, that a model which takes names of things is there.
-
-    Args:
-        setting: that names it.
-        name: hub name or local folder.
-
-    Raises:
-        ModelError: when it is not there, or of another kind.
-    """
-    if kind := _kind_of(setting, name):
-        require_nameable(name, kind)
+        require(name, kind)
 
 
 def _kind_of(setting: str, name: str) -> str:

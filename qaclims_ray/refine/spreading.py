@@ -18,9 +18,9 @@ from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam, resize_like_pil
 from qaclims_ray.data.classes import NO_BACKGROUND
-from qaclims_ray.errors import ArtifactError, DataError
-from qaclims_ray.models.devices import constant
+from qaclims_ray.models.devices import constant, upload
 from qaclims_ray.refine.affinity_config import SpreadConfig
+from qaclims_ray.refine.full_maps import maps_of_image
 from qaclims_ray.refine.shares import shares_against
 
 MOST_CELLS = 4096
@@ -145,22 +145,16 @@ def refine_by_affinity(
         ArtifactError: when the maps were stored on the small grid only.
         DataError: when image and maps differ in size.
     """
-    if cam.full is None:
-        raise ArtifactError(
-            f"image {cam.image_id} was stored without full-resolution maps; "
-            "run `qaclims cams` with cams.store set to both or full"
-        )
-    if cam.full.shape[1:] != image.shape[1:]:
-        raise DataError(
-            f"image {cam.image_id} has {tuple(image.shape[1:])} pixels, its maps {tuple(cam.full.shape[1:])}; "
-            "make the maps again with `qaclims cams`"
-        )
-    full = cam.full.to(image.device).float()
+    stored = maps_of_image(cam, image)
+    # Boxes where the maps lie: found on a GPU they would have to come back first, and wait for the network.
+    has_boxes = within_boxes and background != NO_BACKGROUND
+    boxes = upload(seed_boxes(stored, background), image.device) if has_boxes else None
+    full = upload(stored, image.device)
     found = spread_over_cells(full, affinity_of(image), config.iterations).clamp_min(0)
-    if within_boxes and background != NO_BACKGROUND:
-        found = found * seed_boxes(full, background)
+    if boxes is not None:
+        found = found * boxes
     peaks, before = found.amax((1, 2), keepdim=True), full.clamp_min(0).amax((1, 2), keepdim=True)
     found = found * before / peaks.clamp_min(torch.finfo(found.dtype).tiny)  # a map of zeros stays
     if background != NO_BACKGROUND:
         found = shares_against(found, background)
-    return dataclasses.replace(cam, full=found.to(cam.full.device), grid=None)
+    return dataclasses.replace(cam, full=found.to(stored.device), grid=None)

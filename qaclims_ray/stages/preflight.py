@@ -9,7 +9,7 @@ from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.weights import FROM_CLASSIFIER, FROM_CLIP, weights_fingerprint
 from qaclims_ray.presets.table import check_run
 from qaclims_ray.refine.irn.config import GRID_STRIDE, IrnConfig
-from qaclims_ray.refine.sam_kinds import check_promptable
+from qaclims_ray.refine.sam_kinds import check_model, require_promptable
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.stages.evaluate import check_stores_full
@@ -105,7 +105,7 @@ def _check_masks(config: RunConfig) -> None:
     check_stores_full(config.cams)
     for masks in refinements(config):
         if "sam" in masks.steps:
-            check_promptable("masks.sam.model", masks.sam.model)
+            check_model("masks.sam.model", masks.sam.model, require_promptable)
             weights_fingerprint(masks.sam.model)
         if "feature_affinity" in masks.steps:
             weights_fingerprint(masks.feature_affinity.weights)

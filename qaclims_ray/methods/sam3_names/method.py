@@ -26,9 +26,9 @@ def find_sam3(recipe: Recipe) -> None:
     Raises:
         ModelError: when it is not there, or something else is.
     """
-    from qaclims_ray.refine.sam_kinds import check_nameable
+    from qaclims_ray.refine.sam_kinds import check_model, require_nameable
 
-    check_nameable("sam3_names.model", recipe.own.model)
+    check_model("sam3_names.model", recipe.own.model, require_nameable)
 
 
 SAM3_NAMES = Method(

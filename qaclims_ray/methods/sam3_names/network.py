@@ -49,7 +49,9 @@ class Sam3Names:
     def __init__(self, model: Any, processor: Any, words: Sequence[str], least_score: float) -> None:
         self.model, self.processor, self.least_score = model, processor, least_score
         self.device = next(model.parameters()).device
-        self.texts = [processor(text=word, return_tensors="pt") for word in words]
+        asked = [processor(text=word, return_tensors="pt") for word in words]
+        keys = ("input_ids", "attention_mask")
+        self.texts = [{key: text[key].to(self.device) for key in keys} for text in asked]
 
     def __call__(
         self,
@@ -96,10 +98,9 @@ class Sam3Names:
         with torch.inference_mode(), autocast(config.arithmetic, self.device):
             pixels = self.processor(images=image.cpu(), return_tensors="pt")["pixel_values"].to(self.device)
             seen = self.model.get_vision_features(pixel_values=pixels)
-            found = []
+            maps, presences = [], []
             for class_id in class_ids:
-                text = {key: self.texts[class_id][key].to(self.device) for key in ("input_ids", "attention_mask")}
-                answer = self.model(vision_embeds=seen, **text)
+                answer = self.model(vision_embeds=seen, **self.texts[class_id])
                 scores = named_scores(
                     answer.pred_logits[0].float(),
                     answer.pred_masks[0].float(),
@@ -107,8 +108,13 @@ class Sam3Names:
                     least_score=self.least_score,
                 )
                 large = F.interpolate(scores[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-                found.append(NamedMap(large.clamp(0, 1).cpu(), float(answer.presence_logits[0].float().sigmoid())))
-        return found
+                maps.append(large.clamp(0, 1))
+                presences.append(answer.presence_logits[0].float().sigmoid().reshape(()))
+        # At the end: a GPU is waited for once, not at every class.
+        return [
+            NamedMap(scores, presence)
+            for scores, presence in zip(torch.stack(maps).cpu(), torch.stack(presences).tolist(), strict=True)
+        ]
 
 
 def named_scores(
@@ -129,11 +135,9 @@ def named_scores(
         semantic: logits.
         least_score: of an instance.
     """
-    scores, best = logits.sigmoid(), semantic.sigmoid()
-    chosen = scores >= least_score
-    if bool(chosen.any()):
-        best = torch.maximum(best, (scores[chosen, None, None] * masks[chosen].sigmoid()).amax(0))
-    return best
+    scores = logits.sigmoid()
+    counted = torch.where(scores >= least_score, scores, torch.zeros_like(scores))
+    return torch.maximum(semantic.sigmoid(), (counted[:, None, None] * masks.sigmoid()).amax(0))
 
 
 @dataclass(frozen=True)

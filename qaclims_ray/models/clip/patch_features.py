@@ -118,12 +118,12 @@ def _joint_features(
         num_blocks: last blocks whose self-correlations are averaged.
     """
     blocks: list[Any] = list(visual.transformer.resblocks)
-    related: list[Tensor] = []
-    values = into[0]
-    for index in range(max(0, len(blocks) - num_blocks), len(blocks)):
+    first = max(0, len(blocks) - num_blocks)
+    alike, values = torch.zeros((), device=into[0].device, dtype=into[0].dtype), into[0]
+    for index in range(first, len(blocks)):
         queries, keys, values = queries_keys_values(blocks[index], into[index])
-        related.append((_alike(queries) + _alike(keys) + _alike(values)) / 3)
-    alike = torch.stack(related).mean(0)
+        alike = alike + (_alike(queries) + _alike(keys) + _alike(values)) / 3  # one matrix of pairs, not one a block
+    alike = alike / (len(blocks) - first)
     gathered = alike @ values  # (image, head, token, head_dim)
     merged = blocks[-1].attn.out_proj(gathered.transpose(1, 2).flatten(2))
     features = visual.ln_post(blocks[-1].ls_1(merged))[:, 1:] @ visual.proj

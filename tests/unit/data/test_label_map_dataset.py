@@ -42,7 +42,11 @@ def same(first, second) -> bool:
 
 def positions(dataset: LabelMapDataset, epochs: int) -> list[int]:
     """Pictures of some epochs, without reading them."""
-    return [dataset._position(epoch, index) for epoch in range(epochs) for index in range(len(dataset))]
+    found = []
+    for epoch in range(epochs):
+        dataset.set_epoch(epoch)
+        found += [dataset._order.position(index) for index in range(len(dataset))]
+    return found
 
 
 def halves(height: int = 20, width: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,7 +174,8 @@ def test_every_picture_is_seen_equally_often(tmp_path, items_per_epoch) -> None:
     assert len(passes) > 1
     # Whoever goes on from epoch 3 sees what the others see.
     late = dataset_of(tmp_path, count=5, items_per_epoch=items_per_epoch)
-    assert [late._position(3, index) for index in range(items_per_epoch)] == (
+    late.set_epoch(3)
+    assert [late._order.position(index) for index in range(items_per_epoch)] == (
         seen[3 * items_per_epoch : 4 * items_per_epoch]
     )
 

@@ -32,7 +32,7 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ModelError
 from qaclims_ray.refine.config import MaskConfig, SamConfig
 from qaclims_ray.refine.refinement import Refiners, refine_cams
-from qaclims_ray.refine.sam_kinds import check_nameable, check_promptable
+from qaclims_ray.refine.sam_kinds import check_model, require_nameable, require_promptable
 from qaclims_ray.refine.sam_masks import generate_masks, load_sam, segment_parts
 from qaclims_ray.refine.sam_prompts import PartPrompt
 from tests.unit.refine import tiny_sams
@@ -150,7 +150,7 @@ def test_the_step_paints_what_the_model_answers(folders) -> None:
 
 def test_what_takes_no_points_is_refused_before_and_while_loading(folders) -> None:
     for refuse in (
-        lambda: check_promptable("masks.sam.model", folders["sam3"]),
+        lambda: check_model("masks.sam.model", folders["sam3"], require_promptable),
         lambda: load_sam(folders["sam3"], "cpu"),
     ):
         with pytest.raises(ModelError, match=r"takes names and no points. Expected the whole SAM 3"):
@@ -160,37 +160,37 @@ def test_what_takes_no_points_is_refused_before_and_while_loading(folders) -> No
 def test_what_takes_no_names_is_refused(folders) -> None:
     for kind in ("sam", "sam2", "sam3_tracker"):
         with pytest.raises(ModelError, match=rf"type '{kind}', which cannot be asked by the names of classes"):
-            check_nameable("sam3_names.model", folders[kind])
+            check_model("sam3_names.model", folders[kind], require_nameable)
     for kind in ("sam3", "sam3_video"):
-        check_nameable("sam3_names.model", folders[kind])
+        check_model("sam3_names.model", folders[kind], require_nameable)
     for kind in ("sam", "sam2", "sam3_tracker", "sam3_video"):
-        check_promptable("masks.sam.model", folders[kind])
+        check_model("masks.sam.model", folders[kind], require_promptable)
 
 
 def test_a_folder_that_is_no_sam_is_refused_before_any_work(tmp_path) -> None:
     with pytest.raises(ModelError, match=r"there is no config.json in .*model.safetensors. Copy all of them"):
-        check_promptable("masks.sam.model", str(tmp_path))
+        check_model("masks.sam.model", str(tmp_path), require_promptable)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match=r"type 'bert'. Expected one of sam, sam_hq, sam2"):
-        check_promptable("masks.sam.model", str(tmp_path))
+        check_model("masks.sam.model", str(tmp_path), require_promptable)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ModelError, match=r"type 'unknown'"):
-        check_promptable("masks.sam.model", str(tmp_path))
+        check_model("masks.sam.model", str(tmp_path), require_promptable)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"Copy config.json again"):
-        check_promptable("masks.sam.model", str(tmp_path))
+        check_model("masks.sam.model", str(tmp_path), require_promptable)
     with pytest.raises(ModelError, match=r"is a file; expected the folder of a model"):
-        check_promptable("masks.sam.model", str(tmp_path / "config.json"))
+        check_model("masks.sam.model", str(tmp_path / "config.json"), require_promptable)
 
 
 def test_sam_3_has_to_be_there_and_the_others_may_come_by_name(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("QACLIMS_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    check_promptable("masks.sam.model", "facebook/sam-vit-huge")
-    check_promptable("masks.sam.model", "facebook/sam2.1-hiera-tiny")
-    for check, setting in ((check_nameable, "sam3_names.model"), (check_promptable, "masks.sam.model")):
+    check_model("masks.sam.model", "facebook/sam-vit-huge", require_promptable)
+    check_model("masks.sam.model", "facebook/sam2.1-hiera-tiny", require_promptable)
+    for require, setting in ((require_nameable, "sam3_names.model"), (require_promptable, "masks.sam.model")):
         with pytest.raises(ModelError) as refused:
-            check(setting, "facebook/sam3")
+            check_model(setting, "facebook/sam3", require)
         said = str(refused.value)
         assert said.startswith(f"{setting}: Segment Anything 3 is not on this machine")
         assert "Ask for access" in said and "model.safetensors" in said and str(tmp_path / "weights" / "sam3") in said
