@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks.affinity_seeds import BACKBONE, Scene, Seeds, miniature_seeds, photograph_seeds
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.label_map import label_map
+from qaclims_ray.data.artifacts import fingerprint_of, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.config import JointCropConfig
 from qaclims_ray.data.images import save_label_map
@@ -48,6 +49,7 @@ from qaclims_ray.refine.refinement import BoundariesOf, Refiners, refine_cams, r
 from qaclims_ray.refine.spreading import AffinityOf
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.run_config import with_overrides
+from qaclims_ray.stages.refine import mask_settings
 from qaclims_ray.training.context import LocalContext
 
 WAYS = (
@@ -114,15 +116,18 @@ def with_settings(seeds: Seeds, own: dict[str, Any], weights: str) -> Seeds:
 
 
 def measure(path: Path, seeds: Seeds, ways: Sequence[str]) -> None:
-    """Refine seeds in each way that was not measured yet, and keep its figures after each."""
+    """Refine seeds in each way that was not measured with these settings yet, and keep its figures after each."""
     found = json.loads(path.read_text()) if path.is_file() else {}
     found |= {"name": seeds.name, "images": len(seeds.scenes), "border": seeds.border}
-    figures: dict[str, dict[str, float]] = found.setdefault("ways", {})
+    figures: dict[str, dict[str, Any]] = found.setdefault("ways", {})
+    images = [scene.record.image_id for scene in seeds.scenes]
     irn = functools.cache(lambda: trained_boundaries(seeds))  # once for all ways, and its time is counted in each
     for way in ways:
-        if way not in figures and can_do(steps_of(way), seeds):
-            masks = dataclasses.replace(seeds.config.masks, steps=steps_of(way))
-            figures[way] = refined(seeds, masks, *(irn() if "irn" in masks.steps else (None, 0.0)))
+        masks = dataclasses.replace(seeds.config.masks, steps=steps_of(way))
+        made_from = fingerprint_of([mask_settings(masks), plain(masks.irn), seeds.border, images])
+        if figures.get(way, {}).get("made_from") != made_from and can_do(masks.steps, seeds):
+            measured = refined(seeds, masks, *(irn() if "irn" in masks.steps else (None, 0.0)))
+            figures[way] = {**measured, "made_from": made_from}
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found, indent=2))
 

@@ -76,14 +76,20 @@ def try_networks(config: RunConfig) -> None:
     from qaclims_ray.refine.irn.network import build_affinity_net
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
     from qaclims_ray.stages.preflight import affinity_networks, check_starts, final_networks
-    from qaclims_ray.systems.needs import methods_of, needs_clip, needs_corpus, refinements, refines_by_clip
+    from qaclims_ray.systems.needs import (
+        methods_of,
+        needs_backbone,
+        needs_clip,
+        needs_corpus,
+        refinements,
+        refines_by_clip,
+    )
     from qaclims_ray.systems.recipe import backbone_weights, clip_files
-    from qaclims_ray.systems.table import learns_from_masks_alone
 
     if needs_corpus(config) and config.corpus.engine == "vllm":
         check_vllm()
     with torch.random.fork_rng(devices=[]):
-        if not learns_from_masks_alone(config):
+        if needs_backbone(config):
             build_mask_generator(replace(config.cam_net, weights=backbone_weights(config)), num_classes=1)
         check_starts(config)  # a classifier that there is not is told of before
         for irn in affinity_networks(config):

@@ -15,6 +15,7 @@ from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.stages.evaluate import check_stores_full
 from qaclims_ray.systems.licences import check_licences
 from qaclims_ray.systems.needs import (
+    needs_backbone,
     needs_classifier,
     needs_clip,
     needs_corpus,
@@ -25,7 +26,7 @@ from qaclims_ray.systems.needs import (
 )
 from qaclims_ray.systems.planning import planned_phases
 from qaclims_ray.systems.recipe import backbone_weights, clip_files, recipe_of, vqa_model
-from qaclims_ray.systems.table import learns_from_masks_alone, system_config, system_of, training_order
+from qaclims_ray.systems.table import system_config, system_of, training_order
 
 
 def preflight(config: RunConfig, out: str) -> None:
@@ -41,7 +42,7 @@ def preflight(config: RunConfig, out: str) -> None:
         raise ConfigError("cluster.num_workers 0 trains in this process and needs a local --out")
     storage.check_writable(out)
     weights = backbone_weights(config)
-    if weights not in ("", "timm") and not learns_from_masks_alone(config) and not storage.exists(weights):
+    if weights not in ("", "timm") and needs_backbone(config) and not storage.exists(weights):
         raise ModelError(f"cam_net.weights: there is no file {weights}; give a file, or timm for its own weights")
     if config.goal != "seed":
         _check_masks(config)
@@ -94,7 +95,13 @@ def batch_sizes(config: RunConfig) -> dict[str, int]:
         for phase in planned_phases(config, name):
             sizes[f"the batch size of {name}'s {phase.name or 'training'}"] = phase.optim.batch_size
     # Systems may have settings of their own; the smallest is what counts.
-    for setting, networks in (("masks.irn", affinity_networks(config)), ("segmentation", final_networks(config))):
+    owns = [name for name in systems_with_networks(config) if method_of(system_of(config, name).method).own_network]
+    others = [name for name in systems_with_networks(config) if name not in owns]
+    for setting, networks in (
+        ("masks.irn", affinity_networks(config)),
+        ("online", {system_config(config, name).segmentation for name in owns}),
+        ("segmentation", {system_config(config, name).segmentation for name in others}),
+    ):
         if networks:
             sizes[f"{setting}.optim.batch_size"] = min(one.optim.batch_size for one in networks)
     return sizes

@@ -41,6 +41,13 @@ def needs_classifier(config: RunConfig) -> bool:
     return starts_from_classifier(config) or any(method.uses_classifier for method in methods_of(config))
 
 
+def needs_backbone(config: RunConfig) -> bool:
+    """Whether any training of the run starts from the weights of `cam_net`: CAM networks, or an encoder of tags."""
+    methods = methods_of(config)
+    learns_tags = any(method.own_network is not None and not method.uses_clip for method in methods)
+    return learns_tags or needs_classifier(config) or any(method.phases is not None for method in methods)
+
+
 def starts_from_classifier(config: RunConfig) -> bool:
     """Whether affinity or final networks start from the classifier's backbone."""
     if learns_from_masks_alone(config):

@@ -10,9 +10,11 @@ from qaclims_ray.methods.method import Sources, Trained
 from qaclims_ray.methods.table import METHODS
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
+from qaclims_ray.stages.preflight import batch_sizes
 from qaclims_ray.systems.checks import check_systems
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import (
+    needs_backbone,
     needs_classifier,
     needs_clip,
     needs_corpus,
@@ -38,6 +40,23 @@ def test_they_need_no_classifier_no_cams_and_no_masks(name: str, clip: bool, cor
     assert systems_with_networks(config) == [name]
     with_bound = with_overrides(config, {"supervised_bound": True})
     assert needs_classifier(with_bound), "the bound starts from its backbone"
+
+
+def test_the_backbone_s_weights_are_asked_for_where_something_learns_from_them() -> None:
+    def needs(*systems: str, **overrides: Any) -> bool:
+        own = {"supervised_bound": False, **overrides}
+        return needs_backbone(with_overrides(with_systems(preset("miniature"), systems), own))
+
+    assert not needs("online") and not needs("patch_text", goal="seed")
+    assert needs("online_classifier") and needs("baseline", goal="seed") and needs("qa_clims", "online")
+
+
+def test_a_batch_is_known_by_the_setting_that_says_it() -> None:
+    config = with_overrides(with_systems(preset("voc12"), ["baseline", "online"]), {"supervised_bound": False})
+    config = with_overrides(config, {"online.optim.batch_size": 3})
+    sizes = batch_sizes(config)
+    assert sizes["online.optim.batch_size"] == 3
+    assert sizes["segmentation.optim.batch_size"] == config.segmentation.optim.batch_size
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,12 @@ NET = SegmentationNetConfig(backbone="miniature", weights="random", width=16)
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Pictures of one square, red or blue, and one without a square and tag."""
-    folder, records = tmp_path_factory.mktemp("squares"), []
+    return squares(tmp_path_factory.mktemp("squares"))
+
+
+def squares(folder: Path) -> Manifest:
+    """Write pictures of one square, red or blue, and one without a square and tag."""
+    records = []
     for number in range(5):
         generator = np.random.default_rng(number)
         pixels = generator.integers(90, 120, (30, 34, 3), dtype=np.uint8)
@@ -71,10 +75,11 @@ def on_clip(manifest: Manifest, own: OnlineConfig = OWN) -> Task:
     return clip_task(network, directions, crops, own, num_blocks=1, precision="fp32", classes=manifest.classes)
 
 
-def on_classifier(manifest: Manifest, own: OnlineConfig = OWN) -> Task:
+def on_classifier(manifest: Manifest, own: OnlineConfig = OWN, *, freeze_batch_norm: bool = False) -> Task:
     with seeded(1, torch.device("cpu")):
         network = TaggingSegmenter(build_encoder_segmenter(NET, 3), 2)
-    return classifier_task(network, crops_of(manifest, own), own, manifest.classes, freeze_batch_norm=False)
+    crops = crops_of(manifest, own)
+    return classifier_task(network, crops, own, manifest.classes, freeze_batch_norm=freeze_batch_norm)
 
 
 FORMS = {"clip": on_clip, "classifier": on_classifier}
