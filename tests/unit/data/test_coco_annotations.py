@@ -196,7 +196,7 @@ def test_a_key_that_stands_twice_is_told(file: Path) -> None:
         (b"", r"is no whole JSON file.*empty"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
-        (gzip.compress(b"{}"), "gzip"),
+        (gzip.compress(b"{}", mtime=0), "gzip"),
         (json.dumps(content()).encode()[:-30], "is no whole JSON file"),
         (json.dumps(content()).encode() * 2, "is no whole JSON file"),
         (b"[" * 10**5, "is no whole JSON file"),
