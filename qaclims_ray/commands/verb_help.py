@@ -9,7 +9,7 @@ GROUPS_OF_VERBS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("start here", ("start", "run", "fetch", "help")),
     ("stages, in their order; each makes what is missing before it",
      ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report")),
-    ("look and compare", ("compare", "label-these", "prompts", "ablate", "tune")),
+    ("look and compare", ("compare", "rerun", "label-these", "prompts", "ablate", "tune")),
     ("use and hand on", ("predict", "export-masks", "export-network", "ui", "sync")),
 )  # fmt: skip
 """Title and verbs of each group; a verb that stands in none comes last."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LabelTheseArguments,
         PredictArguments,
         PromptArguments,
+        RerunArguments,
         Search,
         StartArguments,
         UiArguments,
@@ -187,6 +188,22 @@ def _compare(asked: "CompareArguments", console: "Console") -> None:
     print_line(console, f"written  {page}")
 
 
+def _parse_rerun(line: Line) -> "RerunArguments":
+    from qaclims_ray.stages.requests import RerunArguments
+
+    return _parse(RerunArguments, line)
+
+
+def _rerun(asked: "RerunArguments", console: "Console") -> str | None:
+    from qaclims_ray.stages.rerun import difference, print_rerun, run_rerun
+
+    with _owning(asked.folder):
+        _announce(console, "rerun", asked.run, asked.folder)
+        found = run_rerun(asked)
+    print_rerun(found, console)
+    return difference(found) or None
+
+
 def _parse_prediction(line: Line) -> "PredictArguments":
     from qaclims_ray.stages.requests import PredictArguments
 
@@ -333,6 +350,9 @@ VERBS: dict[str, Verb[Any]] = {
         "what differs between runs, in settings and in results, with paired bootstrap intervals",
         _parse_comparison,
         _compare,
+    ),
+    "rerun": Verb(
+        "repeat a run from its stored settings in a new folder, and hold every file to the first", _parse_rerun, _rerun
     ),
     "predict": Verb("masks and overlays of any images, by a trained run", _parse_prediction, _predict),
     "export-network": Verb(

@@ -119,7 +119,7 @@ def whole_copy(uri: str) -> Iterator[str]:
             if storage.sha256(path) != mark.sha256:
                 raise _damaged(folder, name)
         elif storage.is_remote(uri):
-            for name, mark in (_list_of(uri) or {}).items():
+            for name, mark in (listed_files(uri) or {}).items():
                 if storage.sha256(storage.join(path, name)) != mark.sha256:
                     raise _damaged(uri, name)
         yield path
@@ -132,7 +132,7 @@ def check_files(folder: str, names: Collection[str]) -> None:
         DataError: when one is not there or may not be read.
         DamagedError: when one was changed.
     """
-    listed = _list_of(folder)
+    listed = listed_files(folder)
     if listed is None:
         return
     wanted = [name for name in names if name in listed]
@@ -149,7 +149,7 @@ def _listed(uri: str) -> tuple[str, str, FileMark] | None:
     for _ in range(2):  # a network has folders of its own: prompts, its calibrated twin
         if not folder:
             return None
-        listed = _list_of(folder)
+        listed = listed_files(folder)
         if listed is not None:
             return (folder, name, listed[name]) if name in listed else None
         folder, _, parent = folder.rpartition("/")
@@ -157,7 +157,12 @@ def _listed(uri: str) -> tuple[str, str, FileMark] | None:
     return None
 
 
-def _list_of(folder: str) -> Mapping[str, FileMark] | None:
+def listed_files(folder: str) -> Mapping[str, FileMark] | None:
+    """Return the files of a finished artefact by name; None where nothing finished lies there, or nothing is listed.
+
+    Raises:
+        ArtifactError: when the list cannot be read.
+    """
     path = storage.join(folder, LIST_NAME)
     # A list without a meta is of a folder in the making, or half removed.
     if not (storage.exists(path) and storage.exists(storage.join(folder, trees.LAST_NAME))):

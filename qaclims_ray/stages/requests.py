@@ -125,6 +125,21 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
+class RerunArguments:
+    """Which run to repeat, and where to."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Output folder of a run."""
+    out: str = ""
+    """Folder of the repetition; empty takes the run's name with -again behind it. One that was stopped goes on."""
+
+    @property
+    def folder(self) -> str:
+        """Where the repetition goes."""
+        return self.out or f"{self.run.rstrip('/')}-again"
+
+
+@dataclass(frozen=True)
 class FetchArguments:
     """What to bring, and where to."""
 

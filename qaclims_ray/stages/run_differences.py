@@ -52,7 +52,7 @@ def what_differs(
     Returns:
         The differences, and what could not be compared (empty when all could).
     """
-    versions = {side.letter: _versions(side.run) for side in sides}
+    versions = {side.letter: _as_facts(recorded_versions(side.run)) for side in sides}
     unrecorded = [letter for letter, facts in versions.items() if facts is None]
     groups_of: dict[tuple[str, str, str], list[str]] = {}
     for group, members in figures.items():
@@ -89,7 +89,15 @@ def _facts(member: SystemFigures) -> Facts:
     return facts
 
 
-def _versions(run: str) -> Facts | None:
+def recorded_versions(run: str) -> dict[str, Any] | None:
+    """Return versions of libraries and properties of the machine that a run's report records, by dotted name.
+
+    Args:
+        run: the run's folder.
+
+    Returns:
+        None where there is no report, or it cannot be read.
+    """
     uri = storage.join(RunLayout(run).report, JSON_NAME)
     if not storage.exists(uri):
         return None
@@ -99,5 +107,8 @@ def _versions(run: str) -> Facts | None:
     except ArtifactError as error:
         logger.warning("%s", error)
         return None
-    found = dotted(found)
-    return {("versions", name): value for name, value in found.items() if name not in _SAID_ELSEWHERE}
+    return {name: value for name, value in dotted(found).items() if name not in _SAID_ELSEWHERE}
+
+
+def _as_facts(versions: dict[str, Any] | None) -> Facts | None:
+    return None if versions is None else {("versions", name): value for name, value in versions.items()}

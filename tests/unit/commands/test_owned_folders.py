@@ -13,6 +13,7 @@ FOLDERS = {
     "ablate": ("ablate qa_clims_table4 miniature --out {0}", "ablate.run_ablation"),
     "ablate, a seed's folder": ("ablate qa_clims_table4 miniature --seeds 20 --out {1}", "ablate.run_ablation"),
     "tune": ("tune miniature --system qa_clims --out {0}", "tune.run_search"),
+    "rerun": ("rerun {1}/elsewhere --out {0}", "rerun.run_rerun"),
     "predict": ("predict --run {1}/elsewhere --images a.png --out {0}", "predict.run_predict"),
     "prompts": ("prompts --run {0}", "prompts.run_read_prompts"),
     "prompts, elsewhere": ("prompts --run {1}/elsewhere --out {0}", "prompts.run_read_prompts"),
