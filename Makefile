@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 OUT ?= runs/miniature
+# Versions that are installed; empty takes the newest.
+CONSTRAINTS ?= constraints.txt
 # Processes that share out the unit tests; each takes up to 2 GB.
 WORKERS ?= 2
 # Inputs of make fuzz.
@@ -10,17 +12,17 @@ N ?= 1000
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow fuzz docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
 install: $(VENV)/.installed  ## make the environment
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e ".[dev]"
 	@touch $@
 
 demo: install  ## run the whole service on the miniature world
@@ -45,6 +47,12 @@ test-ray: install  ## tests that start a local Ray
 
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow
+
+test-lowest:  ## unit tests with the lowest version of each dependency that pyproject.toml allows, in .venv-lowest
+	$(MAKE) test-unit VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+test-newest:  ## unit tests with the newest version of each dependency, in .venv-newest
+	$(MAKE) test-unit VENV=.venv-newest CONSTRAINTS=
 
 fuzz: install  ## read N changed files of every kind that people or runs hand over
 	$(TEST_ENV) $(PY) -m tests.fuzz --inputs $(N)

@@ -55,11 +55,13 @@ def make_model(seed: int, *, end_bias: float = 0.0) -> BlipForQuestionAnswering:
         image_text_hidden_size=32,
         initializer_range=0.3,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = BlipForQuestionAnswering(config).eval()
+    model = BlipForQuestionAnswering(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        # Drawn here, because versions of transformers draw them in orders of their own.
+        for _, weight in sorted(model.named_parameters()):
+            if weight.ndim > 1:
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
         # Scores not tied to the embeddings and strong positions keep answers from repeating one token; strong
         # cross-attention makes them depend on the image.
         head = model.text_decoder.cls.predictions.decoder
@@ -109,7 +111,7 @@ def answer_one_by_one(model, images, questions, *, interpolate=False, **search) 
 @pytest.mark.parametrize("num_beams", [1, 2, 3])
 @pytest.mark.parametrize(
     ("seed", "end_bias", "min_length", "image_size"),
-    [(0, 3.0, 1, 32), (1, 3.0, 1, 48), (2, 3.0, 4, 32), (4, 1.0, 1, 32), (3, -9.0, 1, 64)],
+    [(0, 3.0, 1, 32), (1, 3.0, 1, 48), (2, 3.0, 4, 32), (4, 2.0, 1, 32), (3, -9.0, 1, 64)],
 )
 def test_answers_equal_generate(num_beams, seed, end_bias, min_length, image_size):
     model = make_model(seed, end_bias=end_bias)
@@ -182,6 +184,10 @@ def unchecked():
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.skipif(
+    torch.__version__ < (2, 9),
+    reason="the tracer that stands in for a recording does not know namedtuples' _replace up to PyTorch 2.8",
+)
 def test_encoders_and_steps_can_be_recorded(monkeypatch):
     """Nothing in them is read by the host, and all steps but the first have the same shapes."""
     model = make_model(0, end_bias=3.0)
