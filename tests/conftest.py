@@ -26,6 +26,11 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let the end of the process find everything."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite store of MLflow without runs: making one takes seconds, copying it none."""
