@@ -162,10 +162,10 @@ def _found(expected: str, message: str) -> bool:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_impossible_resources_are_refused_after_the_data(tmp_path: Path, refused: Run, shared_ray: None) -> None:
-    """A private Ray has the GPUs of this machine and no more; this one has the four CPUs that such a run needs."""
-    message = refused(*_arguments(tmp_path / "run", **{"cluster.num_workers": 3, "cluster.use_gpu": True}))
-    assert _found(r"ResourceError.*this Ray has \d+ GPU, the run needs 3; lower .*cluster.use_gpu", message)
+def test_impossible_resources_are_refused_after_the_data(tmp_path: Path, refused: Run) -> None:
+    """A private Ray has the GPUs of this machine and no more."""
+    message = refused(*_arguments(tmp_path / "run", **{"cluster.num_workers": 4, "cluster.use_gpu": True}))
+    assert _found(r"ResourceError.*this Ray has \d+ GPU, the run needs 4; lower .*cluster.use_gpu", message)
     assert not (tmp_path / "run" / "corpus").exists(), "nothing is asked yet"
 
 
