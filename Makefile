@@ -9,8 +9,11 @@ CONSTRAINTS ?= constraints.txt
 WORKERS ?= 2
 # Inputs of make fuzz.
 N ?= 1000
+# Where tests that start a Ray, or another server, are: to collect all others too takes half a minute.
+RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking
 # Tests share few cores: one thread each keeps them from fighting.
-TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
+# Where this machine keeps no compiled modules, each of the hundreds of processes of the tests would compile them anew.
+TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
 .PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz docs notebooks ui format wheel clean
 
@@ -43,7 +46,7 @@ test-unit: install  ## unit tests alone
 	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --durations 15
 
 test-ray: install  ## tests that start a local Ray
-	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow" --durations 15
+	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow" --durations 15 $(RAY_TESTS)
 
 test-slow: install  ## full-size models and whole pipelines
 	$(TEST_ENV) $(PY) -m pytest -q -s -m slow

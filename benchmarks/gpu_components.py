@@ -56,7 +56,8 @@ def _clip(place: Place, name: str, *, mask_adapted: bool = False) -> Any:
     from qaclims_ray.models.clip.frozen import FrozenClip
 
     name = "ViT-B-32-quickgelu" if place.is_tiny else name
-    model = open_clip.create_model(name, device=place.built_on, load_weights=False, pretrained_text=False)
+    with torch.device(place.built_on):  # by itself it draws the weights first, on the CPU
+        model = open_clip.create_model(name, device=place.built_on, load_weights=False, pretrained_text=False)
     patches, width = model.visual.positional_embedding.shape
     tokens = torch.zeros(3, patches - 1, width) if mask_adapted else None
     clip = FrozenClip(model, open_clip.get_tokenizer(name), mask_embedding=tokens)
@@ -262,7 +263,8 @@ def _final_network(place: Place, architecture: str, backbone: str, *, infers: bo
     from qaclims_ray.segmentation.networks.network import build_segmentation_network
 
     options: Any = {"architecture": architecture, "backbone": backbone, "weights": "random"}
-    network: Any = build_segmentation_network(SegmentationNetConfig(**options), _classes(place) + 1)
+    with torch.device("cpu" if infers else place.built_on):  # batch norm is folded where weights have values
+        network: Any = build_segmentation_network(SegmentationNetConfig(**options), _classes(place) + 1)
     return place.inferring(network) if infers else place.module(network).train()
 
 

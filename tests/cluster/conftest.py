@@ -6,8 +6,11 @@ their own share one, after all others: those that look at how a run starts a Ray
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.s3_server import s3_server
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -22,8 +25,28 @@ for name, value in SETTINGS.items():
 
 
 @pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    """One Ray for all tests that ask for it; a run uses one that is there."""
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of modules from outside the package: the path of this process and of Ray's workers leads there."""
+    folder = tmp_path_factory.mktemp("outside")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """An empty bucket of an S3 server, which this process and Ray's workers find by their environment."""
+    with s3_server() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def shared_ray(outside: Path, bucket: str) -> Iterator[None]:
+    """One Ray for all tests that ask for it; a run uses one that is there.
+
+    Its workers keep the environment in which it starts, so what some tests need in theirs is there before.
+    """
     # Not at the top: jaxtyping checks what is imported after it, and conftest.py may come before.
     from qaclims_ray.cluster.session import Needs, ray_session
 

@@ -20,12 +20,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 SOURCE = Path(__file__).with_name("pull_method.py")
 
 
-def test_a_method_of_forty_lines_comes_to_scored_cams_and_a_row_of_the_report(tmp_path, monkeypatch):
+def test_a_method_of_forty_lines_comes_to_scored_cams_and_a_row_of_the_report(
+    shared_ray, outside, tmp_path, monkeypatch
+):
     assert len(SOURCE.read_text().splitlines()) <= 40
-    shutil.copy(SOURCE, tmp_path / "brought_method.py")
     # Ray's workers import what they are handed by name: the driver's path and theirs lead to the folder.
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    shutil.copy(SOURCE, outside / "brought_method.py")
+    importlib.invalidate_caches()
     method = importlib.import_module("brought_method").PULL
     monkeypatch.setitem(METHODS, method.name, method)
     pulled = System(name="pulled", label="Pull", description="Pulled to the class text.", method="pull")

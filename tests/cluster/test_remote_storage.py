@@ -12,15 +12,8 @@ from qaclims_ray.stages.pipeline import run_pipeline
 from qaclims_ray.stages.predict import run_predict
 from qaclims_ray.stages.requests import PredictArguments
 from tests.cluster.small_run import AS_VOC, small_config
-from tests.s3_server import s3_server
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def bucket():
-    with s3_server() as uri:
-        yield uri
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.usefixtures("shared_ray")]
 
 
 def test_folder_data_set_on_s3_from_images_to_masks(bucket, tmp_path):

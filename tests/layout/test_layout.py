@@ -5,6 +5,7 @@ Modules are found by folder, so none is forgotten, and imports are seen inside f
 
 import ast
 import io
+import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,3 +117,12 @@ def test_more_or_less_than_a_docstring_is_seen(source):
 def test_long_functions_need_a_comment_at_their_head(head, num_found):
     assert len(_unexplained(f"def f():\n{head}" + "    y = 1\n" * MAX_FUNCTION_LINES)) == num_found
     assert not _unexplained("def f():\n" + "    y = 1\n" * (MAX_FUNCTION_LINES - 1))
+
+
+def test_make_looks_for_tests_that_start_ray_wherever_there_are_some():
+    makefile = (ROOT / "Makefile").read_text()
+    found = re.search(r"^RAY_TESTS := (.*)$", makefile, re.MULTILINE)
+    assert found is not None and "$(RAY_TESTS)" in makefile
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"\bmark\.ray\b", path.read_text())]
+    assert len(tests) > 20
+    assert not [path for path in tests if not any(path.is_relative_to(ROOT / folder) for folder in found[1].split())]

@@ -1,5 +1,6 @@
 """Exported networks say what PyTorch says, whatever the image's size, and run without PyTorch."""
 
+import copy
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -23,11 +25,13 @@ from qaclims_ray.deployment import onnx_file
 from qaclims_ray.deployment.exported_graph import CamGraph, CamRules, FinalGraph
 from qaclims_ray.deployment.network_facts import NetworkFacts
 from qaclims_ray.errors import ModelError
+from qaclims_ray.models.class_token_vit import build_vit
+from qaclims_ray.models.generators import weaktr
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.segmentation.config import SegmentationNetConfig, SegmentationTestConfig
 from qaclims_ray.segmentation.inference import as_class_maps, segment_images
-from qaclims_ray.segmentation.networks import wide_resnet38
+from qaclims_ray.segmentation.networks import deeplab_v2, wide_resnet38
 from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
@@ -105,25 +109,48 @@ def decided(network: Any) -> Any:
     return network
 
 
+def cut(module: Any, name: str, number: int) -> None:
+    """Leave a network so many of its layers that are alike: an exporter reasons about every one for any size."""
+    assert len(getattr(module, name)) > number
+    setattr(module, name, getattr(module, name)[:number])
+
+
 def network_of(kind: str) -> Any:
     if kind == "clip_decoder":
         clip, net = shipped_clip(), SegmentationNetConfig(architecture="clip_decoder", weights="clip", width=32)
-        return decided(ClipDecoder(clip.model.visual, net, CLASSES.num_labels, mean=clip.mean, std=clip.std))
+        tower = copy.deepcopy(clip.model.visual)
+        cut(tower.transformer, "resblocks", 2)
+        network = ClipDecoder(tower, net, CLASSES.num_labels, mean=clip.mean, std=clip.std)
+        cut(network.decoder, "blocks", 1)
+        return decided(network)
+    if kind == "deeplab_v2":
+        backbone: Any = timm.create_model("resnet10t", num_classes=0, global_pool="", output_stride=8)
+        # The other two stages are dilated ones, as the classifiers are.
+        backbone.layer3 = backbone.layer4 = nn.Identity()
+        width = backbone.layer2[-1].conv2.out_channels
+        config = settings("deeplab_v2", "resnet10t")
+        return decided(deeplab_v2.DeepLabV2(backbone, width, config, CLASSES.num_labels))
     if kind == "deeplab_v1":
         return DeepLabV1(FewBlocks(), settings("deeplab_v1", "wide_resnet38"), CLASSES.num_labels)
     config = {
         "encoder": settings("encoder", "miniature", width=16),
         "encoder_same": settings("encoder", "mobilenetv2_035", width=16, pad_same=True),
         "segmenter": settings("segmenter", "miniature_vit", image_size=32),
-        "deeplab_v2": settings("deeplab_v2", "resnet10t"),
         "mask2former": settings("mask2former", "miniature"),
     }[kind]
-    network = build_segmentation_network(config, CLASSES.num_labels)
-    return decided(network) if kind == "deeplab_v2" else network
+    network: Any = build_segmentation_network(config, CLASSES.num_labels)
+    if kind == "segmenter":
+        cut(network.encoder, "blocks", 1)
+        cut(network.decoder, "blocks", 1)
+    if kind == "mask2former":
+        cut(network.net.model.pixel_level_module.decoder.encoder, "layers", 1)
+        cut(network.net.model.transformer_module.decoder, "layers", 2)
+    return network
 
 
 @pytest.mark.parametrize("kind", ["encoder", "segmenter", "deeplab_v2", "deeplab_v1", "clip_decoder"])
-def test_a_final_network_says_what_pytorch_says(kind, tmp_path) -> None:
+def test_a_final_network_says_what_pytorch_says(kind, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(deeplab_v2, "SCALES", (1.0, 0.75))  # a half is made as three quarters are
     network = network_of(kind).eval()
     mirrored = kind == "encoder"  # the mirror image is no part of a network, and makes the export twice as long
     graph = FinalGraph(network, NORMALISATION, mirrored=mirrored, has_background=True).eval()
@@ -161,14 +188,23 @@ def test_a_network_of_one_size_gets_it_inside_and_answers_at_the_images(tmp_path
         assert (labels == expected.argmax(1).numpy()).mean() >= 0.999
 
 
+def shallow_vit(config: CamNetConfig) -> Any:
+    """Make the ViT with two of its blocks, whose attention maps are fused."""
+    vit = build_vit(config)
+    cut(vit, "blocks", 2)
+    return vit
+
+
 @pytest.mark.parametrize("generator", ["cnn", "weaktr"])
-def test_cams_are_those_of_pytorch(generator, tmp_path) -> None:
+def test_cams_are_those_of_pytorch(generator, tmp_path, monkeypatch) -> None:
     is_cnn = generator == "cnn"
+    monkeypatch.setattr(weaktr, "build_vit", shallow_vit)
     config = CamNetConfig(
         generator=generator,
         backbone="miniature" if is_cnn else "miniature_vit",
         output_stride=4 if is_cnn else 8,
         image_size=32,
+        fusion_reduction=2,
     )
     network, classifier = (build_mask_generator(config, len(CLASSES)).eval() for _ in range(2))
     rules = CamRules("relu", "max", True, config.output_stride, 0.3, 0.5, True)
