@@ -113,6 +113,8 @@ def records_of(row: Row) -> list[Record]:
         return [Record("seed_best", f"{row.preset}.jsonl", system, ("miou_best",))]
     if system in _FINAL_ROWS:
         heads = {"mask": "pseudo mask, train", "final": "network, val", "final_crf": "+ CRF, val"}
+        if system == SUPERVISED:
+            del heads["mask"]
         found += [Record(name, "miniature_final.md", _FINAL_ROWS[system], (head,)) for name, head in heads.items()]
     if system in _BY_SEED:
         heads_by_seed = tuple(f"seed {seed} {_BY_SEED[system]}" for seed in (20, 21, 22))
