@@ -14,6 +14,8 @@ from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label
+from qaclims_ray.models.network_folder import WEIGHTS_NAME
+from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.refinement import Refiners, pseudo_mask, refine_cams
 from qaclims_ray.refine.shares import HALF
@@ -57,7 +59,7 @@ def train_final(run: LocalRun, config: RunConfig, images: Sequence[LabelledImage
         folder: where the network goes; one that is there is taken.
     """
     if not folder.is_dir():
-        weights = str(run.classifier()) if config.segmentation.net.weights == "classifier" else None
+        weights = str(run.classifier() / WEIGHTS_NAME) if config.segmentation.net.weights == FROM_CLASSIFIER else None
         train_segmentation(
             images=images,
             classes=run.scored.classes,

@@ -8,11 +8,10 @@ products, convolutions and attention, forward and backward, as PyTorch's counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.local_final import true_masks
+from benchmarks.local_final import train_final, true_masks
 from benchmarks.miniature_results import LocalRun
 from benchmarks.online import online_config, opened
 from qaclims_ray.cams.inference import compute_cams
@@ -21,10 +20,8 @@ from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.methods.method import Phase, Recipe, Trained
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.run_config import RunConfig, with_overrides
-from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.stages.segment import train_final_networks
 from qaclims_ray.systems.table import system_config, system_of
-from qaclims_ray.training.context import LocalContext
 
 IMAGES = 32
 """Images that are counted on: one step of 32."""
@@ -147,16 +144,11 @@ def _cam_flops(run: LocalRun, name: str) -> float:
 def final_flops(config: RunConfig, folder: Path) -> float:
     """Return FLOPs of a final network's training, which are the same for all systems with masks."""
     run = CountingRun(with_overrides(config, {"data.num_images": IMAGES, "classifier.optim.epochs": 1}), folder / "1")
-    one = with_overrides(config, {"segmentation.steps_per_epoch": 1, "segmentation.optim.epochs": 1}).segmentation
-    work: dict[str, Any] = {"images": true_masks(run.trained), "classes": run.scored.classes, "segmentation": one}
-    weights = str(run.classifier())
-
-    def train() -> None:
-        context = LocalContext(str(folder / "final"))
-        train_segmentation(**work, seed=0, precision="fp32", loader_workers=0, context=context, weights=weights)
-
+    one = with_overrides(run.config, {"segmentation.steps_per_epoch": 1, "segmentation.optim.epochs": 1})
+    run.classifier()
+    flops = _counted(lambda: train_final(run, one, true_masks(run.trained), folder / "final"))
     segmentation = config.segmentation
-    return _counted(train) * segmentation.optim.epochs * (segmentation.steps_per_epoch or 1)
+    return flops * segmentation.optim.epochs * (segmentation.steps_per_epoch or 1)
 
 
 def online_flops(name: str, folder: Path) -> float:

@@ -41,7 +41,7 @@ from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, with
 MEASURED = RESULTS / "methods.jsonl"
 START, END = "<!-- tables -->", "<!-- /tables -->"
 COLUMNS = {
-    "seed": "seed, threshold without masks",
+    "label_free": "seed, threshold without masks",
     "seed_best": "seed, best threshold *",
     "mask": "mask, CRF",
     "final": "network, val",
@@ -118,12 +118,12 @@ def records_of(row: Row) -> list[Record]:
         found += [Record(name, "miniature_final.md", _FINAL_ROWS[system], (head,)) for name, head in heads.items()]
     if system in _BY_SEED:
         heads_by_seed = tuple(f"seed {seed} {_BY_SEED[system]}" for seed in (20, 21, 22))
-        found.append(Record("seed", "threshold.md", _BEST, heads_by_seed, minus=_LOST))
+        found.append(Record("label_free", "threshold.md", _BEST, heads_by_seed, minus=_LOST))
         found.append(Record("seed_best", "threshold.md", _BEST, heads_by_seed))
     if system.startswith("patch_text"):
         texts = "with answers" if system.endswith("answers") else "class names"
         by_seed = ("seed 20", "seed 21", "seed 22")
-        found.append(Record("seed", "patch_text.md", f"{texts}, threshold chosen without masks", by_seed))
+        found.append(Record("label_free", "patch_text.md", f"{texts}, threshold chosen without masks", by_seed))
         found.append(Record("seed_best", "patch_text.md", f"{texts}, best threshold (**pixel labels**)", by_seed))
     if method_of(system_of(preset("miniature"), system).method).own_network is not None:
         label = system_of(preset("miniature"), system).label
@@ -145,9 +145,12 @@ def main() -> None:
     rows = [row for row in ROWS if row.key in asked.rows]
     if asked.run == "flops":
         for row in rows:
-            _add(row, -1, lambda row=row: flops_of(row, asked.work / "flops" / row.key))
+            if row.system != SUPERVISED:
+                _add(row, None, lambda row=row: flops_of(row, asked.work / "flops" / row.key))
         _add(
-            Row(system=SUPERVISED), -1, lambda: {"flops": final_flops(preset("miniature"), asked.work / "flops-final")}
+            Row(system=SUPERVISED),
+            None,
+            lambda: {"final_flops": final_flops(preset("miniature"), asked.work / "flops-final")},
         )
     elif asked.run:
         for seed in asked.seeds:
@@ -165,8 +168,8 @@ def lines_of() -> list[dict[str, Any]]:
     return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.is_file() else []
 
 
-def _add(row: Row, seed: int, work: Any, step: str = "") -> None:
-    """Measure what is not in the file yet, and add it; a seed of -1 says that none is behind it."""
+def _add(row: Row, seed: int | None, work: Any, step: str = "") -> None:
+    """Measure what is not in the file yet, and add it."""
     key = {"row": row.key, "seed": seed, "step": step}
     if not any(key.items() <= line.items() for line in lines_of()):
         line = {**key, **work(), "date": str(date.today())}
@@ -194,7 +197,7 @@ def measure(row: Row, seed: int, work: Path, upto: str) -> None:
 
     def seeds_with_cost() -> dict[str, float]:
         seconds, found = run.cpu_seconds(system), seed_figures(local_seeds(run, system))
-        return {"cpu_s": seconds, "seed": found["miou"], "seed_best": found["best"], "threshold": found["border"]}
+        return {"cpu_s": seconds, "label_free": found["miou"], "seed_best": found["best"], "threshold": found["border"]}
 
     _add(row, seed, seeds_with_cost, "seed")
     if upto in ("mask", "final"):
@@ -222,8 +225,6 @@ def _renamed(found: dict[str, float]) -> dict[str, float]:
 def flops_of(row: Row, folder: Path) -> dict[str, float]:
     """Return what a row's trainings and maps compute; of a final network of its own, its training."""
     config = preset(row.preset)
-    if row.system == SUPERVISED:
-        return {"flops": 0.0}
     if method_of(system_of(config, row.system).method).own_network is not None:
         return {"flops": online_flops(row.system, folder)}
     found = method_flops(config, row.system, folder)
@@ -264,14 +265,31 @@ def _is_of_maps(settings: Sequence[str], row: Row) -> bool:
 
 
 def tera(row: Row) -> str:
-    """Return the FLOPs of a row up to its maps, in units of 10^12."""
-    found = [line["flops"] for line in lines_of() if line["row"] == row.key and line["seed"] == -1]
-    return f"{found[0] / 1e12:.2f}" if found else "-"
+    """Return the FLOPs of a row's training and maps, and of the final network's training, in units of 10^12."""
+    measured = lines_of()
+    own = [line["flops"] for line in measured if line["row"] == row.key and "flops" in line]
+    final = [line["final_flops"] for line in measured if "final_flops" in line]
+    if method_of(system_of(preset(row.preset), row.system).method).own_network is not None or not has_final_network(
+        row
+    ):
+        final = []
+    return " + ".join(f"{flops[0] / 1e12:.2f}" for flops in (own, final) if flops) or "-"
+
+
+def has_final_network(row: Row) -> bool:
+    """Whether its final network is trained as the miniature's are; on a transformer it has a recipe of its own."""
+    return row.preset != "miniature_weaktr"
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the table."""
-    heads = [*COLUMNS.values(), "TFLOP to maps", "threshold of masks chosen by", "learns from", "licences at full size"]
+    heads = [
+        *COLUMNS.values(),
+        "TFLOP: maps + network",
+        "threshold of masks chosen by",
+        "learns from",
+        "licences at full size",
+    ]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         found = [figure(row, column) for column in COLUMNS]

@@ -216,7 +216,10 @@ class LocalRun:
 
         def make() -> None:
             bank = build_bank(corpus, self.trained, config.text, self.clip.encode_texts)
-            write_bank(bank, bank_artifact(str(folder), {}, {}))
+            artifact = bank_artifact(str(folder), {}, {})
+            artifact.begin()
+            write_bank(bank, artifact)
+            artifact.complete(bank.summary())
 
         self._made(folder, make)
         return folder

@@ -38,7 +38,7 @@ def test_records_are_means_of_pages_and_values_by_seed(tmp_path, monkeypatch) ->
     (tmp_path / "page.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     mean = Record("final", "page.md", "one", ("network",)).read()
     assert mean is not None and (mean.cell, mean.source) == ("37.1 +- 0.7 (3)", "page.md")
-    by_seed = Record("seed", "page.md", "best", ("seed 20 one", "seed 21 one"), minus="lost").read()
+    by_seed = Record("label_free", "page.md", "best", ("seed 20 one", "seed 21 one"), minus="lost").read()
     assert by_seed is not None and by_seed.mean == pytest.approx((39.0 + 37.7) / 2) and by_seed.num_seeds == 2
     lines = Record("seed_best", "page.jsonl", "one", ("miou_best",)).read()
     assert lines is not None and lines.mean == pytest.approx(55) and lines.num_seeds == 2
