@@ -83,40 +83,23 @@ def train_prompts(
         DataError: when no image of the manifest shows a class.
     """
     settings = semples.prompt
+    vectors, template = start_of_prompts(clip, settings, setup.num_classes, setup.seed)
+    prompts = LearnedPrompts(vectors)
+
+    def save(folder: str) -> None:
+        names = setup.manifest.class_names
+        save_prompts(folder, prompts.vectors, template=template, class_names=names, clip_fingerprint=clip.fingerprint())
+
     # The control with random prompts. Its artefact is made like any other, so that refinement finds one.
     if not settings.learn:
-        return _report_start(_saver(setup, clip, *_start(setup, clip, settings)), setup.context)
+        return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
-    return learn_on_features(
-        cached, setup=setup, clip=clip, class_texts=class_texts, settings=settings, options=options
-    )
 
-
-def learn_on_features(
-    cached: BackgroundFeatures,
-    *,
-    setup: TrainingSetup,
-    clip: FrozenClip,
-    class_texts: Float[Tensor, "class dim"],
-    settings: PromptConfig,
-    options: RegionOptions,
-) -> dict[str, float]:
-    """Learn prompts on background features that are there; runs on every worker.
-
-    Args:
-        cached: v_b of all pairs and views.
-        setup: as of `train_prompts`, as are the other arguments and the metrics.
-        clip: frozen CLIP.
-        class_texts: u_f.
-        settings: what prompts are learned with.
-        options: how the maps became regions; checkpoints of others are refused.
-    """
-    prompts, template = _start(setup, clip, settings)
     contrast = PromptContrast(clip=clip, template=template, class_texts=class_texts, settings=settings)
     task = Task(
         network=prompts,
         groups=((prompts.parameters(), 1.0),),
-        save=_saver(setup, clip, prompts, template),
+        save=save,
         load=lambda folder: load_vectors(prompts, folder),
         step=functools.partial(prompt_step, contrast=contrast),
         dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.optim.batch_size, seed=setup.seed),
@@ -128,20 +111,6 @@ def learn_on_features(
     )
     # The features lie in memory, and loading processes would only copy them.
     return setup.fit(task, loader_workers=0)
-
-
-def _start(setup: TrainingSetup, clip: FrozenClip, settings: PromptConfig) -> tuple[LearnedPrompts, PromptTemplate]:
-    vectors, template = start_of_prompts(clip, settings, setup.num_classes, setup.seed)
-    return LearnedPrompts(vectors), template
-
-
-def _saver(
-    setup: TrainingSetup, clip: FrozenClip, prompts: LearnedPrompts, template: PromptTemplate
-) -> Callable[[str], None]:
-    names = setup.manifest.class_names
-    return lambda folder: save_prompts(
-        folder, prompts.vectors, template=template, class_names=names, clip_fingerprint=clip.fingerprint()
-    )
 
 
 def _cached_features(

@@ -1,23 +1,20 @@
 """What the second look at prompts rests on: surroundings of the miniature's classes, ways, where prompts lie."""
 
 import json
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.semples_prompts import (
-    COLUMNS,
-    Ground,
-    overrides_of,
-    places,
-    places_table,
-    points,
-    refined_table,
-    rows_of,
-    surroundings,
-)
-from qaclims_ray.methods.semples.prompts import BackgroundFeatures
+from benchmarks.prompt_ground import Ground, free_vectors, learned, overrides_of, places, prompts_of, surroundings
+from benchmarks.semples_prompts import COLUMNS, places_table, points, refined_table, rows_of
+from qaclims_ray.methods.semples.config import PromptConfig
+from qaclims_ray.miniature.shipped import clip_dir
 from qaclims_ray.miniature.vocabulary import CLASSES, NUM_CLASSES, STUFF
+from qaclims_ray.models.clip.frozen import load_clip
+from qaclims_ray.training.config import OptimConfig
+
+QUICK = OptimConfig(name="adamw", lr=0.05, head_lr_factor=1.0, weight_decay=0.0, epochs=2, batch_size=16)
 
 
 def test_stuff_and_things_are_around_a_class_or_not() -> None:
@@ -40,16 +37,25 @@ def test_a_way_is_settings_of_prompts() -> None:
 
 
 def ground() -> Ground:
-    """Words that are orthogonal; background regions that show each class's usual stuff, and foreground the class."""
-    words = torch.eye(NUM_CLASSES + len(STUFF))
+    """Background regions that show each class's usual stuff, and foreground regions that show the class; by texts."""
+    clip = load_clip(str(clip_dir()), None, device="cpu", mask_adapted=False)
+    with torch.no_grad():
+        words = clip.encode_texts([f"a photo of {word}." for word in (*CLASSES, *STUFF)])
     class_ids = torch.arange(NUM_CLASSES)
-    cached = BackgroundFeatures(features=words[NUM_CLASSES : 2 * NUM_CLASSES], class_ids=class_ids)
-    run = None  # what is looked at needs none
-    return Ground(run, cached, words[:NUM_CLASSES], class_ids, words)  # type: ignore[arg-type]
+    settings = PromptConfig(length=2, init="vocabulary", similarity="shift", steps_per_epoch=20, optim=QUICK)
+    return Ground(clip, settings, 0, words[NUM_CLASSES : 2 * NUM_CLASSES], class_ids, words[:NUM_CLASSES], words)
+
+
+def orthogonal() -> Ground:
+    """The same with words that have nothing in common."""
+    words = torch.eye(NUM_CLASSES + len(STUFF))
+    return replace(
+        ground(), background=words[NUM_CLASSES : 2 * NUM_CLASSES], foreground=words[:NUM_CLASSES], words=words
+    )
 
 
 def test_prompts_of_the_usual_stuff_read_as_background_and_leave_no_gradient_for_refinement() -> None:
-    here = ground()
+    here = orthogonal()
     stuff = places(here, here.words[NUM_CLASSES : 2 * NUM_CLASSES])
     assert set(COLUMNS) <= set(stuff)
     assert (stuff["stuff"], stuff["class"], stuff["reads_around"], stuff["reads_class"]) == (1, 0, 8, 0)
@@ -57,15 +63,33 @@ def test_prompts_of_the_usual_stuff_read_as_background_and_leave_no_gradient_for
 
 
 def test_prompts_between_class_and_stuff_are_told_by_the_nearest_word() -> None:
-    here = ground()
+    here = orthogonal()
     classes, usual = here.words[:NUM_CLASSES], here.words[NUM_CLASSES : 2 * NUM_CLASSES]
     both = places(here, F.normalize(2 * classes + usual, dim=1))
     assert (both["reads_around"], both["reads_class"], both["alive"]) == (0, 8, 1)
     assert both["class"] > both["stuff"] > both["other"] and both["text_loss"] < 0 < both["image_loss"]
 
 
+def test_ways_learn_side_by_side_what_each_learns_alone() -> None:
+    here = ground()
+    ways = {"all": here.settings, "image": replace(here.settings, text_weight=0.0, similarity="clamp")}
+    both = learned(here, ways)
+    for name, settings in ways.items():
+        alone = learned(here, {name: settings})[name]
+        torch.testing.assert_close(both[name], alone, atol=2e-4, rtol=0)
+    start = places(here, prompts_of(here, ["learn=false length=2"])["learn=false length=2"])
+    assert places(here, both["all"])["background"] > start["background"] + 0.2
+
+
+def test_free_vectors_leave_the_class_when_the_text_term_is_strong() -> None:
+    here = ground()
+    weak, strong = (free_vectors(here, replace(here.settings, text_weight=weight)) for weight in (0.0, 0.5))
+    assert places(here, weak)["background"] > 0.99
+    assert places(here, strong)["class"] < places(here, weak)["class"] - 0.1
+
+
 def test_tables_are_means_over_seeds(tmp_path) -> None:
-    path = tmp_path / "places.jsonl"
+    path = tmp_path / "places-true.jsonl"
     assert rows_of(path, [10]) == [] and places_table([]) == ""
     rows = [{"seed": seed, "way": "preset", **dict.fromkeys(COLUMNS, 0.1 * seed)} for seed in (1, 3, 5)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
