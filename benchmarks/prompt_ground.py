@@ -6,42 +6,43 @@ by side, each with its own prompts, on the same draws. AdamW goes by elements, s
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.miniature_results import LocalRun
 from qaclims_ray.data.classes import label_value
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
+from qaclims_ray.data.splits import training_images
+from qaclims_ray.data.voc import read_voc
 from qaclims_ray.methods.region_features import Regions
 from qaclims_ray.methods.semples.config import PromptConfig
 from qaclims_ray.methods.semples.given_maps import MAX_VIEWS, WholeImages
 from qaclims_ray.methods.semples.losses import prompt_contrast
 from qaclims_ray.methods.semples.matching import region_options
-from qaclims_ray.methods.semples.prompts import start_of_prompts
 from qaclims_ray.methods.similarity import HIGHEST, LOWEST
 from qaclims_ray.miniature import vocabulary
+from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.miniature.vocabulary import CLASSES, NUM_CLASSES, PROP_OFFSETS, SECONDARY_OFFSETS, STUFF
-from qaclims_ray.models.clip.frozen import FrozenClip
+from qaclims_ray.models.clip.frozen import FrozenClip, load_clip
 from qaclims_ray.models.clip.prompts import encode_prompts
-from qaclims_ray.models.generators.mask_generator import load_mask_generator
 from qaclims_ray.presets.table import preset
-from qaclims_ray.run_config import with_overrides
-from qaclims_ray.training.context import LocalContext
-from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
-from qaclims_ray.training.setup import TrainingSetup
+from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.systems.recipe import clip_files
+
+if TYPE_CHECKING:
+    from benchmarks.miniature_results import LocalRun
 
 PRESET = "preset"
-Source = Literal["matched", "true"]
-"""Whose regions: a matched network's, or those of true masks, which are the best that any network could give."""
 REFERENCES = ("text of its usual stuff", "text of its class", "mean background region")
-_FREE = "no text tower"
+FREE = "free "
+"""Before a way: any unit vector may be a prompt, which shows what Eq. 2 asks for without words, tower and start."""
 _FREE_STEPS, _FREE_RATE = 200, 0.05
 _IMAGES_PER_PASS = 16
 
@@ -74,7 +75,7 @@ class Ground:
 def overrides_of(way: str) -> dict[str, Any]:
     """Return the settings of a way by their full names; values are JSON, or words."""
     found: dict[str, Any] = {}
-    for name, _, value in (item.partition("=") for item in way.split() if way != PRESET):
+    for name, _, value in (item.partition("=") for item in way.removeprefix(FREE).split() if item != PRESET):
         try:
             found[f"semples.prompt.{name}"] = json.loads(value)
         except ValueError:
@@ -82,95 +83,97 @@ def overrides_of(way: str) -> dict[str, Any]:
     return found
 
 
-def run_of(work: Path, seed: int, way: str = PRESET) -> LocalRun:
-    """Return a seed's run with the settings of a way."""
-    config = with_overrides(preset("miniature_semples"), {"seed": seed, **overrides_of(way)})
-    return LocalRun(config, work / f"seed-{seed}")
+def config_of(seed: int, way: str = PRESET) -> RunConfig:
+    """Return the miniature's run of SemPLeS with the settings of a way."""
+    return with_overrides(preset("miniature_semples"), {"seed": seed, **overrides_of(way)})
 
 
 @torch.no_grad()
-def ground_of(run: LocalRun, source: Source) -> Ground:
-    """Look at the regions of a matched network, which is trained where it is missing, or of true masks."""
-    config, clip = run.config, run.clip
-    words = clip.encode_texts([config.text.template.replace("{}", word) for word in (*CLASSES, *STUFF)])
-    found = _features(run, source)
-    return Ground(clip, config.semples.prompt, config.seed, *found, words)
+def true_ground(work: Path, seed: int, images: int) -> Ground:
+    """Return regions that true masks cut, the best that any network could give: of each image and its mirror image.
+
+    Args:
+        work: folder of images, which are drawn where they are missing.
+        seed: of the images.
+        images: how many.
+    """
+    config, root = config_of(seed), str(work / f"data-{seed}-{images}")
+    if not Path(root).is_dir():
+        write_dataset(root, num_images=images, seed=seed)
+    data = replace(config.data, root=root)
+    manifest = training_images(read_voc(data, class_names=CLASSES, file_names=CLASSES), data)
+    model, weights = clip_files(config)
+    clip = load_clip(model, weights, device="cpu", mask_adapted=config.clip.mask_adapted)
+    options = replace(region_options(config.semples, epsilon=1e-4), mask="given")
+    dataset = WholeImages(
+        manifest, lambda at: _true_maps(manifest, at), config.cam_net, size=clip.image_size, antialias=options.antialias
+    )
+    net = config.cam_net
+    regions = Regions(clip=clip, options=options, image_mean=net.image_mean, image_std=net.image_std)
+    return _ground(config, clip, dataset, regions, lambda batch: batch["maps"], MAX_VIEWS)
 
 
-def _features(run: LocalRun, source: Source) -> tuple[Tensor, Tensor, Tensor]:
-    semples, net = run.config.semples, run.config.cam_net
+@torch.no_grad()
+def matched_ground(run: "LocalRun") -> Ground:
+    """Return regions that a matched network cuts, which is trained where it is missing: what SemPLeS learns on."""
+    from qaclims_ray.data.datasets import ImageLabelDataset
+    from qaclims_ray.models.generators.mask_generator import load_mask_generator
+
+    config, semples, net = run.config, run.config.semples, run.config.cam_net
+    network = load_mask_generator(str(run.network("semples_match")), torch.device("cpu")).eval()
+    light = config.augment.light()
+    dataset = ImageLabelDataset(run.trained, light, net.image_mean, net.image_std, config.seed)
     options = region_options(semples, epsilon=semples.prompt.mask_epsilon)
-    if source == "true":
-        network, options = None, replace(options, mask="given")
-        dataset: Any = WholeImages(
-            run.trained, lambda at: _true_maps(run, at), net, size=run.clip.image_size, antialias=options.antialias
-        )
-        num_views = MAX_VIEWS
-    else:
-        network = load_mask_generator(str(run.network("semples_match")), torch.device("cpu")).eval()
-        setup = _setup(run)
-        dataset, num_views = setup.images(setup.augment.light()), semples.prompt.num_views
     regions = Regions(clip=run.clip, options=options, image_mean=net.image_mean, image_std=net.image_std)
+    return _ground(config, run.clip, dataset, regions, lambda batch: network(batch["image"]), semples.prompt.num_views)
+
+
+def _ground(
+    config: RunConfig, clip: FrozenClip, dataset: Any, regions: Regions, maps_of: Callable[[Any], Tensor], views: int
+) -> Ground:
     background, classes, foreground = [], [], []
-    for view in range(num_views):
+    for view in range(views):
         dataset.set_epoch(view)
         for batch in DataLoader(dataset, batch_size=_IMAGES_PER_PASS):
             position, class_id = batch["labels"].nonzero().unbind(dim=1)
-            maps = batch["maps"] if network is None else network(batch["image"])
-            seen = regions(maps, batch["image"], position, class_id)
+            seen = regions(maps_of(batch), batch["image"], position, class_id)
             background.append(seen.background)
             foreground.append(seen.foreground)
             classes.append(class_id)
-    return torch.cat(background), torch.cat(classes), torch.cat(foreground)
+    words = clip.encode_texts([config.text.template.replace("{}", word) for word in (*CLASSES, *STUFF)])
+    found = torch.cat(background), torch.cat(classes), torch.cat(foreground)
+    return Ground(clip, config.semples.prompt, config.seed, *found, words)
 
 
-def _true_maps(run: LocalRun, at: int) -> Tensor:
-    record = run.trained.records[at]
+def _true_maps(manifest: Manifest, at: int) -> Tensor:
+    record = manifest.records[at]
     mask = load_mask(record.mask_uri or "")
     return torch.stack([mask == label_value(class_id) for class_id in record.labels]).float()
 
 
-def _setup(run: LocalRun) -> TrainingSetup:
-    config = run.config
-    return TrainingSetup(
-        manifest=run.trained,
-        cam_net=config.cam_net,
-        augment=config.augment,
-        precision="fp32",
-        loader_workers=0,
-        seed=config.seed,
-        context=LocalContext(str(run.folder / "unused")),
-    )
-
-
-def prompts_of(ground: Ground, ways: Sequence[str]) -> dict[str, Tensor]:
-    """Return what prompts learned in each way, and the references, say: unit vectors, (class, dim)."""
-    classes, background = ground.texts, ground.background
-    found = {
-        REFERENCES[0]: ground.words[NUM_CLASSES : 2 * NUM_CLASSES],
-        REFERENCES[1]: classes,
-        REFERENCES[2]: F.normalize(_by_class(background, ground.class_ids), dim=1),
-    }
+def prompts_of(ground: Ground, ways: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield what references and prompts learned in each way say, unit vectors (class, dim), the quick ones first."""
+    yield REFERENCES[0], ground.words[NUM_CLASSES : 2 * NUM_CLASSES]
+    yield REFERENCES[1], ground.texts
+    yield REFERENCES[2], F.normalize(_by_class(ground.background, ground.class_ids), dim=1)
     together: dict[tuple[Any, ...], dict[str, PromptConfig]] = defaultdict(dict)
-    config = preset("miniature_semples")
     for way in ways:
-        settings = with_overrides(config, overrides_of(way)).semples.prompt
-        found |= {f"{_FREE}, {way}": free_vectors(ground, settings)} if way == PRESET or way in _ALSO_FREE else {}
-        if settings.learn:
+        settings = config_of(ground.seed, way).semples.prompt
+        if way.startswith(FREE):
+            yield way, free_vectors(ground, settings)
+        elif not settings.learn:
+            yield way, _encoded(ground, settings)
+        else:
             key = (settings.length, settings.prefix, settings.full_stop, settings.optim, settings.steps_per_epoch)
             together[key][way] = settings
-        else:
-            found[way] = _encoded(ground, settings)
     for group in together.values():
-        found |= learned(ground, group)
-    return found
-
-
-_ALSO_FREE = ("text_weight=0.3",)
+        yield from learned(ground, group).items()
 
 
 @torch.no_grad()
 def _encoded(ground: Ground, settings: PromptConfig) -> Tensor:
+    from qaclims_ray.methods.semples.prompts import start_of_prompts
+
     vectors, template = start_of_prompts(ground.clip, settings, NUM_CLASSES, ground.seed)
     return encode_prompts(ground.clip, vectors, template)
 
@@ -182,6 +185,9 @@ def learned(ground: Ground, ways: dict[str, PromptConfig]) -> dict[str, Tensor]:
         ground: what they are learned on.
         ways: settings by name.
     """
+    from qaclims_ray.methods.semples.prompts import start_of_prompts
+    from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+
     first = next(iter(ways.values()))
     starts = [start_of_prompts(ground.clip, settings, NUM_CLASSES, ground.seed) for settings in ways.values()]
     vectors = torch.nn.Parameter(torch.cat([vectors for vectors, _ in starts]))  # (way x class, token, width)

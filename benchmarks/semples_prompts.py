@@ -1,6 +1,6 @@
 """Where SemPLeS's learned prompts lie by how they are learned, and what refinement makes of them; no Ray.
 
-    python -m benchmarks.semples_prompts --work runs/semples_prompts --seeds 10 --regions true
+    python -m benchmarks.semples_prompts --work runs/semples_prompts --seeds 10 --regions true --images 150
     python -m benchmarks.semples_prompts --work runs/semples_prompts --seeds 10 11
     python -m benchmarks.semples_prompts --work runs/semples_prompts --ways --refine preset text_weight=0.3
     python -m benchmarks.semples_prompts --work runs/semples_prompts --seeds 20 21 22 --print-only
@@ -18,23 +18,25 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.local_seeds import local_seeds, mask_figures, seed_figures
-from benchmarks.prompt_ground import PRESET, ground_of, places, prompts_of, run_of
+from benchmarks.prompt_ground import PRESET, Ground, config_of, matched_ground, places, prompts_of, true_ground
 
+if TYPE_CHECKING:
+    from benchmarks.miniature_results import LocalRun
+
+FREE_WAYS = tuple(f"free text_weight={weight:g}" for weight in (0, 0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 1))
 WAYS = (
-    PRESET, "text_weight=0", "text_weight=0.02", "text_weight=0.2", "text_weight=0.3", "text_weight=0.5",
-    "text_weight=0.7", "text_weight=1", "image_weight=0", "image_weight=0 similarity=clamp",
-    "similarity=clamp", "similarity=clamp text_weight=0.02", "similarity=clamp text_weight=0.3",
-    "init=uniform", "init=normal", "init=uniform similarity=clamp", "learn=false",
-    "length=1", "length=4", "length=16", "length=16 text_weight=0.3", "prefix=",
+    *FREE_WAYS, "learn=false",
+    PRESET, "text_weight=0", "text_weight=0.02", "text_weight=0.3", "text_weight=0.5", "text_weight=1",
+    "image_weight=0", "image_weight=0 similarity=clamp", "similarity=clamp", "similarity=clamp text_weight=0.3",
+    "init=uniform", "init=normal", "init=uniform similarity=clamp",
+    "length=1", "length=16", "length=16 text_weight=0.3",
 )  # fmt: skip
 """One choice after the other away from the preset's, and some that stand in each other's way together."""
 COLUMNS = {
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of networks and figures")
     parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11])
     parser.add_argument("--regions", choices=("matched", "true"), default="matched", help="what prompts are learned on")
+    parser.add_argument("--images", type=int, default=600, help="with --regions true: how many")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), help="how prompts are learned")
     parser.add_argument("--refine", nargs="*", default=[], help="ways that the whole of SemPLeS is trained with")
     parser.add_argument("--print-only", action="store_true", help="show what was measured")
@@ -67,22 +70,35 @@ def main() -> None:
     for seed in () if asked.print_only else asked.seeds:
         todo = [way for way in asked.ways if not rows_of(kept, [seed], way)]
         if todo:
-            started = time.process_time()
-            ground = ground_of(run_of(asked.work, seed), asked.regions)
-            looked = {way: places(ground, prompts) for way, prompts in prompts_of(ground, todo).items()}
-            _keep(kept, [{"seed": seed, "way": way, **found} for way, found in looked.items()])
-            print(f"seed {seed}: {len(looked)} ways, {time.process_time() - started:.0f} CPU seconds", flush=True)
+            ground = ground_of(asked.work, seed, asked.regions, asked.images)
+            for way, prompts in prompts_of(ground, todo):
+                if not rows_of(kept, [seed], way):
+                    _keep(kept, {"seed": seed, "way": way, **places(ground, prompts)})
         for way in asked.refine:
             if not rows_of(refined, [seed], way):
-                _keep(refined, [{"seed": seed, "way": way, **refined_by(asked.work, seed, way)}])
+                _keep(refined, {"seed": seed, "way": way, **refined_by(asked.work, seed, way)})
     print(conditions(asked.seeds))
     print(places_table(rows_of(kept, asked.seeds)))
     print(refined_table(rows_of(refined, asked.seeds)))
 
 
-def _keep(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def ground_of(work: Path, seed: int, regions: str, images: int) -> Ground:
+    """Return what prompts are learned on."""
+    return true_ground(work, seed, images) if regions == "true" else matched_ground(run_of(work, seed))
+
+
+def run_of(work: Path, seed: int, way: str = PRESET) -> "LocalRun":
+    """Return a seed's run with the settings of a way."""
+    from benchmarks.miniature_results import LocalRun
+
+    return LocalRun(config_of(seed, way), work / f"seed-{seed}")
+
+
+def _keep(path: Path, row: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as lines:
-        lines.writelines(json.dumps(row) + "\n" for row in rows)
+        lines.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
 
 
 def rows_of(path: Path, seeds: Sequence[int], way: str = "") -> list[dict[str, Any]]:
@@ -96,6 +112,8 @@ def refined_by(work: Path, seed: int, way: str) -> dict[str, Any]:
 
     Systems are named with a colon, as "system:semples_match_longer".
     """
+    from benchmarks.local_seeds import local_seeds, mask_figures, seed_figures
+
     system = way.removeprefix("system:") if way.startswith("system:") else "semples"
     run = run_of(work, seed, PRESET if way.startswith("system:") else way)
     seconds, seeds = run.cpu_seconds(system), local_seeds(run, system)

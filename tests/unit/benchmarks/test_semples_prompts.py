@@ -1,13 +1,23 @@
 """What the second look at prompts rests on: surroundings of the miniature's classes, ways, where prompts lie."""
 
 import json
+import sys
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.prompt_ground import Ground, free_vectors, learned, overrides_of, places, prompts_of, surroundings
-from benchmarks.semples_prompts import COLUMNS, places_table, points, refined_table, rows_of
+from benchmarks.prompt_ground import (
+    REFERENCES,
+    Ground,
+    free_vectors,
+    learned,
+    overrides_of,
+    places,
+    prompts_of,
+    surroundings,
+)
+from benchmarks.semples_prompts import COLUMNS, main, places_table, points, refined_table, rows_of
 from qaclims_ray.methods.semples.config import PromptConfig
 from qaclims_ray.miniature.shipped import clip_dir
 from qaclims_ray.miniature.vocabulary import CLASSES, NUM_CLASSES, STUFF
@@ -77,7 +87,7 @@ def test_ways_learn_side_by_side_what_each_learns_alone() -> None:
     for name, settings in ways.items():
         alone = learned(here, {name: settings})[name]
         torch.testing.assert_close(both[name], alone, atol=2e-4, rtol=0)
-    start = places(here, prompts_of(here, ["learn=false length=2"])["learn=false length=2"])
+    start = places(here, dict(prompts_of(here, ["learn=false length=2"]))["learn=false length=2"])
     assert places(here, both["all"])["background"] > start["background"] + 0.2
 
 
@@ -86,6 +96,28 @@ def test_free_vectors_leave_the_class_when_the_text_term_is_strong() -> None:
     weak, strong = (free_vectors(here, replace(here.settings, text_weight=weight)) for weight in (0.0, 0.5))
     assert places(here, weak)["background"] > 0.99
     assert places(here, strong)["class"] < places(here, weak)["class"] - 0.1
+
+
+def test_eq_2_asks_for_background_between_a_weak_text_term_and_one_that_only_flees(tmp_path, monkeypatch) -> None:
+    weights, clamped = (
+        (0, 0.02, 0.1, 0.2, 0.3, 0.5),
+        [f"free similarity=clamp text_weight={w}" for w in (0.02, 0.1, 0.3)],
+    )
+    ways = ["learn=false", *(f"free text_weight={weight}" for weight in weights), *clamped]
+    asked = ["--work", str(tmp_path), "--seeds", "10", "--regions", "true", "--images", "48", "--ways", *ways]
+    monkeypatch.setattr(sys, "argv", ["semples_prompts", *asked])
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    main()
+    rows = {row["way"]: row for row in rows_of(tmp_path / "places-true.jsonl", [10])}
+    assert set(rows) == {*ways, *REFERENCES}
+    # Without a pixel of the object a region is nearest to the name of its class: what L_I alone has to learn from.
+    assert rows["mean background region"]["reads_class"] >= 6 and rows["free text_weight=0"]["reads_class"] >= 6
+    falling = [rows[f"free text_weight={weight}"]["class"] for weight in (0, 0.02, 0.1, 0.2)]
+    assert falling == sorted(falling, reverse=True)
+    between, strong = rows["free text_weight=0.2"], rows["free text_weight=0.5"]
+    assert between["reads_around"] >= 6 and between["alive"] > 0.9
+    assert strong["class"] < -0.9 and strong["alive"] == 0  # as far from the class as can be, and from everything else
+    assert all(rows[way]["class"] > -0.5 and rows[way]["background"] > 0.3 for way in clamped)
 
 
 def test_tables_are_means_over_seeds(tmp_path) -> None:

@@ -1,0 +1,1 @@
+"""What was measured and drawn for docs/results: a command each."""
