@@ -14,14 +14,15 @@ import functools
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from miniature_tables import write_tables
 
+from benchmarks.miniature_tables import write_tables
 from qaclims_ray.cams.inference import compute_cams
 from qaclims_ray.corpus import build
 from qaclims_ray.corpus.questions import question_set
@@ -35,7 +36,7 @@ from qaclims_ray.evaluation.cooccurrence import CooccurrenceSums, cooccurrence_s
 from qaclims_ray.evaluation.sweep import ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.methods.classifier.config import CALIBRATED_DIR
 from qaclims_ray.methods.classifier.method import CLASSIFIER
-from qaclims_ray.methods.method import Phase, Recipe, Sources, Trained, run_phases
+from qaclims_ray.methods.method import CamNetwork, Phase, Recipe, Sources, Trained, run_phases
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
@@ -134,6 +135,30 @@ class LocalRun:
         self.clip = load_training_clip(recipe_of(config, CLASSIFIER), torch.device("cpu"))
         self.prompts: dict[str, Path] = {}
         """Folder of each system's last prompts, as far as its network was asked for."""
+        self._used: dict[Path, float] = {}
+
+    def cpu_seconds(self, name: str) -> float:
+        """Return what a system's trainings took, with those that it starts from and its texts; made where missing."""
+        self._used.clear()
+        self.cam_network(name)
+        return sum(self._used.values())
+
+    def cam_network(self, name: str) -> CamNetwork:
+        """Return what a system's CAMs are computed with, in evaluation mode, and how it wants its images."""
+        system = system_of(self.config, name)
+        method, cpu = method_of(system.method), torch.device("cpu")
+        if method.frozen is None:
+            net = self.config.cam_net
+            trained = load_mask_generator(str(self.network(name)), cpu)
+            found = CamNetwork(trained, net.image_mean, net.image_std)
+        else:
+            resolved = with_overrides(self.config, system.overrides)
+            texts = _trained(self._bank(resolved)) if method.uses_texts else None
+            sources = Sources(manifest=self.trained.fingerprint(), clip=self.config.clip.model, texts=texts)
+            found = method.frozen(recipe_of(resolved, method), sources).load(cpu)
+            assert isinstance(found, CamNetwork)
+        found.network.eval()
+        return found
 
     def network(self, name: str) -> Path:
         """Return the folder of a system's trained network."""
@@ -167,26 +192,41 @@ class LocalRun:
     def _train(self, recipe: Recipe, phase: Phase) -> Trained:
         key = artifacts.fingerprint_of([phase.kind, phase.settings, phase.inputs])
         folder = self.folder / f"{phase.kind}-{key}"
-        if not folder.is_dir():
-            work = PhaseWork(phase, recipe, str(self.folder / "manifest"), self.config.data, self.config.cluster)
+
+        def make() -> None:
+            work = PhaseWork(phase, recipe, str(self.folder / "manifest"), self.config.data)
             work(LocalContext(f"{folder}.checkpoints"), lambda *_: None)
             Path(f"{folder}.checkpoints/latest").rename(folder)
+
+        self._made(folder, make)
         return _trained(folder)
+
+    def _made(self, place: Path, make: Callable[[], object]) -> None:
+        """Make what is missing, and note how many CPU seconds it took."""
+        noted = Path(f"{place}.seconds")
+        if not place.exists():
+            started = time.process_time()
+            make()
+            noted.write_text(str(time.process_time() - started))
+        self._used[place] = float(noted.read_text()) if noted.is_file() else 0.0
 
     def _bank(self, config: RunConfig) -> Path:
         folder = self.folder / f"bank-{artifacts.fingerprint_of([artifacts.plain(config.text), config.clip.model])}"
-        if not folder.is_dir():
-            corpus = self._corpus() if config.text.source == "qape" else None
-            write_bank(
-                build_bank(corpus, self.trained, config.text, self.clip.encode_texts),
-                bank_artifact(str(folder), {}, {}),
-            )
+        corpus = self._corpus() if config.text.source == "qape" else None
+
+        def make() -> None:
+            bank = build_bank(corpus, self.trained, config.text, self.clip.encode_texts)
+            artifact = bank_artifact(str(folder), {}, {})
+            artifact.begin()
+            write_bank(bank, artifact)
+            artifact.complete(bank.summary())
+
+        self._made(folder, make)
         return folder
 
     def _corpus(self) -> pd.DataFrame:
         path = self.folder / "corpus.parquet"
-        if not path.is_file():
-            _corpus(self.config, self.trained).to_parquet(path)
+        self._made(path, lambda: _corpus(self.config, self.trained).to_parquet(path))
         return pd.read_parquet(path)
 
 

@@ -27,19 +27,18 @@ from typing import Any
 import torch
 from PIL import Image
 
+from benchmarks.local_final import network_scores
 from benchmarks.processes import watch
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.splits import training_images
-from qaclims_ray.evaluation.confusion import ConfusionMatrix, iou_per_label
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.presets.table import preset
-from qaclims_ray.refine.shares import HALF
 from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.run_config import RunConfig, System, with_overrides
-from qaclims_ray.segmentation.inference import crf_probabilities, segment_images
+from qaclims_ray.segmentation.inference import segment_images
 from qaclims_ray.stages.data import run_data
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.predict_final import read_final_network
@@ -91,7 +90,8 @@ def _kept(place: Path, work: Any) -> None:
         print(place, figures, flush=True)
 
 
-def _config(seed: int, name: str, changes: Mapping[str, Any]) -> RunConfig:
+def online_config(seed: int, name: str, changes: Mapping[str, Any]) -> RunConfig:
+    """Return a run of one system, with settings of it on top of the preset's."""
     own = {"seed": seed, "supervised_bound": False, "tracking.enabled": False, "cluster.num_workers": 0}
     config = with_overrides(with_systems(preset("miniature"), [name]), own)
     # The preset adjusts systems, and an adjustment counts more than the run's own settings.
@@ -102,16 +102,22 @@ def _config(seed: int, name: str, changes: Mapping[str, Any]) -> RunConfig:
 
 def online(place: Path, seed: int, name: str, changes: Mapping[str, Any]) -> dict[str, float]:
     """Train and score a system in this process; return its figures."""
-    config = _config(seed, name, changes)
-    stage = Stage(system_config(config, name), RunLayout(str(place)), opening=Room)
-    manifest = run_data(stage)
+    stage, manifest = opened(place, online_config(seed, name, changes), name)
     started = time.process_time()
-    if method_of(system_of(config, name).method).uses_texts:
-        _write_texts(stage, name, training_images(manifest, config.data))
     train_final_networks({name: stage}, manifest)
     trained = time.process_time()
-    plain, crf = scores(stage, name, manifest)
+    network, tested = read_final_network(stage.layout.segmentation(name)), manifest.subset(stage.config.data.test_split)
+    plain, crf = network_scores(network, stage.config, tested)
     return {"plain": plain, "crf": crf, "cpu_s": trained - started, "scored_s": time.process_time() - trained}
+
+
+def opened(place: Path, config: RunConfig, name: str) -> tuple[Stage, Manifest]:
+    """Return a system's surroundings and images; what it learns from is made where it is missing."""
+    stage = Stage(system_config(config, name), RunLayout(str(place)), opening=Room)
+    manifest = run_data(stage)
+    if method_of(system_of(config, name).method).uses_texts:
+        _write_texts(stage, name, training_images(manifest, config.data))
+    return stage, manifest
 
 
 def _write_texts(stage: Stage, name: str, manifest: Manifest) -> None:
@@ -123,24 +129,6 @@ def _write_texts(stage: Stage, name: str, manifest: Manifest) -> None:
     artifact.begin()
     write_bank(bank, artifact)
     artifact.complete(bank.summary())
-
-
-def scores(stage: Stage, name: str, manifest: Manifest) -> tuple[float, float]:
-    """Return mIoU on val without and with CRF."""
-    segmentation, tested = stage.config.segmentation, manifest.subset(stage.config.data.test_split).records
-    network = read_final_network(stage.layout.segmentation(name))
-    images = [load_image(record.image_uri) for record in tested]
-    counts = [ConfusionMatrix(len(manifest.classes)) for _ in range(2)]
-    net = segmentation.net
-    for positions, found in segment_images(network, images, segmentation.test, net.image_mean, net.image_std):
-        pixels = torch.stack([images[position] for position in positions])
-        smooth = crf_probabilities(pixels, found, segmentation.test.crf, manifest.classes.border(HALF))
-        for position, *both in zip(positions, found, smooth, strict=True):
-            truth = load_mask(tested[position].mask_uri or "")
-            for matrix, probabilities in zip(counts, both, strict=True):
-                matrix.update(probabilities.argmax(0).to(torch.uint8), truth)
-    plain, crf = (float(iou_per_label(matrix.counts).nanmean()) for matrix in counts)
-    return plain, crf
 
 
 def route(place: Path, seed: int, name: str) -> dict[str, float]:
@@ -184,7 +172,7 @@ def draw(path: Path, work: Path, seed: int, systems: Sequence[str], changes: Map
     rows: list[SheetRow] = []
     names: tuple[str, ...] = ()
     for name in systems:
-        config = system_config(_config(seed, name, changes), name)
+        config = system_config(online_config(seed, name, changes), name)
         stage = Stage(config, RunLayout(str(_place(work, seed, name, changes))), opening=Room)
         manifest = run_data(stage)
         tested, names = manifest.subset(config.data.test_split), manifest.class_names

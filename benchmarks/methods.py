@@ -1,0 +1,320 @@
+"""One table over all methods: what is recorded in docs/results, and what this command measures on the miniature.
+
+    python -m benchmarks.methods --work runs/methods --table docs/results/methods.md
+    python -m benchmarks.methods --work runs/methods --seeds 20 21 22 23 24 --run mask --rows qa_clims semples
+    python -m benchmarks.methods --work runs/methods --run flops
+
+Without ``--run`` it trains nothing: it takes what `docs/results/methods.jsonl` and the pages hold, each cell from where
+most seeds stand behind it. With it, a row's seeds, masks or final network are made on each seed in this process,
+without Ray, and what they score is added to that file; the networks are kept in the folder, so a call that is cut off
+goes on. `flops` counts what trainings compute. Masks are made by CRF, of seeds that are cut where no mask chose it.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.local_final import network_scores, pseudo_masks, train_final, true_masks, with_masks
+from benchmarks.local_seeds import local_seeds, mask_figures, seed_figures
+from benchmarks.method_flops import final_flops, method_flops, online_flops
+from benchmarks.method_records import RESULTS, Figure, Record, figure_of, more_seeds
+from benchmarks.miniature_results import LocalRun
+from benchmarks.online import online
+from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.methods.table import method_of
+from qaclims_ray.presets.table import preset
+from qaclims_ray.run_config import with_overrides
+from qaclims_ray.systems.licences import weights_used
+from qaclims_ray.systems.needs import needs_clip, needs_corpus
+from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, with_systems
+
+MEASURED = RESULTS / "methods.jsonl"
+START, END = "<!-- tables -->", "<!-- /tables -->"
+COLUMNS = {
+    "label_free": "seed, threshold without masks",
+    "seed_best": "seed, best threshold *",
+    "mask": "mask, CRF",
+    "final": "network, val",
+    "final_crf": "+ CRF, val",
+    "cpu_s": "CPU s to maps",
+}
+STEPS = ("seed", "mask", "final")
+CHOSEN_BY = {
+    "here": "colours, no masks",
+    "miniature_final.md": "masks of seeds 10 and 11",
+    "online.md": "masks of seed 10",
+}
+"""What the threshold came from that cut the seeds of masks and networks, by the source of their figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table: a system with the settings of a preset."""
+
+    system: str
+    """Its name."""
+    preset: str = "miniature"
+    """Of the miniature world."""
+    full_size: tuple[str, ...] = ("voc12 plain-clip",)
+    """Presets whose weights at full size are named, the published one first."""
+
+    @property
+    def key(self) -> str:
+        """Its name, with the preset's where that is another than the miniature."""
+        return self.system if self.preset == "miniature" else f"{self.system}@{self.preset}"
+
+    @property
+    def label(self) -> str:
+        """As it stands in the table."""
+        options = self.preset.removeprefix("miniature").replace("_", " ").strip()
+        return system_of(preset(self.preset), self.system).label + (f" ({options})" if options else "")
+
+
+ROWS = (
+    Row(system="baseline"),
+    Row(system="ritc_class_names", full_size=("voc12", "voc12 plain-clip")),
+    Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip")),
+    Row(system="patch_text"),
+    Row(system="patch_text_answers"),
+    Row(system="online"),
+    Row(system="online_classifier"),
+    Row(system="clims", preset="miniature_semples", full_size=("voc12 clims",)),
+    Row(system="semples_match_longer", preset="miniature_semples", full_size=("voc12 weaktr",)),
+    Row(system="semples", preset="miniature_semples", full_size=("voc12 weaktr",)),
+    Row(system="qa_clims", preset="miniature_semples", full_size=("voc12", "voc12 plain-clip")),
+    Row(system="baseline", preset="miniature_weaktr", full_size=("voc12 weaktr",)),
+    Row(system="semples", preset="miniature_weaktr", full_size=("voc12 weaktr",)),
+    Row(system=SUPERVISED),
+)
+_FINAL_ROWS = {
+    "baseline": "baseline CAM",
+    "ritc_class_names": "RITC, class names only",
+    "qa_clims": "QA-CLIMS",
+    SUPERVISED: "fully supervised",
+}
+_BY_SEED = {"baseline": "baseline CAM", "ritc_class_names": "class names", "qa_clims": "QA-CLIMS"}
+_BEST, _LOST = "best (**pixel labels**)", "chosen by the run"
+
+
+def records_of(row: Row) -> list[Record]:
+    """Return where pages hold a row's figures."""
+    system, found = row.system, list[Record]()
+    if row.preset != "miniature":
+        return [Record("seed_best", f"{row.preset}.jsonl", system, ("miou_best",))]
+    if system in _FINAL_ROWS:
+        heads = {"mask": "pseudo mask, train", "final": "network, val", "final_crf": "+ CRF, val"}
+        if system == SUPERVISED:
+            del heads["mask"]
+        found += [Record(name, "miniature_final.md", _FINAL_ROWS[system], (head,)) for name, head in heads.items()]
+    if system in _BY_SEED:
+        heads_by_seed = tuple(f"seed {seed} {_BY_SEED[system]}" for seed in (20, 21, 22))
+        found.append(Record("label_free", "threshold.md", _BEST, heads_by_seed, minus=_LOST))
+        found.append(Record("seed_best", "threshold.md", _BEST, heads_by_seed))
+    if system.startswith("patch_text"):
+        texts = "with answers" if system.endswith("answers") else "class names"
+        by_seed = ("seed 20", "seed 21", "seed 22")
+        found.append(Record("label_free", "patch_text.md", f"{texts}, threshold chosen without masks", by_seed))
+        found.append(Record("seed_best", "patch_text.md", f"{texts}, best threshold (**pixel labels**)", by_seed))
+    if method_of(system_of(preset("miniature"), system).method).own_network is not None:
+        label = system_of(preset("miniature"), system).label
+        heads = {"final": "network", "final_crf": "+ CRF", "cpu_s": "CPU seconds"}
+        found += [Record(name, "online.md", label, (head,)) for name, head in heads.items()]
+    return found
+
+
+def main() -> None:
+    """Parse the arguments; measure what is asked for, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of networks")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22, 23, 24])
+    parser.add_argument("--rows", nargs="*", default=[row.key for row in ROWS], help="SYSTEM or SYSTEM@PRESET")
+    parser.add_argument("--run", choices=(*STEPS, "flops"), help="measure up to there; without it nothing is trained")
+    parser.add_argument("--table", type=Path, help="write the table between the markers of this file")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row for row in ROWS if row.key in asked.rows]
+    if asked.run == "flops":
+        for row in rows:
+            if row.system != SUPERVISED:
+                _add(row, None, lambda row=row: flops_of(row, asked.work / "flops" / row.key))
+        _add(
+            Row(system=SUPERVISED),
+            None,
+            lambda: {"final_flops": final_flops(preset("miniature"), asked.work / "flops-final")},
+        )
+    elif asked.run:
+        for seed in asked.seeds:
+            for row in rows:
+                measure(row, seed, asked.work, asked.run)
+    body = f"{conditions()}\n\n{table(rows)}\n\n{sources(rows)}"
+    print(body)
+    if asked.table:
+        text = asked.table.read_text()
+        asked.table.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END)[1]}")
+
+
+def lines_of() -> list[dict[str, Any]]:
+    """Return what this command measured, one line a row, seed and step."""
+    return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.is_file() else []
+
+
+def _add(row: Row, seed: int | None, work: Any, step: str = "") -> None:
+    """Measure what is not in the file yet, and add it."""
+    key = {"row": row.key, "seed": seed, "step": step}
+    if not any(key.items() <= line.items() for line in lines_of()):
+        line = {**key, **work(), "date": str(date.today())}
+        with open(MEASURED, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(line, flush=True)
+
+
+def measure(row: Row, seed: int, work: Path, upto: str) -> None:
+    """Make a row's seeds, masks and final network on a seed, as far as asked for."""
+    system, folder = row.system, work / row.preset / f"seed-{seed}"
+    run = LocalRun(with_overrides(preset(row.preset), {"seed": seed}), folder)
+    config = system_config(run.config, system)
+    tested = read_manifest(str(folder / "manifest")).subset(config.data.test_split)
+    if method_of(system_of(run.config, system).method).own_network is not None:
+        if upto == "final":
+            place = folder / system
+            _add(row, seed, lambda: _renamed(online(place, seed, system, {})), "final")
+        return
+    if system == SUPERVISED:
+        if upto == "final":
+            network = train_final(run, config, true_masks(run.trained), folder / f"final-{system}")
+            _add(row, seed, lambda: _final(network_scores(network, config, tested)), "final")
+        return
+
+    def seeds_with_cost() -> dict[str, float]:
+        seconds, found = run.cpu_seconds(system), seed_figures(local_seeds(run, system))
+        return {"cpu_s": seconds, "label_free": found["miou"], "seed_best": found["best"], "threshold": found["border"]}
+
+    _add(row, seed, seeds_with_cost, "seed")
+    if upto in ("mask", "final"):
+        _add(row, seed, lambda: {"mask": mask_figures(local_seeds(run, system), ("crf",))["miou"]}, "mask")
+    if upto == "final":
+
+        def final() -> dict[str, float]:
+            seeds, started = local_seeds(run, system), time.process_time()
+            masks = with_masks(config, seeds, steps=("crf",))
+            images = pseudo_masks(seeds, masks, folder / f"masks-{system}")
+            network = train_final(run, config, images, folder / f"final-{system}")
+            return {**_final(network_scores(network, config, tested)), "final_cpu_s": time.process_time() - started}
+
+        _add(row, seed, final, "final")
+
+
+def _final(scores: tuple[float, float]) -> dict[str, float]:
+    return {"final": scores[0], "final_crf": scores[1]}
+
+
+def _renamed(found: dict[str, float]) -> dict[str, float]:
+    return {**_final((found["plain"], found["crf"])), "cpu_s": found["cpu_s"]}
+
+
+def flops_of(row: Row, folder: Path) -> dict[str, float]:
+    """Return what a row's trainings and maps compute; of a final network of its own, its training."""
+    config = preset(row.preset)
+    if method_of(system_of(config, row.system).method).own_network is not None:
+        return {"flops": online_flops(row.system, folder)}
+    found = method_flops(config, row.system, folder)
+    return {"flops": found["training"] + found["cams"], "cam_flops": found["cams"]}
+
+
+def figure(row: Row, column: str) -> Figure | None:
+    """Return a cell: of this command or of a page, of whichever has more seeds."""
+    scale = 1.0 if column == "cpu_s" else 100.0
+    own = [scale * line[column] for line in lines_of() if line["row"] == row.key and column in line]
+    return more_seeds([figure_of(own, "here"), *(one.read() for one in records_of(row) if one.column == column)])
+
+
+def needs(row: Row) -> str:
+    """Return what a row learns from besides images: its class of supervision."""
+    if row.system == SUPERVISED:
+        return "masks"
+    config = with_systems(preset(row.preset), [row.system])
+    more = [name for name, needed in (("CLIP", needs_clip(config)), ("VQA", needs_corpus(config))) if needed]
+    return " + ".join(["tags", *more])
+
+
+def licences(row: Row) -> str:
+    """Return the licences of the weights that a row's maps need at full size, the published form first."""
+    forms = []
+    for name in row.full_size:
+        config = with_systems(preset(name), [row.system])
+        used = [one for one in weights_used(config) if _is_of_maps(one.settings, row)]
+        forms.append(", ".join(dict.fromkeys(one.licence for one in used)) or "-")
+    return " or ".join(dict.fromkeys(forms))
+
+
+def _is_of_maps(settings: Sequence[str], row: Row) -> bool:
+    own = method_of(system_of(preset("miniature"), row.system).method).own_network
+    return (
+        own is not None or row.system == SUPERVISED or any(not one.startswith(("masks.", "segm")) for one in settings)
+    )
+
+
+def tera(row: Row) -> str:
+    """Return the FLOPs of a row's training and maps, and of the final network's training, in units of 10^12."""
+    measured = lines_of()
+    own = [line["flops"] for line in measured if line["row"] == row.key and "flops" in line]
+    final = [line["final_flops"] for line in measured if "final_flops" in line]
+    if method_of(system_of(preset(row.preset), row.system).method).own_network is not None or not has_final_network(
+        row
+    ):
+        final = []
+    return " + ".join(f"{flops[0] / 1e12:.2f}" for flops in (own, final) if flops) or "-"
+
+
+def has_final_network(row: Row) -> bool:
+    """Whether its final network is trained as the miniature's are; on a transformer it has a recipe of its own."""
+    return row.preset != "miniature_weaktr"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the table."""
+    heads = [
+        *COLUMNS.values(),
+        "TFLOP: maps + network",
+        "threshold of masks chosen by",
+        "learns from",
+        "licences at full size",
+    ]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for row in rows:
+        found = [figure(row, column) for column in COLUMNS]
+        cells = ["-" if one is None else one.cell for one in found]
+        chosen = next((CHOSEN_BY[one.source] for one in found[2:5] if one is not None), "-")
+        more = [tera(row), "-" if row.system == SUPERVISED else chosen, needs(row), licences(row)]
+        lines.append(f"| {row.label} | {' | '.join([*cells, *more])} |")
+    return "\n".join(lines)
+
+
+def sources(rows: Sequence[Row]) -> str:
+    """Return where each row's figures come from."""
+    lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in rows:
+        found = [figure(row, column) for column in COLUMNS]
+        lines.append(f"| {row.label} | {' | '.join('-' if one is None else one.source for one in found)} |")
+    return "\n".join(lines)
+
+
+def conditions() -> str:
+    """Return where and with what this command ran."""
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "timm"))
+    where = f"{platform.machine()}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}"
+    return f"Table of {date.today()}, {where}, {versions}; * chosen with pixel labels; seeds in brackets."
+
+
+if __name__ == "__main__":
+    main()
