@@ -9,7 +9,8 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,11 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
 from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.refine.mask_index import mask_file_name
 from qaclims_ray.stages.stage import Stage
+
+_READERS = 8
+"""Label maps that are looked at together: a store answers many at once."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,11 @@ def run_image_stage(
     shards = shards_of(manifest)
     run_shards(
         list(enumerate(shards)),
-        finished=finished_shards(artifact, len(shards), part_name),
+        finished={
+            index
+            for index in finished_shards(artifact, len(shards), part_name)
+            if _is_as_written(artifact.workshop, index, shards[index])
+        },
         decode=_Reader(scored_splits, cams_uri),
         actor=actor,
         actor_kwargs=actor_kwargs,
@@ -138,6 +147,25 @@ def run_image_stage(
     )
     num_images = len(manifest.records)
     return _merged(artifact.workshop, len(shards), stage.config.cams.max_failed_fraction * num_images, num_images)
+
+
+def _is_as_written(uri: str, index: int, shard: Sequence[ImageRecord]) -> bool:
+    """Whether the part of a shard, and the label maps that it stands for, are what a call that was stopped wrote."""
+    try:
+        failed = {row["image_id"] for row in read_part(uri, index).rows if row.get("error")}
+    except ArtifactError:
+        return False
+    made = [record.image_id for record in shard if record.image_id not in failed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return all(pool.map(lambda image_id: _is_label_map(storage.join(uri, mask_file_name(image_id))), made))
+
+
+def _is_label_map(uri: str) -> bool:
+    try:
+        load_mask(uri)
+    except DataError:
+        return False
+    return True
 
 
 def remove_parts(uri: str) -> None:

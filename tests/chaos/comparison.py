@@ -27,7 +27,7 @@ def content_of(out: Path) -> dict[str, str]:
 
 
 def _is_aside(name: str) -> bool:
-    """Whether a file is no part of what a run made: records of MLflow, checkpoints, and what was set aside as damaged."""
+    """Whether a file is no part of what a run made: records of MLflow, checkpoints, what was set aside as damaged."""
     is_record = name in ("tracking.json", "tracked_models.json") or name.startswith((".owner-", "tracking-spool/"))
     return is_record or name.startswith("training_runs/") or ".damaged-" in name or _HALF.search(name) is not None
 
@@ -43,10 +43,12 @@ def _comparable(path: Path, out: Path) -> bytes:
             case "report.json":
                 return _canonical(_of_report(json.loads(content)))
             case "report.html":
-                return b""  # with the time of day in it; report.json holds its figures
+                # It shows the time of day; report.json beside it holds its figures, and the hash of it as written.
+                figures = json.loads(path.with_name("report.json").read_text())
+                return b"whole" if figures["page"] == hashlib.sha256(path.read_bytes()).hexdigest() else b"other"
             case _:
                 return content
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, KeyError, OSError, TypeError):
         return content
 
 

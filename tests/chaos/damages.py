@@ -68,6 +68,12 @@ def kind_of(name: str) -> str:
     return name
 
 
+def is_unused(name: str) -> bool:
+    """Whether a file is one of the drawn pictures that a run of twelve images a split does not use."""
+    found = re.search(r"/data/.*mini_\d0*(\d+)\.png$", name)
+    return found is not None and int(found[1]) >= 12
+
+
 READERS = (
     (r"data/", "manifest"),
     (r"corpus/", "text_banks/qa_clims"),

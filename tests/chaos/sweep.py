@@ -12,7 +12,7 @@ from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.stages import image_stage
 from qaclims_ray.training.context import LocalContext
 from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
-from tests.chaos.damages import WAYS, kind_of, reader_of
+from tests.chaos.damages import WAYS, is_unused, kind_of, reader_of
 from tests.chaos.lines import EVERY_KIND, Called, call
 from tests.chaos.outcome import Ending, Outcome
 
@@ -106,15 +106,13 @@ class Sweep:
         for path in sorted(home.rglob("*")):
             place = path.relative_to(home)
             is_kept = place.parts[0] == RUN or path.name == "mlflow.db"
-            if path.is_file() and is_kept and place not in known:
+            if path.is_file() and is_kept and place not in known and not is_unused(place.as_posix()):
                 found.setdefault(kind_of(place.as_posix()), []).append(place.as_posix())
         return found
 
     def plans(self, rng: random.Random) -> Iterator[tuple[str, str, str]]:
         """Yield moment, kind and way of every fault once, in an order that the generator gives."""
-        every = [
-            (moment, kind, way) for moment in (FINISHED, *STOPS) for kind in self.files(moment) for way in WAYS
-        ]
+        every = [(moment, kind, way) for moment in (FINISHED, *STOPS) for kind in self.files(moment) for way in WAYS]
         rng.shuffle(every)
         # Each kind once before any comes again.
         rounds: dict[tuple[str, str], int] = {}

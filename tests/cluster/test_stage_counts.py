@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import IMAGES_PER_SHARD
 from qaclims_ray.errors import DataError
@@ -40,6 +42,8 @@ def _artifact(uri: Path) -> Artifact:
 
 def _write_parts(uri: Path, error: str) -> None:
     workshop = _artifact(uri).workshop
+    for i in range(2 * IMAGES_PER_SHARD):
+        save_label_map(torch.zeros(8, 8, dtype=torch.uint8), f"{workshop}/{i:03d}.png")
     write_part(workshop, 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
     write_part(workshop, 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
 
