@@ -183,7 +183,7 @@ def whole_copy(uri: str) -> Iterator[str]:
 def laying_blame(uri: str) -> Iterator[None]:
     """Tell a file that a run made itself, and that cannot be read because it was changed, from one that people gave.
 
-    For files that hold checksums of their own, such as PNGs: only one that cannot be read is held to its artefact's list.
+    For files that hold checksums of their own, such as PNGs: one that cannot be read is held to its list.
 
     Raises:
         DamagedError: where reading it raised a `DataError` and its artefact lists it otherwise.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KEY_TAG = "qaclims.key"
 """Tag by which a stage's run is found: the parent's id and the stage's name."""
 FOLDER_TAG = "qaclims.folder"
-"""Tag by which a pipeline's run is found where its folder's record is damaged: a hash of folder and settings."""
+"""Tag by which a pipeline's run is found where its folder's record is damaged or another's: folder and settings."""
 PARENT_TAG = "mlflow.parentRunId"
 RECORD_NAME = "tracking.json"
 """File in the output folder that says which run tracks it."""
@@ -53,9 +53,12 @@ def pipeline_run(
     run = None
     if {name: record.get(name) for name in expected} == expected:
         run = _active_run(client, str(record["run_id"]))
-    elif is_there and not record:
+    elif is_there:  # damaged, or of a call with other settings in between
         run = _run_with(client, experiment_id, FOLDER_TAG, folder)
-        _log.warning("%s is damaged: %s", path, "a new MLflow run is begun" if run is None else "it is written anew")
+        if not record:
+            _log.warning(
+                "%s is damaged: %s", path, "a new MLflow run is begun" if run is None else "it is written anew"
+            )
     is_known = run is not None
     if run is not None:
         go_on(client, run)
@@ -63,7 +66,7 @@ def pipeline_run(
             client.set_tag(run.info.run_id, name, value)
     else:
         run = client.create_run(experiment_id, tags={**tags, FOLDER_TAG: folder}, run_name=run_name)
-    if not (is_known and record):
+    if {**expected, "run_id": run.info.run_id} != record:
         record = expected | {"run_id": run.info.run_id}
         content = json.dumps({**record, "seal": fingerprint_of(record)}, indent=2)
         storage.write_bytes(path, content.encode())

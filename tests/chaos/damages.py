@@ -77,6 +77,7 @@ def is_unused(name: str) -> bool:
 READERS = (
     (r"data/", "manifest"),
     (r"corpus/", "text_banks/qa_clims"),
+    (r"classifier/network", "affinity/qa_clims"),
     (r"(text_banks|classifier)/", "networks/qa_clims"),
     (r"networks/(\w+)/prompts/", "report/report.json"),
     (r"networks/(\w+)/", r"cams/\1"),
