@@ -5,12 +5,12 @@ PY := $(VENV)/bin/python
 OUT ?= runs/miniature
 # Processes that share out the unit tests; each takes up to 2 GB.
 WORKERS ?= 2
-# Inputs of make fuzz.
+# Inputs of make fuzz, faults of make chaos.
 N ?= 1000
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow fuzz docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow fuzz chaos docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -48,6 +48,9 @@ test-slow: install  ## full-size models and whole pipelines
 
 fuzz: install  ## read N changed files of every kind that people or runs hand over
 	$(TEST_ENV) $(PY) -m tests.fuzz --inputs $(N)
+
+chaos: install  ## do harm to small runs N times, and see that nothing is lost and nothing is silent
+	$(TEST_ENV) $(PY) -m tests.chaos --faults $(N)
 
 docs: install  ## build these pages as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
