@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.clock import JUMPS, let_jump
 from tests.chaos.works import Command
 from tests.cluster.kills import wait_for
 
@@ -92,11 +93,9 @@ STRIKES: dict[str, Callable[[Command], None]] = {
     "SIGSTOP of a worker, then kill -9": _stop_and_kill,
     "MLflow's store locked for some seconds": _lock_store,
     "a full disk": _fill_disk,
+    **dict.fromkeys(JUMPS, let_jump),
 }
 """Name -> what is done, once the command has begun what counts."""
-
-SURVIVED = ("SIGSTOP of a worker, then SIGCONT", "MLflow's store locked for some seconds", "kill -9 of a worker")
-"""What a command gets over by itself: it ends with 0. (Where trainings are in its own process it has no worker.)"""
 
 
 @contextlib.contextmanager

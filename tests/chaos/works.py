@@ -79,10 +79,12 @@ class Command:
     """Value of `MARK` in its processes, a path: with an ending it is the file of its lines."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More variables of its environment."""
+    uri: str = ""
+    """The output folder where it is none of this machine."""
 
     def start(self) -> None:
         """Start it; its lines go into a file."""
-        line = [self.work.verb, "miniature", "--out", str(self.out), *as_flags(dict(self.work.settings))]
+        line = [self.work.verb, "miniature", "--out", self.uri or str(self.out), *as_flags(dict(self.work.settings))]
         self.log = Path(f"{self.token}.log")  # not beside the output folder, whose disk may be full
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
