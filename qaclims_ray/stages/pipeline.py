@@ -139,8 +139,9 @@ def run_pipeline(
     with contextlib.ExitStack() as session:
         opening = Opening(config, session, progress)
         manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
+        was_begun = storage.exists(layout.config)
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
-        tracker = _tracker(config, layout, settings, parent_run_id)
+        tracker = _tracker(config, layout, settings, parent_run_id, was_begun=was_begun)
         handle = tracker.handle()
         # The session too, so that a Ray of this run's own ends before the tracking does.
         with _ending(tracker, progress), session:
@@ -157,7 +158,7 @@ def run_pipeline(
     return RunOutcome(layout, found, labels, splits_of(config), report_uri, shown(handle.uri) if handle else "")
 
 
-def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:
+def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str, *, was_begun: bool) -> Tracker:
     out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
     tracker = open_tracker(
         config.tracking,
@@ -166,6 +167,7 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id:
         identity=artifacts.fingerprint_of(settings),
         tags=run_tags(config),
         parent_run_id=parent_run_id,
+        was_begun=was_begun,
     )
     tracker.log_params(without_password(settings))
     return tracker

@@ -39,6 +39,7 @@ def pipeline_run(
     out_dir: str,
     identity: str,
     tags: Mapping[str, str],
+    was_begun: bool = False,
 ) -> tuple["Run", bool]:
     """Return the run that tracks an output folder, and whether it was begun before."""
     path = storage.join(out_dir, RECORD_NAME)
@@ -53,9 +54,9 @@ def pipeline_run(
     run = None
     if {name: record.get(name) for name in expected} == expected:
         run = _active_run(client, str(record["run_id"]))
-    elif is_there:  # damaged, or of a call with other settings in between
+    elif is_there or was_begun:  # damaged, gone, or of a call with other settings in between
         run = _run_with(client, experiment_id, FOLDER_TAG, folder)
-        if not record:
+        if is_there and not record:
             _log.warning(
                 "%s is damaged: %s", path, "a new MLflow run is begun" if run is None else "it is written anew"
             )
