@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from qaclims_ray.training.checkpoint import is_sound
 from tests.chaos.buckets import STORES, bad_bucket, download
 from tests.chaos.clock import JUMPS, can_jump, clock_environment
 from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
@@ -204,9 +205,12 @@ def _is_kept_log(path: Path, told: str) -> bool:
 
 
 def _mark(out: Path) -> bool:
-    """Mark the checkpoints of a stopped training; return whether there are any."""
+    """Mark the checkpoints of a stopped training; return whether it has to go on from one of them."""
     runs = out / "training_runs"
-    if not any(runs.rglob("training.json")):
+    if not any(is_sound(str(note.parent)) for note in runs.rglob("training.json")):
+        return False
+    # Its worker may have lived for the moment that it took to end.
+    if (out / "classifier" / "meta.json").is_file():
         return False
     mark_checkpoints(runs)
     return True
