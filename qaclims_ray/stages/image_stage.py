@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -79,7 +80,8 @@ def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping
     buffer = io.BytesIO()
     content: dict[str, Any] = {"rows": np.frombuffer(json.dumps(rows).encode(), np.uint8), **counts}
     np.savez_compressed(buffer, **content)
-    storage.write_bytes(storage.join(uri, part_name(index)), buffer.getvalue())
+    with whole_files.publishing_part(storage.join(uri, part_name(index))) as path:
+        Path(path).write_bytes(buffer.getvalue())
 
 
 def read_part(uri: str, index: int) -> Part:

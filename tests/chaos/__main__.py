@@ -12,13 +12,14 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from qaclims_ray.cluster.session import Needs, ray_session
-from tests.chaos.outcome import FAULT, Outcome, keep, read_kept
+from tests.chaos.outcome import FAULT, NOT_STRUCK, Outcome, keep, read_kept
 from tests.chaos.page import page_of
 from tests.chaos.struck import Struck
 from tests.chaos.sweep import Sweep
@@ -46,12 +47,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as made:
         folder, records = Path(arguments.folder or made).absolute(), Path(arguments.records or f"{made}/records.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
+        wanted = Wanted(arguments.seed, arguments.only, read_kept(records) if records.is_file() else [])
         drawn = itertools.chain(
-            struck_commands(folder / "struck", struck, arguments.seed, arguments.only),
-            damaged_files(folder / "sweep", arguments.faults - struck, arguments.seed, arguments.only),
+            struck_commands(folder / "struck", struck, wanted),
+            damaged_files(folder / "sweep", arguments.faults - struck, wanted),
         )
         for outcome in drawn:
-            keep(outcome, records)
+            if outcome.ending != NOT_STRUCK:
+                keep(outcome, records)
             print(f"{outcome.ending}: {outcome}", file=sys.stderr, flush=True)
         outcomes = read_kept(records)
     text = page_of(outcomes)
@@ -59,27 +62,41 @@ def main() -> int:
     return int(any(outcome.ending == FAULT for outcome in outcomes))
 
 
-def struck_commands(folder: Path, number: int, seed: int, words: list[str]) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class Wanted:
+    """Which faults are drawn."""
+
+    seed: int
+    """Of their order, and the first one's own."""
+    words: list[str]
+    """Words of what, fault or moment; none takes all."""
+    known: list[Outcome]
+    """Those that were tried before, but for faults of ours, which are tried again."""
+
+    def seeds(self, plans: Iterable[tuple[str, ...]], number: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield so many plans, each with its seed."""
+        tried = {(one.seed, one.fault) for one in self.known if one.ending != FAULT}
+        chosen = [one for one in plans if not self.words or any(word in " | ".join(one) for word in self.words)]
+        turns = enumerate(itertools.cycle(chosen), self.seed)
+        fresh = ((seed, plan) for seed, plan in turns if (seed, plan[-1]) not in tried)
+        return itertools.islice(fresh, number if chosen else 0)
+
+
+def struck_commands(folder: Path, number: int, wanted: Wanted) -> Iterator[Outcome]:
     """Strike so many commands at work."""
     struck = Struck(folder)
-    plans = [pair for pair in struck.plans(random.Random(seed)) if _fits(words, *pair)]
-    for position, (work, strike) in enumerate(itertools.islice(itertools.cycle(plans), number if plans else 0)):
-        yield struck.fault(work, strike, seed + position)
+    for seed, (work, strike) in wanted.seeds(struck.plans(random.Random(wanted.seed)), number):
+        yield struck.fault(work, strike, seed)
 
 
-def damaged_files(folder: Path, number: int, seed: int, words: list[str]) -> Iterator[Outcome]:
+def damaged_files(folder: Path, number: int, wanted: Wanted) -> Iterator[Outcome]:
     """Do so much harm between two calls; one Ray serves them all."""
     if not number:
         return
     with ray_session(Needs(cpus=4)):
         sweep = Sweep(folder)
-        plans = [plan for plan in sweep.plans(random.Random(seed)) if _fits(words, *plan)]
-        for position, plan in enumerate(itertools.islice(itertools.cycle(plans), number if plans else 0)):
-            yield sweep.fault(*plan, seed + position)
-
-
-def _fits(words: list[str], *names: str) -> bool:
-    return not words or any(word in " | ".join(names) for word in words)
+        for seed, (moment, kind, way) in wanted.seeds(sweep.plans(random.Random(wanted.seed)), number):
+            yield sweep.fault(moment, kind, way, seed)
 
 
 if __name__ == "__main__":

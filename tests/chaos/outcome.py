@@ -13,15 +13,17 @@ from typing import Any, Literal
 
 from qaclims_ray.data.artifacts import source_hash
 
-Ending = Literal["the same", "repaired", "repaired when read", "told", "made nothing of it", "FAULT"]
+Ending = Literal["the same", "repaired", "repaired when read", "told", "made nothing of it", "not struck", "FAULT"]
 """What a fault led to.
 
 the same: a command that was struck, and called again, left what an undisturbed one leaves. repaired: the same command
 left what an undisturbed run leaves. repaired when read: it left the damage alone, since it read nothing of it; the
 first one that did repaired it. told: one error that names the file. made nothing of it: nothing is made from this file,
-and all others are right. FAULT: anything else.
+and all others are right. not struck: the command had ended before (on a machine that is too busy Ray does not start in
+time); it is no fault, and not counted. FAULT: anything else.
 """
 FAULT = "FAULT"
+NOT_STRUCK = "not struck"
 VERSIONS = ("ray", "torch", "mlflow", "pyarrow")
 
 

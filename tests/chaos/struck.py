@@ -129,7 +129,7 @@ class Struck:
         try:
             wait_for(lambda: first.work.began(first.out) or first.process.poll() is not None, MOST_SECONDS, "its begin")
             if first.process.poll() is not None:
-                return "FAULT", f"it ended before it was struck: {_last(first.told())}"
+                return "not struck", _last(first.told())
             time.sleep(delay_s)
             STRIKES[strike](first)
             code = first.process.wait(MOST_SECONDS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.chaos.outcome import Ending, Outcome
 RUN = "run"
 """The run's folder, beside MLflow's store."""
 FINISHED = "finished"
+_OF_REPORT = re.compile(r"report/|trust/|networks/\w+/prompts/|.*curves\.json$|predictions/.*png$|[^/]*$")
+"""Files that the report and what it shows are made from, and the run's own records: ``run`` reads them. For all others
+``segment`` does, which ends before the report."""
 
 
 class Stopped(BaseException):
@@ -78,9 +82,8 @@ class Sweep:
         """
         self.folder = folder
         home = folder / FINISHED
-        if not (home / RUN / "report" / "report.json").is_file():
-            ended = call(home / RUN, EVERY_KIND)
-            assert ended.code == 0, ended.told
+        ended = call(home / RUN, EVERY_KIND)
+        assert ended.code == 0, ended.told
         self.expected = content_of(home / RUN)
         assert not half_files(home / RUN) and not faults_of_tracking(home / "mlflow.db")
 
@@ -138,10 +141,11 @@ class Sweep:
         return Outcome(kind.removeprefix(f"{RUN}/"), way, moment, seed, ending, told)
 
     def _judged(self, place: Path, name: str) -> tuple[Ending, str]:
-        ended = call(place / RUN, EVERY_KIND)
+        short = name.removeprefix(f"{RUN}/")
+        verb = "run" if _OF_REPORT.match(short) else "segment"
+        ended = call(place / RUN, EVERY_KIND, verb)
         if ended.code != 0:
             return _refusal(ended, name)
-        short = name.removeprefix(f"{RUN}/")
         others = differences(self.expected, place / RUN)
         if left := half_files(place / RUN):
             return "FAULT", f"left behind: {left[:4]}"
@@ -154,12 +158,12 @@ class Sweep:
         reader = reader_of(short)
         if not reader:
             return "made nothing of it", ""
-        return self._when_read(place, name, reader)
+        return self._when_read(place, name, reader, "run" if reader.startswith("report") else verb)
 
-    def _when_read(self, place: Path, name: str, reader: str) -> tuple[Ending, str]:
+    def _when_read(self, place: Path, name: str, reader: str, verb: str) -> tuple[Ending, str]:
         (made, *_) = sorted((place / RUN).glob(reader))
         shutil.rmtree(made) if made.is_dir() else made.unlink()
-        ended = call(place / RUN, EVERY_KIND)
+        ended = call(place / RUN, EVERY_KIND, verb)
         if ended.code != 0:
             return _refusal(ended, name)
         if others := differences(self.expected, place / RUN):
@@ -170,7 +174,8 @@ class Sweep:
 
 def _refusal(ended: Called, name: str) -> tuple[Ending, str]:
     """Judge an error: one that names the file, or its folder, and is no traceback."""
-    line = ended.told.strip().partition("qaclims run: ")[2] or ended.told.strip()[-600:]
+    found = re.search(r"^qaclims \w+: (.*)", ended.told, re.MULTILINE | re.DOTALL)
+    line = found[1] if found else ended.told.strip()[-600:]
     told = " ".join(line.split())
     folder, _, file = name.rpartition("/")
     is_named = file in told or f"{folder}" in told

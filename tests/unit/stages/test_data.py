@@ -111,7 +111,7 @@ def test_what_another_goal_needs_is_asked_of_a_manifest_that_is_there(tmp_path: 
 
 
 def test_a_drawn_picture_that_was_changed_is_drawn_again_where_pictures_are_read(tmp_path: Path) -> None:
-    config = with_overrides(miniature(), {"systems": ("baseline",), "goal": "seed", "data.num_images": 4})
+    config = with_overrides(miniature(), {"systems": ("baseline",), "goal": "seed", "data.num_images": 8})
     layout, told = RunLayout(str(tmp_path)), Told()
     run_data(Stage(config, layout))
     picture = Path(layout.data, "JPEGImages", "mini_000001.png")
