@@ -31,7 +31,13 @@ mark, MLflow with one run and no step twice, and no process left. What is promis
 
 def page_of(outcomes: Sequence[Outcome]) -> str:
     """Return the page: how many of what, where, and a row for each fault."""
-    lines = [_HEAD, f"**{len(outcomes)} faults were tried**, and {_number_of(outcomes, FAULT)} were not got over.", ""]
+    struck = sum(outcome.moment.endswith(("began", "start")) for outcome in outcomes)
+    lines = [
+        _HEAD,
+        f"**{len(outcomes)} faults were tried** ({struck} of them struck a command at work), and "
+        f"{_number_of(outcomes, FAULT)} were not got over. Those of the table were tried, and no others.",
+        "",
+    ]
     for where, count in collections.Counter(outcome.where for outcome in outcomes).items():
         seeds = [outcome.seed for outcome in outcomes if outcome.where == where]
         lines.append(f"{count} on {where}; seeds {min(seeds)} to {max(seeds)}.")

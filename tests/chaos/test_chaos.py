@@ -142,5 +142,5 @@ def test_the_page_counts_what_was_tried_and_a_fault_that_was_tried_again_once(tm
         keep(Outcome("masks/IMAGE.png", "missing", "finished", 3, ending), records)
     keep(Outcome("training", "SIGTERM", "0.3 s after it began", 4, "the same", "stopped | kept"), records)
     text = page_of(read_kept(records))
-    assert "**2 faults were tried**, and 0 were not got over" in text
+    assert "**2 faults were tried** (1 of them struck a command at work), and 0 were not got over" in text
     assert "| masks/IMAGE.png | missing | finished | 3 | repaired |  |" in text and "stopped / kept" in text
