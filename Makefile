@@ -7,7 +7,7 @@ OUT ?= runs/miniature
 CONSTRAINTS ?= constraints.txt
 # Processes that share out the unit tests; each takes up to 2 GB.
 WORKERS ?= 2
-# Inputs of make fuzz.
+# Inputs of make fuzz, faults of make chaos.
 N ?= 1000
 # Where tests that start a Ray, or another server, are: to collect all others too takes half a minute.
 RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking
@@ -15,7 +15,7 @@ RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking
 # Where this machine keeps no compiled modules, each of the hundreds of processes of the tests would compile them anew.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz chaos docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -59,6 +59,9 @@ test-newest:  ## unit tests with the newest version of each dependency, in .venv
 
 fuzz: install  ## read N changed files of every kind that people or runs hand over
 	$(TEST_ENV) $(PY) -m tests.fuzz --inputs $(N)
+
+chaos: install  ## do harm to small runs N times, and see that nothing is lost and nothing is silent
+	$(TEST_ENV) $(PY) -m tests.chaos --faults $(N)
 
 docs: install  ## build these pages as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam
-from qaclims_ray.data import storage, whole_files
+from qaclims_ray.data import whole_files
 from qaclims_ray.errors import ArtifactError, DataError
 
 _NUMPY_TYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -54,7 +54,7 @@ def write_cam_shard(uri: str, cams: Sequence[ImageCam], dtype: Literal["float16"
         ResourceError: when the place cannot be written.
     """
     table = pa.Table.from_pylist([_row(cam, dtype) for cam in cams], schema=_SCHEMA)
-    with storage.publishing(uri) as local_path:
+    with whole_files.publishing_part(uri) as local_path:
         # One row group for a few images, so that a reader need not hold a whole shard.
         # No dictionary, since no two maps are equal.
         pq.write_table(table, local_path, compression="zstd", row_group_size=16, use_dictionary=False)

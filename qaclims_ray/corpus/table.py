@@ -57,7 +57,7 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]], *, plan: str = "") 
     """
     schema = SCHEMA.with_metadata({_PLAN_KEY: plan.encode()}) if plan else SCHEMA
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    with storage.publishing(uri) as local_path:
+    with whole_files.publishing_part(uri) as local_path:
         pq.write_table(table, local_path, compression="zstd")
 
 
@@ -116,9 +116,9 @@ def read_corpus(uri: str) -> pd.DataFrame:
 
 
 def _is_good(uri: str, plan: str) -> bool:
-    """Whether a shard can be read, belongs to the plan and has answers for all its images."""
+    """Whether a shard is as it was written, belongs to the plan and has answers for all its images."""
     try:
-        return "error" not in _read_shard(uri, plan)["status"].to_pylist()
+        return whole_files.is_whole_part(uri) and "error" not in _read_shard(uri, plan)["status"].to_pylist()
     except ArtifactError:
         return False
 
@@ -126,7 +126,7 @@ def _is_good(uri: str, plan: str) -> bool:
 def _read_shard(uri: str, plan: str) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(whole_files.read_whole(uri)))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{uri} cannot be read ({error}); go on with `qaclims corpus`: it makes it again") from None
     written_for = (table.schema.metadata or {}).get(_PLAN_KEY, plan.encode()).decode()
     if written_for != plan:

@@ -172,6 +172,7 @@ class Artifact:
             return
         is_ours = isinstance(meta, ArtifactMeta) and meta.fingerprint == self.fingerprint
         if goes_on and is_ours and not storage.exists(self.workshop) and whole_files.LIST_NAME not in faults:
+            whole_files.remove_changed(self.uri)  # sizes alone were looked at
             for name in {META_NAME, whole_files.LIST_NAME, whole_files.MARK_NAME, *faults}:
                 storage.remove_tree(storage.join(self.uri, name))
             trees.move_tree(self.uri, self.workshop)

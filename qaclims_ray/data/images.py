@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import voc_palette
 from qaclims_ray.data.config import AugmentConfig
 from qaclims_ray.data.photographs import inspect_photograph, read_photograph
@@ -35,8 +35,10 @@ def load_image(uri: str) -> UInt8[Tensor, "3 height width"]:
 
     Raises:
         DataError: when the file is missing, empty, truncated, too large, no image, or of more than 16 bits.
+        DamagedError: when it was drawn for the run, and is not what was written.
     """
-    return _to_tensor(read_photograph(uri))
+    with whole_files.laying_blame(uri):
+        return _to_tensor(read_photograph(uri))
 
 
 def save_label_map(labels: UInt8[Tensor, "height width"], uri: str) -> None:

@@ -215,7 +215,7 @@ def read_manifest(uri: str) -> Manifest:
             has_background=json.loads(metadata.get(b"has_background", b"true")),
             home=home,
         )
-    except (pa.ArrowException, KeyError, ValueError, TypeError, DataError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it again with `qaclims data`") from None
     return manifest
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import Colour, hexadecimal, voc_colours
 from qaclims_ray.data.decoding import complaining, refuse_damaged_png
 from qaclims_ray.errors import DataError
@@ -88,8 +88,10 @@ def load_mask(uri: str) -> UInt8[Tensor, "height width"]:
 
     Raises:
         DataError: when it is missing, broken, compressed with loss, in colours, or holds numbers above 255.
+        DamagedError: when it is of a finished artefact, and not what was written.
     """
-    picture = read_mask(uri)
+    with whole_files.laying_blame(uri):
+        picture = read_mask(uri)
     if picture.numbers is None:
         raise DataError(f"mask {uri} {colours_complaint(picture.shown_colours())}")
     if picture.numbers.max(initial=0) > MAX_VALUE or picture.numbers.min(initial=0) < 0:

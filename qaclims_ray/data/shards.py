@@ -6,7 +6,7 @@ size stand together, so that they fill the batches of a network; large images ma
 
 from collections.abc import Callable, Iterator
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, fingerprint_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 
@@ -67,11 +67,12 @@ def shard_name(index: int) -> str:
 
 
 def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int], str] = shard_name) -> set[int]:
-    """Return the shards that lie in an artefact's workshop already.
+    """Return the shards that lie in an artefact's workshop already, as they were written.
 
     Args:
         artifact: whose shards.
         num_shards: of the whole.
         name_of: the file, below the folder, that declares a shard whole.
     """
-    return {index for index in range(num_shards) if storage.exists(storage.join(artifact.workshop, name_of(index)))}
+    places = {index: storage.join(artifact.workshop, name_of(index)) for index in range(num_shards)}
+    return {index for index, uri in places.items() if whole_files.is_whole_part(uri)}

@@ -234,7 +234,9 @@ def open_input(uri: str) -> Iterator[BinaryIO]:
         except FileNotFoundError:
             _refuse_lost_link(uri)
             raise DataError(f"there is no file {uri}") from None
-        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        except IsADirectoryError:
+            raise DataError(f"{uri} cannot be read: it is a folder, where a file belongs; move it away") from None
+        except (PermissionError, NotADirectoryError) as error:
             raise DataError(f"{uri} cannot be read: {error}") from None
         except OSError:
             _refuse_lost_link(uri)  # a link that leads back to itself

@@ -1,5 +1,8 @@
 """The files of a finished artefact: the list of their sizes and SHA-256 hashes, and reading that holds them to it.
 
+Parts of an artefact in the making have a note beside them that holds their hash, so that a call which goes on with
+them knows a part that was damaged in between; the list takes the notes' place.
+
 ``files.json`` lies beside ``meta.json``. Sizes are looked at whenever an artefact is, hashes when a file is read. A
 file that is not the one that was written raises `DamagedError` and leaves a mark, by which the next run makes the
 artefact again.
@@ -20,9 +23,11 @@ LIST_NAME = "files.json"
 MARK_NAME = "damaged.txt"
 """Names a file that was found to be another than was written."""
 CURVES_NAME = "curves.json"
-"""Training curves beside a network: no reason to train it again, so they are not listed."""
-_UNLISTED = (LIST_NAME, MARK_NAME, CURVES_NAME, trees.LAST_NAME)
+"""Training curves beside a network: listed, but no reason to train it again."""
+_UNLISTED = (LIST_NAME, MARK_NAME, trees.LAST_NAME)
 _PARTIAL = ".partial-"
+_NOTE = ".sha256"
+"""Behind the name of a part: the note of its hash."""
 _READERS = 8
 """Files that are hashed at a time: hashing frees the interpreter, and a store answers many at once."""
 
@@ -38,7 +43,7 @@ class FileMark:
 
 
 def write_list(folder: str) -> str:
-    """List all files below a folder, and remove those that a killed writer left half written.
+    """List all files below a folder, and remove the notes of parts and what a killed writer left half written.
 
     Args:
         folder: the finished artefact, without ``meta.json``.
@@ -50,15 +55,70 @@ def write_list(folder: str) -> str:
         ResourceError: when the place cannot be written.
     """
     sizes = trees.sizes_below(folder)
-    for name in [name for name in sizes if _PARTIAL in name]:
+    names = sorted(name for name in sizes if not _is_passing(name) and name.rsplit("/", 1)[-1] not in _UNLISTED)
+    for name in [name for name in sizes if _is_passing(name)]:
         storage.remove_tree(storage.join(folder, name))
-    names = sorted(name for name in sizes if _PARTIAL not in name and name.rsplit("/", 1)[-1] not in _UNLISTED)
     with ThreadPoolExecutor(_READERS) as pool:
         hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), names)
         listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}
     content = json.dumps(listed, indent=0).encode()
     storage.write_bytes(storage.join(folder, LIST_NAME), content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _is_passing(name: str) -> bool:
+    """Whether a file is of an artefact in the making alone."""
+    return _PARTIAL in name or name.endswith(_NOTE)
+
+
+@contextlib.contextmanager
+def publishing_part(uri: str) -> Iterator[str]:
+    """Yield a local path to write, as `storage.publishing` does, for a part that a stopped call will be asked for.
+
+    Raises:
+        ResourceError: when the place cannot be written or is full.
+    """
+    with storage.publishing(uri) as path:
+        yield path
+        # Before the part: one that is there has its note.
+        storage.write_bytes(uri + _NOTE, storage.sha256(path).encode())
+
+
+def is_whole_part(uri: str) -> bool:
+    """Whether a part is there and holds what `publishing_part` wrote; one without a note is taken as it is."""
+    try:
+        if not storage.exists(uri):
+            return False
+        if not storage.exists(uri + _NOTE):  # of an earlier version, or of a finished artefact
+            return True
+        return storage.read_bytes(uri + _NOTE).decode(errors="replace") == storage.sha256(uri)
+    except DataError:
+        return False
+
+
+def remove_changed(folder: str) -> None:
+    """Remove the files of a finished artefact that do not hold what its list says, before its whole ones are taken on.
+
+    Raises:
+        ArtifactError: when the list is broken.
+    """
+    for name, mark in (listed_files(folder) or {}).items():
+        path = storage.join(folder, name)
+        if storage.exists(path) and not _is_file_of(path, mark):
+            storage.remove_tree(path)
+
+
+def is_as_listed(uri: str) -> bool:
+    """Whether a file is there and is what its artefact lists, if it lists it; leaves no mark where it is not."""
+    found = _listed(uri)
+    return storage.exists(uri) if found is None else storage.exists(uri) and _is_file_of(uri, found[2])
+
+
+def _is_file_of(path: str, mark: FileMark) -> bool:
+    try:
+        return storage.sha256(path) == mark.sha256
+    except DataError:
+        return False
 
 
 def faults_of(folder: str, content: str) -> dict[str, str]:
@@ -85,6 +145,8 @@ def faults_of(folder: str, content: str) -> dict[str, str]:
         return {LIST_NAME: str(error)}
     sizes = trees.sizes_below(folder)
     for name, mark in listed.items():
+        if name == CURVES_NAME:
+            continue
         if name not in sizes:
             faults[name] = "is missing"
         elif sizes[name] != mark.num_bytes:
@@ -120,9 +182,26 @@ def whole_copy(uri: str) -> Iterator[str]:
                 raise _damaged(folder, name)
         elif storage.is_remote(uri):
             for name, mark in (listed_files(uri) or {}).items():
-                if storage.sha256(storage.join(path, name)) != mark.sha256:
+                if name != CURVES_NAME and storage.sha256(storage.join(path, name)) != mark.sha256:
                     raise _damaged(uri, name)
         yield path
+
+
+@contextlib.contextmanager
+def laying_blame(uri: str) -> Iterator[None]:
+    """Tell a file that a run made itself, and that cannot be read because it was changed, from one that people gave.
+
+    For files that hold checksums of their own, such as PNGs: one that cannot be read is held to its list.
+
+    Raises:
+        DamagedError: where reading it raised a `DataError` and its artefact lists it otherwise.
+    """
+    try:
+        yield
+    except DataError:
+        if storage.exists(uri):
+            read_whole(uri)
+        raise
 
 
 def check_files(folder: str, names: Collection[str]) -> None:

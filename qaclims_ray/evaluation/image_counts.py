@@ -189,7 +189,7 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
         table = table.select(_SCHEMA.names).cast(_SCHEMA)
         names = table["figure"].unique().to_pylist()
         return {name: _scored(table.filter(pc.equal(table["figure"], name)), labels) for name in names}  # pyright: ignore[reportAttributeAccessIssue]
-    except (pa.ArrowException, KeyError, ValueError, TypeError, IndexError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Make it again: {remedy}") from None
 
 

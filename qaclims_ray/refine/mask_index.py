@@ -157,7 +157,7 @@ def read_mask_index(uri: str) -> tuple[list[MaskRow], tuple[str, ...]]:
         table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
         names = json.loads((table.schema.metadata or {})[b"class_names"])
         rows = [_row(row) for row in table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()]
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make the masks again") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ArtifactError(f"{path} has class names {names!r}, expected a list of names; make the masks again")

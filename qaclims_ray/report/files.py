@@ -5,12 +5,13 @@ JSON holds the same figures as fractions. Which figures chose anything by pixel 
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import artifacts, storage
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.scored_figures import STAGES
 from qaclims_ray.evaluation.sweep import SeedScores
@@ -34,15 +35,16 @@ def write_report(uri: str, data: ReportData) -> str:
     # Not at the top: with the charts comes matplotlib, which reading a report does not need.
     from qaclims_ray.report.run_page import run_page
 
-    content = json.dumps(report_json(data), indent=2, allow_nan=False, default=str)
-    page = storage.join(uri, HTML_NAME)
-    storage.write_bytes(page, run_page(data).encode())
+    page, html = storage.join(uri, HTML_NAME), run_page(data).encode()
+    figures = artifacts.plain({**report_json(data), "page": hashlib.sha256(html).hexdigest()})
+    content = json.dumps({**figures, "seal": artifacts.fingerprint_of(figures)}, indent=2, allow_nan=False)
+    storage.write_bytes(page, html)
     storage.write_bytes(storage.join(uri, JSON_NAME), content.encode())  # last: it says what the page was made from
     return page
 
 
 def written_page(uri: str, made_from: str) -> str | None:
-    """Return the URI of the page in a folder, where page and figures are there and made from just this.
+    """Return the URI of the page in a folder, where page and figures are there as written, and made from just this.
 
     Args:
         uri: see `write_report`.
@@ -52,10 +54,13 @@ def written_page(uri: str, made_from: str) -> str | None:
     if not (storage.exists(page) and storage.exists(figures)):
         return None
     try:
-        found = json.loads(storage.read_bytes(figures))
-    except ValueError:
+        found, html = json.loads(storage.read_bytes(figures)), storage.read_bytes(page)
+    except (ValueError, DataError, RecursionError):
         return None
-    return page if isinstance(found, dict) and found.get("made_from") == made_from else None
+    is_of_this = isinstance(found, dict) and found.get("made_from") == made_from
+    if not is_of_this or found.pop("seal", "") != artifacts.fingerprint_of(found):
+        return None
+    return page if found["page"] == hashlib.sha256(html).hexdigest() else None
 
 
 def report_json(data: ReportData) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import functools
 import tempfile
 from collections import Counter
 
-from qaclims_ray.data import places, storage
+from qaclims_ray.data import places, storage, trees, whole_files
 from qaclims_ray.data.artifacts import Artifact, fingerprint_of, plain
 from qaclims_ray.data.class_counts import class_lines
 from qaclims_ray.data.coco import read_coco
@@ -14,7 +14,7 @@ from qaclims_ray.data.folder import read_folder
 from qaclims_ray.data.histology import read_histology
 from qaclims_ray.data.manifest import Manifest, manifest_artifact, read_manifest, write_manifest
 from qaclims_ray.data.voc import read_voc
-from qaclims_ray.errors import ArtifactError
+from qaclims_ray.errors import ArtifactError, DamagedError
 from qaclims_ray.miniature import vocabulary
 from qaclims_ray.miniature.dataset import write_dataset
 from qaclims_ray.stages.learnable import check_labels, check_masks
@@ -107,7 +107,7 @@ def _pictures(stage: Stage) -> Artifact:
 def _draw_miniature(stage: Stage) -> None:
     """Draw the miniature's pictures where they are not there for these settings."""
     artifact, data = _pictures(stage), stage.config.data
-    if artifact.current():
+    if artifact.current() and _is_as_drawn(stage, artifact.uri):
         return
     artifact.begin()
     with tempfile.TemporaryDirectory() as scratch:
@@ -116,6 +116,16 @@ def _draw_miniature(stage: Stage) -> None:
         if folder == scratch:
             storage.upload_tree(scratch, artifact.workshop)
     artifact.complete({"images": data.num_images})
+
+
+def _is_as_drawn(stage: Stage, uri: str) -> bool:
+    """Whether no picture was changed since: their sizes alone were looked at, and now each is read anyway."""
+    try:
+        whole_files.check_files(uri, trees.sizes_below(uri))
+    except DamagedError as error:
+        stage.progress.remake(f"{uri} is drawn again: its {error.name} was changed")
+        return False
+    return True
 
 
 def _masks_uri(stage: Stage) -> str:

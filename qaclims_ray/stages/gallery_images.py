@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.cams.store import read_cam_shard
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import IGNORE_VALUE, Classes
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord
@@ -59,7 +60,8 @@ class PicturesActor:
     def __call__(self, shard: PictureShard) -> dict[str, Any]:
         """Return how many images there are."""
         lines = [found.line() for found in shard_pictures(shard, self.sources, self.classes)]
-        storage.write_bytes(storage.join(self.uri, lines_name(shard.index)), "\n".join(lines).encode())
+        with whole_files.publishing_part(storage.join(self.uri, lines_name(shard.index))) as path:
+            Path(path).write_bytes("\n".join(lines).encode())
         return {"images": len(lines)}
 
 

@@ -9,8 +9,10 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,18 @@ import numpy as np
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
 from qaclims_ray.errors import ArtifactError, DataError
+from qaclims_ray.refine.mask_index import mask_file_name
 from qaclims_ray.stages.stage import Stage
+
+_READERS = 8
+"""Label maps that are looked at together: a store answers many at once."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def write_part(uri: str, index: int, rows: list[dict[str, Any]], counts: Mapping
     buffer = io.BytesIO()
     content: dict[str, Any] = {"rows": np.frombuffer(json.dumps(rows).encode(), np.uint8), **counts}
     np.savez_compressed(buffer, **content)
-    storage.write_bytes(storage.join(uri, part_name(index)), buffer.getvalue())
+    with whole_files.publishing_part(storage.join(uri, part_name(index))) as path:
+        Path(path).write_bytes(buffer.getvalue())
 
 
 def read_part(uri: str, index: int) -> Part:
@@ -127,7 +134,11 @@ def run_image_stage(
     shards = shards_of(manifest)
     run_shards(
         list(enumerate(shards)),
-        finished=finished_shards(artifact, len(shards), part_name),
+        finished={
+            index
+            for index in finished_shards(artifact, len(shards), part_name)
+            if _is_as_written(artifact.workshop, index, shards[index])
+        },
         decode=_Reader(scored_splits, cams_uri),
         actor=actor,
         actor_kwargs=actor_kwargs,
@@ -138,6 +149,25 @@ def run_image_stage(
     )
     num_images = len(manifest.records)
     return _merged(artifact.workshop, len(shards), stage.config.cams.max_failed_fraction * num_images, num_images)
+
+
+def _is_as_written(uri: str, index: int, shard: Sequence[ImageRecord]) -> bool:
+    """Whether the part of a shard, and the label maps that it stands for, are what a call that was stopped wrote."""
+    try:
+        failed = {row["image_id"] for row in read_part(uri, index).rows if row.get("error")}
+    except ArtifactError:
+        return False
+    made = [record.image_id for record in shard if record.image_id not in failed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return all(pool.map(lambda image_id: _is_label_map(storage.join(uri, mask_file_name(image_id))), made))
+
+
+def _is_label_map(uri: str) -> bool:
+    try:
+        load_mask(uri)
+    except DataError:
+        return False
+    return True
 
 
 def remove_parts(uri: str) -> None:

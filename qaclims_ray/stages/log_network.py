@@ -9,11 +9,13 @@ import tempfile
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import package_version
 from qaclims_ray.data.manifest import Manifest
+from qaclims_ray.errors import DataError
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
@@ -41,7 +43,7 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
         return
     fingerprint = artifacts.require_artifact(uri, "segmentation", verb="segment").fingerprint
     record = storage.join(stage.layout.records, _LOGGED_NAME)
-    logged = json.loads(storage.read_bytes(record)) if storage.exists(record) else {}
+    logged = _read_logged(record)
     if logged.get(system) == [handle.run_id, fingerprint]:
         return
     size_mb = storage.size(storage.join(uri, WEIGHTS_NAME)) / 1e6
@@ -68,6 +70,16 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
     if is_kept:
         logged[system] = [handle.run_id, fingerprint]
         storage.write_bytes(record, json.dumps(logged, indent=2).encode())
+
+
+def _read_logged(uri: str) -> dict[str, list[str]]:
+    """Return system -> run and network that MLflow has; none where that cannot be read: MLflow knows by itself."""
+    if not storage.exists(uri):
+        return {}
+    try:
+        return TypeAdapter(dict[str, list[str]]).validate_json(storage.read_bytes(uri))
+    except (DataError, ValidationError):
+        return {}
 
 
 def tracked_model(system: str, fingerprint: str) -> TrackedModel:

@@ -15,7 +15,7 @@ from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
-from qaclims_ray.errors import ConfigError, DamagedError
+from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.presets.table import started_from
 from qaclims_ray.run_config import RunConfig, to_dict
@@ -29,6 +29,7 @@ from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.local_weights import random_start_remarks
 from qaclims_ray.stages.log_network import log_network
 from qaclims_ray.stages.mask_images import require_truth
+from qaclims_ray.stages.mending import Mending
 from qaclims_ray.stages.opening import Opening
 from qaclims_ray.stages.preflight import preflight
 from qaclims_ray.stages.refine import run_refine
@@ -75,8 +76,6 @@ logger = logging.getLogger(__name__)
 STAGE_ORDER = ("data", "corpus", "text", "train", "cams", "evaluate", "refine", "segment", "report", "run")
 """In order; each verb runs everything before it that is not there yet."""
 
-_MOST_MENDED = 10
-"""Artefacts that a run makes again because they are damaged; with more of them the disk is at fault."""
 _TAG_LENGTH = 500
 """Longest tag; stores refuse very long ones."""
 
@@ -140,25 +139,26 @@ def run_pipeline(
     with contextlib.ExitStack() as session:
         opening = Opening(config, session, progress)
         manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
+        was_begun = storage.exists(layout.config)
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
-        tracker = _tracker(config, layout, settings, parent_run_id)
+        tracker = _tracker(config, layout, settings, parent_run_id, was_begun=was_begun)
         handle = tracker.handle()
         # The session too, so that a Ray of this run's own ends before the tracking does.
         with _ending(tracker, progress), session:
             run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
             _tell_of_data(run, manifest)
-            found = _whole(run, manifest)
+            mending = Mending(progress)
+            found = mending.whole(lambda: run.stages(manifest))
             tracker.set_tags(_note(config, found))
             log_headlines(tracker, config, found)
             report_uri = ""
             if run.reaches("report"):
-                with run.stage("report") as stage:
-                    report_uri = run_report(stage, tracker, manifest, found, progress.seconds)
+                report_uri = mending.whole(lambda: run.report(manifest, found), lambda: run.stages(manifest))
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(layout, found, labels, splits_of(config), report_uri, shown(handle.uri) if handle else "")
 
 
-def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str) -> Tracker:
+def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str, *, was_begun: bool) -> Tracker:
     out, trial = layout.out.rstrip("/").rsplit("/", 1)[-1], layout.trial
     tracker = open_tracker(
         config.tracking,
@@ -167,6 +167,7 @@ def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id:
         identity=artifacts.fingerprint_of(settings),
         tags=run_tags(config),
         parent_run_id=parent_run_id,
+        was_begun=was_begun,
     )
     tracker.log_params(without_password(settings))
     return tracker
@@ -218,20 +219,6 @@ def _check_last(config: RunConfig, until: str) -> None:
         raise ConfigError(f"this run ends with its {config.goal}s: set --goal {needed} to go on to {until}")
 
 
-def _whole(run: "_PipelineRun", manifest: Manifest) -> Results:
-    """Run the stages; what turns out damaged when it is read is made again, each artefact once."""
-    mended: set[str] = set()
-    while True:
-        try:
-            return run.stages(manifest)
-        except DamagedError as error:
-            if error.folder in mended or len(mended) == _MOST_MENDED:
-                raise
-            mended.add(error.folder)
-            run.progress.abort()
-            run.progress.note(f"{error.folder}/{error.name} is not the file that was written: it is made again")
-
-
 def _note(config: RunConfig, found: Results) -> dict[str, str]:
     """Return the tags that say, above the run in MLflow's UI, what it scored and how it differs from its preset."""
     changed = changed_settings(config, default) if (default := started_from(config)) is not None else {}
@@ -281,6 +268,11 @@ class _PipelineRun:
         if self.reaches("segment"):
             self.segmentations(systems_with_networks(self.config), manifest, found)
         return self.trusted(manifest, found) if self.reaches("report") else found
+
+    def report(self, manifest: Manifest, found: Results) -> str:
+        """Write the report; return its page's URI."""
+        with self.stage("report") as stage:
+            return run_report(stage, self.tracker, manifest, found, self.progress.seconds)
 
     def texts(self, systems: list[str], manifest: Manifest) -> None:
         """Encode the texts of those that have any."""

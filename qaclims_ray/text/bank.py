@@ -336,7 +336,7 @@ def read_bank(uri: str) -> TextBank:
             renormalise_foreground=bool(json.loads(metadata[b"renormalise_foreground"])),
             origin=", ".join(f"{name} {fingerprint}" for name, fingerprint in sorted(meta.inputs.items())),
         )
-    except (pa.ArrowException, KeyError, ValueError, DataError, ModelError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, DataError, ModelError) as error:
         raise ArtifactError(f"the text bank at {uri} cannot be read ({error}); {_AGAIN}") from None
     highest = max(int(bank.foreground.max()), int(bank.background.max()))
     if features.ndim != 2 or len(features) != len(texts) or highest >= len(texts):

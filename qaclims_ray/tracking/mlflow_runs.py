@@ -1,11 +1,13 @@
 """Runs of MLflow's store: opening a pipeline's own, finding a stage's, and the experiment they belong to."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.spooled_tracker import read_json
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 KEY_TAG = "qaclims.key"
 """Tag by which a stage's run is found: the parent's id and the stage's name."""
+FOLDER_TAG = "qaclims.folder"
+"""Tag by which a pipeline's run is found where its folder's record is damaged or another's: folder and settings."""
 PARENT_TAG = "mlflow.parentRunId"
 RECORD_NAME = "tracking.json"
 """File in the output folder that says which run tracks it."""
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
 """Errors that come again however often a call is sent. After any other the call is sent again."""
+_log = logging.getLogger(__name__)
 
 
 def pipeline_run(
@@ -34,24 +39,45 @@ def pipeline_run(
     out_dir: str,
     identity: str,
     tags: Mapping[str, str],
+    was_begun: bool = False,
 ) -> tuple["Run", bool]:
     """Return the run that tracks an output folder, and whether it was begun before."""
     path = storage.join(out_dir, RECORD_NAME)
     store, earlier = store_marks(config, uri)
     expected = {"store": store, "experiment": config.experiment, "identity": identity}
-    record = read_json(storage.read_bytes(path)) if storage.exists(path) else {}
+    # By its name alone where the store lies beside it, since both may be moved together.
+    folder = fingerprint_of([expected, out_dir if config.uri else out_dir.rstrip("/").rsplit("/", 1)[-1]])
+    is_there = storage.exists(path)
+    record = _sound(read_json(storage.read_bytes(path))) if is_there else {}
     if record.get("store") == earlier:
         record["store"] = store
+    run = None
     if {name: record.get(name) for name in expected} == expected:
-        run = _active_run(client, str(record.get("run_id", "")))
-        if run is not None:
-            go_on(client, run)
-            for name, value in tags.items():
-                client.set_tag(run.info.run_id, name, value)
-            return run, True
-    run = client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
-    storage.write_bytes(path, json.dumps(expected | {"run_id": run.info.run_id}, indent=2).encode())
-    return run, False
+        run = _active_run(client, str(record["run_id"]))
+    elif is_there or was_begun:  # damaged, gone, or of a call with other settings in between
+        run = _run_with(client, experiment_id, FOLDER_TAG, folder)
+        if is_there and not record:
+            _log.warning(
+                "%s is damaged: %s", path, "a new MLflow run is begun" if run is None else "it is written anew"
+            )
+    is_known = run is not None
+    if run is not None:
+        go_on(client, run)
+        for name, value in tags.items():
+            client.set_tag(run.info.run_id, name, value)
+    else:
+        run = client.create_run(experiment_id, tags={**tags, FOLDER_TAG: folder}, run_name=run_name)
+    if {**expected, "run_id": run.info.run_id} != record:
+        record = expected | {"run_id": run.info.run_id}
+        content = json.dumps({**record, "seal": fingerprint_of(record)}, indent=2)
+        storage.write_bytes(path, content.encode())
+    return run, is_known
+
+
+def _sound(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says, or nothing where it is damaged; those of earlier versions have no seal."""
+    seal = record.pop("seal", None)
+    return record if "run_id" in record and seal in (None, fingerprint_of(record)) else {}
 
 
 def go_on(client: "MlflowClient", run: "Run") -> None:
@@ -75,8 +101,12 @@ def _active_run(client: "MlflowClient", run_id: str) -> "Run | None":
 
 def find_run(client: "MlflowClient", experiment_id: str, key: str) -> "Run | None":
     """Return a stage's run by its key."""
-    quoted = key.replace("'", "''")
-    runs = client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
+    return _run_with(client, experiment_id, KEY_TAG, key)
+
+
+def _run_with(client: "MlflowClient", experiment_id: str, tag: str, value: str) -> "Run | None":
+    quoted = value.replace("'", "''")
+    runs = client.search_runs([experiment_id], filter_string=f"tags.`{tag}` = '{quoted}'", max_results=1)
     return runs[0] if runs else None
 
 

@@ -63,6 +63,7 @@ def open_tracker(
     identity: str = "",
     tags: Mapping[str, str] | None = None,
     parent_run_id: str = "",
+    was_begun: bool = False,
     system_metrics: bool = True,
     system_metrics_interval_s: float = 10.0,
 ) -> Tracker:
@@ -76,6 +77,7 @@ def open_tracker(
             run's parameters cannot change.
         tags: tags of the run.
         parent_run_id: run of the same store under which the UI shows this one; empty for none.
+        was_begun: a call has been at work in these outputs before: its run is looked for where the record is gone.
         system_metrics: log CPU, memory, disk, network and GPU of this machine.
         system_metrics_interval_s: seconds between two samples.
 
@@ -94,7 +96,7 @@ def open_tracker(
             experiment_id = experiment_of(client, config.experiment, artifact_root(uri, config.experiment, out_dir))
             follow_move(config, uri, out_dir)
         marks = {**(tags or {}), **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
-        run, resumed = pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, marks)
+        run, resumed = pipeline_run(client, uri, experiment_id, config, run_name, out_dir, identity, marks, was_begun)
     except Exception as error:
         raise opening_failure(uri, error) from error
     tracker = _tracker(

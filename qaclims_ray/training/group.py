@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from qaclims_ray.data import storage
+from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.whole_files import CURVES_NAME
@@ -192,12 +192,18 @@ def read_note(uri: str) -> dict[str, Any] | None:
 
 
 def raw_curves(uri: str) -> Curves:
-    """Return the training curves kept beside an artefact: step -> figures. None of them where they cannot be read."""
-    uri = storage.join(uri, CURVES_NAME)
-    if not storage.exists(uri):
-        return {}
+    """Return the training curves kept beside an artefact: step -> figures. None of them where they cannot be read.
+
+    The last checkpoint, which became the artefact, holds them too.
+    """
+    path = storage.join(uri, CURVES_NAME)
+    if not whole_files.is_as_listed(path):
+        note = read_note(uri) if whole_files.is_as_listed(storage.join(uri, NOTE_NAME)) else None
+        if note is None and storage.exists(path):
+            logger.warning("%s was changed: its training curves are left out of the report", path)
+        return note["curves"] if note is not None else {}
     try:
-        return read_json_file(uri, _CURVES.validate_python, remedy="Its training curves are left out of the report")
+        return read_json_file(path, _CURVES.validate_python, remedy="Its training curves are left out of the report")
     except ArtifactError as error:  # nothing is made of them but pictures
         logger.warning("%s", error)
         return {}

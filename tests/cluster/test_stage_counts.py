@@ -1,16 +1,20 @@
 """What a stage of label maps makes of its shards' parts, and what label maps depend on; no Ray is started."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qaclims_ray.data import artifacts
 from qaclims_ray.data.artifacts import Artifact
+from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import IMAGES_PER_SHARD
-from qaclims_ray.errors import DataError
+from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.refine.config import MaskConfig
+from qaclims_ray.stages import image_stage
 from qaclims_ray.stages.image_stage import Part, part_name, run_image_stage, write_part
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
 from qaclims_ray.stages.stage import Stage
@@ -40,6 +44,8 @@ def _artifact(uri: Path) -> Artifact:
 
 def _write_parts(uri: Path, error: str) -> None:
     workshop = _artifact(uri).workshop
+    for i in range(2 * IMAGES_PER_SHARD):
+        save_label_map(torch.zeros(8, 8, dtype=torch.uint8), f"{workshop}/{i:03d}.png")
     write_part(workshop, 0, [{"image_id": "000", "error": ""}], {"sweep": np.array([1, 2])})
     write_part(workshop, 1, [{"image_id": "064", "error": error}], {"sweep": np.array([10, 20])})
 
@@ -49,6 +55,21 @@ def test_rows_follow_each_other_and_counts_add_up(tmp_path) -> None:
     whole = _run(tmp_path / "masks", max_failed_fraction=0.0)
     assert [row["image_id"] for row in whole.rows] == ["000", "064"]
     assert whole.counts["sweep"].tolist() == [11, 22]
+
+
+@pytest.mark.parametrize("name", ["064.png", part_name(1)])
+def test_a_label_map_or_part_that_was_damaged_since_is_made_again(tmp_path, monkeypatch, name: str) -> None:
+    _write_parts(tmp_path / "masks", "")
+    asked: list[set[int]] = []
+    monkeypatch.setattr(image_stage, "run_shards", lambda shards, *, finished, **_: asked.append(set(finished)))
+    _run(tmp_path / "masks", max_failed_fraction=0.0)
+    path = Path(_artifact(tmp_path / "masks").workshop, name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with contextlib.suppress(ArtifactError):  # nobody makes the part again here
+        _run(tmp_path / "masks", max_failed_fraction=0.0)
+    assert asked == [{0, 1}, {0}]
 
 
 def test_too_many_failures_forget_their_shards_alone(tmp_path) -> None:

@@ -67,7 +67,8 @@ def test_a_build_goes_on_where_it_stopped(tmp_path):
     assert table.missing_shards(uri, 3, "p1") == [0, 1, 2]
     table.write_shard(f"{uri}/{shard_name(1)}", [row()], plan="p1")
     assert table.missing_shards(uri, 3, "p1") == [0, 2]
-    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == ["_plan.json", "part-00001.parquet"]
+    found = sorted(path.name for path in (tmp_path / "corpus").iterdir())
+    assert found == ["_plan.json", "part-00001.parquet", "part-00001.parquet.sha256"]
 
 
 def test_a_finished_build_lacks_nothing(tmp_path):

@@ -14,7 +14,7 @@ from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores
 from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.report.contents import CHOSEN_BY_PIXEL_LABELS, PromptReading, ReportData, SystemReport, winner
-from qaclims_ray.report.files import write_report
+from qaclims_ray.report.files import write_report, written_page
 from qaclims_ray.report.palette import INK
 
 
@@ -75,6 +75,24 @@ def written(folder: Path, data: ReportData) -> tuple[dict, str]:
 @pytest.fixture(scope="module")
 def full_report(tmp_path_factory) -> tuple[dict, str]:
     return written(tmp_path_factory.mktemp("full"), report_data())
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("report.html", lambda text: text[:-20]),
+        ("report.html", lambda text: text.replace("a", "b", 1)),
+        ("report.json", lambda text: text.replace("71.3", "71.4")),
+        ("report.json", lambda text: "[]"),
+    ],
+)
+def test_a_report_that_was_changed_is_not_there_already(tmp_path, name, harm) -> None:
+    folder = tmp_path / "report"
+    page = write_report(str(folder), report_data(made_from="f"))
+    assert written_page(str(folder), "f") == page and written_page(str(folder), "g") is None
+    before = (folder / name).read_text()
+    (folder / name).write_text(harm(before))
+    assert (folder / name).read_text() != before and written_page(str(folder), "f") is None
 
 
 class Balance(HTMLParser):

@@ -108,3 +108,16 @@ def test_what_another_goal_needs_is_asked_of_a_manifest_that_is_there(tmp_path: 
     further = Stage(with_overrides(stage.config, {"goal": "segmentation"}), stage.layout)
     with pytest.raises(DataError, match="belongs to split 'val'"):
         run_data(further)
+
+
+def test_a_drawn_picture_that_was_changed_is_drawn_again_where_pictures_are_read(tmp_path: Path) -> None:
+    config = with_overrides(miniature(), {"systems": ("baseline",), "goal": "seed", "data.num_images": 8})
+    layout, told = RunLayout(str(tmp_path)), Told()
+    run_data(Stage(config, layout))
+    picture = Path(layout.data, "JPEGImages", "mini_000001.png")
+    drawn = picture.read_bytes()
+    picture.write_bytes(drawn[:40] + bytes([drawn[40] ^ 1]) + drawn[41:])
+    Path(layout.manifest, "meta.json").unlink()
+    run_data(Stage(config, layout, progress=told))
+    assert picture.read_bytes() == drawn
+    assert any("its JPEGImages/mini_000001.png was changed" in line for _, line in told.lines)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,18 @@ def test_the_tracker_gets_a_network_once_and_none_that_is_too_large(run) -> None
         log_network(stage, tracker, config, SYSTEM, manifest)
         assert len(tracker.models) == number
     assert tracker.models[0].name == "qa_clims-final"
+
+
+@pytest.mark.parametrize("content", ["{half", "[]", '{"qa_clims": 3}'])
+def test_a_damaged_record_of_what_the_tracker_has_is_written_anew(run, content: str) -> None:
+    config = with_overrides(preset("miniature"), {"segmentation.net.weights": "random"})
+    stage, tracker = Stage(system_config(config, SYSTEM), RunLayout(run)), Kept()
+    manifest = Manifest(NAMES, (ImageRecord("a", "a.png", 40, 33, (0,), splits=("train",)),))
+    record = Path(run, "tracked_models.json")
+    record.write_text(content)
+    for _ in range(2):
+        log_network(stage, tracker, config, SYSTEM, manifest)
+    assert len(tracker.models) == 1 and list(json.loads(record.read_text())) == [SYSTEM]
 
 
 def test_a_request_is_answered_with_a_mask(hub) -> None:

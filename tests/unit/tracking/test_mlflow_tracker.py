@@ -305,6 +305,44 @@ def test_a_deleted_experiment_is_refused(runs):
         open_quiet(runs)
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda record: record.write_text("{half"),
+        lambda record: record.write_text(record.read_text().replace('"run_id": "', '"run_id": "0')),
+        lambda record: record.unlink(),
+    ],
+)
+def test_a_damaged_or_lost_record_goes_on_with_its_run(runs, harm):
+    tracker = open_quiet(runs, identity="config-1")
+    first = tracker.handle().run_id
+    tracker.finish("FINISHED")
+    harm(runs / "a" / "tracking.json")
+    for _ in range(2):  # the record is whole again, too
+        tracker = open_quiet(runs, identity="config-1", was_begun=True)
+        assert tracker.handle().run_id == first
+        tracker.finish("FINISHED")
+
+
+def test_a_folder_that_was_begun_anew_has_a_new_run(runs):
+    ids = []
+    for _ in range(2):
+        tracker = open_quiet(runs, identity="config-1", was_begun=False)
+        ids.append(tracker.handle().run_id)
+        tracker.finish("FINISHED")
+        shutil.rmtree(runs / "a")
+    assert ids[0] != ids[1]
+
+
+def test_settings_that_come_back_go_on_with_their_run(runs):
+    ids = []
+    for identity in ("A", "B", "A"):
+        tracker = open_quiet(runs, identity=identity)
+        ids.append(tracker.handle().run_id)
+        tracker.finish("FINISHED")
+    assert ids[0] == ids[2] != ids[1]
+
+
 def test_a_broken_record_begins_a_new_run(runs):
     (runs / "a").mkdir()
     (runs / "a" / "tracking.json").write_text("{half")
