@@ -8,9 +8,9 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
@@ -106,12 +106,6 @@ def follow_move(config: TrackingConfig, uri: str, out_dir: str) -> None:
             )
 
 
-def shown(uri: str) -> str:
-    """Return an address without user name and password, for messages."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
-
-
 def spool_folder(spool_dir: str) -> Path:
     """Return the local folder in which this machine keeps the calls of a spool; a bucket gets them at the end."""
     if not storage.is_remote(spool_dir):
@@ -149,11 +143,11 @@ def opening_failure(uri: str, error: Exception) -> QaclimsError:
     if isinstance(error, QaclimsError):
         return error
     return ResourceError(
-        f"the tracking store {shown(uri)} cannot be used: {first_line(error)}. Start or mend it, give another "
-        "tracking.uri, or run without: tracking.enabled=false"
+        f"the tracking store {without_credentials(uri)} cannot be used: {first_line(error)}. Start or mend it, give "
+        "another tracking.uri, or run without: tracking.enabled=false"
     )
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's kind and the beginning of its message."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    """Return an error's kind and the beginning of its message, without the password of an address in it."""
+    return without_credentials(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")

@@ -131,7 +131,6 @@ def fit(
         return progress.metrics
     called = _captured(task, context)
     wrapped = wrap_network(called, precision, context, sends_buffers=not _keeps_buffers_equal(task, context))
-    total_steps = optim.epochs * len(sampler)
     seen = RecentBatches(context, task.dataset.image_id, log_every)
     for epoch in range(progress.epochs_done, optim.epochs):
         skipped = max(progress.steps_done - epoch * len(sampler), 0)  # it was saved within this epoch
@@ -144,18 +143,16 @@ def fit(
             # In every epoch: a rating puts the network back into training mode as a whole, fixed batch norm included.
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
-                set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
+                set_learning_rate(optimizer, learning_rate_factor(step, optim.epochs * len(sampler), optim))
                 result = _take_step(task, wrapped, batch, optimizer, context)
                 meter.add(result, step + 1, optimizer.param_groups[0]["lr"], batch["index"])
                 # Asking is a barrier over all workers, so it is done now and then. After an epoch's last step a
                 # checkpoint comes in any case.
                 if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
-                    seen.require_finite_network(network, epoch)
-                    _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
+                    _keep_within_epoch(task, optimizer, selection, seen, progress, step + 1, context)
         metrics = meter.epoch_metrics()
-        seen.require_finite_network(network, epoch)
         done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
-        progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
+        progress = _keep(task, optimizer, selection, seen, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
 
 
@@ -240,11 +237,13 @@ def _keep(
     task: Task,
     optimizer: Optimizer,
     selection: Selection | None,
+    seen: RecentBatches,
     done: Progress,
     best_score: float | None,
     context: WorkerContext,
 ) -> Progress:
     """Rate the network where an epoch is chosen, save a checkpoint, report it; return the progress as reported."""
+    seen.require_finite_network(task.network, done.epochs_done - 1)
     folder = new_checkpoint_folder() if context.rank == 0 else None
     if selection is not None:
         done = dataclasses.replace(done, metrics=done.metrics | selection.update(folder, best_score))
@@ -265,11 +264,13 @@ def _keep_within_epoch(
     task: Task,
     optimizer: Optimizer,
     selection: Selection | None,
+    seen: RecentBatches,
     progress: Progress,
     steps_done: int,
     context: WorkerContext,
 ) -> None:
     """Save a checkpoint between two steps; metrics and choice are those of the last whole epoch."""
+    seen.require_finite_network(task.network, progress.epochs_done)
     done = dataclasses.replace(progress, steps_done=steps_done)
     folder = new_checkpoint_folder() if context.rank == 0 else None
     if folder is not None:

@@ -7,7 +7,7 @@ only runs the text tower on one prompt per class. Steps cost the same however la
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.region_features import RegionOptions, Regions
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
@@ -96,7 +97,7 @@ def train_prompts(
     if not settings.learn:
         return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
-
+    num_draws = settings.steps_per_epoch * settings.optim.batch_size
     contrast = PromptContrast(clip=clip, template=template, class_texts=class_texts, settings=settings)
     task = Task(
         network=prompts,
@@ -104,12 +105,7 @@ def train_prompts(
         save=save,
         load=lambda folder: load_vectors(prompts, folder),
         step=functools.partial(prompt_step, contrast=contrast),
-        dataset=FeatureDraws(
-            cached,
-            [record.image_id for record in setup.manifest.records],
-            num_draws=settings.steps_per_epoch * settings.optim.batch_size,
-            seed=setup.seed,
-        ),
+        dataset=FeatureDraws(cached, setup.manifest, num_draws=num_draws, seed=setup.seed),
         on_device=("feature",),
         optim=settings.optim,
         freeze_batch_norm=True,
@@ -209,8 +205,8 @@ def prompt_step(network: nn.Module, batch: dict[str, Tensor], *, contrast: Promp
 class FeatureDraws:
     """Cached features, drawn with replacement; the draws of an epoch depend on (seed, epoch) alone."""
 
-    def __init__(self, cached: BackgroundFeatures, image_ids: Sequence[str], *, num_draws: int, seed: int) -> None:
-        self._cached, self._image_ids, self._num_draws, self._seed = cached, image_ids, num_draws, seed
+    def __init__(self, cached: BackgroundFeatures, manifest: Manifest, *, num_draws: int, seed: int) -> None:
+        self._cached, self._manifest, self._num_draws, self._seed = cached, manifest, num_draws, seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -228,7 +224,7 @@ class FeatureDraws:
 
     def image_id(self, index: int) -> str:
         """Return the identifier of the image of an item, by the item's `index`."""
-        return self._image_ids[index]
+        return self._manifest.records[index].image_id
 
 
 def background_features(

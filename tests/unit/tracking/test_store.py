@@ -2,7 +2,7 @@ import pytest
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.store import artifact_root, shown, spool_folder, tracking_uri
+from qaclims_ray.tracking.store import artifact_root, opening_failure, spool_folder, tracking_uri
 
 
 def test_runs_of_one_folder_share_a_store(tmp_path):
@@ -37,9 +37,13 @@ def test_artifacts_never_lie_in_the_working_directory(tmp_path):
     assert artifact_root("http://h:5000", "e", "/runs/a") is None
 
 
-def test_passwords_are_not_shown():
-    assert shown("https://user:secret@host:5000/x") == "https://host:5000/x"
-    assert shown("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
+def test_what_a_library_says_of_a_store_is_told_without_its_password():
+    uri = "postgresql://ann:secret@host/db"
+    error = opening_failure(uri, ValueError(f"Could not parse URL from string '{uri}'"))
+    assert "secret" not in str(error) and "ann:" not in str(error)
+    assert "the tracking store postgresql://host/db" in str(error) and "from string 'postgresql://host/db'" in str(
+        error
+    )
 
 
 def test_a_remote_spool_has_a_local_folder():

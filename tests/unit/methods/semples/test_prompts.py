@@ -314,7 +314,7 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     cached = BackgroundFeatures(features=rows[:, None].float(), class_ids=rows, positions=rows + 1)
 
     def drawn(seed: int, epoch: int) -> list[int]:
-        draws = FeatureDraws(cached, [f"picture {number}" for number in range(51)], num_draws=40, seed=seed)
+        draws = FeatureDraws(cached, Manifest(("a",), ()), num_draws=40, seed=seed)
         draws.set_epoch(7)
         draws.set_epoch(epoch)
         items = [draws[index] for index in range(len(draws))]
