@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from qaclims_ray.cluster.patience import out_of_patience, patience_s
 from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -53,13 +54,14 @@ def run_shards(
 
     Raises:
         QaclimsError: the first one raised by a task or actor, as itself.
-        ResourceError: when Ray fails for a reason of its own.
+        ResourceError: when Ray fails for a reason of its own, or no shard ends for longer than `patience.patience_s`.
     """
     # Pickled, because Ray Data would make Arrow columns of objects and tensors.
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
     # Not at the top: a stage that is there already needs no Ray.
+    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     # An actor without a shard would load its model for nothing.
@@ -79,6 +81,8 @@ def run_shards(
             f"the stage stopped after {len(summaries)} of {len(rows)} shards: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
+    except ExecutionTimeoutError as error:
+        raise out_of_patience(f"the stage, with {len(summaries)} of {len(rows)} shards done,") from error
     return summaries
 
 
@@ -107,6 +111,8 @@ def _outcomes(
     context.enable_progress_bars = False
     # Waiting for the slow ones would hold back what is done.
     context.execution_options.preserve_order = False
+    # Ray Data's own bound is half an hour; -1 is none.
+    context.execution_no_progress_timeout_s = patience_s() or -1
     # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     if gpus_per_actor:

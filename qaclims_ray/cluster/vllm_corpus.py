@@ -17,10 +17,12 @@ import numpy as np
 import ray.data
 from jaxtyping import UInt8
 from PIL import Image
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayError
 from torch import Tensor
 
+from qaclims_ray.cluster.patience import out_of_patience, patience_s
 from qaclims_ray.cluster.shards import ShardProgress, root_cause
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
@@ -77,14 +79,17 @@ def run_vllm_shards(
 
     Raises:
         ConfigError: when an alias names no class.
-        ResourceError: when Ray or vLLM fails for a reason of its own; what is published stays.
+        ResourceError: when Ray or vLLM fails for a reason of its own, or no answer comes for longer than
+            `patience.patience_s`; what is published stays.
     """
     todo = [shard for shard in shards if shard[0] not in finished]
     if not todo:
         return
     # Called for its check only: a wrong alias is reported before vLLM loads a model.
     build.question_words(class_names, config.class_aliases)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = patience_s() or -1
     split = QuestionRows(decode, questions, class_names, config)
     rows = [{"shard": pickle.dumps(shard)} for shard in todo]
     asked = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(split)
@@ -104,6 +109,8 @@ def run_vllm_shards(
             f"the stage stopped after {len(todo) - len(waiting)} of {len(todo)} shards: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
+    except ExecutionTimeoutError as error:
+        raise out_of_patience(f"vLLM, with {len(waiting)} of {len(todo)} shards to do,") from error
     # A shard of which no image can be read has no question, and so no row that comes back.
     for index, records in [(index, records) for index, records in todo if index in waiting]:
         waiting[index].failed = decode((index, records))[1].failed

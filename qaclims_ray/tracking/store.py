@@ -6,8 +6,10 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from qaclims_ray.data import storage
 from qaclims_ray.data.addresses import without_credentials
@@ -24,6 +26,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
 }
+_MADE_WITHIN_S = 300.0
+"""Seconds that another process may take to make a SQLite store, or to bring it to this version of MLflow."""
 _SERVER_SCHEMES = ("http", "https", "databricks")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -127,15 +131,34 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(uri: str) -> Iterator[None]:
-    """Keep other processes out while a SQLite store is made: parallel migrations of one file break it."""
+    """Keep other processes out while a SQLite store is made: parallel migrations of one file break it.
+
+    Raises:
+        ResourceError: when another one is at it for too long.
+    """
     if not uri.startswith("sqlite:///"):
         yield
         return
     path = Path(uri.removeprefix("sqlite:///") + ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, uri)
         yield
+
+
+def _lock(handle: IO[str], uri: str) -> None:
+    deadline = time.monotonic() + _MADE_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"another process has been making the tracking store {uri} for {_MADE_WITHIN_S:.0f} s, and holds "
+                    f"{handle.name}. End it, or name another store in tracking.uri"
+                ) from None
+            time.sleep(0.1)
 
 
 def opening_failure(uri: str, error: Exception) -> QaclimsError:

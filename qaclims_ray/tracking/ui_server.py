@@ -11,7 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qaclims_ray.data.addresses import without_credentials
@@ -148,4 +148,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait(_END_WITHIN_S)
         except subprocess.TimeoutExpired:
             continue
-    process.wait()
+    # Killed, it is only to be collected; a process that the disk keeps in the kernel is left to its end.
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_WITHIN_S)

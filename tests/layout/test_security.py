@@ -132,7 +132,7 @@ def test_what_runs_nothing_passes(source):
 
 
 PAGE_PARTS = {
-    "qaclims_ray/report/page.py": "charts of matplotlib, which escapes its texts, and commands between backticks, escaped",
+    "qaclims_ray/report/page.py": "charts of matplotlib, which escapes its texts; commands between backticks, escaped",
     "qaclims_ray/report/gallery.py": "JSON in which < is written as a number, and pictures in base64",
     "qaclims_ray/report/run_page.py": "the charts of page.py by their names",
 }
