@@ -10,7 +10,7 @@ N ?= 1000
 # Tests share few cores: one thread each keeps them from fighting.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow fuzz docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow fuzz audit docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -48,6 +48,9 @@ test-slow: install  ## full-size models and whole pipelines
 
 fuzz: install  ## read N changed files of every kind that people or runs hand over
 	$(TEST_ENV) $(PY) -m tests.fuzz --inputs $(N)
+
+audit: install  ## ask PyPI's vulnerability service about the pinned versions; cannot run offline
+	$(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --strict
 
 docs: install  ## build these pages as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
