@@ -37,7 +37,7 @@ class Introduction(ControllerCallback):
         self._news.put_nowait.remote(ray.get_runtime_context().current_actor)
 
 
-class Reader:
+class NewsReader:
     """Hands on what workers say; ends the training when they say nothing for too long."""
 
     def __init__(self, news: Queue, on_position: OnPosition, on_epoch: OnEpoch) -> None:

@@ -8,6 +8,7 @@ returns a small summary row. Shards are deterministic and appear only when whole
 was in flight and a row is never written twice.
 """
 
+import contextlib
 import io
 import logging
 import pickle
@@ -60,15 +61,11 @@ def run_shards(
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
-    # Not at the top: a stage that is there already needs no Ray.
-    from ray.data.exceptions import ExecutionTimeoutError
-    from ray.exceptions import RayError
-
     # An actor without a shard would load its model for nothing.
     outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), write, min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     told: set[str] = set()
-    try:
+    with stage_errors(lambda: f"{len(summaries)} of {len(rows)} shards"):
         for outcome in outcomes:
             if isinstance(outcome, QaclimsError):
                 raise outcome
@@ -76,14 +73,32 @@ def run_shards(
             _tell(outcome.get("remark", ""), told)
             if progress is not None:
                 progress(len(shards) - len(rows) + len(summaries), len(shards))
+    return summaries
+
+
+@contextlib.contextmanager
+def stage_errors(done: Callable[[], str]) -> Iterator[None]:
+    """Raise what Ray meets in the context as one sentence.
+
+    Args:
+        done: says how far the stage is, e.g. 3 of 4 shards.
+
+    Raises:
+        ResourceError: when Ray fails for a reason of its own, or Ray Data finds nothing moving for too long.
+    """
+    # Not at the top: a stage that is there already needs no Ray.
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError
+
+    try:
+        yield
     except RayError as error:
         raise ResourceError(
-            f"the stage stopped after {len(summaries)} of {len(rows)} shards: {root_cause(error)}. "
+            f"the stage stopped after {done()}: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
     except ExecutionTimeoutError as error:
-        raise out_of_patience(f"the stage, with {len(summaries)} of {len(rows)} shards done,") from error
-    return summaries
+        raise out_of_patience(f"the stage, with {done()} done,") from error
 
 
 def _tell(remark: str, told: set[str]) -> None:

@@ -29,7 +29,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Queue
 
 from qaclims_ray.cluster.config import ClusterConfig
-from qaclims_ray.cluster.news import Introduction, OnEpoch, OnPosition, Reader
+from qaclims_ray.cluster.news import Introduction, NewsReader, OnEpoch, OnPosition
 from qaclims_ray.cluster.patience import out_of_patience
 from qaclims_ray.cluster.private_ray import PREEMPTION_WATCHER
 from qaclims_ray.cluster.rescue import rescue
@@ -119,8 +119,7 @@ def fit_on_workers(
 
     Raises:
         QaclimsError: as a worker raised it.
-        ResourceError: when workers failed more often than `max_failures` allows, or gave no sign of progress for longer
-            than `patience.patience_s`.
+        ResourceError: when workers failed more often than `max_failures` allows, or were silent for too long.
     """
     rescued = rescue(runs_uri, name, {one.artifact.fingerprint: one.epochs for one in trainings})
     # On the driver's node, because with any other node news would be lost that the driver has not read yet.
@@ -139,7 +138,7 @@ def fit_on_workers(
         # Failures are counted over the whole group, so every training brings its own allowance.
         run_config=_kept_at(runs_uri, name, cluster.max_failures * len(trainings), Introduction(news)),
     )
-    reader = Reader(news, on_position, on_epoch)
+    reader = NewsReader(news, on_position, on_epoch)
     try:
         with reader.reading():
             result = trainer.fit()

@@ -90,4 +90,4 @@ def test_names_are_text(name: str, tmp_path: Path) -> None:
     plain = Elements(page_of(lambda value: value, tmp_path / "plain"))
     hostile = Elements(page_of(lambda value: poisoned(value, kept), tmp_path / "hostile"))
     assert hostile.tags == plain.tags
-    assert hostile.text.replace("\N{ZERO WIDTH SPACE}", "").count(HOSTILE) > 3 and "49" not in plain.text
+    assert hostile.text.replace("\N{ZERO WIDTH SPACE}", "").count(HOSTILE) > 3

@@ -1,6 +1,7 @@
 import pytest
 
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.tracking import store
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.store import artifact_root, opening_failure, spool_folder, tracking_uri
 
@@ -51,3 +52,14 @@ def test_a_remote_spool_has_a_local_folder():
     assert first.is_absolute()
     assert first != second
     assert spool_folder("/x/tracking-spool").as_posix() == "/x/tracking-spool"
+
+
+def test_another_process_that_makes_a_store_for_too_long_is_told(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(store, "_MADE_WITHIN_S", 0.0)
+    with store.one_at_a_time(uri):
+        with pytest.raises(ResourceError, match=r"another process has been making .*mlflow\.db\.lock\. End it, or"):
+            with store.one_at_a_time(uri):
+                pass
+    with store.one_at_a_time(uri):
+        pass
