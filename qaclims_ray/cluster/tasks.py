@@ -36,7 +36,9 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
         outcome: Any = ray.get(reference, timeout=patience_s())
     except ray.exceptions.GetTimeoutError:
         ray.cancel(reference, force=True)
-        raise out_of_patience(f"{function.__name__.strip('_')}, which is one task of Ray,") from None
+        raise out_of_patience(
+            f"{getattr(function, '__name__', 'work').strip('_')}, which is one task of Ray,"
+        ) from None
     if isinstance(outcome, QaclimsError):
         raise outcome
     return outcome
