@@ -15,7 +15,7 @@ RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking
 # Where this machine keeps no compiled modules, each of the hundreds of processes of the tests would compile them anew.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz chaos docs notebooks ui format wheel clean
+.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz chaos audit docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -62,6 +62,9 @@ fuzz: install  ## read N changed files of every kind that people or runs hand ov
 
 chaos: install  ## do harm to small runs N times, and see that nothing is lost and nothing is silent
 	$(TEST_ENV) $(PY) -m tests.chaos --faults $(N)
+
+audit: install  ## ask PyPI's vulnerability service about the pinned versions; cannot run offline
+	$(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --strict
 
 docs: install  ## build these pages as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict

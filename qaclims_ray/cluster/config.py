@@ -30,6 +30,10 @@ class ClusterConfig:
     always compute in float32."""
     max_failures: int = 2
     """Restarts of a training after worker failures."""
+    no_progress_minutes: float | None = 360.0
+    """Longest silence, in minutes: a stage of which no shard ends, or a training that reports no step, for so long ends
+    with an error, and what is finished is kept. The time that Ray waits for room or for new machines counts. None waits
+    for ever."""
     loader_workers: int | None = None
     """Image loading processes per training worker. None takes one for each of a worker's CPUs but one, at most 8, where
     it has a GPU, and none where it computes on these CPUs itself."""
@@ -55,6 +59,10 @@ class ClusterConfig:
         require(
             self.min_workers is None or 1 <= self.min_workers <= (self.num_workers or self.min_workers),
             f"cluster.min_workers is {self.min_workers}, expected 1 to cluster.num_workers ({self.num_workers})",
+        )
+        require(
+            self.no_progress_minutes is None or self.no_progress_minutes > 0,
+            f"cluster.no_progress_minutes is {self.no_progress_minutes}, expected more than 0, or None",
         )
         if self.object_store_mib is not None:
             require_at_least(self, "cluster", 80, "object_store_mib")  # Ray itself refuses less than 75

@@ -12,6 +12,7 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qaclims_ray import stop
+from qaclims_ray.cluster.patience import patient_for
 from qaclims_ray.cluster.private_ray import one_line, private_ray, require_shared_memory, without_level_line
 from qaclims_ray.cluster.ray_address import address_to_join, cannot_join, require_answer
 from qaclims_ray.cluster.ray_deaths import watching_cluster
@@ -44,6 +45,8 @@ class Needs:
     """Logical CPUs of a private Ray; None takes what is needed."""
     object_store_mib: int = 200
     """Object store of a private Ray."""
+    no_progress_minutes: float | None = None
+    """Longest silence of what is waited for; None waits for ever."""
 
 
 def joins_ray() -> bool:
@@ -89,7 +92,7 @@ def ray_session(needs: Needs, *, dashboard: bool = False) -> Iterator[None]:
         os.environ.setdefault(name, value)
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _connected(needs, dashboard):
+    with patient_for(needs.no_progress_minutes), _connected(needs, dashboard):
         check_resources(needs)
         yield
 

@@ -8,6 +8,7 @@ returns a small summary row. Shards are deterministic and appear only when whole
 was in flight and a row is never written twice.
 """
 
+import contextlib
 import io
 import logging
 import pickle
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from qaclims_ray.cluster.patience import out_of_patience, patience_s
 from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -53,20 +55,17 @@ def run_shards(
 
     Raises:
         QaclimsError: the first one raised by a task or actor, as itself.
-        ResourceError: when Ray fails for a reason of its own.
+        ResourceError: when Ray fails for a reason of its own, or no shard ends for longer than `patience.patience_s`.
     """
     # Pickled, because Ray Data would make Arrow columns of objects and tensors.
     rows = [{"shard": pickle.dumps(shard)} for index, shard in enumerate(shards) if index not in finished]
     if not rows:
         return []
-    # Not at the top: a stage that is there already needs no Ray.
-    from ray.exceptions import RayError
-
     # An actor without a shard would load its model for nothing.
     outcomes = _outcomes(rows, decode, actor, dict(actor_kwargs), write, min(num_actors, len(rows)), gpus_per_actor)
     summaries: list[dict[str, Any]] = []
     told: set[str] = set()
-    try:
+    with stage_errors(lambda: f"{len(summaries)} of {len(rows)} shards"):
         for outcome in outcomes:
             if isinstance(outcome, QaclimsError):
                 raise outcome
@@ -74,12 +73,32 @@ def run_shards(
             _tell(outcome.get("remark", ""), told)
             if progress is not None:
                 progress(len(shards) - len(rows) + len(summaries), len(shards))
+    return summaries
+
+
+@contextlib.contextmanager
+def stage_errors(done: Callable[[], str]) -> Iterator[None]:
+    """Raise what Ray meets in the context as one sentence.
+
+    Args:
+        done: says how far the stage is, e.g. 3 of 4 shards.
+
+    Raises:
+        ResourceError: when Ray fails for a reason of its own, or Ray Data finds nothing moving for too long.
+    """
+    # Not at the top: a stage that is there already needs no Ray.
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError
+
+    try:
+        yield
     except RayError as error:
         raise ResourceError(
-            f"the stage stopped after {len(summaries)} of {len(rows)} shards: {root_cause(error)}. "
+            f"the stage stopped after {done()}: {root_cause(error)}. "
             "What is finished is kept; run the same command again to go on"
         ) from error
-    return summaries
+    except ExecutionTimeoutError as error:
+        raise out_of_patience(f"the stage, with {done()} done,") from error
 
 
 def _tell(remark: str, told: set[str]) -> None:
@@ -107,6 +126,8 @@ def _outcomes(
     context.enable_progress_bars = False
     # Waiting for the slow ones would hold back what is done.
     context.execution_options.preserve_order = False
+    # Ray Data's own bound is half an hour; -1 is none.
+    context.execution_no_progress_timeout_s = patience_s() or -1
     # One block per shard, or Ray Data would put several into one task and repeat all of them after a kill.
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     if gpus_per_actor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from qaclims_ray.cluster.patience import out_of_patience, patience_s
 from qaclims_ray.errors import QaclimsError
 
 _Result = TypeVar("_Result")
@@ -18,8 +19,11 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
 
     Raises:
         QaclimsError: as the function raised it.
+        ResourceError: when it is not done within `patience.patience_s`.
     """
-    import ray  # not at the top: a stage that is there already needs no Ray
+    # Not at the top: a stage that is there already needs no Ray.
+    import ray
+    import ray.exceptions
 
     # A process that lived on would keep gigabytes of the GPU. Ray takes this number from the decorator alone; 0 has no
     # limit.
@@ -27,7 +31,14 @@ def run_task(function: Callable[..., _Result], *arguments: Any, num_gpus: float 
     # A task that a trial of a search starts would go into the trial's placement group, which holds next to no CPU
     # (search.py). DEFAULT takes it out of there, to wherever the cluster has room.
     task = call.options(num_cpus=1, num_gpus=num_gpus, scheduling_strategy="DEFAULT")
-    outcome: Any = ray.get(task.remote(function, arguments))
+    reference = task.remote(function, arguments)
+    try:
+        outcome: Any = ray.get(reference, timeout=patience_s())
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(reference, force=True)
+        raise out_of_patience(
+            f"{getattr(function, '__name__', 'work').strip('_')}, which is one task of Ray,"
+        ) from None
     if isinstance(outcome, QaclimsError):
         raise outcome
     return outcome

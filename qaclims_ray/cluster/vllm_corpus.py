@@ -18,17 +18,17 @@ import ray.data
 from jaxtyping import UInt8
 from PIL import Image
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-from ray.exceptions import RayError
 from torch import Tensor
 
-from qaclims_ray.cluster.shards import ShardProgress, root_cause
+from qaclims_ray.cluster.patience import patience_s
+from qaclims_ray.cluster.shards import ShardProgress, stage_errors
 from qaclims_ray.corpus import build, table
 from qaclims_ray.corpus.config import CorpusConfig
 from qaclims_ray.corpus.questions import Question
 from qaclims_ray.data import storage
 from qaclims_ray.data.manifest import ImageRecord
 from qaclims_ray.data.shards import shard_name
-from qaclims_ray.errors import ModelError, ResourceError
+from qaclims_ray.errors import ModelError
 
 FAILURE = "__inference_error__"
 """Column in which ray.data.llm says why a row has no answer."""
@@ -77,14 +77,17 @@ def run_vllm_shards(
 
     Raises:
         ConfigError: when an alias names no class.
-        ResourceError: when Ray or vLLM fails for a reason of its own; what is published stays.
+        ResourceError: when Ray or vLLM fails for a reason of its own, or no answer comes for longer than
+            `patience.patience_s`; what is published stays.
     """
     todo = [shard for shard in shards if shard[0] not in finished]
     if not todo:
         return
     # Called for its check only: a wrong alias is reported before vLLM loads a model.
     build.question_words(class_names, config.class_aliases)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = patience_s() or -1
     split = QuestionRows(decode, questions, class_names, config)
     rows = [{"shard": pickle.dumps(shard)} for shard in todo]
     asked = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(split)
@@ -95,15 +98,10 @@ def run_vllm_shards(
         table.write_shard(storage.join(uri, shard_name(index)), waiting.pop(index).rows(), plan=plan)
         progress(len(shards) - len(waiting), len(shards))
 
-    try:
+    with stage_errors(lambda: f"{len(todo) - len(waiting)} of {len(todo)} shards"):
         for row in answered.iter_rows():
             if waiting[row["shard"]].take(row):
                 publish(row["shard"])
-    except RayError as error:
-        raise ResourceError(
-            f"the stage stopped after {len(todo) - len(waiting)} of {len(todo)} shards: {root_cause(error)}. "
-            "What is finished is kept; run the same command again to go on"
-        ) from error
     # A shard of which no image can be read has no question, and so no row that comes back.
     for index, records in [(index, records) for index, records in todo if index in waiting]:
         waiting[index].failed = decode((index, records))[1].failed

@@ -8,8 +8,7 @@ with other settings.
 import contextlib
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -30,6 +29,8 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Queue
 
 from qaclims_ray.cluster.config import ClusterConfig
+from qaclims_ray.cluster.news import Introduction, NewsReader, OnEpoch, OnPosition
+from qaclims_ray.cluster.patience import out_of_patience
 from qaclims_ray.cluster.private_ray import PREEMPTION_WATCHER
 from qaclims_ray.cluster.rescue import rescue
 from qaclims_ray.cluster.session import on_this_node
@@ -39,10 +40,6 @@ from qaclims_ray.training.checkpoint import is_sound
 from qaclims_ray.training.group import Training, train_group
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-OnPosition = Callable[[int, int], None]
-"""Receives the position of the training at work and the optimiser steps that it has done."""
-OnEpoch = Callable[[Mapping[str, float]], None]
-"""Receives the figures of an epoch, its number as `epoch` among them."""
 
 
 class _Trainer(TorchTrainer):
@@ -122,7 +119,7 @@ def fit_on_workers(
 
     Raises:
         QaclimsError: as a worker raised it.
-        ResourceError: when workers failed more often than `max_failures` allows.
+        ResourceError: when workers failed more often than `max_failures` allows, or were silent for too long.
     """
     rescued = rescue(runs_uri, name, {one.artifact.fingerprint: one.epochs for one in trainings})
     # On the driver's node, because with any other node news would be lost that the driver has not read yet.
@@ -139,13 +136,16 @@ def fit_on_workers(
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=_scaling(cluster),
         # Failures are counted over the whole group, so every training brings its own allowance.
-        run_config=_kept_at(runs_uri, name, max_failures=cluster.max_failures * len(trainings)),
+        run_config=_kept_at(runs_uri, name, cluster.max_failures * len(trainings), Introduction(news)),
     )
+    reader = NewsReader(news, on_position, on_epoch)
     try:
-        with _reading(news, on_position, on_epoch):
+        with reader.reading():
             result = trainer.fit()
     # Train's controller is an actor: where it dies, fit() raises a RayError and no TrainingFailedError.
     except (TrainingFailedError, RayError) as error:
+        if reader.is_late:
+            raise out_of_patience(f"the training of {_at_work(trainings)}") from error
         raise _as_user_error(error, trainings[0].artifact.kind, runs_uri) from error
     finally:
         news.shutdown(force=True)
@@ -160,7 +160,7 @@ def fit_on_workers(
         storage.remove_tree(storage.join(runs_uri, done))
 
 
-def _kept_at(runs_uri: str, name: str, *, max_failures: int) -> ray.train.RunConfig:
+def _kept_at(runs_uri: str, name: str, max_failures: int, introduction: Introduction) -> ray.train.RunConfig:
     filesystem, path = storage.arrow_filesystem(runs_uri)
     return ray.train.RunConfig(
         name=name,
@@ -169,7 +169,13 @@ def _kept_at(runs_uri: str, name: str, *, max_failures: int) -> ray.train.RunCon
         failure_config=FailureConfig(max_failures=max_failures),
         # The newest may be half written when a machine dies; the one before it is whole.
         checkpoint_config=CheckpointConfig(num_to_keep=2),
+        callbacks=[introduction],  # type: ignore[list-item]
     )
+
+
+def _at_work(trainings: Sequence[Training]) -> str:
+    """Return the name of the training that a group had come to."""
+    return next((one.label for one in trainings if one.artifact.in_place() is None), trainings[-1].label)
 
 
 def _scaling(cluster: ClusterConfig) -> ScalingConfig:
@@ -203,28 +209,6 @@ def _work(loop_config: dict[str, Any]) -> Any:
     except QaclimsError as error:
         # A user's mistake is the same on every rank and would only be retried: hand it to the driver.
         return error
-
-
-@contextlib.contextmanager
-def _reading(news: Queue, on_position: OnPosition, on_epoch: OnEpoch) -> Iterator[None]:
-    """Hand on what workers say for the time of the context, and what is left of it at the end."""
-
-    def read() -> None:
-        with contextlib.suppress(RayError):  # the training ends with the same error, and says it
-            while (item := news.get()) is not None:
-                if isinstance(item, tuple):
-                    on_position(*item)
-                else:
-                    on_epoch(item)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RayError):
-            news.put(None)
-        thread.join()
 
 
 def _as_user_error(error: BaseException, kind: str, runs_uri: str) -> QaclimsError:

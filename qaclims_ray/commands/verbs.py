@@ -64,11 +64,13 @@ class SyncArguments:
 @contextlib.contextmanager
 def _owning(*folders: str) -> Iterator[None]:
     """Own the folders that a verb writes in; what it runs in them, in this process or another, is its own."""
+    from qaclims_ray.data.addresses import without_credentials
     from qaclims_ray.data.folder_owner import owning
     from qaclims_ray.stages.run_folder import absolute_out
 
     program = os.path.basename(sys.argv[0])
-    command = shlex.join(["qaclims" if program == "__main__.py" else program, *sys.argv[1:]])
+    # It stands in the folder and in the message to a second run; the address of the tracking store may hold a password.
+    command = without_credentials(shlex.join(["qaclims" if program == "__main__.py" else program, *sys.argv[1:]]))
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(owning(absolute_out(folder), command))
@@ -312,11 +314,11 @@ def _parse_sync(line: Line) -> SyncArguments:
 
 
 def _sync(asked: SyncArguments, console: "Console") -> None:
+    from qaclims_ray.data.addresses import without_credentials
     from qaclims_ray.report.console_text import print_line
     from qaclims_ray.tracking.mlflow_tracker import replay
-    from qaclims_ray.tracking.store import shown
 
-    print_line(console, f"sent {replay(asked.spool, asked.uri)} calls to {shown(asked.uri)}")
+    print_line(console, f"sent {replay(asked.spool, asked.uri)} calls to {without_credentials(asked.uri)}")
 
 
 def _parse(kind: type[_Asked], line: Line) -> _Asked:

@@ -92,6 +92,10 @@ class ImageLabelDataset(Dataset[TrainingItem]):
         crop = training_crop(image, self._augment, self._mean, self._std, generator)
         return {"image": crop, "labels": self._labels[index], "index": index}
 
+    def image_id(self, index: int) -> str:
+        """Return the identifier of the image of an item, by the item's `index`."""
+        return self.manifest.records[index].image_id
+
     @property
     def normalisation(self) -> tuple[Rgb, Rgb] | None:
         """See `training.packing.PackableImages`."""

@@ -102,6 +102,10 @@ class LabelMapDataset(Dataset[LabelMapItem]):
         pixels, labels = labelled_crop(image, labels, self._crop, self._mean, self._std, generator)
         return {"image": pixels, "labels": labels, "index": position}
 
+    def image_id(self, index: int) -> str:
+        """Return the identifier of the image of an item, by the item's `index`."""
+        return self.images[index].image_id
+
     @property
     def normalisation(self) -> tuple[Rgb, Rgb]:
         """See `training.packing.PackableImages`."""

@@ -56,7 +56,8 @@ class Manifest:
     """A data set: class names in label order, and its images.
 
     Raises:
-        DataError: for a duplicate image id, and for labels that are no classes or not ascending.
+        DataError: for an image id that is there twice or is no file name, and for labels that are no classes or not
+            ascending.
     """
 
     class_names: tuple[str, ...]
@@ -75,6 +76,9 @@ class Manifest:
         if repeated := [image_id for image_id, count in counts.items() if count > 1]:
             raise DataError(f"{len(repeated)} image ids stand more than once in the manifest, e.g. {repeated[:5]}")
         for record in self.records:
+            # Results are written under these names: one with a folder in it would lead out of theirs.
+            if record.image_id in ("", ".", "..") or "/" in record.image_id or "\0" in record.image_id:
+                raise DataError(f"the image id {record.image_id!r} is no file name; expected one without a folder")
             if list(record.labels) != sorted(set(record.labels) & set(range(len(self.class_names)))):
                 raise DataError(
                     f"{record.image_id} has labels {record.labels}; expected ascending class ids "

@@ -79,6 +79,10 @@ class TaggedCrops(Dataset[TaggedCrop]):
         pixels, outside = labelled_crop(image, inside, self._crop, self._mean, self._std, generator)
         return {"image": pixels, "tags": self._tags[position], "outside": outside, "index": position}
 
+    def image_id(self, index: int) -> str:
+        """Return the identifier of the image of an item, by the item's `index`."""
+        return self.manifest.records[index].image_id
+
     @property
     def normalisation(self) -> tuple[Rgb, Rgb]:
         """See `training.packing.PackableImages`."""

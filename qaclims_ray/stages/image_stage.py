@@ -92,7 +92,7 @@ def read_part(uri: str, index: int) -> Part:
     """
     path = storage.join(uri, part_name(index))
     try:
-        with np.load(io.BytesIO(storage.read_bytes(path))) as content:
+        with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as content:
             rows = json.loads(content["rows"].tobytes())
             return Part(rows, {name: content[name] for name in content.files if name != "rows"})
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from qaclims_ray.cluster.ray_address import address_to_join
 from qaclims_ray.data import artifacts, places, storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.partial_files import remove_abandoned
 from qaclims_ray.data.splits import images_with_cams, scored_images, segmented_images, training_images
@@ -65,7 +66,6 @@ from qaclims_ray.systems.needs import (
 from qaclims_ray.systems.planning import is_one_phase
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, training_order
 from qaclims_ray.tracking.mlflow_tracker import open_tracker
-from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ def run_pipeline(
             if run.reaches("report"):
                 report_uri = mending.whole(lambda: run.report(manifest, found), lambda: run.stages(manifest))
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
-    return RunOutcome(layout, found, labels, splits_of(config), report_uri, shown(handle.uri) if handle else "")
+    return RunOutcome(
+        layout, found, labels, splits_of(config), report_uri, without_credentials(handle.uri) if handle else ""
+    )
 
 
 def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str, *, was_begun: bool) -> Tracker:

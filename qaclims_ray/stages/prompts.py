@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError
 from qaclims_ray.report.console_text import print_line, print_table
@@ -28,7 +29,7 @@ from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.mlflow_runs import RECORD_NAME
 from qaclims_ray.tracking.mlflow_tracker import attach
 from qaclims_ray.tracking.spooled_tracker import read_json
-from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, shown, store_marks, tracking_uri
+from qaclims_ray.tracking.store import SPOOL_NAME, follow_move, store_marks, tracking_uri
 from qaclims_ray.tracking.tracker import TrackerHandle
 
 
@@ -70,7 +71,7 @@ def run_read_prompts(arguments: PromptArguments, console: Console) -> PromptRead
         tracker = attach(handle)
         log_reading(tracker, system, reading)
         tracker.close()
-        print_line(console, f"MLflow   {shown(handle.uri)}")
+        print_line(console, f"MLflow   {without_credentials(handle.uri)}")
     return reading
 
 

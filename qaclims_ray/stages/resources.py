@@ -192,6 +192,7 @@ def needs_of(config: RunConfig, room: Room = SHARED) -> Needs:
         ),
         num_cpus=cluster.num_cpus,
         object_store_mib=object_store_mib(config, room),
+        no_progress_minutes=cluster.no_progress_minutes,
     )
 
 
@@ -210,4 +211,4 @@ def needs_of_many(config: RunConfig, at_once: int | None, *, beside: int = 0) ->
         return one
     cpus = max(math.ceil(one.cpus * (at_once or 1)), os.cpu_count() or 1)
     fitting = at_once or max(int(cpus // one.cpus), 1)
-    return Needs(cpus=one.cpus, gpus=one.gpus, num_cpus=cpus + beside, object_store_mib=one.object_store_mib * fitting)
+    return replace(one, num_cpus=cpus + beside, object_store_mib=one.object_store_mib * fitting)

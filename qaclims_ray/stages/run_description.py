@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.data.artifacts import package_version, source_hash
 from qaclims_ray.run_config import RunConfig, to_dict
 from qaclims_ray.settings import dotted
-from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.tracker import FAILURE_TAG
 
 _FAILURE_CHARS = 500
@@ -63,14 +63,15 @@ def without_password(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: of a whole run, nested.
     """
     tracking = settings["tracking"]
-    return {**settings, "tracking": {**tracking, "uri": shown(tracking["uri"])}}
+    return {**settings, "tracking": {**tracking, "uri": without_credentials(tracking["uri"])}}
 
 
 def failure_tag(error: BaseException) -> dict[str, str]:
     """Return the tag that says why a run failed, in one line."""
     if isinstance(error, KeyboardInterrupt):
         return {FAILURE_TAG: "stopped by hand"}
-    return {FAILURE_TAG: f"{type(error).__name__}: {error}".splitlines()[0][:_FAILURE_CHARS]}
+    told = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {FAILURE_TAG: without_credentials(told)[:_FAILURE_CHARS]}
 
 
 def run_note(scores: Mapping[str, Mapping[str, float]], changed: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:

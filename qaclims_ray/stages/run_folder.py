@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import refuse_credentials
 from qaclims_ray.errors import ConfigError, DataError, ResourceError, did_you_mean
 from qaclims_ray.models.known_weights import find
 from qaclims_ray.presets.stored import read_run
@@ -108,8 +109,10 @@ def absolute_out(out: str) -> str:
     """Return an output folder as an absolute path or URI.
 
     Raises:
-        ConfigError: for a relative path in a submitted job, which works in a copy of the working directory.
+        ConfigError: for a relative path in a submitted job, which works in a copy of the working directory, and for a
+            URI with a password in it.
     """
+    refuse_credentials(out, "--out")
     is_relative = not storage.is_remote(out) and not Path(out).expanduser().is_absolute()
     if is_relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         raise ConfigError(
@@ -123,13 +126,19 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Make every local path mean the same in worker processes, which run in folders of their own.
 
     Weights that are named by their bare name and do not lie where the user stands are looked for on this machine.
+
+    Raises:
+        ConfigError: for a URI with a password in it.
     """
     values = flat(config)
     overrides = {}
     for name in PATH_FIELDS:
         value = values[name]
         is_shipped = value in SHIPPED_NAMES and name.endswith((".model", ".weights"))
-        if not value or is_shipped or storage.is_remote(value):
+        if not value or is_shipped:
+            continue
+        if storage.is_remote(value):
+            refuse_credentials(value, name)
             continue
         if name == "data.root" or Path(value).expanduser().exists():
             overrides[name] = storage.absolute(value)

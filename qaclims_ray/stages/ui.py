@@ -6,13 +6,14 @@ from pathlib import Path
 from rich.console import Console
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.report.console_text import print_line
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import UiArguments
 from qaclims_ray.stages.run_folder import load_config
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.store import shown, tracking_uri
+from qaclims_ray.tracking.store import tracking_uri
 from qaclims_ray.tracking.ui_server import free_port, ui_server
 
 _STORE = "mlflow.db"
@@ -29,7 +30,7 @@ def run_ui(asked: UiArguments, console: Console) -> None:
     port = free_port(asked.port)
     if port != asked.port:
         print_line(console, f"port {asked.port} is taken, so this is port {port}")
-    print_line(console, f"opening the runs of {shown(uri)}")
+    print_line(console, f"opening the runs of {without_credentials(uri)}")
     started = time.monotonic()
     with ui_server(uri, config.experiment, port) as (address, process):
         print_line(console, f"{address}   (after {time.monotonic() - started:.0f} s; stop it by Ctrl-C)")
@@ -53,7 +54,9 @@ def tracked_at(place: str) -> tuple[TrackingConfig, str]:
     else:
         config, uri = TrackingConfig(), f"sqlite:///{folder}/{_STORE}"
     if uri.startswith("http"):
-        raise ConfigError(f"the runs of {folder} are tracked by a server, which has its own pages: {shown(uri)}")
+        raise ConfigError(
+            f"the runs of {folder} are tracked by a server, which has its own pages: {without_credentials(uri)}"
+        )
     if not uri or (uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file()):
         raise ConfigError(
             f"nothing was tracked at {folder} (no {_STORE}); give the folder of a run, or the one that holds your "

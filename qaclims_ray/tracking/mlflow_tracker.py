@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.errors import DataError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
 from qaclims_ray.tracking.journal import Entry
@@ -39,7 +40,6 @@ from qaclims_ray.tracking.store import (
     one_at_a_time,
     opening_failure,
     prepare_environment,
-    shown,
     spool_folder,
     tracking_uri,
 )
@@ -160,12 +160,12 @@ def replay(spool_dir: str, uri: str, *, timeout_s: float = 60.0) -> int:
         ResourceError: when the server does not answer; nothing is lost.
     """
     with storage.local_copy(spool_dir) as folder:
-        outbox = Outbox(Path(folder), Delivery(uri, Path(folder)), shown(uri))
+        outbox = Outbox(Path(folder), Delivery(uri, Path(folder)), without_credentials(uri))
         num_calls = outbox.num_waiting
         if num_left := outbox.close(timeout_s):
             raise ResourceError(
-                f"{num_left} of {num_calls} calls in {spool_dir} could not be sent: {shown(uri)} does not answer. "
-                "They are still there; start the server and run the command again"
+                f"{num_left} of {num_calls} calls in {spool_dir} could not be sent: {without_credentials(uri)} does "
+                "not answer. They are still there; start the server and run the command again"
             )
         if outbox.unreadable:
             path, reason = min(outbox.unreadable.items())
@@ -327,7 +327,7 @@ def _tracker(
         uri=uri,
         experiment=experiment,
         spool_dir=spool_dir,
-        outbox=Outbox(folder, delivery, shown(uri)),
+        outbox=Outbox(folder, delivery, without_credentials(uri)),
         known_run_id=delivery.known_run_id,
     )
     return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True, whole=whole)

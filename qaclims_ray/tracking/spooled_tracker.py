@@ -15,9 +15,9 @@ import PIL.Image
 from jaxtyping import UInt8
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.tracking import metric_names, spool
-from qaclims_ray.tracking.store import shown
 from qaclims_ray.tracking.system_metrics import SystemMetrics
 from qaclims_ray.tracking.tracker import RunStatus, TrackedData, TrackedModel, Tracker, TrackerHandle, flatten_params
 
@@ -206,7 +206,7 @@ class SpooledTracker:
         return True
 
     def _tell_what_is_left(self, num_left: int, kept_in: str) -> None:
-        uri = shown(self._connection.uri)
+        uri = without_credentials(self._connection.uri)
         _log.warning(
             "%d tracking calls could not be sent to %s; they are kept in %s. Send them when the server is back: %s",
             num_left, uri, kept_in, REPLAY_COMMAND.format(spool=kept_in, uri=uri),

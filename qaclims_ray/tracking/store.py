@@ -6,11 +6,13 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import IO
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.data.artifacts import fingerprint_of
 from qaclims_ray.errors import ConfigError, QaclimsError, ResourceError
 from qaclims_ray.tracking.config import TrackingConfig
@@ -24,6 +26,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
 }
+_MADE_WITHIN_S = 300.0
+"""Seconds that another process may take to make a SQLite store, or to bring it to this version of MLflow."""
 _SERVER_SCHEMES = ("http", "https", "databricks")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -106,12 +110,6 @@ def follow_move(config: TrackingConfig, uri: str, out_dir: str) -> None:
             )
 
 
-def shown(uri: str) -> str:
-    """Return an address without user name and password, for messages."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
-
-
 def spool_folder(spool_dir: str) -> Path:
     """Return the local folder in which this machine keeps the calls of a spool; a bucket gets them at the end."""
     if not storage.is_remote(spool_dir):
@@ -133,15 +131,34 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(uri: str) -> Iterator[None]:
-    """Keep other processes out while a SQLite store is made: parallel migrations of one file break it."""
+    """Keep other processes out while a SQLite store is made: parallel migrations of one file break it.
+
+    Raises:
+        ResourceError: when another one is at it for too long.
+    """
     if not uri.startswith("sqlite:///"):
         yield
         return
     path = Path(uri.removeprefix("sqlite:///") + ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, uri)
         yield
+
+
+def _lock(handle: IO[str], uri: str) -> None:
+    deadline = time.monotonic() + _MADE_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"another process has been making the tracking store {uri} for {_MADE_WITHIN_S:.0f} s, and holds "
+                    f"{handle.name}. End it, or name another store in tracking.uri"
+                ) from None
+            time.sleep(0.1)
 
 
 def opening_failure(uri: str, error: Exception) -> QaclimsError:
@@ -149,11 +166,11 @@ def opening_failure(uri: str, error: Exception) -> QaclimsError:
     if isinstance(error, QaclimsError):
         return error
     return ResourceError(
-        f"the tracking store {shown(uri)} cannot be used: {first_line(error)}. Start or mend it, give another "
-        "tracking.uri, or run without: tracking.enabled=false"
+        f"the tracking store {without_credentials(uri)} cannot be used: {first_line(error)}. Start or mend it, give "
+        "another tracking.uri, or run without: tracking.enabled=false"
     )
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's kind and the beginning of its message."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    """Return an error's kind and the beginning of its message, without the password of an address in it."""
+    return without_credentials(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")

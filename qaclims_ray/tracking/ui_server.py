@@ -11,12 +11,12 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.tracking.metric_names import HEADLINES
-from qaclims_ray.tracking.store import shown
 
 HOST = "127.0.0.1"
 """The machine itself: MLflow asks nobody for a password."""
@@ -108,7 +108,9 @@ def _absent(uri: str, process: "subprocess.Popen[bytes]", told: str) -> Resource
     code = process.poll()
     ending = "do not answer" if code is None else f"ended with code {code}"
     last = next((line for line in reversed(told.splitlines()) if line.strip()), "nothing was said")
-    return ResourceError(f"MLflow's pages of {shown(uri)} {ending}: {last.strip()[:300]}")
+    return ResourceError(
+        f"MLflow's pages of {without_credentials(uri)} {ending}: {without_credentials(last.strip())[:300]}"
+    )
 
 
 def _view(address: str, experiment: str) -> str:
@@ -146,4 +148,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait(_END_WITHIN_S)
         except subprocess.TimeoutExpired:
             continue
-    process.wait()
+    # Killed, it is only to be collected; a process that the disk keeps in the kernel is left to its end.
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_WITHIN_S)

@@ -23,6 +23,7 @@ from qaclims_ray.data.json_files import read_json_file
 from qaclims_ray.data.whole_files import CURVES_NAME
 from qaclims_ray.errors import ArtifactError, DataError, ResourceError
 from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.divergence import DIVERGED_NAME, DivergedError
 from qaclims_ray.training.meter import OnStep
 
 NOTE_NAME = "training.json"
@@ -75,6 +76,9 @@ def train_group(
         worker: this worker.
         on_progress: called on rank 0 with the position of the training at work and the steps done.
         rescued: fingerprint -> checkpoint of an earlier run, for trainings that the worker has none of.
+
+    Raises:
+        DivergedError: when a loss stops being finite; the images are kept beside what the training makes.
     """
     tell = on_progress if on_progress is not None and worker.rank == 0 else lambda index, step: None
     # Looked up once, before any rank can end a training that the others still have to look up.
@@ -85,7 +89,21 @@ def train_group(
             _wait_for(artifact)
         earlier = (rescued or {}).get(training.artifact.fingerprint, "")
         context = GroupContext(worker, training, functools.partial(tell, index), earlier)
-        context.conclude(training.work(context, context.note))
+        try:
+            metrics = training.work(context, context.note)
+        except DivergedError as error:
+            raise (_kept(error, training.artifact) if worker.rank == 0 else error) from None
+        context.conclude(metrics)
+
+
+def _kept(error: DivergedError, artifact: Artifact) -> DivergedError:
+    """Write down which images a training saw last, and say where; the next try of the training removes it."""
+    place = storage.join(artifact.workshop, DIVERGED_NAME)
+    try:
+        storage.write_bytes(place, error.content())
+    except ResourceError as failure:
+        return error.adding(f"The list of images could not be kept: {failure}")
+    return error.adding(f"All images of this step and of the one before it are in {place}")
 
 
 def _wait_for(artifact: Artifact) -> None:

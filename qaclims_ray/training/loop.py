@@ -7,7 +7,6 @@ schedule and the reduction are ours.
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -36,6 +35,7 @@ from qaclims_ray.training.checkpoint import (
 )
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import WorkerContext
+from qaclims_ray.training.divergence import RecentBatches
 from qaclims_ray.training.meter import Meter, OnStep, StepResult
 from qaclims_ray.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from qaclims_ray.training.packing import Packed, can_pack, normalised_crops
@@ -51,7 +51,11 @@ class TrainingImages(Sized, Protocol):
         ...
 
     def __getitem__(self, index: int) -> Any:
-        """Return one item, e.g. image, labels, index."""
+        """Return one item, e.g. image, labels, and as `index` what `image_id` knows its image by."""
+        ...
+
+    def image_id(self, index: int) -> str:
+        """Return the identifier of the image of an item, by the item's `index`."""
         ...
 
 
@@ -115,7 +119,7 @@ def fit(
         Metrics of the last epoch, equal on all workers. A finished training returns them at once.
 
     Raises:
-        ConfigError: when the loss stops being a finite number.
+        DivergedError: when the loss, or the network, stops being finite; it names the images.
         ArtifactError: when the latest checkpoint is broken or of other settings.
     """
     optim, network = task.optim, _on_device(task, context)
@@ -127,28 +131,28 @@ def fit(
         return progress.metrics
     called = _captured(task, context)
     wrapped = wrap_network(called, precision, context, sends_buffers=not _keeps_buffers_equal(task, context))
-    total_steps = optim.epochs * len(sampler)
+    seen = RecentBatches(context, task.dataset.image_id, log_every)
     for epoch in range(progress.epochs_done, optim.epochs):
         skipped = max(progress.steps_done - epoch * len(sampler), 0)  # it was saved within this epoch
         task.dataset.set_epoch(epoch)
         sampler.set_epoch(epoch, skipped)
         loader = _loader(task, sampler, loader_workers, context)
-        meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)))
+        meter = Meter(context, on_step, log_every, images_per_step(optim, len(task.dataset)), seen, epoch)
         steps = (epoch + 1) * len(sampler)
         with seeded(_epoch_seed(seed, epoch, context.rank, skipped), context.device):
             # In every epoch: a rating puts the network back into training mode as a whole, fixed batch norm included.
             _set_training_mode(network, task.freeze_batch_norm)
             for step, batch in enumerate(loader, start=epoch * len(sampler) + skipped):
-                set_learning_rate(optimizer, learning_rate_factor(step, total_steps, optim))
+                set_learning_rate(optimizer, learning_rate_factor(step, optim.epochs * len(sampler), optim))
                 result = _take_step(task, wrapped, batch, optimizer, context)
-                meter.add(result, step + 1, optimizer.param_groups[0]["lr"])
+                meter.add(result, step + 1, optimizer.param_groups[0]["lr"], batch["index"])
                 # Asking is a barrier over all workers, so it is done now and then. After an epoch's last step a
                 # checkpoint comes in any case.
                 if (step + 1) % log_every == 0 and step + 1 < steps and context.must_save():
-                    _keep_within_epoch(task, optimizer, selection, progress, step + 1, context)
-        metrics = _require_finite(meter.epoch_metrics(), epoch)
+                    _keep_within_epoch(task, optimizer, selection, seen, progress, step + 1, context)
+        metrics = meter.epoch_metrics()
         done = dataclasses.replace(progress, epochs_done=epoch + 1, steps_done=steps, metrics=metrics)
-        progress = _keep(task, optimizer, selection, done, progress.metrics.get(BEST_SCORE), context)
+        progress = _keep(task, optimizer, selection, seen, done, progress.metrics.get(BEST_SCORE), context)
     return progress.metrics
 
 
@@ -233,11 +237,13 @@ def _keep(
     task: Task,
     optimizer: Optimizer,
     selection: Selection | None,
+    seen: RecentBatches,
     done: Progress,
     best_score: float | None,
     context: WorkerContext,
 ) -> Progress:
     """Rate the network where an epoch is chosen, save a checkpoint, report it; return the progress as reported."""
+    seen.require_finite_network(task.network, done.epochs_done - 1)
     folder = new_checkpoint_folder() if context.rank == 0 else None
     if selection is not None:
         done = dataclasses.replace(done, metrics=done.metrics | selection.update(folder, best_score))
@@ -258,11 +264,13 @@ def _keep_within_epoch(
     task: Task,
     optimizer: Optimizer,
     selection: Selection | None,
+    seen: RecentBatches,
     progress: Progress,
     steps_done: int,
     context: WorkerContext,
 ) -> None:
     """Save a checkpoint between two steps; metrics and choice are those of the last whole epoch."""
+    seen.require_finite_network(task.network, progress.epochs_done)
     done = dataclasses.replace(progress, steps_done=steps_done)
     folder = new_checkpoint_folder() if context.rank == 0 else None
     if folder is not None:
@@ -342,13 +350,3 @@ def _update(
     if clip_grad_norm is not None:
         nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], clip_grad_norm)
     optimizer.step()
-
-
-def _require_finite(metrics: dict[str, float], epoch: int) -> dict[str, float]:
-    # Looked at once an epoch: at every step it would wait for the device.
-    if not math.isfinite(metrics["loss"]):
-        raise ConfigError(
-            f"the loss became {metrics['loss']} in epoch {epoch + 1}: lower optim.lr, set optim.clip_grad_norm or add "
-            "optim.warmup_steps"
-        )
-    return metrics

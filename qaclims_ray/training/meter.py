@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qaclims_ray.training.context import WorkerContext, all_reduce_sum
+from qaclims_ray.training.divergence import RecentBatches
 
 OnStep = Callable[[int, dict[str, float]], None]
 """Receives the number of steps done and the figures since the last call."""
@@ -58,20 +59,41 @@ def weighted(
 class Meter:
     """Figures of one epoch."""
 
-    def __init__(self, context: WorkerContext, on_step: OnStep | None, log_every: int, images_per_step: int) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        on_step: OnStep | None,
+        log_every: int,
+        images_per_step: int,
+        seen: RecentBatches,
+        epoch: int,
+    ) -> None:
         self._context, self._on_step, self._log_every = context, on_step, log_every
-        self._images_per_step = images_per_step
+        self._images_per_step, self._seen, self._epoch = images_per_step, seen, epoch
         self._window: dict[str, Any] = {}
+        self._losses: list[Tensor] = []
         self._totals: dict[str, float] = {}
         self._counted: set[str] = set()
         self._window_steps = self._steps = self._steps_done = 0
         self._started = self._window_started = time.perf_counter()
         self._lr = 0.0
 
-    def add(self, result: StepResult, steps_done: int, lr: float) -> None:
-        """Take in one step; every `log_every` steps of the training all workers add up and rank 0 logs."""
+    def add(self, result: StepResult, steps_done: int, lr: float, index: Tensor) -> None:
+        """Take in one step; every `log_every` steps of the training all workers add up and rank 0 logs.
+
+        Args:
+            result: of this worker.
+            steps_done: this one among them.
+            lr: learning rate.
+            index: of this worker's items.
+
+        Raises:
+            DivergedError: when all have added up and a loss since the last time is not finite.
+        """
         for name, value in {"loss": result.loss.detach(), **result.means, **result.counts}.items():
             self._window[name] = self._window.get(name, 0) + value
+        self._losses.append(result.loss.detach())
+        self._seen.add(steps_done, index)
         self._counted.update(result.counts)
         self._window_steps += 1
         self._steps_done, self._lr = steps_done, lr
@@ -79,7 +101,11 @@ class Meter:
             self._close_window()
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Return the figures of the whole epoch, equal on all workers."""
+        """Return the figures of the whole epoch, equal on all workers.
+
+        Raises:
+            DivergedError: as `add`.
+        """
         if self._window_steps:
             self._close_window()
         rate = self._steps * self._images_per_step / (time.perf_counter() - self._started)
@@ -91,17 +117,20 @@ class Meter:
         """Add up the steps since the last call over all workers: the only place that waits for the device."""
         # In float64, so that counts stay whole numbers beyond 2^24.
         values = [
-            torch.as_tensor(value, dtype=torch.float64, device=self._context.device) for value in self._window.values()
+            torch.as_tensor(value, dtype=torch.float64, device=self._context.device)
+            for value in (*self._window.values(), *self._losses)
         ]
-        figures = dict(zip(self._window, all_reduce_sum(torch.stack(values)).tolist(), strict=True))
+        sums = all_reduce_sum(torch.stack(values)).tolist()
+        figures = dict(zip(self._window, sums, strict=False))
         for name, value in figures.items():
             self._totals[name] = self._totals.get(name, 0.0) + value
         now, steps = time.perf_counter(), self._window_steps
         rate = steps * self._images_per_step / (now - self._window_started)
-        self._window, self._window_steps, self._window_started = {}, 0, now
+        self._window, self._losses, self._window_steps, self._window_started = {}, [], 0, now
         self._steps += steps
         if self._context.rank == 0 and self._on_step is not None:
             self._on_step(self._steps_done, self._as_metrics(figures, steps, rate))
+        self._seen.require_finite(sums[-steps:], figures, self._epoch)
 
     def _as_metrics(self, figures: Mapping[str, float], steps: int, images_per_s: float) -> dict[str, float]:
         means = {name: value if name in self._counted else value / steps for name, value in figures.items()}

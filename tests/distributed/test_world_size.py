@@ -17,6 +17,7 @@ from qaclims_ray.methods.classifier.task import classifier_step
 from qaclims_ray.methods.qa_clims.task import ritc_regions, ritc_step, train_ritc
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.training.context import LocalContext, all_reduce_sum
+from qaclims_ray.training.divergence import DivergedError, RecentBatches
 from qaclims_ray.training.loop import _set_training_mode, wrap_network
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, regions_of, ritc_config, with_setup, write_pictures
 
@@ -86,6 +87,9 @@ def _gradients(context: LocalContext, folder: str, labels: torch.Tensor) -> dict
 
 
 class _Crops:
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
+
     def set_epoch(self, epoch: int) -> None: ...
 
     def __len__(self) -> int:
@@ -96,11 +100,27 @@ class _Crops:
         return {"image": image, "labels": LABELS[index], "index": index}
 
 
+def _diverge(context: LocalContext, folder: str) -> None:
+    """Keep what each worker says of a step of which the last one alone sees a bad image."""
+    seen = RecentBatches(context, "picture {}".format, 3)
+    losses = []
+    for step in range(3):
+        seen.add(step + 1, torch.arange(context.rank, 6, context.world_size) + 10 * step)
+        is_bad = step == 1 and context.rank == context.world_size - 1
+        losses.append(float(all_reduce_sum(torch.tensor(torch.nan if is_bad else 1.0))))
+    try:
+        seen.require_finite(losses, {"loss": torch.nan}, epoch=4)
+    except DivergedError as error:
+        Path(f"{folder}/diverged-{context.world_size}-{context.rank}").write_text(str(error))
+
+
 def _work(rank: int, world_size: int, folder: str) -> None:
     context = GlooContext(f"{folder}/context-{world_size}-{rank}", rank, world_size)
     for kind, labels in (("labels", LABELS), ("nothing", torch.zeros_like(LABELS))):
         found = _gradients(context, f"{folder}/init", labels)
         save_file(found, f"{folder}/{kind}-{world_size}-{rank}.safetensors")
+    if world_size > 1:
+        _diverge(context, folder)
     calibrated = calibrate(load_cam_net(f"{folder}/init"), _Crops(), batch_size=2, loader_workers=0, context=context)
     if rank == 0:
         save_cam_net(calibrated, f"{folder}/calibrated-{world_size}")
@@ -177,6 +197,14 @@ def test_the_reference_is_not_trivial(folder) -> None:
     nothing = load_file(folder / "nothing-1-0.safetensors")
     assert nothing["official/counts"].tolist() == [0, 0] and nothing["mean_pairs/loss"] == 0
     assert nothing["mean_pairs/classifier.weight"].abs().max() == 0
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_all_workers_name_the_images_of_all_where_one_diverges(folder, world_size) -> None:
+    told = {(folder / f"diverged-{world_size}-{rank}").read_text() for rank in range(world_size)}
+    ids = [10 + index for rank in range(world_size) for index in range(rank, 6, world_size)]
+    named = ", ".join(f"picture {index}" for index in ids)
+    assert len(told) == 1 and f"nan in epoch 5, at step 2, on the images {named}: " in told.pop()
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

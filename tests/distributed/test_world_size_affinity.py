@@ -33,6 +33,9 @@ IRN = IrnConfig(
 class Crops:
     """Five crops; the odd ones, of which worker 1 of 2 has most, know fewer labels."""
 
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
+
     def set_epoch(self, epoch: int) -> None: ...
 
     def __len__(self) -> int:

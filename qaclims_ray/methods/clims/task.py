@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qaclims_ray.data.classes import require_classes
-from qaclims_ray.errors import ConfigError
 from qaclims_ray.methods.area import activated_area, area_share
 from qaclims_ray.methods.clims.config import ClimsConfig
 from qaclims_ray.methods.clims.losses import background_suppression, background_text_matching, object_text_matching
@@ -18,6 +17,7 @@ from qaclims_ray.methods.texts import TextSource, check_texts
 from qaclims_ray.models.devices import upload
 from qaclims_ray.text.bank import PairTexts
 from qaclims_ray.training.context import all_reduce_sum
+from qaclims_ray.training.divergence import DivergedError
 from qaclims_ray.training.loop import images_per_step
 from qaclims_ray.training.meter import StepResult, weighted
 from qaclims_ray.training.selection import Rate
@@ -72,13 +72,13 @@ def train_clims(
     )
     try:
         return setup.fit(task)
-    except ConfigError as error:
+    except DivergedError as error:
         if clims.clamp:
             raise
         # On photographs the cosines of OpenAI's CLIP are positive; those of another CLIP need not be.
-        raise ConfigError(
-            f"{error}. Or set clims.clamp to true: without it a region whose cosine with its class text is not "
-            "positive has no finite loss"
+        raise error.adding(
+            "Or set clims.clamp to true: without it a region whose cosine with its class text is not positive has no "
+            "finite loss"
         ) from None
 
 

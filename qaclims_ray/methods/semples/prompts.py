@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from qaclims_ray.data.datasets import ImageLabelDataset, seed_of
+from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.methods.region_features import RegionOptions, Regions
 from qaclims_ray.methods.semples.config import PromptConfig, SemplesConfig
@@ -50,6 +51,8 @@ class BackgroundFeatures:
     """v_b, unit length, on the CPU."""
     class_ids: Int[Tensor, " row"]
     """Class of each pair."""
+    positions: Int[Tensor, " row"]
+    """Where its image stands in the manifest."""
 
 
 def train_prompts(
@@ -94,7 +97,7 @@ def train_prompts(
     if not settings.learn:
         return _report_start(save, setup.context)
     cached = _cached_features(setup, clip, settings, options, init_dir, given)
-
+    num_draws = settings.steps_per_epoch * settings.optim.batch_size
     contrast = PromptContrast(clip=clip, template=template, class_texts=class_texts, settings=settings)
     task = Task(
         network=prompts,
@@ -102,7 +105,7 @@ def train_prompts(
         save=save,
         load=lambda folder: load_vectors(prompts, folder),
         step=functools.partial(prompt_step, contrast=contrast),
-        dataset=FeatureDraws(cached, num_draws=settings.steps_per_epoch * settings.optim.batch_size, seed=setup.seed),
+        dataset=FeatureDraws(cached, setup.manifest, num_draws=num_draws, seed=setup.seed),
         on_device=("feature",),
         optim=settings.optim,
         freeze_batch_norm=True,
@@ -202,8 +205,8 @@ def prompt_step(network: nn.Module, batch: dict[str, Tensor], *, contrast: Promp
 class FeatureDraws:
     """Cached features, drawn with replacement; the draws of an epoch depend on (seed, epoch) alone."""
 
-    def __init__(self, cached: BackgroundFeatures, *, num_draws: int, seed: int) -> None:
-        self._cached, self._num_draws, self._seed = cached, num_draws, seed
+    def __init__(self, cached: BackgroundFeatures, manifest: Manifest, *, num_draws: int, seed: int) -> None:
+        self._cached, self._manifest, self._num_draws, self._seed = cached, manifest, num_draws, seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -215,9 +218,13 @@ class FeatureDraws:
         return self._num_draws
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return one feature and its class."""
-        row = self._rows[index]
-        return {"feature": self._cached.features[row], "class_id": self._cached.class_ids[row]}
+        """Return one feature, its class, and as `index` where its image stands in the manifest."""
+        row, cached = self._rows[index], self._cached
+        return {"feature": cached.features[row], "class_id": cached.class_ids[row], "index": cached.positions[row]}
+
+    def image_id(self, index: int) -> str:
+        """Return the identifier of the image of an item, by the item's `index`."""
+        return self._manifest.records[index].image_id
 
 
 def background_features(
@@ -265,7 +272,8 @@ def background_features(
     # By view, image and class: the order must not depend on how images were shared out among the workers.
     keys = table[:, :3].tolist()
     table = table[sorted(range(len(keys)), key=keys.__getitem__)]
-    return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=table[:, 2].long())
+    _, positions, class_ids = table[:, :3].long().unbind(dim=1)
+    return BackgroundFeatures(features=table[:, 3:].contiguous(), class_ids=class_ids, positions=positions)
 
 
 def start_of_prompts(

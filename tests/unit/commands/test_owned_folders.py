@@ -28,6 +28,36 @@ class Worked(Exception):
     """Work began."""
 
 
+def test_a_password_of_the_tracking_store_is_in_no_mark_and_no_message(tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "run")
+    words = ["miniature", "--out", out, "--tracking.uri", "postgresql://ann:secret@host/db"]
+    monkeypatch.setattr("sys.argv", ["qaclims", "run", *words])
+    marks = []
+
+    def second(*given: object, **named: object) -> None:
+        marks.extend(path.read_text() for path in (tmp_path / "run").glob(".owner-*"))
+        assert run_verb("data", ["miniature", "--out", out]) == MISTAKE
+        raise Worked
+
+    monkeypatch.setattr("qaclims_ray.stages.pipeline.run_pipeline", second)
+    with pytest.raises(Worked):
+        run_verb("run", words)
+    told = capsys.readouterr()
+    assert len(marks) == 1 and "--tracking.uri postgresql://host/db" in marks[0]
+    assert "in use by another run: `qaclims run miniature" in told.err
+    assert "secret" not in told.err + told.out + marks[0]
+
+
+@pytest.mark.parametrize("option", ["--out", "--data-root", "--segmentation.net.weights"])
+def test_a_place_with_a_password_is_refused_without_saying_it(option, tmp_path, capsys):
+    places = {"--out": str(tmp_path), option: "s3://ann:secret@bucket/x"}
+    words = [word for pair in places.items() for word in pair]
+    assert run_verb("run", ["folder", "--data-root", "/nowhere", *words]) == MISTAKE
+    told = capsys.readouterr()
+    assert "before the @ of s3://bucket/x" in told.err and "secret" not in told.err + told.out
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def line(request, tmp_path, monkeypatch) -> list[str]:
     words, work = FOLDERS[request.param]

@@ -27,6 +27,9 @@ def network() -> nn.Module:
 
 
 class NoImages:
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
+
     def set_epoch(self, epoch: int) -> None: ...
 
     def __len__(self) -> int:

@@ -31,6 +31,7 @@ from qaclims_ray.training.checkpoint import PROGRESS_NAME
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import seeded
+from tests.diverging import error_of
 from tests.unit.models.cpu_recorder import record_on_cpu
 
 CLASSES = Classes(("red", "blue"))
@@ -399,3 +400,13 @@ def test_a_class_too_many_is_refused_without_background_too(tmp_path) -> None:
     images = write_squares(tmp_path)
     with pytest.raises(DataError, match="holds label 2; expected 1 to 1, or 255"):
         train(images, LocalContext(str(tmp_path / "net")), classes=Classes(("red",), has_background=False))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "loss"), [("encoder", "cross_entropy"), ("encoder", "balanced"), ("mask2former", "cross_entropy")]
+)
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, monkeypatch, architecture, loss) -> None:
+    net = dataclasses.replace(NET, architecture=architecture)
+    config = dataclasses.replace(CONFIG, net=net, loss=loss, crop=JointCropConfig(crop_px=64))
+    images = write_squares(tmp_path)
+    error_of(monkeypatch, lambda: train(images, LocalContext(str(tmp_path / "run")), config))

@@ -71,3 +71,6 @@ def test_why_a_run_failed_is_one_line():
     assert failure_tag(ValueError("a\nb")) == {"failure": "ValueError: a"}
     assert failure_tag(KeyboardInterrupt()) == {"failure": "stopped by hand"}
     assert len(failure_tag(ValueError("x" * 9000))["failure"]) == 500
+    assert failure_tag(OSError("no answer of http://ann:secret@host/x")) == {
+        "failure": "OSError: no answer of http://host/x"
+    }

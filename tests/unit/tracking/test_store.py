@@ -1,8 +1,9 @@
 import pytest
 
-from qaclims_ray.errors import ConfigError
+from qaclims_ray.errors import ConfigError, ResourceError
+from qaclims_ray.tracking import store
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.store import artifact_root, shown, spool_folder, tracking_uri
+from qaclims_ray.tracking.store import artifact_root, opening_failure, spool_folder, tracking_uri
 
 
 def test_runs_of_one_folder_share_a_store(tmp_path):
@@ -37,9 +38,13 @@ def test_artifacts_never_lie_in_the_working_directory(tmp_path):
     assert artifact_root("http://h:5000", "e", "/runs/a") is None
 
 
-def test_passwords_are_not_shown():
-    assert shown("https://user:secret@host:5000/x") == "https://host:5000/x"
-    assert shown("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
+def test_what_a_library_says_of_a_store_is_told_without_its_password():
+    uri = "postgresql://ann:secret@host/db"
+    error = opening_failure(uri, ValueError(f"Could not parse URL from string '{uri}'"))
+    assert "secret" not in str(error) and "ann:" not in str(error)
+    assert "the tracking store postgresql://host/db" in str(error) and "from string 'postgresql://host/db'" in str(
+        error
+    )
 
 
 def test_a_remote_spool_has_a_local_folder():
@@ -47,3 +52,14 @@ def test_a_remote_spool_has_a_local_folder():
     assert first.is_absolute()
     assert first != second
     assert spool_folder("/x/tracking-spool").as_posix() == "/x/tracking-spool"
+
+
+def test_another_process_that_makes_a_store_for_too_long_is_told(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(store, "_MADE_WITHIN_S", 0.0)
+    with store.one_at_a_time(uri):
+        with pytest.raises(ResourceError, match=r"another process has been making .*mlflow\.db\.lock\. End it, or"):
+            with store.one_at_a_time(uri):
+                pass
+    with store.one_at_a_time(uri):
+        pass

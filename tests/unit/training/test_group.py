@@ -12,6 +12,7 @@ from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.training import group
 from qaclims_ray.training.context import LocalContext, WorkerContext
+from qaclims_ray.training.divergence import DIVERGED_NAME, DivergedError
 from qaclims_ray.training.group import CURVES_NAME, GroupContext, Training, raw_curves, train_group
 from qaclims_ray.training.meter import OnStep
 
@@ -170,3 +171,31 @@ def test_rescued_checkpoints_are_found_by_fingerprint(tmp_path: Path) -> None:
             [training], LocalContext(str(tmp_path / "runs")), rescued={training.artifact.fingerprint: place, "x": ""}
         )
     assert found == ["epoch 1"]
+
+
+def _diverging(context: WorkerContext, on_step: OnStep) -> dict[str, float]:
+    raise DivergedError("the loss became nan", {"step": 7, "images": ["a", "b"]})
+
+
+def test_the_images_of_a_training_that_diverged_are_kept_until_it_is_tried_again(tmp_path: Path) -> None:
+    training = dataclasses.replace(_training(tmp_path, "a"), work=_diverging)
+    place = Path(training.artifact.workshop, DIVERGED_NAME)
+    other = LocalContext(str(tmp_path / "runs"))
+    other.rank = 1
+    with pytest.raises(DivergedError) as caught:
+        train_group([training], other)
+    assert str(caught.value) == "the loss became nan" and not place.exists(), "the first rank alone writes"
+    with pytest.raises(DivergedError, match=r"the loss became nan\. All images .* are in") as caught:
+        train_group([training], LocalContext(str(tmp_path / "runs")))
+    assert str(place) in str(caught.value)
+    assert json.loads(place.read_text()) == {"step": 7, "images": ["a", "b"]}
+    assert training.artifact.current() is None
+    training.artifact.begin()
+    assert not place.exists()
+
+
+def test_a_place_that_cannot_be_written_does_not_hide_what_went_wrong(tmp_path: Path) -> None:
+    training = dataclasses.replace(_training(tmp_path, "a"), work=_diverging)
+    Path(training.artifact.workshop).write_text("a file where a folder should be")
+    with pytest.raises(DivergedError, match=r"the loss became nan\. The list of images could not be kept: "):
+        train_group([training], LocalContext(str(tmp_path / "runs")))

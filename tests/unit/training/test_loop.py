@@ -1,6 +1,8 @@
 import contextlib
 import dataclasses
 import json
+import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from qaclims_ray.methods.generator_task import generator_task
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
+from qaclims_ray.training.divergence import DivergedError
 from qaclims_ray.training.loop import Task, fit, seeded, wrap_network
 from qaclims_ray.training.meter import StepResult
 from tests.ritc_fakes import CAM_NET
@@ -23,6 +26,9 @@ class NoisyImages:
 
     def __init__(self) -> None:
         self.epoch = -1
+
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -205,14 +211,65 @@ def test_other_settings_and_broken_checkpoints_are_refused(tmp_path) -> None:
         _fit(_task(OPTIMS[0]), context)
 
 
-def test_a_diverging_loss_stops_the_training(tmp_path) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("log_every", [1, 2, 3, 10])
+def test_a_diverging_loss_stops_the_training_with_the_images_of_its_step(tmp_path, value, log_every) -> None:
+    seen: list[list[int]] = []
+
     def step(wrapped: nn.Module, batch: dict) -> StepResult:
-        return StepResult(loss=wrapped(batch["image"]).sum() * float("inf"))
+        seen.append(batch["index"].tolist())
+        scores, is_bad = wrapped(batch["image"]).mean(), 5 in seen[-1] and len(seen) > 2
+        term = scores.detach() * 0 + (value if is_bad else 0.0)
+        return StepResult(loss=scores + term, means={"loss/odd": term, "loss/even": scores.detach()})
 
     context = LocalContext(str(tmp_path))
-    with pytest.raises(ConfigError, match=r"lower optim\.lr"):
-        _fit(_task(OPTIMS[0], step=step), context)
-    assert context.reports == []
+    task = _task(dataclasses.replace(OPTIMS[0], batch_size=2), step=step)
+    with pytest.raises(DivergedError, match=r"lower optim\.lr") as caught:
+        _fit(task, context, log_every=log_every)
+    place = next(place for place, indices in enumerate(seen) if 5 in indices and place > 1)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert error.batch["step"] == place + 1 and error.batch["epoch"] == 1 + place // 5
+    assert error.batch["images"] == [f"picture {index}" for index in seen[place]]
+    assert error.batch["images_one_step_before"] == [f"picture {index}" for index in seen[place - 1]]
+    said = f"the loss became {value} in epoch {1 + place // 5}, at step {place + 1} (loss/odd"
+    assert str(error).startswith(said) and all(name in str(error) for name in error.batch["images"])
+    assert json.loads(error.content()) == error.batch and len(seen) < place + 1 + log_every
+    assert len(context.reports) == place // 5, "what was kept before is all there is"
+
+
+@pytest.mark.parametrize("batch_size", [4, 10])
+def test_a_network_that_breaks_in_its_last_update_is_not_kept(tmp_path, monkeypatch, batch_size) -> None:
+    """Its loss was finite, the gradient was not; without a look the network would be an artefact."""
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * torch.nan
+
+    steps = []
+
+    def step(wrapped: nn.Module, batch: dict) -> StepResult:
+        steps.append(batch["index"].tolist())
+        scores = wrapped(batch["image"]).mean()
+        return StepResult(loss=Broken.apply(scores) if len(steps) == 10 // batch_size else scores)
+
+    context = LocalContext(str(tmp_path))
+    task = _task(dataclasses.replace(OPTIMS[0], batch_size=batch_size), step=step)
+    with pytest.raises(DivergedError, match=r"the network is not finite after step .* the gradient of a finite loss"):
+        _fit(task, context)
+    assert context.reports == [] and len(steps) == 10 // batch_size
+
+
+def test_more_images_than_a_message_holds_are_counted(tmp_path) -> None:
+    task = _task(dataclasses.replace(OPTIMS[0], batch_size=10))
+    task = dataclasses.replace(task, step=lambda wrapped, batch: StepResult(wrapped(batch["image"]).sum() * math.inf))
+    with pytest.raises(DivergedError, match=r"on the images (picture \d, ){7}picture \d and 2 more: look") as caught:
+        _fit(task, LocalContext(str(tmp_path)))
+    assert len(caught.value.batch["images"]) == 10 and caught.value.batch["images_one_step_before"] == []
 
 
 @pytest.mark.parametrize("freeze", [True, False])

@@ -10,6 +10,7 @@ from qaclims_ray.methods.classifier.task import CALIBRATED_DIR, classifier_step,
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
+from tests.diverging import error_of
 from tests.ritc_fakes import AUGMENT, CAM_NET, with_setup, write_pictures
 
 OPTIM = OptimConfig(name="adamw", lr=3e-3, head_lr_factor=1.0, epochs=6, batch_size=6)
@@ -102,6 +103,9 @@ def test_without_calibration_there_is_one_network(tmp_path) -> None:
 class _Pictures:
     """Six images; class 2 is never shown."""
 
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
+
     def set_epoch(self, epoch: int) -> None: ...
 
     def __len__(self) -> int:
@@ -175,3 +179,7 @@ def test_step_is_the_soft_margin_loss_of_every_score(factors: tuple[float, ...])
     result = classifier_step(_Given(*factors), {"image": scores, "labels": labels}, images_per_step=8)
     assert result.loss.item() == pytest.approx(expected / 8)
     assert result.means["accuracy"].item() == pytest.approx(1.5 / 8)
+
+
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, monkeypatch) -> None:
+    error_of(monkeypatch, lambda: _train(tmp_path, LocalContext(str(tmp_path / "run"))))

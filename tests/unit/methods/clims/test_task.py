@@ -10,6 +10,7 @@ from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.context import LocalContext
+from tests.diverging import error_of
 from tests.ritc_fakes import AUGMENT, CAM_NET, CLASSES, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import OPTIM, bright_images, clims_config, near_bank, shipped_clip
 from tests.unit.training.test_loop import StoppedError, StoppingContext
@@ -225,3 +226,8 @@ def test_a_cosine_without_a_logarithm_ends_the_training_with_what_to_do(tmp_path
     with pytest.raises(ConfigError, match=r"the loss became nan in epoch 1.* Or set clims.clamp to true"):
         _train(tmp_path, init_dir, bank=bank, clims=clims_config(clamp=False))
     assert _train(tmp_path, init_dir, bank=bank, context=LocalContext(str(tmp_path / "clamped")))["loss"] > 0
+
+
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, init_dir, monkeypatch) -> None:
+    error = error_of(monkeypatch, lambda: _train(tmp_path, init_dir))
+    assert "(loss/" in str(error), "the terms that are not finite are named"

@@ -23,6 +23,7 @@ from qaclims_ray.segmentation.networks.encoder import build_encoder_segmenter
 from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.training.context import LocalContext
 from qaclims_ray.training.loop import Task, fit, seeded
+from tests.diverging import error_of
 from tests.semples_fakes import shipped_clip
 
 NAMES = ("red", "blue")
@@ -180,3 +181,9 @@ def test_crops_are_the_same_again_and_say_where_they_show_the_image(manifest: Ma
     assert not torch.equal(crops[4]["image"], one["image"])
     with pytest.raises(IndexError):
         crops[5]
+
+
+@both_forms
+def test_a_network_that_breaks_ends_the_training(form: str, manifest: Manifest, tmp_path: Path, monkeypatch) -> None:
+    task = FORMS[form](manifest, dataclasses.replace(OWN, tag_epochs=0))
+    error_of(monkeypatch, lambda: train(task, LocalContext(str(tmp_path))))

@@ -12,6 +12,7 @@ from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.text.bank import build_bank
 from qaclims_ray.text.config import TextConfig
 from qaclims_ray.training.context import LocalContext
+from tests.diverging import error_of
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, TinyTexts, regions_of, ritc_config, with_setup, write_pictures
 
 
@@ -215,3 +216,8 @@ def test_every_switch_changes_the_loss() -> None:
         {"temperature": 0.6},
     ):
         assert loss(**changes) != reference, changes
+
+
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, init_dir, monkeypatch) -> None:
+    error = error_of(monkeypatch, lambda: _train(tmp_path, init_dir))
+    assert "(loss/" in str(error), "the terms that are not finite are named"

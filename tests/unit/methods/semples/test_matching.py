@@ -14,6 +14,7 @@ from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts, load
 from qaclims_ray.models.generators.cam_net import build_cam_net, save_cam_net
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.training.context import LocalContext
+from tests.diverging import error_of
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, with_setup, write_pictures
 from tests.semples_fakes import (
     OPTIM,
@@ -336,3 +337,8 @@ def test_a_joint_step_without_labels_depends_on_both_sides() -> None:
     assert result.loss.item() == 0 and prompts is not None and prompts.abs().max() == 0
     assert all(gradient is not None for gradient in generator)
     assert list(result.means) == list(_joint_gradients()[0].means)
+
+
+@pytest.mark.parametrize("train", [_match, _refine, _join])
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, init_dir, monkeypatch, train) -> None:
+    error_of(monkeypatch, lambda: train(tmp_path, init_dir))

@@ -25,6 +25,7 @@ from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.clip.prompts import LearnedPrompts, encode_prompts, load_prompts, save_prompts
 from qaclims_ray.models.generators.cam_net import build_cam_net, load_cam_net, save_cam_net
 from qaclims_ray.training.context import LocalContext, gather_rows
+from tests.diverging import error_of
 from tests.ritc_fakes import AUGMENT, CAM_NET, TinyClip, regions_of, with_setup, write_pictures
 from tests.semples_fakes import prompt_config, semples_config, shipped_clip, texts_near
 from tests.unit.training.test_loop import StoppedError, StoppingContext
@@ -309,10 +310,11 @@ def test_gathering_the_rows_of_one_worker_changes_nothing(tmp_path) -> None:
 
 
 def test_draws_depend_on_seed_and_epoch_alone() -> None:
-    cached = BackgroundFeatures(features=torch.arange(50.0)[:, None], class_ids=torch.arange(50))
+    rows = torch.arange(50)
+    cached = BackgroundFeatures(features=rows[:, None].float(), class_ids=rows, positions=rows + 1)
 
     def drawn(seed: int, epoch: int) -> list[int]:
-        draws = FeatureDraws(cached, num_draws=40, seed=seed)
+        draws = FeatureDraws(cached, Manifest(("a",), ()), num_draws=40, seed=seed)
         draws.set_epoch(7)
         draws.set_epoch(epoch)
         items = [draws[index] for index in range(len(draws))]
@@ -346,3 +348,7 @@ def test_prompts_of_another_shape_are_refused(tmp_path) -> None:
     assert torch.equal(prompts.vectors, vectors) and prompts.vectors.requires_grad
     with pytest.raises(ArtifactError, match="do not fit this training"):
         load_vectors(LearnedPrompts(torch.zeros(3, 5, 64)), str(tmp_path))
+
+
+def test_prompts_that_break_end_the_training_with_the_images_of_the_features(tmp_path, init_dir, monkeypatch) -> None:
+    error_of(monkeypatch, lambda: _train(tmp_path, init_dir))

@@ -15,6 +15,7 @@ from qaclims_ray.refine.irn.network import (
 from qaclims_ray.refine.irn.task import affinity_step, grid_labels, mean_displacement, train_affinity
 from qaclims_ray.training.config import OptimConfig
 from qaclims_ray.training.context import LocalContext
+from tests.diverging import error_of
 from tests.unit.models.cpu_recorder import record_on_cpu
 
 SIDE = 64
@@ -25,6 +26,9 @@ class Squares:
 
     def __init__(self, num_images: int = 8) -> None:
         self.num_images, self.epoch = num_images, 0
+
+    def image_id(self, index: int) -> str:
+        return f"picture {index}"
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -225,3 +229,7 @@ def test_a_checkpoint_is_a_usable_network(tmp_path) -> None:
     image, _ = Squares().pixels(0)
     found, expected = (boundary_maps(net, [image], 0)[0] for net in (load_affinity_net(str(tmp_path)), network))
     assert torch.equal(found, expected)
+
+
+def test_a_network_that_breaks_ends_the_training_with_the_images(tmp_path, monkeypatch) -> None:
+    error_of(monkeypatch, lambda: _train(_network(), LocalContext(str(tmp_path))))
