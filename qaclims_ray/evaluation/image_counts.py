@@ -27,6 +27,9 @@ FORM = {"image_counts": 2, "means_over": "labels held by truth or images"}
 """Goes into the settings of every artefact that holds scores and the table: those made before it are made again, and
 the console says that this is why."""
 
+_IMAGES_AT_ONCE = 50_000
+"""Images of a group of rows in the table."""
+
 LabelCounts = tuple[int, int, int, int, int]
 """Label value, pixels both predicted and true, pixels predicted, pixels true, whether the image is labelled with it."""
 
@@ -124,17 +127,32 @@ def write_image_counts(uri: str, figures: Iterable[CountedFigure], class_names: 
         ResourceError: when the place cannot be written.
     """
     names = ("background", *class_names)
-    columns: dict[str, list[object]] = {name: [] for name in _SCHEMA.names}
-    for figure in figures:
-        for image_id, labels in sorted(figure.images, key=lambda image: image[0]):
-            for value, intersection, predicted, truth, labelled in labels:
-                counts = (intersection, predicted, truth, bool(labelled))
-                row = (image_id, figure.name, figure.threshold, value, names[value], *counts)
-                for column, cell in zip(columns.values(), row, strict=True):
-                    column.append(cell)
-    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    with storage.publishing(storage.join(uri, IMAGE_COUNTS_FILE)) as local_path:
-        pq.write_table(table, local_path, compression="zstd")
+    schema = _SCHEMA.with_metadata({"class_names": json.dumps(list(class_names))})
+    with (
+        storage.publishing(storage.join(uri, IMAGE_COUNTS_FILE)) as local_path,
+        pq.ParquetWriter(local_path, schema, compression="zstd") as writer,
+    ):
+        for figure in figures:
+            images = sorted(figure.images, key=lambda image: image[0])
+            # A million images have some gigabytes of Python's numbers, so they become columns little by little.
+            for start in range(0, len(images), _IMAGES_AT_ONCE):
+                writer.write_table(_columns(figure, images[start : start + _IMAGES_AT_ONCE], names, schema))
+
+
+def _columns(
+    figure: CountedFigure,
+    images: Sequence[tuple[str, Iterable[Sequence[int]]]],
+    names: Sequence[str],
+    schema: pa.Schema,
+) -> pa.Table:
+    columns: dict[str, list[object]] = {name: [] for name in schema.names}
+    for image_id, labels in images:
+        for value, intersection, predicted, truth, labelled in labels:
+            counts = (intersection, predicted, truth, bool(labelled))
+            row = (image_id, figure.name, figure.threshold, value, names[value], *counts)
+            for column, cell in zip(columns.values(), row, strict=True):
+                column.append(cell)
+    return pa.table(columns, schema=schema)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def _listening() -> dict[int, str]:
 
 def test_the_control_service_answers_with_the_token_alone(shared_ray) -> None:
     address = ray.get_runtime_context().gcs_address
-    assert address.startswith("127.0.0.1:")
     assert _call(address, RAY_AUTH_MODE="disabled") == "refused"
     assert _call(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64) == "refused"
     assert _call(address, RAY_AUTH_MODE="token") == "answered", "that of this user, in ~/.ray"
