@@ -32,8 +32,9 @@ class ClusterConfig:
     """Restarts of a training after worker failures."""
     no_progress_minutes: float | None = 360.0
     """Longest silence, in minutes: a stage of which no shard ends, or a training that reports no step, for so long ends
-    with an error, and what is finished is kept. The time that Ray waits for room or for new machines counts. None waits
-    for ever."""
+    with an error, and what is finished is kept; a single task may take no longer in all. The time that Ray waits for
+    room or for new machines counts. A training in the run's own process (`num_workers` 0) has no bound. None waits for
+    ever."""
     loader_workers: int | None = None
     """Image loading processes per training worker. None takes one for each of a worker's CPUs but one, at most 8, where
     it has a GPU, and none where it computes on these CPUs itself."""

@@ -83,7 +83,11 @@ class NewsReader:
     def _end_training(self) -> None:
         """Have the controller free what it holds, and end it, upon which the wait for it fails."""
         if self._controller is None:  # Ray has not even started it
-            stop.end(f"ResourceError: {out_of_patience('the start of a training')}", RAY_LOST)
+            late = out_of_patience("the start of a training")
+            if not stop.end(
+                f"ResourceError: {late}", RAY_LOST
+            ):  # called from Python, where a thread cannot end the wait
+                logger.error("%s", late)
             return
         ray.wait([self._controller.abort.remote()], timeout=_FAREWELL_S)
         ray.kill(self._controller)

@@ -4,7 +4,10 @@ import re
 
 from qaclims_ray.errors import ConfigError
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s?#]*@")
+_CREDENTIALS = re.compile(
+    r"(?<=://)(?:[^/:@\s]*:(?!\d+(?:[/?#\s]|$))[^@\s]*|[^/\s?#]*)@"  # a password may hold / ? and #; a port is none
+    r"|(?<=[?&]password=)[^&\s]+",
+)
 
 
 def without_credentials(text: str) -> str:

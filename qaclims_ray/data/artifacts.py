@@ -162,7 +162,9 @@ class Artifact:
         Raises:
             ResourceError: when the place cannot be written.
         """
-        if not goes_on:
+        if goes_on:
+            whole_files.take_on(self.workshop)
+        else:
             storage.remove_tree(self.workshop)
         meta = _meta_or_fault(self.uri)
         if meta is None:
@@ -172,10 +174,8 @@ class Artifact:
             return
         is_ours = isinstance(meta, ArtifactMeta) and meta.fingerprint == self.fingerprint
         if goes_on and is_ours and not storage.exists(self.workshop) and whole_files.LIST_NAME not in faults:
-            whole_files.remove_changed(self.uri)  # sizes alone were looked at
-            for name in {META_NAME, whole_files.LIST_NAME, whole_files.MARK_NAME, *faults}:
-                storage.remove_tree(storage.join(self.uri, name))
             trees.move_tree(self.uri, self.workshop)
+            whole_files.take_on(self.workshop)
             return
         taken = trees.beside(self.uri, _DAMAGED)
         trees.move_tree(self.uri, f"{self.uri.rstrip('/')}{_DAMAGED}{len(taken) + 1}")

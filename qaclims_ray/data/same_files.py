@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.whole_files import listed_files, read_whole
+from qaclims_ray.data.whole_files import CURVES_NAME, listed_files, read_whole
 
 _NO_RESULT = ("images_per_s", "seal")
-"""In JSON files: how fast a training went, and the hash over a file that says so."""
+"""In JSON files: how fast a training went, also one phase of it, and the hash over a file that says so."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def compare_files(first: str, second: str) -> FilesCompared | None:
         for name in sorted(ours.keys() & theirs.keys())
         if ours[name] != theirs[name] and not _same_results(storage.join(first, name), storage.join(second, name))
     ]
-    return FilesCompared(len(ours.keys() | theirs.keys()), tuple(changed), tuple(sorted(ours.keys() ^ theirs.keys())))
+    # Early versions did not list curves.
+    one_sided = sorted(name for name in ours.keys() ^ theirs.keys() if name != CURVES_NAME)
+    return FilesCompared(len(ours.keys() | theirs.keys()), tuple(changed), tuple(one_sided))
 
 
 def _same_results(first: str, second: str) -> bool:
@@ -68,5 +70,5 @@ def _same_results(first: str, second: str) -> bool:
 
 def _results(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _results(item) for name, item in value.items() if name not in _NO_RESULT}
+        return {name: _results(item) for name, item in value.items() if name.rsplit("/", 1)[-1] not in _NO_RESULT}
     return [_results(item) for item in value] if isinstance(value, list) else value

@@ -5,6 +5,7 @@ size stand together, so that they fill the batches of a network; large images ma
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, fingerprint_of
@@ -13,6 +14,8 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 IMAGES_PER_SHARD = 64
 PIXELS_PER_SHARD = 64_000_000
 """Pixels of a shard's images together: 64 of a megapixel."""
+_READERS = 8
+"""Shards that are looked at together: hashing frees the interpreter, and a store answers many at once."""
 
 
 def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
@@ -74,5 +77,6 @@ def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int]
         num_shards: of the whole.
         name_of: the file, below the folder, that declares a shard whole.
     """
-    places = {index: storage.join(artifact.workshop, name_of(index)) for index in range(num_shards)}
-    return {index for index, uri in places.items() if whole_files.is_whole_part(uri)}
+    places = [storage.join(artifact.workshop, name_of(index)) for index in range(num_shards)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return {index for index, is_whole in enumerate(pool.map(whole_files.is_whole_part, places)) if is_whole}

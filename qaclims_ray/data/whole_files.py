@@ -56,13 +56,15 @@ def write_list(folder: str) -> str:
     """
     sizes = trees.sizes_below(folder)
     names = sorted(name for name in sizes if not _is_passing(name) and name.rsplit("/", 1)[-1] not in _UNLISTED)
-    for name in [name for name in sizes if _is_passing(name)]:
-        storage.remove_tree(storage.join(folder, name))
     with ThreadPoolExecutor(_READERS) as pool:
         hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), names)
         listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}
-    content = json.dumps(listed, indent=0).encode()
-    storage.write_bytes(storage.join(folder, LIST_NAME), content)
+        content = json.dumps(listed, indent=0).encode()
+        storage.write_bytes(storage.join(folder, LIST_NAME), content)
+        # After the list is there: a part is never without a hash.
+        passing = [storage.join(folder, name) for name in sizes if _is_passing(name)]
+        for _ in pool.map(storage.remove_tree, passing):
+            pass
     return hashlib.sha256(content).hexdigest()
 
 
@@ -85,27 +87,45 @@ def publishing_part(uri: str) -> Iterator[str]:
 
 
 def is_whole_part(uri: str) -> bool:
-    """Whether a part is there and holds what `publishing_part` wrote; one without a note is taken as it is."""
+    """Whether a part is there and holds what `publishing_part` wrote; one without a note is taken as it is.
+
+    One in a bucket is not read: the store holds it to a checksum of its own.
+    """
     try:
         if not storage.exists(uri):
             return False
-        if not storage.exists(uri + _NOTE):  # of an earlier version, or of a finished artefact
+        if storage.is_remote(uri) or not storage.exists(uri + _NOTE):  # without: of an earlier version
             return True
         return storage.read_bytes(uri + _NOTE).decode(errors="replace") == storage.sha256(uri)
     except DataError:
         return False
 
 
-def remove_changed(folder: str) -> None:
-    """Remove the files of a finished artefact that do not hold what its list says, before its whole ones are taken on.
+def take_on(folder: str) -> None:
+    """Make a folder whose files are listed one in the making again: what is not as listed goes, and the list itself.
+
+    For what is whole in a damaged artefact, and for a workshop whose files were listed when its call was cut off. One
+    without a list stays as it is; where the list is broken, nothing is known of any file, and all goes.
 
     Raises:
-        ArtifactError: when the list is broken.
+        ResourceError: when the place cannot be written.
     """
-    for name, mark in (listed_files(folder) or {}).items():
-        path = storage.join(folder, name)
-        if storage.exists(path) and not _is_file_of(path, mark):
-            storage.remove_tree(path)
+    path = storage.join(folder, LIST_NAME)
+    if not storage.exists(path):
+        return
+    try:
+        listed = _parsed(storage.read_bytes(path), path)
+    except (DataError, ArtifactError):
+        storage.remove_tree(folder)
+        return
+    places = [storage.join(folder, name) for name in listed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        are_whole = list(pool.map(_is_file_of, places, listed.values()))
+    for place, is_whole in zip(places, are_whole, strict=True):
+        if not is_whole:
+            storage.remove_tree(place)
+    for name in (trees.LAST_NAME, MARK_NAME, LIST_NAME):
+        storage.remove_tree(storage.join(folder, name))
 
 
 def is_as_listed(uri: str) -> bool:

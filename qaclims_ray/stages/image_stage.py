@@ -158,8 +158,13 @@ def _is_as_written(uri: str, index: int, shard: Sequence[ImageRecord]) -> bool:
     except ArtifactError:
         return False
     made = [record.image_id for record in shard if record.image_id not in failed]
+    return are_label_maps([storage.join(uri, mask_file_name(image_id)) for image_id in made])
+
+
+def are_label_maps(uris: Sequence[str]) -> bool:
+    """Whether the label maps of a shard can be read; those in a bucket are held to a checksum by their store."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return all(pool.map(lambda image_id: _is_label_map(storage.join(uri, mask_file_name(image_id))), made))
+        return all(pool.map(lambda uri: storage.is_remote(uri) or _is_label_map(uri), uris))
 
 
 def _is_label_map(uri: str) -> bool:

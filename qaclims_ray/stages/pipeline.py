@@ -138,7 +138,8 @@ def run_pipeline(
     settings = places.stored(to_dict(config), layout.records)
     with contextlib.ExitStack() as session:
         opening = Opening(config, session, progress)
-        manifest = _read_data(Stage(config, layout, progress=progress, opening=opening), until)
+        data_stage = Stage(config, layout, progress=progress, opening=opening)
+        manifest = _read_data(data_stage, until)
         was_begun = storage.exists(layout.config)
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
         tracker = _tracker(config, layout, settings, parent_run_id, was_begun=was_begun)
@@ -148,12 +149,18 @@ def run_pipeline(
             run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
             _tell_of_data(run, manifest)
             mending = Mending(progress)
-            found = mending.whole(lambda: run.stages(manifest))
+            # Pictures of the miniature that were changed since are drawn again by reading the data.
+            found = mending.whole(lambda: run.stages(manifest), lambda: _read_data(data_stage, until))
             tracker.set_tags(_note(config, found))
             log_headlines(tracker, config, found)
             report_uri = ""
             if run.reaches("report"):
-                report_uri = mending.whole(lambda: run.report(manifest, found), lambda: run.stages(manifest))
+                results = [found]
+                again = functools.partial(run.stages, manifest)
+                report_uri = mending.whole(
+                    lambda: run.report(manifest, results[-1]), lambda: results.append(mending.whole(again))
+                )
+                found = results[-1]
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(
         layout, found, labels, splits_of(config), report_uri, without_credentials(handle.uri) if handle else ""

@@ -136,7 +136,7 @@ class RerunArguments:
     @property
     def folder(self) -> str:
         """Where the repetition goes."""
-        return self.out or f"{self.run.rstrip('/')}-again"
+        return self.out or f"{storage.absolute(self.run).rstrip('/')}-again"
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from qaclims_ray.data import storage
+from qaclims_ray.data.addresses import refuse_credentials
 from qaclims_ray.data.artifacts import ArtifactMeta, readable_meta
 from qaclims_ray.data.same_files import FilesCompared, compare_files
 from qaclims_ray.errors import ArtifactError, ConfigError
 from qaclims_ray.report.console_text import print_line, print_table
 from qaclims_ray.report.table import Column, Table, text_rows
+from qaclims_ray.run_config import RunConfig
 from qaclims_ray.settings import dotted
 from qaclims_ray.stages.first_look import look_first
 from qaclims_ray.stages.requests import RerunArguments
@@ -96,7 +99,27 @@ def reached(out: str) -> str:
 
 
 def _is_inside(place: str, folder: str) -> bool:
+    place, folder = (uri if storage.is_remote(uri) else os.path.realpath(uri) for uri in (place, folder))
     return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _refuse_data_inside(config: RunConfig, first: str) -> None:
+    """Refuse a run that keeps its data set in its own folder: the same images would have other places afterwards."""
+    for name, place in (("data.root", config.data.root), ("data.label_file", config.data.label_file)):
+        if place and _is_inside(place, first):
+            raise ConfigError(
+                f"{name} is {place}, inside of the run's folder, so a repetition elsewhere would be of other settings: "
+                "move the data out, run it from there, and repeat that run"
+            )
+
+
+def _last_of(config: RunConfig, until: str) -> str:
+    """Return the last stage of a run's present goal, where an earlier call with a further one left more behind."""
+    order = [*_PARTS]
+    goals = {"seed": "evaluate", "mask": "refine"}
+    if until == "report" or config.goal not in goals:
+        return until
+    return min(until, goals[config.goal], key=order.index)
 
 
 def run_rerun(asked: RerunArguments, console: Console | None = None) -> Rerun:
@@ -114,12 +137,15 @@ def run_rerun(asked: RerunArguments, console: Console | None = None) -> Rerun:
         ArtifactError: when the run holds nothing to compare with.
         QaclimsError: for every other mistake a user can mend.
     """
+    refuse_credentials(asked.run, "RUN")
     first, second = storage.absolute(asked.run), absolute_out(asked.folder)
     if _is_inside(second, first) or _is_inside(first, second):
         raise ConfigError(
             f"the run is at {first} and --out is {second}: a repetition needs a folder of its own, outside of the run's"
         )
-    config, until = load_config(first, can_begin=False), reached(first)
+    config = load_config(first, can_begin=False)
+    _refuse_data_inside(config, first)
+    until = _last_of(config, reached(first))
     look_first(config, second)
     # Not at the top: with it come PyTorch and MLflow, and what is wrong with a folder is told of before.
     from qaclims_ray.stages.pipeline import run_pipeline
@@ -218,6 +244,8 @@ def print_rerun(found: Rerun, console: Console) -> None:
     if found.is_same:
         number = sum(one.files.num_files for one in found.compared if one.files is not None)
         print_line(console, f"all {number} files of {len(found.compared)} artefacts are the same, byte for byte")
+        if left_out := len(found.artefacts) - len(found.compared):
+            print_line(console, f"{left_out} artefacts were not compared; the table says why")
     print_line(console, f"written  {storage.join(found.second, RERUN_NAME)}")
 
 

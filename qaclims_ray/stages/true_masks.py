@@ -14,7 +14,7 @@ from qaclims_ray.data.coco_masks import draw_label_map
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import finished_shards, plan_fingerprint, shards_of
-from qaclims_ray.stages.image_stage import part_name, remove_parts, write_part
+from qaclims_ray.stages.image_stage import are_label_maps, part_name, remove_parts, write_part
 from qaclims_ray.stages.stage import Stage
 
 KIND = "true_masks"
@@ -61,7 +61,11 @@ def draw_true_masks(stage: Stage, data: CocoData, uri: str) -> None:
             (index, [(_place(artifact, record), data.images[record.image_id]) for record in shard])
             for index, shard in enumerate(shards)
         ],
-        finished=finished_shards(artifact, len(shards), part_name),
+        finished={
+            index
+            for index in finished_shards(artifact, len(shards), part_name)
+            if are_label_maps([_place(artifact, record) for record in shards[index]])
+        },
         decode=_draw,
         actor=_Publisher,
         actor_kwargs={"uri": artifact.workshop},

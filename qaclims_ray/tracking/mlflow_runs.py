@@ -63,7 +63,7 @@ def pipeline_run(
     is_known = run is not None
     if run is not None:
         go_on(client, run)
-        for name, value in tags.items():
+        for name, value in {**tags, FOLDER_TAG: folder}.items():
             client.set_tag(run.info.run_id, name, value)
     else:
         run = client.create_run(experiment_id, tags={**tags, FOLDER_TAG: folder}, run_name=run_name)

@@ -48,8 +48,8 @@ def tracking_uri(config: TrackingConfig, out_dir: str) -> str:
         return f"sqlite:///{Path(config.uri.partition(':///')[2]).expanduser().absolute()}"
     if scheme not in _SERVER_SCHEMES + _DATABASE_SCHEMES:
         raise ConfigError(
-            f"tracking.uri is {config.uri!r}, expected http(s)://HOST:PORT, sqlite:///FILE or another database address "
-            "(MLflow no longer takes folders); empty keeps a SQLite store beside the outputs"
+            f"tracking.uri is {without_credentials(config.uri)!r}, expected http(s)://HOST:PORT, sqlite:///FILE or "
+            "another database address (MLflow no longer takes folders); empty keeps a SQLite store beside the outputs"
         )
     return config.uri
 

@@ -36,6 +36,8 @@ def encoded(value: object) -> bytes:
         ({"masks/a.png": b"0"}, ("masks/a.png",), ()),
         ({"masks/b.png": b"0"}, (), ("masks/b.png",)),
         ({"note.json": encoded(FASTER)}, (), ()),
+        ({"note.json": encoded({**NOTE, "phase/images_per_s": 3.0})}, (), ()),
+        ({"curves.json": b"{}"}, (), ()),
         ({"note.json": encoded(OTHER)}, ("note.json",), ()),
         ({"note.json": b"[1"}, ("note.json",), ()),
     ],

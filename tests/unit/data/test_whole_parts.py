@@ -65,6 +65,19 @@ def test_of_a_damaged_artefact_only_parts_whose_content_is_right_are_kept(tmp_pa
     assert finished_shards(artifact, PARTS) == {2}
 
 
+@pytest.mark.parametrize("listing", ["", "broken"])
+def test_a_workshop_that_was_listed_before_its_call_was_cut_off_is_held_to_the_list(listing, tmp_path: Path) -> None:
+    artifact = _artifact(tmp_path)
+    _write(artifact, *range(PARTS))
+    whole_files.write_list(artifact.workshop)  # from here on there are no notes
+    assert not list(Path(artifact.workshop).glob("*.sha256"))
+    _flip(Path(artifact.workshop, shard_name(1)))
+    if listing:
+        Path(artifact.workshop, "files.json").write_text(listing)
+    artifact.begin(goes_on=True)
+    assert finished_shards(artifact, PARTS) == (set() if listing else {0, 2})
+
+
 def _labels(uri: str) -> None:
     save_label_map(torch.arange(64, dtype=torch.uint8).reshape(8, 8) % 3, uri)
 

@@ -76,6 +76,36 @@ def test_how_far_a_run_came_is_read_off_its_folders(tmp_path: Path) -> None:
         assert reached(str(tmp_path)) == stage
 
 
+def test_a_run_that_now_ends_earlier_is_repeated_as_far_as_it_goes(drawn: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "first"
+    shutil.copytree(drawn, out)
+    made(out / "masks" / "baseline", b"", {})
+    begun = []
+    monkeypatch.setattr("qaclims_ray.stages.pipeline.run_pipeline", lambda *_, until, **__: begun.append(until))
+    for goal in ("seed", "mask"):
+        settings = json.loads((out / "config.json").read_text()) | {"goal": goal}
+        (out / "config.json").write_text(json.dumps(settings))
+        (tmp_path / "first-again").mkdir(exist_ok=True)
+        run_verb("rerun", [str(out)])
+    assert begun == ["evaluate", "refine"]
+
+
+def test_a_data_set_in_the_runs_own_folder_is_refused(drawn: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "first"
+    shutil.copytree(drawn, out)
+    settings = json.loads((out / "config.json").read_text())
+    settings["data"]["root"] = "{out}/data"
+    (out / "config.json").write_text(json.dumps(settings))
+    assert run_verb("rerun", [str(out)]) == MISTAKE
+    assert "inside of the run's folder" in capsys.readouterr().err
+
+
+def test_a_link_to_the_run_is_the_run(drawn: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "link").symlink_to(drawn)
+    assert run_verb("rerun", [str(tmp_path / "link"), "--out", str(drawn)]) == MISTAKE
+    assert "needs a folder of its own" in capsys.readouterr().err
+
+
 def test_only_what_has_the_same_settings_is_compared(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for run, iou in ((first, 0.5), (second, 0.25)):
