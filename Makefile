@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Inputs of make fuzz, faults of make chaos.
 N ?= 1000
 # Where tests that start a Ray, or another server, are: to collect all others too takes half a minute.
-RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking
+RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking tests/chaos
 # Tests share few cores: one thread each keeps them from fighting.
 # Where this machine keeps no compiled modules, each of the hundreds of processes of the tests would compile them anew.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true

@@ -153,18 +153,19 @@ def run_pipeline(
             found = mending.whole(lambda: run.stages(manifest), lambda: _read_data(data_stage, until))
             tracker.set_tags(_note(config, found))
             log_headlines(tracker, config, found)
-            report_uri = ""
-            if run.reaches("report"):
-                results = [found]
-                again = functools.partial(run.stages, manifest)
-                report_uri = mending.whole(
-                    lambda: run.report(manifest, results[-1]), lambda: results.append(mending.whole(again))
-                )
-                found = results[-1]
+            report_uri, found = _reported(run, manifest, found, mending) if run.reaches("report") else ("", found)
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(
         layout, found, labels, splits_of(config), report_uri, without_credentials(handle.uri) if handle else ""
     )
+
+
+def _reported(run: "_PipelineRun", manifest: Manifest, found: Results, mending: Mending) -> tuple[str, Results]:
+    """Write the report; return its page's URI, and the results that it shows: what it finds damaged is made again."""
+    results = [found]
+    again = functools.partial(run.stages, manifest)
+    page = mending.whole(lambda: run.report(manifest, results[-1]), lambda: results.append(mending.whole(again)))
+    return page, results[-1]
 
 
 def _tracker(config: RunConfig, layout: RunLayout, settings: Any, parent_run_id: str, *, was_begun: bool) -> Tracker:

@@ -51,6 +51,8 @@ WITHOUT = {
     "data/validation.py: ThreadPoolExecutor": "reads files, and a file system that hangs would hang a plain read too",
     "data/validation.py: pool.shutdown": "the few reads that have begun",
     "data/whole_files.py: ThreadPoolExecutor": "reads files, as validation.py",
+    "data/shards.py: ThreadPoolExecutor": "reads files, as validation.py",
+    "stages/image_stage.py: ThreadPoolExecutor": "reads files, as validation.py",
     "stages/ui.py: process.wait": "the pages are up until the user stops them",
     "stop.py: arrivals.recv": "a daemon thread that listens for signals for as long as the process lives",
     "tracking/spool.py: self._changed.wait_for": "a daemon thread that waits for calls to send; closing wakes it",
