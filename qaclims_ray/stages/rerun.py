@@ -276,5 +276,5 @@ def difference(found: Rerun) -> str:
                 "versions and machine are the same. On a GPU sums have no fixed order; on a CPU this is a fault of ours"
             )
         case _:
-            why = "other versions, and other machines, round otherwise"
+            why = "code, versions or the machine differ, as listed"
     return f"{len(differing)} of {len(found.compared)} artefacts differ, the first is {differing[0]}: {why}"
