@@ -3,16 +3,15 @@
 import contextlib
 import io
 import logging
-import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from qaclims_ray.commands.main import run_verb
 from tests.cluster.small_run import SMALL, as_flags
+from tests.time_limit import within
 
 EVERY_KIND: dict[str, Any] = {
     **SMALL,
@@ -60,28 +59,10 @@ def call(out: Path, settings: Mapping[str, Any], verb: str = "run") -> Called:
     written = io.StringIO()
     logging.getLogger().handlers.clear()  # they would write where the call before did
     try:
-        with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written), _within(MOST_SECONDS):
+        with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written), within(MOST_SECONDS):
             code = run_verb(verb, ["miniature", "--out", str(out), *as_flags(dict(settings))])
         return Called(code, written.getvalue())
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         return Called(None, f"{written.getvalue()}\n{traceback.format_exc()}")
-
-
-class _Hangs(BaseException):
-    """No error that the package could take for one of its own."""
-
-
-@contextlib.contextmanager
-def _within(seconds: int) -> Iterator[None]:
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise _Hangs(f"took more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)

@@ -5,20 +5,18 @@ import json
 import pickle
 import random
 import shutil
-import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from qaclims_ray.commands.main import MISTAKE
 from qaclims_ray.errors import QaclimsError
 from tests.fuzz.changes import changed
 from tests.fuzz.readers import READERS, Reader
+from tests.time_limit import within
 
 MOST_SECONDS = 20
 """Nothing that is this small takes so long, however busy the machine."""
@@ -72,7 +70,7 @@ class Trials:
         is_changed = content != file.read_bytes()
         file.write_bytes(content)
         try:
-            with _within(MOST_SECONDS), warnings.catch_warnings():
+            with within(MOST_SECONDS), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = self.reader.read(place)
         except QaclimsError as error:
@@ -105,24 +103,6 @@ def _judged(text: str) -> tuple[Outcome, str]:
     if not text.strip() or "Traceback" in text:
         return "fault", f"an error that says nothing: {text!r}"
     return "refused", text
-
-
-class _TooLong(BaseException):
-    """No error of a file, such as `TimeoutError` is: readers turn those into errors of ours."""
-
-
-@contextmanager
-def _within(seconds: int) -> Iterator[None]:
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise _TooLong(f"took more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def all_trials(names: list[str], number: int, *, first_seed: int = 0) -> Iterator[Trial]:
