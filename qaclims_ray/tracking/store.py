@@ -28,6 +28,8 @@ _ENVIRONMENT = {
 }
 _MADE_WITHIN_S = 300.0
 """Seconds that another process may take to make a SQLite store, or to bring it to this version of MLflow."""
+_TOLD_CHARS = 300
+"""Of a library's message."""
 _SERVER_SCHEMES = ("http", "https", "databricks")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -173,4 +175,4 @@ def opening_failure(uri: str, error: Exception) -> QaclimsError:
 
 def first_line(error: Exception) -> str:
     """Return an error's kind and the beginning of its message, without the password of an address in it."""
-    return without_credentials(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")
+    return without_credentials(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")[:_TOLD_CHARS]

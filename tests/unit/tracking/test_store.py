@@ -3,7 +3,7 @@ import pytest
 from qaclims_ray.errors import ConfigError, ResourceError
 from qaclims_ray.tracking import store
 from qaclims_ray.tracking.config import TrackingConfig
-from qaclims_ray.tracking.store import artifact_root, opening_failure, spool_folder, tracking_uri
+from qaclims_ray.tracking.store import artifact_root, first_line, opening_failure, spool_folder, tracking_uri
 
 
 def test_runs_of_one_folder_share_a_store(tmp_path):
@@ -63,3 +63,8 @@ def test_another_process_that_makes_a_store_for_too_long_is_told(tmp_path, monke
                 pass
     with store.one_at_a_time(uri):
         pass
+
+
+def test_a_password_is_not_told_where_a_message_is_cut():
+    told = first_line(ValueError("x" * 270 + " postgresql://me:" + "secret" * 20 + "@host/db"))
+    assert "secret" not in told and len(told) <= 300
