@@ -3,11 +3,14 @@
     python benchmarks/weights_page.py                          # prints them
     python benchmarks/weights_page.py --page docs/weights.md   # writes them into that page
 
-Weights are those of ``qaclims_ray/models/weight_table.py``; hours are read off ``docs/cluster/sizing.md``.
+Weights are those of ``qaclims_ray/models/weight_table.py``; hours are read off ``docs/cluster/sizing.md``,
+GPU memory off ``gpu_memory.json``, which ``python -m tests.launches.memory --json benchmarks/gpu_memory.json`` writes.
 """
 
 import argparse
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from qaclims_ray.data.public_sets import PUBLIC_SETS
@@ -17,9 +20,11 @@ from qaclims_ray.presets.table import PRESETS, preset
 from qaclims_ray.report.wording import file_size
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.systems.licences import weights_used
+from qaclims_ray.systems.table import system_of
 
 START, END = "<!-- tables -->", "<!-- /tables -->"
 SIZING = Path(__file__).resolve().parents[1] / "docs" / "cluster" / "sizing.md"
+MEMORY = Path(__file__).with_name("gpu_memory.json")
 _PAGES = {
     "miniature": "[miniature.md](results/miniature.md)",
     "miniature_semples": "[miniature_semples.md](results/miniature_semples.md)",
@@ -61,7 +66,7 @@ def presets_table() -> str:
             known = dict.fromkeys(name for small in SMALL_BACKBONES for name in small.weights)
             weights = [f"what lies on this machine of {', '.join(f'`{name}`' for name in known)}; else none"]
         licences = f"**restricted**: {', '.join(restricted)}" if restricted else "permissive"
-        memory = "not measured" if config.cluster.use_gpu else "no GPU"
+        memory = _memory_of(config) if config.cluster.use_gpu else "no GPU"
         time = f"{hours[name]}, and what is not measured" if name in hours else _PAGES.get(name, "not measured")
         lines.append(f"| `{name}` | {', '.join(weights) or 'none'} | {licences} | {memory} | {time} |")
     return "\n".join(lines)
@@ -75,6 +80,45 @@ def _weights_of(config: RunConfig) -> tuple[list[str], list[str]]:
     }
     shown = [f"`{name}`" if weight_named(name) else name for name in names.values()]
     return shown, [f"`{names[used.title]}`" for used in weights_used(config) if not used.is_permissive]
+
+
+def _memory_of(config: RunConfig) -> str:
+    """Return the memory of the largest counted step, and what of the preset is not counted."""
+    counted = json.loads(MEMORY.read_text(encoding="utf-8"))
+    missing: list[str] = []
+    sizes: list[tuple[float, str]] = []
+    for component, batch, words in _trainings_of(config):
+        gib = counted.get(component, {}).get(str(batch))
+        if gib is None:
+            missing.append(words)
+        else:
+            sizes.append((gib, words))
+    if not sizes:
+        return "not counted"
+    gib, words = max(sizes)
+    return f"{gib:.1f} GiB, {words}" + (f"; not counted: {', '.join(missing)}" if missing else "")
+
+
+def _trainings_of(config: RunConfig) -> Iterator[tuple[str, int, str]]:
+    """Yield component, batch and name of each training that the preset makes; no component where none is like it."""
+    net, final = config.cam_net, config.segmentation
+    has_component = (net.backbone, config.augment.crop_px) == ("resnet50", 512)
+    methods = {system_of(config, name).method for name in config.systems}
+    yield "classifier_step" if has_component else "", config.classifier.optim.batch_size, "classifier"
+    if methods & {"ritc", "qa_clims"}:
+        step = "ritc_step" if config.ritc.region_mode == "token_mask" else "ritc_step_as_printed"
+        fits = has_component and config.clip.model.startswith("ViT-L-14")
+        yield step if fits else "", config.ritc.optim.batch_size, "RITC"
+    if "clims" in methods:
+        fits = has_component and config.clip.model.startswith("ViT-B-32")
+        yield "clims_step" if fits else "", config.clims.optim.batch_size, "CLIMS"
+    if any("semples" in method or "prompts" in method for method in methods):
+        yield "", 0, "SemPLeS"
+    if "irn" in config.masks.steps:
+        fits = (config.masks.irn.backbone, config.masks.irn.crop_px) == ("resnet50", 512)
+        yield "irn_step" if fits else "", config.masks.irn.optim.batch_size, "IRN"
+    fits = (final.net.architecture, final.net.backbone, final.crop.crop_px) == ("deeplab_v2", "resnet101", 321)
+    yield "deeplab_v2_step" if fits else "", final.optim.batch_size, "the final network"
 
 
 def _sized_hours() -> dict[str, str]:

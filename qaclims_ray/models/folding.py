@@ -1,4 +1,4 @@
-"""Networks that only infer, as a GPU computes them fastest: batch norm folded into convolutions, channels last."""
+"""Networks that only infer, as they are fastest: batch norm folded into convolutions, channels last."""
 
 import copy
 import functools
@@ -24,17 +24,14 @@ _TOLERANCE = 1e-3
 def for_inference(network: _Network, device: torch.device) -> _Network:
     """Bring a network that will not be trained any more to a device, in evaluation mode.
 
-    On a GPU its batch norms are folded and its convolutions laid out with channels last. On a CPU it stays as it is:
-    folding rounds otherwise, and published figures were made without.
+    Its batch norms are folded and its convolutions laid out with channels last: on a CPU too, where photographs go
+    through a mobile network in little more than half of the time (benchmarks/cpu_layout.py).
 
     Args:
         network: on the CPU.
         device: where it will infer.
     """
-    network = network.eval()
-    if device.type != "cuda":
-        return network.to(device)
-    return without_batch_norm(network).to(device).to(memory_format=torch.channels_last)
+    return without_batch_norm(network.eval()).to(device).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

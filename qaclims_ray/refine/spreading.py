@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from torch import Tensor
 
 from qaclims_ray.cams.inference import ImageCam, resize_like_pil
@@ -105,6 +104,8 @@ def seed_boxes(maps: Float[Tensor, "class height width"], border: float) -> Bool
         maps: scores.
         border: a pixel whose score exceeds it is seed.
     """
+    from scipy import ndimage  # takes half a second to load, and few runs need it
+
     boxes = torch.zeros(maps.shape, dtype=torch.bool)
     parts = np.empty(maps.shape[1:], np.int32)
     for box, seed in zip(boxes, (maps > border).cpu().numpy(), strict=True):

@@ -130,7 +130,6 @@ def segmentation_task(
         dataset=dataset,
         optim=optim,
         freeze_batch_norm=segmentation.freeze_batch_norm,
-        channels_last=True,
         is_captured=not uses_sets,  # matching reads values
         identity=_identity(network, dataset.images, segmentation),
     )

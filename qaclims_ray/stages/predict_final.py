@@ -35,7 +35,7 @@ class FinalPredictor:
         precision: Arithmetic,
         border: float,
     ) -> None:
-        self.network = for_inference(network, device).to(memory_format=torch.channels_last)
+        self.network = for_inference(network, device)
         self.config, self.border = config, border
         self.precision: Arithmetic = precision
 

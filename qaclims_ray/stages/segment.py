@@ -80,8 +80,7 @@ class SegmentActor:
         torch.set_num_threads(1)
         device = device_of_worker(gpus_per_actor)
         with whole_files.whole_copy(network_uri) as folder:
-            network = for_inference(load_segmentation_network(folder), device)
-        self.network = network.to(memory_format=torch.channels_last)
+            self.network = for_inference(load_segmentation_network(folder), device)
         self.config, self.thresholds, self.border = config, thresholds, classes.border(HALF)
         self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
         size = SEGMENTED_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)

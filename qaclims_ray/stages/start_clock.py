@@ -1,5 +1,7 @@
 """How long a run on a folder of photographs will take here: a rough estimate from a few seconds of its real work."""
 
+import copy
+import math
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import torch
 
 from qaclims_ray.data.images import load_image
 from qaclims_ray.models.clip.frozen import load_clip
+from qaclims_ray.models.folding import for_inference
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.refine.crf import dense_crf, label_energy
 from qaclims_ray.run_config import RunConfig
@@ -62,33 +65,38 @@ def measure_pace(config: RunConfig, survey: Survey, machine: Machine, *, seconds
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     with torch.random.fork_rng(devices=[]):
         net = build_mask_generator(replace(config.cam_net, weights=""), num_classes=len(survey.gathered.class_names))
-    net = net.to(device).eval()
+    inferring = for_inference(copy.deepcopy(net), device)
+    net = net.to(device).eval().to(memory_format=torch.channels_last)
     batch = torch.zeros(_BATCH, 3, config.augment.crop_px, config.augment.crop_px, device=device)
-
-    def through() -> torch.Tensor:
-        return net(batch).float().mean()
+    batch = batch.to(memory_format=torch.channels_last)
+    # Whole photographs leave the caches of a CPU, which crops may not.
+    side = math.isqrt(survey.median_pixels)
+    photographs = torch.zeros(_BATCH, 3, side, side, device=device)
 
     def back() -> None:
         net.zero_grad()
-        through().backward()
+        net(batch).float().mean().backward()
 
     def forward() -> None:
         with torch.no_grad():
-            through()
+            inferring(photographs)
 
-    megapixels = batch.shape[0] * batch.shape[2] * batch.shape[3] / 1e6
     threads, shared = torch.get_num_threads(), max(1.0, _SHARED_WELL * machine.cores)
     network = 1.0 if device.type == "cuda" else shared
     torch.set_num_threads(1)
     try:
         return Pace(
-            train_s=_seconds_of(back, device, seconds) / megapixels / network,
-            forward_s=_seconds_of(forward, device, seconds / 4) / megapixels / network,
+            train_s=_seconds_of(back, device, seconds) / _megapixels(batch) / network,
+            forward_s=_seconds_of(forward, device, seconds / 4) / _megapixels(photographs) / network,
             crf_s=_seconds_of(lambda: _one_crf(config, survey), torch.device("cpu"), 0.0) / shared,
             clip_s=0.0 if needs_classifier(config) else _clip_s(config, device) / network,
         )
     finally:
         torch.set_num_threads(threads)
+
+
+def _megapixels(images: torch.Tensor) -> float:
+    return images.shape[0] * images.shape[2] * images.shape[3] / 1e6
 
 
 def _clip_s(config: RunConfig, device: torch.device) -> float:

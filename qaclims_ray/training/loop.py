@@ -81,9 +81,6 @@ class Task:
     """Optimiser and schedule."""
     freeze_batch_norm: bool
     """Keep batch norm statistics fixed."""
-    channels_last: bool = False
-    """Lay images and convolutions out with channels last on a CPU too; on a GPU they always are. It is faster, and
-    rounds otherwise: tasks with published figures of before stay as they were."""
     is_captured: bool = True
     """Let a GPU replay the network's launches (`models.graphs`); not for networks that read values."""
     identity: Any = None
@@ -158,7 +155,7 @@ def fit(
 
 def _on_device(task: Task, context: WorkerContext) -> nn.Module:
     """Bring the network to where it is trained."""
-    network = task.network.to(context.device).to(memory_format=_layout(task, context))
+    network = task.network.to(context.device).to(memory_format=torch.channels_last)
     if context.device.type == "cuda":
         use_tf32()
         if context.world_size > 1 and not task.freeze_batch_norm:
@@ -180,11 +177,6 @@ def _keeps_buffers_equal(task: Task, context: WorkerContext) -> bool:
     return task.freeze_batch_norm or context.device.type == "cuda"
 
 
-def _layout(task: Task, context: WorkerContext) -> torch.memory_format:
-    is_last = task.channels_last or context.device.type == "cuda"
-    return torch.channels_last if is_last else torch.preserve_format
-
-
 def _settings_of(task: Task) -> str:
     """Return what a checkpoint has to agree with; not the number of workers, which does not change the update."""
     return fingerprint_of([dataclasses.asdict(task.optim), task.freeze_batch_norm, len(task.dataset), task.identity])
@@ -202,7 +194,7 @@ def _take_step(task: Task, wrapped: nn.Module, batch: Any, optimizer: Optimizer,
     if "image" in moved:
         if moved["image"].dtype == torch.uint8:
             moved["image"] = normalised_crops(moved["image"], task.dataset.normalisation)  # type: ignore[attr-defined]
-        moved["image"] = moved["image"].to(memory_format=_layout(task, context))
+        moved["image"] = moved["image"].to(memory_format=torch.channels_last)
     optimizer.zero_grad(set_to_none=True)  # a step may gather gradients of parts itself
     result = task.step(wrapped, {**batch, **moved})
     _update(result, task.network, optimizer, task.optim.clip_grad_norm, context.world_size)

@@ -137,7 +137,6 @@ def classifier_task(
         on_device=("image", "outside"),
         optim=own.optim,
         freeze_batch_norm=freeze_batch_norm,
-        channels_last=True,
         identity={"net": dataclasses.asdict(segmenter.config), "online": dataclasses.asdict(own)},
     )
 

@@ -93,7 +93,11 @@ def test_a_convolution_that_others_read_keeps_its_output(reads, caplog) -> None:
     assert len(norms(without_batch_norm(network))) == 2 and len(norms(without_batch_norm(trained(Block())))) == 1
 
 
-def test_on_cpus_networks_stay_as_they_are() -> None:
+def test_on_cpus_too_what_infers_is_folded_and_has_channels_last() -> None:
     network = Block().train()
-    assert for_inference(network, torch.device("cpu")) is network
-    assert not network.training and len(norms(network)) == 2
+    with torch.no_grad():
+        wanted = network.eval()(torch.ones(1, 3, 8, 8))
+        found = for_inference(network.train(), torch.device("cpu"))
+        torch.testing.assert_close(found(torch.ones(1, 3, 8, 8)), wanted)
+    assert not found.training and len(norms(found)) == 1
+    assert found.conv.weight.is_contiguous(memory_format=torch.channels_last)
