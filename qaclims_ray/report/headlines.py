@@ -125,8 +125,8 @@ def which_is_better(data: ReportData) -> list[str]:
     best, key = winner(data), ranking_figure(data)
     if best is None or key is None:
         if len(data.systems) > 1:
-            return ["Which system is better cannot be said: no image has a mask. Below is what can be said without."]
-        return ["How good the masks are cannot be said: no image has a mask. Below is what can be said without."]
+            return ["Which system is better cannot be said: no image has a mask. Below is what can be said without"]
+        return ["How good the masks are cannot be said: no image has a mask. Below is what can be said without"]
     figure, system = FIGURES[key], data.systems[best]
     scores = system.scores(figure.stage)
     assert scores is not None

@@ -184,7 +184,7 @@ def test_checkpoints_hold_a_loadable_network_and_no_pickle(tmp_path) -> None:
     assert files == {"network.json", "network.safetensors", "optimizer.safetensors", "progress.json"}
     progress = json.loads((tmp_path / "latest/progress.json").read_text())
     assert (progress["epochs_done"], progress["steps_done"], progress["seed"]) == (3, 6, 5)
-    loaded = load_cam_net(str(tmp_path / "latest"))
+    loaded = load_cam_net(str(tmp_path / "latest")).to(memory_format=torch.channels_last)
     image = torch.randn(1, 3, 16, 16)
     assert torch.equal(loaded(image), task.network.eval()(image))
 
