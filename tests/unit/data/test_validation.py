@@ -6,13 +6,13 @@ from PIL import Image
 
 from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.inspection import inspect_images
+from qaclims_ray.data.slices import in_threads
 from qaclims_ray.data.validation import (
     MAX_LISTED_FAULTS,
     Fault,
     RawImage,
     check_splits,
     fail_on,
-    in_threads,
     unknown_label,
     unscored_note,
 )
