@@ -13,6 +13,7 @@ import argparse
 import functools
 import io
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -90,10 +91,12 @@ class Notes:
         """Name -> microseconds an image, and the process's memory at its highest so far, MiB."""
 
     def note(self, name: str, call: Callable[[], Any]) -> Any:
-        """Return a call's result, and note its CPU seconds."""
+        """Return a call's result, and note what it took; said at once, since a million images take a while."""
         started = time.process_time()
         result = call()
-        self.found[name] = 1e6 * (time.process_time() - started) / self.num_images, most_memory()
+        took, memory = 1e6 * (time.process_time() - started) / self.num_images, most_memory()
+        print(f"{self.num_images:,} images: {name} {took:.2f} us, {memory:,.0f} MiB", file=sys.stderr, flush=True)
+        self.found[name] = took, memory
         return result
 
 

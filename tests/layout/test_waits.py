@@ -48,6 +48,7 @@ WITHOUT = {
     "methods/rating.py: DataLoader": "loads in this process",
     "methods/classifier/calibration.py: DataLoader": "as that of the loop",
     "refine/irn/task.py: DataLoader": "as that of the loop",
+    "data/row_tables.py: file.iter_batches": "of bytes that this process holds already",
     "data/slices.py: ThreadPoolExecutor": "reads files, and a file system that hangs would hang a plain read too",
     "data/slices.py: pool.shutdown": "the few reads that have begun",
     "stages/ui.py: process.wait": "the pages are up until the user stops them",
