@@ -15,7 +15,8 @@ from qaclims_ray.data.json_fields import MISSING, flag, printable
 from qaclims_ray.data.label_files import LabelTable, read_text
 from qaclims_ray.data.label_words import is_nothing, quoted, tidy
 from qaclims_ray.data.picture_files import file_name, find_folder, visible_files
-from qaclims_ray.data.validation import Fault, in_threads
+from qaclims_ray.data.slices import in_threads
+from qaclims_ray.data.validation import Fault
 from qaclims_ray.data.voc_annotation import read_voc_annotation
 from qaclims_ray.errors import DataError
 

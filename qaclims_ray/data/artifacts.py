@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qaclims_ray.data import storage, trees, whole_files
+from qaclims_ray.data.slices import in_slices
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.settings import dotted
 
@@ -25,6 +26,8 @@ META_NAME = trees.LAST_NAME
 _WORKSHOP, _DAMAGED = ".making-", ".damaged-"
 """Behind a folder's name: where its artefact is made, and what was set aside because it is damaged."""
 _REASONS_SHOWN = 3
+_ROWS_HASHED = 10_000
+"""Rows that are text at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,20 @@ class ArtifactMeta:
 
 def fingerprint_of(value: Any) -> str:
     """Return a 16-digit hash of any JSON-like value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(_text(value).encode()).hexdigest()[:16]
+
+
+def fingerprint_of_rows(before: Sequence[Any], rows: Iterable[Any], after: Sequence[Any] = ()) -> str:
+    """Return `fingerprint_of` ``[*before, [*rows], *after]``, without all of a million rows as text at a time."""
+    digest = hashlib.sha256(("[" + "".join(f"{_text(value)}, " for value in before) + "[").encode())
+    for position, some in enumerate(in_slices(rows, _ROWS_HASHED)):
+        digest.update(((", " if position else "") + _text(some)[1:-1]).encode())
+    digest.update(("]" + "".join(f", {_text(value)}" for value in after) + "]").encode())
+    return digest.hexdigest()[:16]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,8 @@ from qaclims_ray.data.mask_folders import (
     masks_among,
 )
 from qaclims_ray.data.picture_files import file_name, find_folder, pictures, visible_files
-from qaclims_ray.data.validation import Fault, in_threads
+from qaclims_ray.data.slices import in_threads
+from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
 SPLIT_FOLDERS: tuple[str, ...] = ("train", "training", "val", "valid", "validation", "test", "testing", "trainval")

@@ -200,12 +200,15 @@ def _as_alive(uri: str, owner: FolderOwner, clock: Callable[[], float]) -> Folde
     """
     if owner.process.is_near():
         return owner if owner.process.is_alive() else None
-    if clock() - owner.renewed < STALE_S:
+    if (now := clock()) - owner.renewed < STALE_S:
+        until = min(owner.renewed, now) + STALE_S
         logger.warning(
             "%s belongs to process %d on %s; waiting for a sign that it lives, until %s at most",
-            *(uri.rpartition("/")[0], owner.process.pid, owner.process.host, _utc(owner.renewed + STALE_S)),
+            *(uri.rpartition("/")[0], owner.process.pid, owner.process.host, _utc(until)),
         )
-    while clock() - owner.renewed < STALE_S:
+    # By a clock that only counts too: one of the two machines' may have been set back by hours since the last sign.
+    silent_at = time.monotonic() + STALE_S
+    while clock() - owner.renewed < STALE_S and time.monotonic() < silent_at:
         found = _read(uri)
         if found is None or found.token != owner.token:
             return None

@@ -21,13 +21,13 @@ from qaclims_ray.data.mask_folders import MASK_SUFFIXES
 from qaclims_ray.data.mask_translation import write_translated
 from qaclims_ray.data.mask_values import Translation
 from qaclims_ray.data.picture_files import file_name, pictures, visible_files
+from qaclims_ray.data.slices import in_threads
 from qaclims_ray.data.validation import (
     CheckLabels,
     Fault,
     OnProgress,
     RawImage,
     fail_on,
-    in_threads,
 )
 from qaclims_ray.errors import ConfigError, DataError
 

@@ -14,8 +14,9 @@ from qaclims_ray.data.mask_agreement import judge_masks
 from qaclims_ray.data.mask_evidence import MaskFacts
 from qaclims_ray.data.mask_files import MaskPicture, colours_complaint, read_mask
 from qaclims_ray.data.photographs import PhotoHeader, inspect_photograph
+from qaclims_ray.data.slices import each_in_threads
 from qaclims_ray.data.turned_photographs import size_complaint, turned_note
-from qaclims_ray.data.validation import Fault, OnProgress, RawImage, each_in_threads
+from qaclims_ray.data.validation import Fault, OnProgress, RawImage
 from qaclims_ray.errors import DataError
 
 MASK_SAMPLE = 1000

@@ -6,15 +6,15 @@ masks that lie in the run's own folder are stored by their place in it, and coun
 
 import dataclasses
 import functools
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qaclims_ray.data import artifacts, places, storage, whole_files
+from qaclims_ray.data import artifacts, places, storage
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.classes import Classes
+from qaclims_ray.data.row_tables import one_of_each, read_rows, write_rows
 from qaclims_ray.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ _KIND = "manifest"
 _FILE_NAME = "manifest.parquet"
 """Name of the table in the artefact's folder."""
 
+_FIELDS = ("image_id", "image_uri", "width", "height", "labels", "mask_uri", "context_uri", "splits")
+"""Fields of a record, in the order in which they are stored."""
 _URIS = ("image_uri", "mask_uri", "context_uri")
 """Fields of a record that are places."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image."""
 
@@ -72,8 +74,9 @@ class Manifest:
     """Folder of the run: what lies in it counts by its place there. Empty: every place counts as it is."""
 
     def __post_init__(self) -> None:
-        counts = Counter(record.image_id for record in self.records)
-        if repeated := [image_id for image_id, count in counts.items() if count > 1]:
+        if len({record.image_id for record in self.records}) < len(self.records):
+            counts = Counter(record.image_id for record in self.records)
+            repeated = [image_id for image_id, count in counts.items() if count > 1]
             raise DataError(f"{len(repeated)} image ids stand more than once in the manifest, e.g. {repeated[:5]}")
         for record in self.records:
             # Results are written under these names: one with a folder in it would lead out of theirs.
@@ -115,7 +118,7 @@ class Manifest:
     @functools.cached_property
     def _images_hash(self) -> str:
         names = ("image_id", "image_uri", "width", "height", "labels")
-        return artifacts.fingerprint_of([self.class_names, self.has_background, self._columns(names)])
+        return artifacts.fingerprint_of_rows([self.class_names, self.has_background], self._columns(names))
 
     def truth_fingerprint(self) -> str:
         """Return a hash of what scoring reads: the images and where their masks lie."""
@@ -123,10 +126,13 @@ class Manifest:
 
     @functools.cached_property
     def _truth_hash(self) -> str:
-        return artifacts.fingerprint_of([self.images_fingerprint(), self._columns(("mask_uri", "context_uri"))])
+        return artifacts.fingerprint_of_rows([self.images_fingerprint()], self._columns(("mask_uri", "context_uri")))
 
-    def _columns(self, names: Sequence[str]) -> list[list[Any]]:
-        return [[places.stored(getattr(one, name), self.home) for name in names] for one in self.records]
+    def _columns(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """Yield fields of each record as they are stored: places in the run's folder are counted from it."""
+        for one in self.records:
+            values = (getattr(one, name) for name in names)
+            yield [places.stored(v, self.home) if name in _URIS else v for name, v in zip(names, values, strict=True)]
 
     def fingerprint(self) -> str:
         """Return a hash of class names and records, splits and all: 16 hex digits.
@@ -134,14 +140,13 @@ class Manifest:
         Pixels are known by URI and size only: a file that is replaced under its own name goes unseen. The place of
         the run's folder is no part of it.
         """
-        content = [self.class_names, [list(row.values()) for row in self.rows()]]
         # Data sets with a background keep the fingerprint that they had before this field existed.
-        return artifacts.fingerprint_of(content if self.has_background else [*content, "no background"])
+        more = [] if self.has_background else ["no background"]
+        return artifacts.fingerprint_of_rows([self.class_names], self._columns(_FIELDS), more)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the records as they are stored, with the places in the run's folder counted from it."""
-        rows = [dataclasses.asdict(record) for record in self.records]
-        return [{**row, **{name: places.stored(row[name], self.home) for name in _URIS}} for row in rows]
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the records as they are stored, with the places in the run's folder counted from it."""
+        return (dict(zip(_FIELDS, row, strict=True)) for row in self._columns(_FIELDS))
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:
@@ -181,19 +186,12 @@ def write_manifest(manifest: Manifest, artifact: Artifact) -> artifacts.Artifact
     Raises:
         ResourceError: when the place cannot be written.
     """
-    # Imported where it is used: settings name this module's types, and are read without it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     home = _home_of(artifact.uri)
     notes = tuple(places.stored_text(note, home) for note in manifest.notes)
     manifest = dataclasses.replace(manifest, notes=notes, home=home)
-    table = pa.Table.from_pylist(manifest.rows(), schema=_schema())
-    metadata = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
-    table = table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()})
+    kept = {name: getattr(manifest, name) for name in ("class_names", "notes", "has_background")}
     artifact.begin()
-    with storage.publishing(storage.join(artifact.workshop, _FILE_NAME)) as local_path:
-        pq.write_table(table, local_path, compression="zstd")
+    write_rows(storage.join(artifact.workshop, _FILE_NAME), manifest.rows(), _schema(), kept)
     return artifact.complete(summarise(manifest))
 
 
@@ -203,20 +201,19 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ArtifactError: when it is absent, incomplete or broken.
     """
+    # Imported where it is used: settings name this module's types, and are read without it.
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     artifacts.require_artifact(uri, _KIND, verb="data")
     path = storage.join(uri, _FILE_NAME)
     try:
-        table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
-        metadata = table.schema.metadata or {}
-        home = _home_of(uri)
+        rows, kept = read_rows(path, _schema())
+        home, known = _home_of(uri), {}
         manifest = Manifest(
-            class_names=tuple(json.loads(metadata[b"class_names"])),
-            records=tuple(_record(row, home) for row in table.to_pylist()),
-            notes=tuple(places.resolved_text(note, home) for note in json.loads(metadata[b"notes"])),
-            has_background=json.loads(metadata.get(b"has_background", b"true")),
+            class_names=tuple(kept["class_names"]),
+            records=tuple(_record(row, home, known) for row in rows),
+            notes=tuple(places.resolved_text(note, home) for note in kept["notes"]),
+            has_background=kept.get("has_background", True),
             home=home,
         )
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, DataError) as error:
@@ -241,9 +238,11 @@ def _schema() -> "pa.Schema":
     )
 
 
-def _record(row: dict[str, Any], home: str) -> ImageRecord:
+def _record(row: dict[str, Any], home: str, known: dict[Any, Any]) -> ImageRecord:
+    """Return a row's record; sets of labels and of splits that were met before are the same objects."""
     uris = {name: places.resolved(row[name], home) for name in _URIS}
-    return ImageRecord(**{**row, **uris, "labels": tuple(row["labels"]), "splits": tuple(row["splits"])})
+    shared = {name: one_of_each(known, tuple(row[name])) for name in ("labels", "splits")}
+    return ImageRecord(**{**row, **uris, **shared})
 
 
 def _home_of(uri: str) -> str:

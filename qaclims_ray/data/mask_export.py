@@ -22,7 +22,7 @@ from qaclims_ray.data.masks_in_coco import coco_file
 from qaclims_ray.data.masks_in_cvat import cvat_file, cvat_labels
 from qaclims_ray.data.masks_in_yolo import YOLO_INDEX, yolo_index, yolo_lines
 from qaclims_ray.data.picture_files import file_name
-from qaclims_ray.data.validation import in_threads
+from qaclims_ray.data.slices import in_threads
 
 ExportForm = Literal["coco", "coco-polygons", "labelme", "cvat", "yolo", "voc", "mmseg"]
 WITH_IMAGES: tuple[ExportForm, ...] = ("labelme", "yolo", "voc", "mmseg")

@@ -16,7 +16,8 @@ from qaclims_ray.data.config import DataConfig
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.mask_files import MaskPicture, packed, read_mask, unpacked
 from qaclims_ray.data.mask_values import BLACK, Translation, translation_of
-from qaclims_ray.data.validation import Fault, RawImage, in_threads
+from qaclims_ray.data.slices import in_threads
+from qaclims_ray.data.validation import Fault, RawImage
 from qaclims_ray.errors import ConfigError, DataError
 
 _IN_COLOURS = "is in colours, not in numbers"

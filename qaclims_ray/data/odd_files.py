@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from qaclims_ray.data import storage
-from qaclims_ray.data.validation import RawImage, in_threads
+from qaclims_ray.data.slices import in_threads
+from qaclims_ray.data.validation import RawImage
 
 TINY_PX = 96
 """A shorter side than this shows few objects well enough to outline them."""

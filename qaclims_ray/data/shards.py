@@ -5,17 +5,15 @@ size stand together, so that they fill the batches of a network; large images ma
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.artifacts import Artifact, fingerprint_of
 from qaclims_ray.data.manifest import ImageRecord, Manifest
+from qaclims_ray.data.slices import in_threads
 
 IMAGES_PER_SHARD = 64
 PIXELS_PER_SHARD = 64_000_000
 """Pixels of a shard's images together: 64 of a megapixel."""
-_READERS = 8
-"""Shards that are looked at together: hashing frees the interpreter, and a store answers many at once."""
 
 
 def shards_of(manifest: Manifest) -> list[list[ImageRecord]]:
@@ -78,5 +76,4 @@ def finished_shards(artifact: Artifact, num_shards: int, name_of: Callable[[int]
         name_of: the file, below the folder, that declares a shard whole.
     """
     places = [storage.join(artifact.workshop, name_of(index)) for index in range(num_shards)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        return {index for index, is_whole in enumerate(pool.map(whole_files.is_whole_part, places)) if is_whole}
+    return {index for index, is_whole in enumerate(in_threads(whole_files.is_whole_part, places)) if is_whole}

@@ -39,17 +39,20 @@ def sizes_below(uri: str) -> dict[str, int]:
 
 def _sizes_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     try:
-        entries = list(os.scandir(folder))
+        folders, entries = [], os.scandir(folder)
     except OSError:  # absent, or not to be read: it holds nothing
         return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _sizes_in(entry.path, f"{prefix}{entry.name}/")
-            continue
-        try:
-            yield prefix + entry.name, entry.stat().st_size
-        except OSError:  # a link that leads nowhere has no size, and is as good as a file that is not there
-            yield prefix + entry.name, -1
+    with entries:
+        for entry in entries:
+            if entry.is_dir():
+                folders.append(entry.name)
+                continue
+            try:
+                yield prefix + entry.name, entry.stat().st_size
+            except OSError:  # a link that leads nowhere has no size, and is as good as a file that is not there
+                yield prefix + entry.name, -1
+    for name in folders:
+        yield from _sizes_in(os.path.join(folder, name), f"{prefix}{name}/")
 
 
 def put_in_place(source: str, target: str) -> None:

@@ -4,24 +4,18 @@ The readers (``voc.py``, ``folder.py``) collect `Fault`s while they read lists a
 and masks; `fail_on` turns all faults into one message.
 """
 
-import contextlib
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE
 from qaclims_ray.errors import ConfigError, DataError
 
 MAX_LISTED_FAULTS = 50
 """Faults spelled out in one report; the rest are counted."""
-NUM_THREADS = 8
-"""Files opened at a time: remote stores are slow to answer."""
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 OnProgress = Callable[[int, int], None]
 """Called with the number of images done and the number in all."""
 
@@ -128,25 +122,6 @@ def check_class_names(class_names: Sequence[str]) -> None:
         raise ConfigError(f'"background" is no class: it is implied as label value {BACKGROUND_VALUE}; leave it out')
     if len(class_names) >= IGNORE_VALUE:
         raise ConfigError(f"{len(class_names)} classes: an 8-bit mask can tell at most {IGNORE_VALUE - 1}")
-
-
-def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """Return ``function`` of each item, in order, several at a time."""
-    with each_in_threads(function, items) as results:
-        return list(results)
-
-
-@contextlib.contextmanager
-def each_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[Iterator[_Result]]:
-    """Yield what `in_threads` returns one by one; what has not begun when the context ends does not begin.
-
-    Not with a pool of `multiprocessing`: its locks lie in /dev/shm, which a container may lack.
-    """
-    pool = ThreadPoolExecutor(NUM_THREADS)
-    try:
-        yield pool.map(function, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def check_splits(splits: Iterable[str], images: Sequence[RawImage]) -> list[Fault]:

@@ -25,6 +25,7 @@ from qaclims_ray.data.picture_files import (
     unread_note,
     visible_files,
 )
+from qaclims_ray.data.slices import in_threads
 from qaclims_ray.data.validation import (
     CheckLabels,
     Fault,
@@ -33,7 +34,6 @@ from qaclims_ray.data.validation import (
     check_class_names,
     check_splits,
     fail_on,
-    in_threads,
     unknown_label,
     unscored_note,
 )

@@ -12,10 +12,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from qaclims_ray.data import storage, trees
+from qaclims_ray.data.slices import each_in_threads, in_threads
 from qaclims_ray.errors import ArtifactError, DamagedError, DataError, ResourceError
 
 LIST_NAME = "files.json"
@@ -28,11 +29,9 @@ _UNLISTED = (LIST_NAME, MARK_NAME, trees.LAST_NAME)
 _PARTIAL = ".partial-"
 _NOTE = ".sha256"
 """Behind the name of a part: the note of its hash."""
-_READERS = 8
-"""Files that are hashed at a time: hashing frees the interpreter, and a store answers many at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileMark:
     """What a file is known by."""
 
@@ -40,6 +39,13 @@ class FileMark:
     """Its size."""
     sha256: str
     """Its hash, in hex digits."""
+
+
+_MOST_KEPT_BYTES = 1 << 24
+"""Of a list that is kept after it was read: some hundred thousand files, which are parts; read whole, others are not
+asked for again."""
+_latest: tuple[bytes, Mapping[str, FileMark]] = (b"", {})
+"""Hash and content of the list that was asked for last."""
 
 
 def write_list(folder: str) -> str:
@@ -56,16 +62,19 @@ def write_list(folder: str) -> str:
     """
     sizes = trees.sizes_below(folder)
     names = sorted(name for name in sizes if not _is_passing(name) and name.rsplit("/", 1)[-1] not in _UNLISTED)
-    with ThreadPoolExecutor(_READERS) as pool:
-        hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), names)
-        listed = {name: {"bytes": sizes[name], "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)}
-        content = json.dumps(listed, indent=0).encode()
-        storage.write_bytes(storage.join(folder, LIST_NAME), content)
-        # After the list is there: a part is never without a hash.
-        passing = [storage.join(folder, name) for name in sizes if _is_passing(name)]
-        for _ in pool.map(storage.remove_tree, passing):
-            pass
+    with each_in_threads(lambda name: storage.sha256(storage.join(folder, name)), names) as hashes:
+        marks = (_marked(name, sizes[name], sha256) for name, sha256 in zip(names, hashes, strict=True))
+        # What `json.dumps` with an indent of 0 writes, without a dictionary for each of a million files.
+        content = ("{\n" + ",\n".join(marks) + "\n}" if names else "{}").encode()
+    storage.write_bytes(storage.join(folder, LIST_NAME), content)
+    # After the list is there: a part is never without a hash.
+    passing = [storage.join(folder, name) for name in sizes if _is_passing(name)]
+    in_threads(storage.remove_tree, passing)
     return hashlib.sha256(content).hexdigest()
+
+
+def _marked(name: str, num_bytes: int, sha256: str) -> str:
+    return f'{json.dumps(name)}: {{\n"bytes": {num_bytes},\n"sha256": "{sha256}"\n}}'
 
 
 def _is_passing(name: str) -> bool:
@@ -119,8 +128,7 @@ def take_on(folder: str) -> None:
         storage.remove_tree(folder)
         return
     places = [storage.join(folder, name) for name in listed]
-    with ThreadPoolExecutor(_READERS) as pool:
-        are_whole = list(pool.map(_is_file_of, places, listed.values()))
+    are_whole = in_threads(lambda pair: _is_file_of(*pair), zip(places, listed.values(), strict=True))
     for place, is_whole in zip(places, are_whole, strict=True):
         if not is_whole:
             storage.remove_tree(place)
@@ -235,8 +243,7 @@ def check_files(folder: str, names: Collection[str]) -> None:
     if listed is None:
         return
     wanted = [name for name in names if name in listed]
-    with ThreadPoolExecutor(_READERS) as pool:
-        hashes = pool.map(lambda name: storage.sha256(storage.join(folder, name)), wanted)
+    with each_in_threads(lambda name: storage.sha256(storage.join(folder, name)), wanted) as hashes:
         for name, found in zip(wanted, hashes, strict=True):
             if found != listed[name].sha256:
                 raise _damaged(folder, name)
@@ -269,11 +276,35 @@ def listed_files(folder: str) -> Mapping[str, FileMark] | None:
     return _parsed(storage.read_bytes(path), path)
 
 
-def _parsed(content: bytes, path: str) -> dict[str, FileMark]:
+def _parsed(content: bytes, path: str) -> Mapping[str, FileMark]:
+    """Return what a list says; one that was asked for just now is not read again.
+
+    Those who read an artefact of many parts ask for its list with each part.
+    """
+    global _latest
+    key = hashlib.sha256(content).digest()
+    if key == _latest[0]:
+        return _latest[1]
+    listed = _marks_of(content, path)
+    if len(content) <= _MOST_KEPT_BYTES:
+        _latest = key, listed
+    return listed
+
+
+def _marks_of(content: bytes, path: str) -> Mapping[str, FileMark]:
     try:
-        return {name: FileMark(int(mark["bytes"]), str(mark["sha256"])) for name, mark in json.loads(content).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        listed = json.loads(content, object_hook=_mark_or_list)
+        if not all(isinstance(mark, FileMark) for mark in listed.values()):
+            raise TypeError("an entry has no size or no hash")
+        return listed
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{path} is broken ({error})") from None
+
+
+def _mark_or_list(found: dict[str, Any]) -> Any:
+    """Return an entry of a list as it is kept, as soon as it is parsed; the list itself as it is."""
+    is_entry = found.keys() >= {"bytes", "sha256"} and not isinstance(found["bytes"], FileMark)
+    return FileMark(int(found["bytes"]), str(found["sha256"])) if is_entry else found
 
 
 def _damaged(folder: str, name: str) -> DamagedError:

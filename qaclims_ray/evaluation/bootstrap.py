@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int
+from scipy.sparse import csr_array
 
 LEVEL = 0.95
 """Share of the resamples inside an interval."""
@@ -39,7 +40,7 @@ class BootstrapDifference:
     """Of each label's IoU, over the resamples whose truth holds it."""
 
 
-def iou_of(counts: Int64[np.ndarray, "*_ 3"] | Float64[np.ndarray, "*_ 3"]) -> Float64[np.ndarray, "*_"]:
+def iou_of(counts: Int[np.ndarray, "*_ 3"] | Float64[np.ndarray, "*_ 3"]) -> Float64[np.ndarray, "*_"]:
     """Return IoU from (intersection, predicted, truth); NaN where neither truth nor prediction has the label."""
     union = counts[..., 1] + counts[..., 2] - counts[..., 0]
     return np.divide(counts[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
@@ -57,8 +58,8 @@ def mean_of(iou: Float64[np.ndarray, "*_ label"], averaged: Bool[np.ndarray, " l
 
 
 def paired_bootstrap(
-    first: Int64[np.ndarray, "image label 3"],
-    other: Int64[np.ndarray, "image label 3"],
+    first: Int[np.ndarray, "image label 3"],
+    other: Int[np.ndarray, "image label 3"],
     averaged: Bool[np.ndarray, " label"],
     *,
     num_resamples: int,
@@ -73,8 +74,9 @@ def paired_bootstrap(
         num_resamples: how often images are drawn.
         seed: of the draws; equal seeds draw equal images for any two runs on as many images.
     """
-    # In float64 for the speed of BLAS; sums of pixels stay far below 2^53, so they are exact.
-    flat = [counts.reshape(len(counts), -1).astype(np.float64) for counts in (first, other)]
+    # An image has few of the labels, so most counts are 0. Sums of pixels stay far below 2^53: in float64 they are
+    # exact, in whichever order they are added.
+    flat = [csr_array(counts.reshape(len(counts), -1), dtype=np.float64) for counts in (first, other)]
     means, labels = [], []
     for weights in _draws(len(first), num_resamples, np.random.default_rng(seed)):
         sums = [(weights @ counts).reshape(len(weights), *first.shape[1:]) for counts in flat]

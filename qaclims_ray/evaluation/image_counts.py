@@ -6,7 +6,7 @@ is labelled with, or that are predicted there, have a row.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from qaclims_ray.data import storage, whole_files
@@ -165,8 +165,8 @@ class ScoredImages:
     """Background and classes, in label order."""
     image_ids: tuple[str, ...]
     """Rising."""
-    counts: Int64[np.ndarray, "image label 3"]
-    """Pixels both predicted and true, predicted, true."""
+    counts: Int[np.ndarray, "image label 3"]
+    """Pixels both predicted and true, predicted, true. 32 bits are enough for an image; sums have 64."""
     labelled: Bool[np.ndarray, "image label"]
     """Whether an image is labelled with a class; never with the background."""
 
@@ -180,12 +180,13 @@ class ScoredImages:
         return ScoredLabels(self.labels, tuple(in_truth.tolist()), tuple(in_labels.tolist()))
 
 
-def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
+def read_image_counts(uri: str, *, remedy: str, only: Collection[str] = ()) -> dict[str, ScoredImages]:
     """Read the table of an artefact back, by figure.
 
     Args:
         uri: folder of the artefact.
         remedy: what makes the table, for messages.
+        only: figures that are read, where they are there; empty for all. Of a million images each takes a gigabyte.
 
     Raises:
         ArtifactError: when it is absent or without labels (made by an earlier version), or broken.
@@ -197,26 +198,43 @@ def read_image_counts(uri: str, *, remedy: str) -> dict[str, ScoredImages]:
             f"image. Make it again: {remedy}"
         )
     try:
-        table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
-        labels = ("background", *json.loads((table.schema.metadata or {})[b"class_names"]))
-        if "labelled" not in table.schema.names:
+        file = pq.ParquetFile(pa.BufferReader(whole_files.read_whole(path)))
+        labels = ("background", *json.loads((file.schema_arrow.metadata or {})[b"class_names"]))
+        if "labelled" not in file.schema_arrow.names:
             raise ArtifactError(
                 f"{path} was made by an earlier version, which did not keep what images are labelled with; means are "
                 f"now over the labels that truth or images hold. Make it again: {remedy}"
             )
-        table = table.select(_SCHEMA.names).cast(_SCHEMA)
-        names = table["figure"].unique().to_pylist()
-        return {name: _scored(table.filter(pc.equal(table["figure"], name)), labels) for name in names}  # pyright: ignore[reportAttributeAccessIssue]
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        return {name: _scored(rows, labels) for name, rows in _figures_of(file, only)}
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Make it again: {remedy}") from None
 
 
+def _figures_of(file: pq.ParquetFile, only: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each figure and its rows; groups of rows that hold no figure that is asked for are not read."""
+    held: dict[str, list[int]] = {}
+    for group in range(file.num_row_groups):
+        for name in file.read_row_group(group, ["figure"])["figure"].unique().to_pylist():
+            held.setdefault(name, []).append(group)
+    columns = [name for name in _SCHEMA.names if name != "class_name"]  # the labels say it
+    for name, groups in held.items():
+        if not only or name in only:
+            table = file.read_row_groups(groups, columns).select(columns)
+            rows = table.filter(pc.equal(table["figure"], name))  # pyright: ignore[reportAttributeAccessIssue]
+            yield name, rows.cast(pa.schema([_SCHEMA.field(column) for column in columns]))
+
+
 def _scored(rows: pa.Table, labels: tuple[str, ...]) -> ScoredImages:
-    image_ids, positions = np.unique(np.array(rows["image_id"].to_pylist()), return_inverse=True)
-    values = rows["label_value"].to_numpy()
-    counts = np.zeros((len(image_ids), len(labels), 3), dtype=np.int64)
+    encoded = rows["image_id"].combine_chunks().dictionary_encode()
+    image_ids = encoded.dictionary.to_pylist()
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    positions, values = places[encoded.indices.to_numpy()], rows["label_value"].to_numpy()
+    counts = np.zeros((len(image_ids), len(labels), 3), dtype=np.int32)
     for column, name in enumerate(("intersection", "predicted", "truth")):
-        counts[positions, values, column] = rows[name].to_numpy()
+        counts[positions, values, column] = rows[name].cast(pa.int32()).to_numpy()
     labelled = np.zeros(counts.shape[:2], dtype=bool)
     labelled[positions, values] = rows["labelled"].to_numpy(zero_copy_only=False)
-    return ScoredImages(rows["threshold"][0].as_py(), labels, tuple(image_ids.tolist()), counts, labelled)
+    ordered = tuple(image_ids[position] for position in order)
+    return ScoredImages(rows["threshold"][0].as_py(), labels, ordered, counts, labelled)

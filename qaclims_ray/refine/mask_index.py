@@ -4,8 +4,6 @@ The masks are written by `images.save_label_map` as ``ID.png`` in VOC's form, so
 them without this index. An image that failed has a row too, with the reason.
 """
 
-import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from qaclims_ray.data import storage, whole_files
+from qaclims_ray.data import storage
 from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, label_value
+from qaclims_ray.data.row_tables import one_of_each, read_rows, write_rows
 from qaclims_ray.errors import ArtifactError, DataError
 
 FILE_NAME = "index.parquet"
@@ -41,7 +39,7 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskRow:
     """What the index says of one image."""
 
@@ -131,10 +129,8 @@ def write_mask_index(uri: str, rows: Sequence[MaskRow], class_names: Sequence[st
     if faults := _faults(rows, class_names):
         raise DataError(f"the rows of the mask index do not fit: {'; '.join(faults[:3])} ({len(faults)} in all)")
     ordered = sorted(rows, key=lambda row: row.image_id)
-    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in ordered], schema=_SCHEMA)
-    table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    with storage.publishing(storage.join(uri, FILE_NAME)) as local_path:
-        pq.write_table(table, local_path, compression="zstd")
+    described = ({name: getattr(row, name) for name in _SCHEMA.names} for row in ordered)
+    write_rows(storage.join(uri, FILE_NAME), described, _SCHEMA, {"class_names": list(class_names)})
 
 
 def read_mask_index(uri: str) -> tuple[list[MaskRow], tuple[str, ...]]:
@@ -154,9 +150,9 @@ def read_mask_index(uri: str) -> tuple[list[MaskRow], tuple[str, ...]]:
     if not storage.exists(path):
         raise ArtifactError(f"there is no mask index at {path}; make the masks first")
     try:
-        table = pq.read_table(pa.BufferReader(whole_files.read_whole(path)))
-        names = json.loads((table.schema.metadata or {})[b"class_names"])
-        rows = [_row(row) for row in table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()]
+        found, notes = read_rows(path, _SCHEMA)
+        names, known = notes["class_names"], {}
+        rows = [_row(row, known) for row in found]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make the masks again") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -203,18 +199,22 @@ def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _row(row: dict[str, Any]) -> MaskRow:
+def _row(row: dict[str, Any], known: dict[Any, Any]) -> MaskRow:
+    class_ids = one_of_each(known, tuple(int(class_id) for class_id in row["class_ids"]))
+    status = one_of_each(known, row["status"])
     areas = tuple(float(area) for area in row["areas"])
-    return MaskRow(**{**row, "class_ids": tuple(int(class_id) for class_id in row["class_ids"]), "areas": areas})
+    return MaskRow(**{**row, "class_ids": class_ids, "areas": areas, "status": status})
 
 
 def _faults(rows: Sequence[MaskRow], class_names: Sequence[str]) -> list[str]:
     """Say what is wrong with rows: repeated images, unknown classes, shares that are none."""
-    counts = Counter(row.image_id for row in rows)
-    faults = [f"{image_id} has {count} rows" for image_id, count in counts.items() if count > 1]
+    faults, classes = [], set(range(len(class_names)))
+    if len({row.image_id for row in rows}) < len(rows):
+        counts = Counter(row.image_id for row in rows)
+        faults = [f"{image_id} has {count} rows" for image_id, count in counts.items() if count > 1]
     for row in rows:
         shares = (row.coverage, row.ignored, *row.areas)
-        if not set(row.class_ids) <= set(range(len(class_names))):
+        if not set(row.class_ids) <= classes:
             faults.append(f"{row.image_id} has classes {row.class_ids}, there are {len(class_names)}")
         if len(row.areas) != len(row.class_ids):
             faults.append(f"{row.image_id} has {len(row.areas)} areas for {len(row.class_ids)} classes")

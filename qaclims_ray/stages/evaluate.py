@@ -22,7 +22,14 @@ from qaclims_ray.data.splits import scored_images
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.evaluation.config import EvaluationConfig
 from qaclims_ray.evaluation.cooccurrence import CooccurrenceScores, CooccurrenceSums, cooccurrence_scores
-from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, ImageSweep, image_sweep, write_image_counts
+from qaclims_ray.evaluation.image_counts import (
+    FORM,
+    CountedFigure,
+    ImageSweep,
+    LabelCounts,
+    image_sweep,
+    write_image_counts,
+)
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, seed_scores, sweep_thresholds
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.stage import Stage
@@ -151,7 +158,12 @@ def _counted(scores: SeedScores, images: list[ImageSweep]) -> Iterator[CountedFi
     for name in ("fixed", "label_free", "best"):
         threshold = getattr(scores, f"threshold_{name}")
         index = scores.curve.thresholds.index(threshold)
-        yield CountedFigure(name, threshold, [(image.image_id, image.at(index)) for image in images])
+        yield CountedFigure(name, threshold, ((image.image_id, _rows_at(image, index)) for image in images))
+
+
+def _rows_at(image: ImageSweep, index: int) -> Iterator[LabelCounts]:
+    """Yield an image's rows when they are written: those of a million images take a gigabyte."""
+    yield from image.at(index)
 
 
 def read_evaluation(uri: str) -> Evaluation:

@@ -138,11 +138,11 @@ def scores_by_map(layout: RunLayout, names: Iterable[str]) -> dict[str, dict[str
             folder = storage.join(layout.out, FIGURES[keys[0]].artefact, name)
             if artifacts.readable_meta(folder) is None or not storage.exists(storage.join(folder, IMAGE_COUNTS_FILE)):
                 continue
-            counts = read_image_counts(folder, remedy=f"`qaclims report --out {layout.out}`")
             own: dict[str, float] = {}
-            for key in keys:
-                if FIGURES[key].counts in counts:
-                    own |= image_scores(counts[FIGURES[key].counts])
+            for figure in (FIGURES[key].counts for key in keys):
+                remedy = f"`qaclims report --out {layout.out}`"
+                for counts in read_image_counts(folder, remedy=remedy, only=(figure,)).values():
+                    own |= image_scores(counts)
             if own:
                 found[map_key(position, stage)] = own
     return found

@@ -19,8 +19,9 @@ from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import plan_fingerprint
+from qaclims_ray.data.slices import in_threads
 from qaclims_ray.data.splits import images_with_cams, scored_images
-from qaclims_ray.data.validation import Fault, fail_on, in_threads
+from qaclims_ray.data.validation import Fault, fail_on
 from qaclims_ray.data.value_names import value_names
 from qaclims_ray.errors import DataError
 from qaclims_ray.evaluation.image_counts import FORM, image_sweep

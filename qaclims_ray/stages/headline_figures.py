@@ -1,7 +1,5 @@
 """How far the headlines of a report would move on other images: intervals, and the best system's lead over others."""
 
-from collections.abc import Mapping
-
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.evaluation.bootstrap import Interval, paired_bootstrap
 from qaclims_ray.evaluation.comparison import why_unpaired
@@ -29,39 +27,42 @@ def headline_intervals(
     Raises:
         ArtifactError: when counts of images are damaged.
     """
-    counts = {name: _counts(layout, name, has_background) for name in data.systems}
-    intervals = {name: _intervals(own) for name, own in counts.items()}
+    # One figure of one system at a time: of a million images each takes a gigabyte.
+    intervals = {
+        name: {
+            key: interval
+            for key in _SHOWN
+            if (own := _counts(layout, name, key, has_background)) and (interval := _interval(own))
+        }
+        for name in data.systems
+    }
     key, best = ranking_figure(data), winner(data)
-    if key is None or best is None or key not in counts[best]:
+    counts = None if key is None or best is None else _counts(layout, best, key, has_background)
+    if key is None or best is None or counts is None:
         return intervals, []
     figure, leads = FIGURES[key], []
     for name, system in data.systems.items():
         scores, own = system.scores(figure.stage), data.systems[best].scores(figure.stage)
         if name in (best, FULLY_SUPERVISED) or system.is_reference or scores is None or own is None:
             continue
-        interval = _lead(counts[name].get(key), counts[best][key])
+        interval = _lead(_counts(layout, name, key, has_background), counts)
         difference = figure.of(own) - figure.of(scores)
         leads.append(Lead(best=best, other=name, figure=key, difference=difference, interval=interval))
     return intervals, leads
 
 
-def _counts(layout: RunLayout, system: str, has_background: bool) -> dict[str, ScoredImages]:
-    found: dict[str, ScoredImages] = {}
-    for artefact in dict.fromkeys(FIGURES[key].artefact for key in _SHOWN):
-        uri = storage.join(layout.out, artefact, system)
-        if artifacts.readable_meta(uri) is None or not storage.exists(storage.join(uri, IMAGE_COUNTS_FILE)):
-            continue
-        tables = read_image_counts(uri, remedy=f"`qaclims report --out {layout.out}`")
-        for key in _SHOWN:
-            if FIGURES[key].artefact == artefact and FIGURES[key].counts in tables:
-                table = tables[FIGURES[key].counts]
-                found[key] = table if has_background else table.without_background()
-    return found
+def _counts(layout: RunLayout, system: str, key: str, has_background: bool) -> ScoredImages | None:
+    figure = FIGURES[key]
+    uri = storage.join(layout.out, figure.artefact, system)
+    if artifacts.readable_meta(uri) is None or not storage.exists(storage.join(uri, IMAGE_COUNTS_FILE)):
+        return None
+    remedy = f"`qaclims report --out {layout.out}`"
+    table = read_image_counts(uri, remedy=remedy, only=(figure.counts,)).get(figure.counts)
+    return table if table is None or has_background else table.without_background()
 
 
-def _intervals(counts: Mapping[str, ScoredImages]) -> dict[str, Interval]:
-    drawn = {key: own_interval(own, num_resamples=_RESAMPLES, seed=0) for key, own in counts.items()}
-    return {key: interval for key, interval in drawn.items() if interval is not None}
+def _interval(counts: ScoredImages) -> Interval | None:
+    return own_interval(counts, num_resamples=_RESAMPLES, seed=0)
 
 
 def _lead(first: ScoredImages | None, other: ScoredImages) -> Interval | None:

@@ -10,7 +10,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,10 @@ from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import finished_shards, shard_name, shards_of
+from qaclims_ray.data.slices import each_in_threads
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.refine.mask_index import mask_file_name
 from qaclims_ray.stages.stage import Stage
-
-_READERS = 8
-"""Label maps that are looked at together: a store answers many at once."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +160,8 @@ def _is_as_written(uri: str, index: int, shard: Sequence[ImageRecord]) -> bool:
 
 def are_label_maps(uris: Sequence[str]) -> bool:
     """Whether the label maps of a shard can be read; those in a bucket are held to a checksum by their store."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        return all(pool.map(lambda uri: storage.is_remote(uri) or _is_label_map(uri), uris))
+    with each_in_threads(lambda uri: storage.is_remote(uri) or _is_label_map(uri), uris) as found:
+        return all(found)
 
 
 def _is_label_map(uri: str) -> bool:

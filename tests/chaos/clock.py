@@ -1,7 +1,9 @@
 """A clock that jumps: a small library, loaded before all others, that adds seconds to the time of day.
 
 Of every process of a command, Ray's services among them, from the moment on at which a file is there. Clocks that only
-count (`time.monotonic`) go on as they are, as they do when a machine's clock is set.
+count (`time.monotonic`) go on as they are, as they do when a machine's clock is set. Waits until a time of day, which
+C++ libraries make of a wait for some seconds, are handed to the system by its own clock: it knows nothing of the jump,
+and would end them at once for ever (an hour back), or a day late.
 """
 
 import os
@@ -14,7 +16,12 @@ from tests.chaos.works import Command
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +48,39 @@ time_t time(time_t *at) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (at) *at = now.tv_sec;
     return now.tv_sec;
+}
+static struct timespec unjumped(const struct timespec *until) {
+    struct timespec own = *until;
+    own.tv_sec -= jump();
+    return own;
+}
+int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
+    static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    struct timespec own = unjumped(until);
+    int is_monotonic = cond->__data.__wrefs & 2;  /* glibc's mark of pthread_condattr_setclock */
+    return real(cond, mutex, is_monotonic ? until : &own);
+}
+int sem_timedwait(sem_t *sem, const struct timespec *until) {
+    static int (*real)(sem_t *, const struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "sem_timedwait");
+    struct timespec own = unjumped(until);
+    return real(sem, &own);
+}
+long syscall(long number, ...) {
+    static long (*real)(long, ...);
+    if (!real) real = dlsym(RTLD_NEXT, "syscall");
+    long got[6];
+    va_list given;
+    va_start(given, number);
+    for (int at = 0; at < 6; at++) got[at] = va_arg(given, long);
+    va_end(given);
+    struct timespec own;
+    if (number == SYS_futex && (got[1] & FUTEX_CLOCK_REALTIME) && got[3]) {
+        own = unjumped((const struct timespec *)got[3]);
+        got[3] = (long)&own;
+    }
+    return real(number, got[0], got[1], got[2], got[3], got[4], got[5]);
 }
 """
 _FILE = "QACLIMS_CHAOS_CLOCK"

@@ -1,13 +1,17 @@
 """Some twenty faults on small runs, and that what judges them sees what is wrong; ``make chaos`` tries hundreds."""
 
 import itertools
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.chaos.clock import JUMPS, can_jump, clock_environment
 from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
 from tests.chaos.damages import WAYS, kind_of, reader_of
 from tests.chaos.outcome import FAULT, Outcome, keep, read_kept
@@ -49,6 +53,33 @@ def test_commands_that_are_struck_leave_the_same_when_they_are_called_again(tmp_
     assert len(wanted) == NUM_STRUCK
     found = [struck.fault(*pair, seed) for seed, pair in enumerate(wanted)]
     assert not [outcome for outcome in found if outcome.ending == FAULT]
+
+
+_WAIT = """
+import ctypes, os, pathlib, time
+class Moment(ctypes.Structure):
+    _fields_ = [("s", ctypes.c_long), ("ns", ctypes.c_long)]
+library, until, begun = ctypes.CDLL(None), Moment(), time.time()
+mutex, cond = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+pathlib.Path(os.environ["QACLIMS_CHAOS_CLOCK"]).touch()
+library.clock_gettime(time.CLOCK_REALTIME, ctypes.byref(until))
+until.s += 1
+library.pthread_mutex_lock(mutex)
+counted = time.monotonic()
+library.pthread_cond_timedwait(cond, mutex, ctypes.byref(until))
+print(round((time.time() - begun) / 3600), time.monotonic() - counted)
+"""
+
+
+@pytest.mark.skipif(not can_jump(), reason="there is no C compiler")
+@pytest.mark.parametrize("strike", JUMPS)
+def test_a_wait_for_a_time_of_day_is_as_long_when_the_clock_has_jumped(tmp_path: Path, strike: str) -> None:
+    environment = {**os.environ, **clock_environment(strike, tmp_path)}
+    told = subprocess.check_output([sys.executable, "-c", _WAIT], env=environment, text=True, timeout=300)
+    hours, waited_s = told.split()
+    assert int(hours) == JUMPS[strike] / 3600
+    # Ended at once, a thread that waits again and again would do nothing else; ended a day late, it would hang.
+    assert float(waited_s) > 0.9
 
 
 @pytest.fixture

@@ -184,3 +184,12 @@ def test_a_broken_list_of_files_is_told(tmp_path: Path, content: str) -> None:
 def test_version_and_source_hash_are_stable() -> None:
     assert artifacts.source_hash() == artifacts.source_hash()
     assert artifacts.package_version()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize(("before", "after"), [([("cat", "dog")], []), (["x", True], ["no background", 3])])
+def test_a_fingerprint_of_rows_is_that_of_all_at_once(number, before, after, monkeypatch):
+    monkeypatch.setattr(artifacts, "_ROWS_HASHED", 2)
+    rows = [[f"caf\u00e9 {at}", (at, at + 1), None, {"b": 1, "a": 2}] for at in range(number)]
+    expected = artifacts.fingerprint_of([*before, rows, *after])
+    assert artifacts.fingerprint_of_rows(before, iter(rows), after) == expected

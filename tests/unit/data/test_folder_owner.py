@@ -172,6 +172,21 @@ def test_an_owner_on_another_machine_that_stays_silent_is_followed(tmp_path, mon
         assert _marks(tmp_path) == [".owner-2.json"]
 
 
+@ELSEWHERE
+def test_an_owner_whose_last_sign_lies_ahead_of_this_clock_is_waited_for_no_longer(
+    tmp_path, monkeypatch, elsewhere, caplog
+):
+    """This machine's clock was set back by an hour, or the other's was ahead."""
+    now, passed = 1_800_000_000.0, [0.0]
+    monkeypatch.setattr(folder_owner.time, "sleep", lambda seconds: passed.append(passed[-1] + seconds))
+    monkeypatch.setattr(folder_owner.time, "monotonic", lambda: passed[-1])
+    _leave_mark(tmp_path, renewed=now + 3600, **elsewhere)
+    with owning(str(tmp_path), "x", clock=lambda: now + passed[-1]):
+        assert STALE_S <= passed[-1] < STALE_S + 60
+        assert _marks(tmp_path) == [".owner-2.json"]
+    assert f"until {folder_owner._utc(now + STALE_S)} at most" in caplog.text
+
+
 def test_signs_of_life_are_given_until_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_owner, "RENEW_S", 0.01)
     ticks = iter(range(100, 10_000))

@@ -62,6 +62,19 @@ def test_it_goes_on_working_where_its_folder_is_moved(tmp_path: Path, scheme: st
     assert changed.fingerprint() != there.fingerprint()
 
 
+def test_its_fingerprint_is_the_one_that_run_folders_hold() -> None:
+    """The value was taken before records were hashed slice by slice."""
+    found = Manifest(CLASSES, (record("a", 0), record("b", 0, 1, splits=("train", "val"), mask="/data/b.png")))
+    rows = [
+        ["a", "/data/a.jpg", 30, 20, [0], None, None, ["train"]],
+        ["b", "/data/b.jpg", 30, 20, [0, 1], "/data/b.png", None, ["train", "val"]],
+    ]
+    assert found.fingerprint() == artifacts.fingerprint_of([list(CLASSES), rows]) == "dccc4dd611815302"
+    images = artifacts.fingerprint_of([list(CLASSES), True, [row[:5] for row in rows]])
+    assert found.images_fingerprint() == images
+    assert found.truth_fingerprint() == artifacts.fingerprint_of([images, [row[5:7] for row in rows]])
+
+
 @pytest.mark.parametrize("records", [(), (record("only"),)])
 def test_empty_and_unlabelled_manifests_come_back(records: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     manifest = Manifest(CLASSES, records)

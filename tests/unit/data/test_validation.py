@@ -12,7 +12,6 @@ from qaclims_ray.data.validation import (
     RawImage,
     check_splits,
     fail_on,
-    in_threads,
     unknown_label,
     unscored_note,
 )
@@ -72,10 +71,6 @@ def test_an_unknown_label_comes_with_its_likely_spelling() -> None:
     )
     assert unknown_label("a", ["zzz"], known[:9]).detail.endswith("the classes are " + ", ".join(known[:8]) + ", ...")
     assert unknown_label("a", ["zzz"], known[:2]).detail.endswith("the classes are class0, class1")
-
-
-def test_threads_keep_the_order() -> None:
-    assert in_threads(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
 
 
 def raw(folder: Path, image_id: str, **changes: object) -> RawImage:

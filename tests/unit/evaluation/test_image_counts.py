@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.errors import ArtifactError
+from qaclims_ray.evaluation import image_counts
 from qaclims_ray.evaluation.bootstrap import iou_of, mean_of
 from qaclims_ray.evaluation.confusion import iou_per_label, mean_iou
 from qaclims_ray.evaluation.image_counts import (
@@ -111,6 +112,24 @@ def test_a_broken_table_says_so(tmp_path):
     (tmp_path / IMAGE_COUNTS_FILE).write_bytes(b"PAR1 nothing")
     with pytest.raises(ArtifactError, match=r"cannot be read.*Make it again"):
         read_image_counts(str(tmp_path), remedy=REMEDY)
+
+
+def test_figures_are_read_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_counts, "_IMAGES_AT_ONCE", 2)
+    rows = {name: [(0, 1, 2, 3, 0), (label, 4, 5, 6, 1)] for name, label in (("b", 1), ("a", 2), ("c", 1))}
+    figures = [CountedFigure(name, 0.5, rows.items()) for name in ("fixed", "label_free", "best")]
+    write_image_counts(str(tmp_path), figures, NAMES)
+    whole = read_image_counts(str(tmp_path), remedy=REMEDY)
+    assert list(whole) == ["fixed", "label_free", "best"]
+    found = read_image_counts(str(tmp_path), remedy=REMEDY, only=("best", "other"))
+    assert list(found) == ["best"] and found["best"].image_ids == ("a", "b", "c")
+    assert found["best"].counts.tolist() == [
+        [[1, 2, 3], [0, 0, 0], [4, 5, 6]],
+        [[1, 2, 3], [4, 5, 6], [0, 0, 0]],
+        [[1, 2, 3], [4, 5, 6], [0, 0, 0]],
+    ]
+    assert np.array_equal(whole["best"].counts, found["best"].counts)
+    assert found["best"].counts.sum(0).dtype == np.int64, "sums over many images need 64 bits"
 
 
 def test_no_scored_image_gives_an_empty_table(tmp_path):

@@ -1,5 +1,6 @@
 """`qaclims compare` on runs without masks; no Ray is started."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_seeds_are_compared_where_nothing_follows_them(tmp_path: Path) -> None:
 def relabelled(run: str, *, names: tuple[str, ...] = ("cat", "dog"), tags: tuple[int, ...] | None = None) -> str:
     uri = f"{run}/manifest"
     old = read_manifest(uri)
-    records = [r if tags is None else type(r)(**{**vars(r), "labels": tags}) for r in old.records]
+    records = [r if tags is None else dataclasses.replace(r, labels=tags) for r in old.records]
     storage.remove_tree(uri)
     write_manifest(Manifest(names, tuple(records)), manifest_artifact(uri, {}))
     return run
