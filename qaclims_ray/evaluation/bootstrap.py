@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
-from scipy.sparse import csr_array
 
 LEVEL = 0.95
 """Share of the resamples inside an interval."""
@@ -74,6 +73,8 @@ def paired_bootstrap(
         num_resamples: how often images are drawn.
         seed: of the draws; equal seeds draw equal images for any two runs on as many images.
     """
+    from scipy.sparse import csr_array  # takes a quarter of a second to load
+
     # An image has few of the labels, so most counts are 0. Sums of pixels stay far below 2^53: in float64 they are
     # exact, in whichever order they are added.
     flat = [csr_array(counts.reshape(len(counts), -1), dtype=np.float64) for counts in (first, other)]
