@@ -1,0 +1,164 @@
+"""Pictures of a run's pages as a browser shows them: report, gallery and MLflow, light and dark, 1300 and 700 pixels.
+
+    python -m benchmarks.page_pictures RUN --out docs/results
+
+They go into ``gallery/`` and ``mlflow_ui/`` of that folder, as PNGs of few colours. RUN is a finished run that was
+tracked beside its folder; nothing in it is changed but the columns of MLflow's list, which `qaclims ui` sets too.
+"""
+
+import argparse
+import io
+import json
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.browser import Page, browser_page, find_browser
+from benchmarks.gallery import WHOLE
+from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.ui import tracked_at
+from qaclims_ray.tracking.ui_server import free_port, ui_server
+
+_COLOURS = 96
+_WAIT_S = 240.0
+_WIDE, _NARROW = 1300, 700
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture."""
+
+    name: str
+    """Of its file, before width and colours."""
+    place: str
+    """Address, from the pages' own on."""
+    ready: str
+    """Expression that is true in the page when all is drawn."""
+    height: int
+    """Of the window, in pixels."""
+    narrow_height: int
+    """Of the narrow window, in pixels; 0 takes none."""
+    act: str = ""
+    """What is done in the page once it is ready."""
+    then: str = "true"
+    """What is true after it."""
+
+
+REPORT = "document.querySelectorAll('section').length > 5 && [...document.images].every(image => image.complete)"
+_TABLE = "document.querySelector('[aria-label=\"from seeds to the final network\"]').closest('section')"
+_OPENED = "document.querySelectorAll('#all img').length > 3 && [...document.images].every(image => image.complete)"
+PAGES = (
+    Shot("report", "report/report.html", REPORT, 1000, 1400),
+    Shot("stages", "report/report.html", REPORT, 900, 1250, act=f"{_TABLE}.scrollIntoView()"),
+    Shot("gallery", "report/gallery/index.html", WHOLE, 580, 900),
+    Shot(
+        "image",
+        "report/gallery/index.html",
+        WHOLE,
+        720,
+        1000,
+        then=_OPENED,
+        act="location.hash = 'image=' + encodeURIComponent(document.querySelector('.card b').textContent)",
+    ),
+)
+"""Files of a run."""
+
+
+def said(*texts: str) -> str:
+    """Return the expression that these texts stand in the page."""
+    return " && ".join(f"document.body.innerText.includes({json.dumps(text)})" for text in texts)
+
+
+def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, ...]:
+    """Return the pictures of MLflow's pages.
+
+    Args:
+        experiment: its number.
+        runs: as MLflow tells of them, the pipeline's first.
+        model: number of a logged model.
+    """
+    first, training = runs[0]["info"], "workflowType=machine_learning"
+    at = f"/#/experiments/{experiment}"
+    columns = "viewStateShareKey=qaclims"
+    return (
+        Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
+        Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
+        Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
+        Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
+        Shot("datasets", f"{at}/datasets?{training}", said("train"), 520, 0),
+    )
+
+
+def take(page: Page, base: str, shot: Shot, out: Path, settle: Callable[[Page], None] = lambda page: None) -> None:
+    """Take a picture in every width and in light and dark."""
+    for width, height in ((_WIDE, shot.height), (_NARROW, shot.narrow_height)):
+        for is_dark in (False, True) if height else ():
+            page.show(width, height, is_dark=is_dark)
+            page.open(base + shot.place, _WAIT_S)
+            page.wait(shot.ready, _WAIT_S)
+            page.value(f"void ({shot.act or 0})")
+            page.wait(shot.then, _WAIT_S)
+            settle(page)
+            file = out / f"{shot.name}_{width}{'_dark' if is_dark else ''}.png"
+            file.write_bytes(few_colours(page.picture()))
+            print(f"{file} {file.stat().st_size // 1024} KiB")
+
+
+def few_colours(png: bytes) -> bytes:
+    """Return a picture with a palette: screens have few colours, and pages are kept in the repository."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def asked_of(address: str, path: str, values: Mapping[str, object] | None = None) -> dict:
+    """Ask MLflow's own interface."""
+    data = None if values is None else json.dumps(values).encode()
+    request = urllib.request.Request(f"{address}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_WAIT_S) as answer:
+        return json.load(answer)
+
+
+def mlflow_pictures(page: Page, run: str, out: Path) -> None:
+    """Take those of MLflow."""
+    config, uri = tracked_at(run)
+    with ui_server(uri, config.experiment, free_port(5400), timeout_s=2 * _WAIT_S) as (address, _):
+        base = address.partition("/#")[0]
+        experiment = asked_of(base, f"experiments/get-by-name?experiment_name={config.experiment}")
+        number = experiment["experiment"]["experiment_id"]
+        whole = {"experiment_ids": [number], "filter": "tags.mlflow.parentRunId IS NULL"}
+        runs = asked_of(base, "runs/search", whole | {"filter": ""})["runs"]
+        parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
+        models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
+        for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
+            take(page, base, shot, out, settle=lambda page: page.value("new Promise(done => setTimeout(done, 2500))"))
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--out", default="docs/results", help="folder of the pages that show them")
+    parser.add_argument("--only", default="", choices=("", "pages", "mlflow"))
+    asked = parser.parse_args()
+    program = find_browser()
+    if program is None:
+        raise SystemExit("this machine has no Chromium, which takes the pictures: install one")
+    layout, out = RunLayout(str(Path(asked.run).resolve())), Path(asked.out)
+    with browser_page(program) as page:
+        if asked.only != "mlflow":
+            (out / "gallery").mkdir(parents=True, exist_ok=True)
+            base = Path(layout.out).as_uri() + "/"
+            for shot in PAGES:
+                take(page, base, shot, out / "gallery")
+        if asked.only != "pages":
+            (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
+            mlflow_pictures(page, layout.out, out / "mlflow_ui")
+
+
+if __name__ == "__main__":
+    main()
