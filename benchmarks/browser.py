@@ -18,6 +18,10 @@ import psutil
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Programs that are tried."""
+LOOKED_AT = "document.querySelectorAll('.card').length > 0 && [...document.querySelectorAll('.card .picture-box')]"
+"""The pictures of a gallery that are in view."""
+WHOLE = f"{LOOKED_AT}.every(box => box.childElementCount && [...box.querySelectorAll('img')].every(i => i.complete))"
+"""True in a gallery when all cards in view have their pictures."""
 
 
 def find_browser() -> str | None:

@@ -102,7 +102,7 @@ def by_datumaro(kind: str, file: str) -> Callable[[Handed], LabelMaps]:
     """Datumaro, by which CVAT imported and exported for years."""
 
     def read(handed: Handed) -> LabelMaps:
-        from datumaro.components.annotation import AnnotationType, Mask
+        from datumaro.components.annotation import AnnotationType, Mask, Polygon
         from datumaro.components.dataset import Dataset
         from datumaro.util.mask_tools import rles_to_mask
 
@@ -116,8 +116,8 @@ def by_datumaro(kind: str, file: str) -> Callable[[Handed], LabelMaps]:
             labels = np.zeros((height, width), int)
             for shape in sorted(item.annotations, key=lambda one: -one.get_area()):
                 value = handed.values.get(known[shape.label].name)
-                if value is None:
-                    continue
+                if value is None or not isinstance(shape, Mask | Polygon):
+                    continue  # it makes boxes of COCO's masks too
                 if isinstance(shape, Mask):
                     inside = np.asarray(shape.image) > 0
                 else:

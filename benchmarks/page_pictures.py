@@ -16,13 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.browser import Page, browser_page, find_browser
-from benchmarks.gallery import WHOLE
-from qaclims_ray.stages.layout import RunLayout
-from qaclims_ray.stages.ui import tracked_at
-from qaclims_ray.tracking.ui_server import free_port, ui_server
+from benchmarks.browser import WHOLE, Page, browser_page, find_browser
 
-_COLOURS = 96
+_COLOURS = 256
 _WAIT_S = 240.0
 _WIDE, _NARROW = 1300, 700
 
@@ -110,7 +106,7 @@ def take(page: Page, base: str, shot: Shot, out: Path, settle: Callable[[Page], 
 def few_colours(png: bytes) -> bytes:
     """Return a picture with a palette: screens have few colours, and pages are kept in the repository."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS, kmeans=1, dither=Image.Dither.NONE)
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
@@ -125,6 +121,9 @@ def asked_of(address: str, path: str, values: Mapping[str, object] | None = None
 
 def mlflow_pictures(page: Page, run: str, out: Path) -> None:
     """Take those of MLflow."""
+    from qaclims_ray.stages.ui import tracked_at
+    from qaclims_ray.tracking.ui_server import free_port, ui_server
+
     config, uri = tracked_at(run)
     with ui_server(uri, config.experiment, free_port(5400), timeout_s=2 * _WAIT_S) as (address, _):
         base = address.partition("/#")[0]
@@ -134,6 +133,13 @@ def mlflow_pictures(page: Page, run: str, out: Path) -> None:
         runs = asked_of(base, "runs/search", whole | {"filter": ""})["runs"]
         parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
         models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
+        page.show(_WIDE, 900)
+        page.open(address, _WAIT_S)
+        page.wait(said(parents[0]["info"]["run_name"]), _WAIT_S)
+        # At the first visit it opens its assistant, which stays as the reader leaves it.
+        page.value(
+            "Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')"
+        )
         for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
             take(page, base, shot, out, settle=lambda page: page.value("new Promise(done => setTimeout(done, 2500))"))
 
@@ -143,21 +149,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--out", default="docs/results", help="folder of the pages that show them")
-    parser.add_argument("--only", default="", choices=("", "pages", "mlflow"))
+    parser.add_argument("--only", default="", help="pages, mlflow, or one page: report, gallery")
     asked = parser.parse_args()
     program = find_browser()
     if program is None:
         raise SystemExit("this machine has no Chromium, which takes the pictures: install one")
-    layout, out = RunLayout(str(Path(asked.run).resolve())), Path(asked.out)
+    run, out = Path(asked.run).resolve(), Path(asked.out)
     with browser_page(program) as page:
         if asked.only != "mlflow":
             (out / "gallery").mkdir(parents=True, exist_ok=True)
-            base = Path(layout.out).as_uri() + "/"
             for shot in PAGES:
-                take(page, base, shot, out / "gallery")
-        if asked.only != "pages":
+                if asked.only in ("", "pages", shot.name):
+                    take(page, f"{run.as_uri()}/", shot, out / "gallery")
+        if asked.only in ("", "mlflow"):
             (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
-            mlflow_pictures(page, layout.out, out / "mlflow_ui")
+            mlflow_pictures(page, str(run), out / "mlflow_ui")
 
 
 if __name__ == "__main__":
