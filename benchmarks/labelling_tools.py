@@ -184,6 +184,8 @@ def by_label_studio(handed: Handed) -> LabelMaps:
         height, width = handed.sizes[name]
         canvas = Image.new("L", (width, height))
         for shape in task["annotations"][0]["result"]:
+            if "points" not in shape["value"]:
+                continue  # it makes boxes of COCO's masks too
             corners = [(x / 100 * width, y / 100 * height) for x, y in shape["value"]["points"]]
             value = handed.values[shape["value"]["polygonlabels"][0]]
             ImageDraw.Draw(canvas).polygon(corners, fill=value, outline=value)

@@ -9,6 +9,7 @@ tracked beside its folder; nothing in it is changed but the columns of MLflow's 
 import argparse
 import io
 import json
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,9 +79,14 @@ def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, .
     """
     first, training = runs[0]["info"], "workflowType=machine_learning"
     at = f"/#/experiments/{experiment}"
-    columns = "viewStateShareKey=qaclims"
+    columns, charts = "viewStateShareKey=qaclims", "compareRunsMode=CHART"
+    final = urllib.parse.quote("attributes.run_name LIKE '%/segment'")
     return (
         Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
+        Shot("charts", f"{at}/runs?{training}&{charts}", said("headline (3)"), 820, 0),
+        Shot(
+            "systems", f"{at}/runs?{training}&{charts}&searchFilter={final}", said("segmentation (", "/segment"), 900, 0
+        ),
         Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
         Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
         Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
@@ -119,8 +125,8 @@ def asked_of(address: str, path: str, values: Mapping[str, object] | None = None
         return json.load(answer)
 
 
-def mlflow_pictures(page: Page, run: str, out: Path) -> None:
-    """Take those of MLflow."""
+def mlflow_pictures(page: Page, run: str, out: Path, only: str) -> None:
+    """Take those of MLflow, or one of them."""
     from qaclims_ray.stages.ui import tracked_at
     from qaclims_ray.tracking.ui_server import free_port, ui_server
 
@@ -129,8 +135,7 @@ def mlflow_pictures(page: Page, run: str, out: Path) -> None:
         base = address.partition("/#")[0]
         experiment = asked_of(base, f"experiments/get-by-name?experiment_name={config.experiment}")
         number = experiment["experiment"]["experiment_id"]
-        whole = {"experiment_ids": [number], "filter": "tags.mlflow.parentRunId IS NULL"}
-        runs = asked_of(base, "runs/search", whole | {"filter": ""})["runs"]
+        runs = asked_of(base, "runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
         parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
         models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
         page.show(_WIDE, 900)
@@ -141,7 +146,10 @@ def mlflow_pictures(page: Page, run: str, out: Path) -> None:
             "Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')"
         )
         for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
-            take(page, base, shot, out, settle=lambda page: page.value("new Promise(done => setTimeout(done, 2500))"))
+            if only in ("", shot.name):
+                take(
+                    page, base, shot, out, settle=lambda page: page.value("new Promise(done => setTimeout(done, 2500))")
+                )
 
 
 def main() -> None:
@@ -149,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--out", default="docs/results", help="folder of the pages that show them")
-    parser.add_argument("--only", default="", help="pages, mlflow, or one page: report, gallery")
+    parser.add_argument("--only", default="", help="pages, mlflow, or one by name: report, gallery, runs, model")
     asked = parser.parse_args()
     program = find_browser()
     if program is None:
@@ -161,9 +169,9 @@ def main() -> None:
             for shot in PAGES:
                 if asked.only in ("", "pages", shot.name):
                     take(page, f"{run.as_uri()}/", shot, out / "gallery")
-        if asked.only in ("", "mlflow"):
+        if asked.only not in ("pages", *(shot.name for shot in PAGES)):
             (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
-            mlflow_pictures(page, str(run), out / "mlflow_ui")
+            mlflow_pictures(page, str(run), out / "mlflow_ui", asked.only.removeprefix("mlflow"))
 
 
 if __name__ == "__main__":
