@@ -22,6 +22,8 @@ from benchmarks.browser import WHOLE, Page, browser_page, find_browser
 _COLOURS = 256
 _WAIT_S = 240.0
 _WIDE, _NARROW = 1300, 700
+_SETTLED = "new Promise(done => setTimeout(done, 2500))"
+"""MLflow's charts move into their place."""
 
 
 @dataclass(frozen=True)
@@ -125,31 +127,30 @@ def asked_of(address: str, path: str, values: Mapping[str, object] | None = None
         return json.load(answer)
 
 
-def mlflow_pictures(page: Page, run: str, out: Path, only: str) -> None:
-    """Take those of MLflow, or one of them."""
-    from qaclims_ray.stages.ui import tracked_at
-    from qaclims_ray.tracking.ui_server import free_port, ui_server
+def mlflow_pictures(page: Page, address: str, experiment: str, out: Path, only: str) -> None:
+    """Take those of MLflow, or one of them.
 
-    config, uri = tracked_at(run)
-    with ui_server(uri, config.experiment, free_port(5400), timeout_s=2 * _WAIT_S) as (address, _):
-        base = address.partition("/#")[0]
-        experiment = asked_of(base, f"experiments/get-by-name?experiment_name={config.experiment}")
-        number = experiment["experiment"]["experiment_id"]
-        runs = asked_of(base, "runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
-        parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
-        models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
-        page.show(_WIDE, 900)
-        page.open(address, _WAIT_S)
-        page.wait(said(parents[0]["info"]["run_name"]), _WAIT_S)
-        # At the first visit it opens its assistant, which stays as the reader leaves it.
-        page.value(
-            "Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')"
-        )
-        for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
-            if only in ("", shot.name):
-                take(
-                    page, base, shot, out, settle=lambda page: page.value("new Promise(done => setTimeout(done, 2500))")
-                )
+    Args:
+        page: the browser's.
+        address: as `qaclims ui` prints it.
+        experiment: its name.
+        out: folder.
+        only: name of the picture; empty takes all.
+    """
+    base = address.partition("/#")[0]
+    found = asked_of(base, f"experiments/get-by-name?experiment_name={experiment}")
+    number = found["experiment"]["experiment_id"]
+    runs = asked_of(base, "runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
+    parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
+    models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
+    page.show(_WIDE, 900)
+    page.open(address, _WAIT_S)
+    page.wait(said(parents[0]["info"]["run_name"]), _WAIT_S)
+    # At the first visit it opens its assistant, which stays as the reader leaves it.
+    page.value("Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')")
+    for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
+        if only in ("", shot.name):
+            take(page, base, shot, out, settle=lambda page: page.value(_SETTLED))
 
 
 def main() -> None:
@@ -158,6 +159,8 @@ def main() -> None:
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--out", default="docs/results", help="folder of the pages that show them")
     parser.add_argument("--only", default="", help="pages, mlflow, or one by name: report, gallery, runs, model")
+    parser.add_argument("--address", default="", help="of `qaclims ui`, where it is up already")
+    parser.add_argument("--experiment", default="qaclims", help="MLflow's, with --address")
     asked = parser.parse_args()
     program = find_browser()
     if program is None:
@@ -171,7 +174,16 @@ def main() -> None:
                     take(page, f"{run.as_uri()}/", shot, out / "gallery")
         if asked.only not in ("pages", *(shot.name for shot in PAGES)):
             (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
-            mlflow_pictures(page, str(run), out / "mlflow_ui", asked.only.removeprefix("mlflow"))
+            only = asked.only.removeprefix("mlflow")
+            if asked.address:
+                mlflow_pictures(page, asked.address, asked.experiment, out / "mlflow_ui", only)
+                return
+            from qaclims_ray.stages.ui import tracked_at
+            from qaclims_ray.tracking.ui_server import free_port, ui_server
+
+            config, uri = tracked_at(str(run))
+            with ui_server(uri, config.experiment, free_port(5400), timeout_s=_WAIT_S) as (address, _):
+                mlflow_pictures(page, address, config.experiment, out / "mlflow_ui", only)
 
 
 if __name__ == "__main__":

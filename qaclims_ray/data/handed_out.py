@@ -87,7 +87,8 @@ def drafts_by_image(lists: Iterable[str], places: Mapping[str, str]) -> dict[str
     Raises:
         DataError: when a list cannot be read.
     """
-    names, drafts = ImageNames(places), defaultdict(set)
+    names = ImageNames(places)
+    drafts: dict[str, set[str]] = defaultdict(set)
     remedy = "It says which masks were handed out; remove it, and what nobody corrected counts as corrected"
     for uri in lists:
         listed = read_json_file(uri, TypeAdapter(HandedOut).validate_python, remedy=remedy, error=DataError)

@@ -95,7 +95,7 @@ def stages_figure(
             _mark(axes, "best", position + places["seed"], stars[label], colour)
         for part, stages in enumerate(_parts(shown[label], is_parted)):
             _draw_line(axes, f"system-{position}" + ("-other-images" if part else ""), position, stages, places, colour)
-    _draw_values(axes, shown, stars, lines, places, is_parted, font_points)
+    _draw_values(axes, shown, stars, lines, places, is_parted, font_points, width)
     for (name, value), gid in zip(lines, ("bound", "bound-crf"), strict=False):
         _draw_bound(axes, name, value, gid)
     if is_parted:
@@ -180,13 +180,11 @@ def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label
 
 def _draw_values(
     axes: Axes, shown: Mapping[str, Mapping[ScoredStage, float]], stars: Mapping[str, float],
-    lines: list[tuple[str, float]], places: Mapping[str, float], is_parted: bool, font_points: float,
+    lines: list[tuple[str, float]], places: Mapping[str, float], is_parted: bool, font_points: float, width: float,
 ) -> None:  # fmt: skip
     """Write each value where lines, markers and other values leave room: seeds left of their point if they can be."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    figure = axes.get_figure()
-    assert figure is not None
-    ground = (72 * figure.get_figwidth() - _BESIDE_POINTS, _PANEL_HEIGHT)
+    ground = (72 * width - _BESIDE_POINTS, _PANEL_HEIGHT)
     scale = np.array([ground[0] / (right - left), ground[1] / (high - low)])
     points, labels, firsts, obstacles, taken = [], [], [], [], np.zeros((0, 4))
     for position, (label, stages) in enumerate(shown.items()):
