@@ -11,7 +11,7 @@ import io
 import json
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,30 +85,38 @@ def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, .
     final = urllib.parse.quote("attributes.run_name LIKE '%/segment'")
     return (
         Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
-        Shot("charts", f"{at}/runs?{training}&{charts}", said("headline (3)"), 820, 0),
-        Shot(
-            "systems", f"{at}/runs?{training}&{charts}&searchFilter={final}", said("segmentation (", "/segment"), 900, 0
-        ),
+        Shot("charts", f"{at}/runs?{training}&{charts}", said("headline", "Add section"), 820, 0),
+        Shot("systems", f"{at}/runs?{training}&{charts}&searchFilter={final}", said("/segment", "Add section"), 900, 0),
         Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
         Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
         Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
-        Shot("datasets", f"{at}/datasets?{training}", said("train"), 520, 0),
     )
 
 
-def take(page: Page, base: str, shot: Shot, out: Path, settle: Callable[[Page], None] = lambda page: None) -> None:
-    """Take a picture in every width and in light and dark."""
+def take(page: Page, base: str, shot: Shot, out: Path, *, settled: str = "0", dark_key: str = "") -> None:
+    """Take a picture in every width and in light and dark.
+
+    Args:
+        page: the browser's.
+        base: address before the shot's own.
+        shot: which.
+        out: folder.
+        settled: what is waited for at last, a promise.
+        dark_key: where the pages keep whether they are dark, if they do not ask the browser.
+    """
     for width, height in ((_WIDE, shot.height), (_NARROW, shot.narrow_height)):
         for is_dark in (False, True) if height else ():
             page.show(width, height, is_dark=is_dark)
+            if dark_key:
+                page.value(f"void (localStorage[{json.dumps(dark_key)}] = '{str(is_dark).lower()}')")
             page.open(base + shot.place, _WAIT_S)
             page.wait(shot.ready, _WAIT_S)
             page.value(f"void ({shot.act or 0})")
             page.wait(shot.then, _WAIT_S)
-            settle(page)
+            page.value(settled)
             file = out / f"{shot.name}_{width}{'_dark' if is_dark else ''}.png"
             file.write_bytes(few_colours(page.picture()))
-            print(f"{file} {file.stat().st_size // 1024} KiB")
+            print(f"{file} {file.stat().st_size // 1024} KiB", flush=True)
 
 
 def few_colours(png: bytes) -> bytes:
@@ -150,7 +158,7 @@ def mlflow_pictures(page: Page, address: str, experiment: str, out: Path, only: 
     page.value("Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')")
     for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
         if only in ("", shot.name):
-            take(page, base, shot, out, settle=lambda page: page.value(_SETTLED))
+            take(page, base, shot, out, settled=_SETTLED, dark_key="_mlflow_dark_mode_toggle_enabled")
 
 
 def main() -> None:
