@@ -9,7 +9,6 @@ tracked beside its folder; nothing in it is changed but the columns of MLflow's 
 import argparse
 import io
 import json
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,11 +81,9 @@ def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, .
     first, training = runs[0]["info"], "workflowType=machine_learning"
     at = f"/#/experiments/{experiment}"
     columns, charts = "viewStateShareKey=qaclims", "compareRunsMode=CHART"
-    final = urllib.parse.quote("attributes.run_name LIKE '%/segment'")
     return (
         Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
         Shot("charts", f"{at}/runs?{training}&{charts}", said("headline", "Add section"), 820, 0),
-        Shot("systems", f"{at}/runs?{training}&{charts}&searchFilter={final}", said("/segment", "Add section"), 900, 0),
         Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
         Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
         Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
