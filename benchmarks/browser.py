@@ -18,6 +18,10 @@ import psutil
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Programs that are tried."""
+LOOKED_AT = "document.querySelectorAll('.card').length > 0 && [...document.querySelectorAll('.card .picture-box')]"
+"""The pictures of a gallery that are in view."""
+WHOLE = f"{LOOKED_AT}.every(box => box.childElementCount && [...box.querySelectorAll('img')].every(i => i.complete))"
+"""True in a gallery when all cards in view have their pictures."""
 
 
 def find_browser() -> str | None:
@@ -65,11 +69,12 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="print" if is_print else "screen", features=[scheme])
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, limit_s: float = 60.0) -> None:
         """Go to an address, and wait until its scripts have run."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=url)
-        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url.split('#')[0])})")
+        place = json.dumps(url.split("#")[0])
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({place})", limit_s)
 
     def wait(self, condition: str, limit_s: float = 60.0) -> float:
         """Wait until an expression of the page is true; return the milliseconds that it took there.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.browser import Page, browser_page, find_browser
+from benchmarks.browser import LOOKED_AT, WHOLE, Page, browser_page, find_browser
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.report.gallery import (
     PAGE_NAME,
@@ -110,10 +110,7 @@ def write_drawn(folder: str, number: int) -> dict[str, float]:
     }
 
 
-_LOOKED = "document.querySelectorAll('.card').length > 0 && [...document.querySelectorAll('.card .picture-box')]"
-WHOLE = f"{_LOOKED}.every(box => box.childElementCount && [...box.querySelectorAll('img')].every(i => i.complete))"
-"""True in the page when all cards in view have their pictures."""
-_FIRST = f"{_LOOKED}.some(box => [...box.querySelectorAll('img')].some(i => i.complete && i.naturalWidth))"
+_FIRST = f"{LOOKED_AT}.some(box => [...box.querySelectorAll('img')].some(i => i.complete && i.naturalWidth))"
 _SCROLL = """new Promise(done => {
   const list = document.getElementById('list'), waits = [], steps = %d, pixels = %s;
   let before = performance.now(), step = 0;

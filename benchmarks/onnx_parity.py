@@ -1,11 +1,13 @@
 """ONNX Runtime against PyTorch, network by network: equal pixels of label maps, largest difference of scores.
 
-    python -m benchmarks.onnx_parity
+    python -m benchmarks.onnx_parity [--only clip_decoder]
 
-Networks are small and random; what is compared is the exported graph with what `qaclims predict` computes at one scale.
+Networks are small and random, their last layers strong enough to tell labels apart; what is compared is the exported
+graph with what `qaclims predict` computes at one scale. Every architecture of `SegmentationNetConfig` is there.
 DeepLabV1 stands over a few blocks of WideResNet-38, whose whole is half a gigabyte.
 """
 
+import argparse
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,11 +29,14 @@ from qaclims_ray.data.classes import Classes
 from qaclims_ray.deployment.exported_graph import CamGraph, CamRules, FinalGraph
 from qaclims_ray.deployment.network_facts import NetworkFacts
 from qaclims_ray.deployment.onnx_file import write_onnx
+from qaclims_ray.miniature.shipped import clip_dir
+from qaclims_ray.models.clip.frozen import load_clip
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.generators.mask_generator import build_mask_generator
 from qaclims_ray.segmentation.config import SegmentationNetConfig, SegmentationTestConfig
 from qaclims_ray.segmentation.inference import as_class_maps, segment_images
 from qaclims_ray.segmentation.networks import wide_resnet38
+from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1
 from qaclims_ray.segmentation.networks.network import build_segmentation_network
 
@@ -76,13 +81,24 @@ def final_networks() -> Iterator[tuple[str, nn.Module, tuple[int, int] | None]]:
         ("mask2former", "miniature", {}),
     ):
         network = build_segmentation_network(settings(architecture, backbone, **more), CLASSES.num_labels)
-        yield f"{architecture}, {backbone}", network.eval(), FIXED if architecture == "mask2former" else None
+        yield f"{architecture}, {backbone}", decided(network), FIXED if architecture == "mask2former" else None
+    clip = load_clip(str(clip_dir()), None, device="cpu", mask_adapted=False)
+    decoder = SegmentationNetConfig(architecture="clip_decoder", weights="clip", width=32)
+    network = ClipDecoder(clip.model.visual, decoder, CLASSES.num_labels, mean=clip.mean, std=clip.std)
+    yield "clip_decoder, miniature CLIP", decided(network), None
     blocks = [wide_resnet38._Block(8, 8, 16, stride=2), wide_resnet38._Block(16, 16, 16, stride=2)]
     last = wide_resnet38._WideBottleneck(16, 32, dilation=4, dropout=0.3)
     backbone: Any = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), *blocks, last, nn.ReLU())
     backbone.num_features = 32
     network = DeepLabV1(backbone, settings("deeplab_v1", "wide_resnet38"), CLASSES.num_labels)
-    yield "deeplab_v1, blocks of wide_resnet38", network.eval(), None
+    yield "deeplab_v1, blocks of wide_resnet38", decided(network), None
+
+
+def decided(network: Any) -> nn.Module:
+    """Give the last layers weights that tell labels apart: those that trainings start from say one label everywhere."""
+    for parameter in network.head_parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network.eval()
 
 
 def compare_final(name: str, network: nn.Module, fixed: tuple[int, int] | None) -> Iterator[Parity]:
@@ -142,23 +158,29 @@ def _fed(images: Tensor) -> Any:
     return images.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def compared() -> Iterator[Parity]:
-    """Yield all networks at all sizes, one after the other."""
+def compared(only: str = "") -> Iterator[Parity]:
+    """Yield all networks at all sizes, one after the other; or those whose name begins so."""
     for network in final_networks():
-        yield from compare_final(*network)
+        if network[0].startswith(only):
+            yield from compare_final(*network)
+    if only:
+        return
     yield from compare_cams(CamNetConfig(backbone="miniature", output_stride=4))
     yield from compare_cams(CamNetConfig(generator="weaktr", backbone="miniature_vit", output_stride=8, image_size=64))
 
 
 def main() -> None:
     """Print the table as a page, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="final networks whose name begins so")
+    asked = parser.parse_args()
     torch.manual_seed(SEED)
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     print("# ONNX Runtime against PyTorch\n")
     print("From `python -m benchmarks.onnx_parity`. Small random networks, mirror images included, at one scale.\n")
     print(f"Seed {SEED}; Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}.\n")
     print("| network | image | equal labels, % of pixels | largest difference of a score |\n|---|---|---|---|")
-    for row in compared():
+    for row in compared(asked.only):
         size = f"{row.size[0]}x{row.size[1]}"
         print(f"| {row.network} | {size} | {100 * row.equal:.3f} | {row.difference:.1e} |", flush=True)
 

@@ -6,8 +6,8 @@ when a mask is loaded.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import UInt8
@@ -16,11 +16,12 @@ from torch import Tensor
 from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.exported_coco import is_coco
+from qaclims_ray.data.handed_out import HANDED_OUT_NAME
 from qaclims_ray.data.image_names import ImageNames
 from qaclims_ray.data.json_files import parse_json_file
 from qaclims_ray.data.label_colours import COLOURS_NAME, read_labelmap
 from qaclims_ray.data.labelme import labels_of, shapes_of
-from qaclims_ray.data.mask_drafts import DRAFTS_NAME, Draft, corrected_draft, read_drafts
+from qaclims_ray.data.mask_drafts import DRAFTS_NAME, Draft, corrected_draft, hash_of_mask, read_drafts
 from qaclims_ray.data.mask_files import load_mask, read_mask
 from qaclims_ray.data.mask_folders import MASK_SUFFIXES, find_masks
 from qaclims_ray.data.mask_outlines import require_size
@@ -30,7 +31,7 @@ from qaclims_ray.data.masks_in_coco import coco_images, coco_label_map
 from qaclims_ray.data.masks_in_cvat import cvat_images, cvat_label_map
 from qaclims_ray.data.masks_in_yolo import YOLO_INDEX, yolo_label_map, yolo_values
 from qaclims_ray.data.picture_files import contents, file_name, find_folder, visible_files
-from qaclims_ray.data.validation import Fault
+from qaclims_ray.data.validation import Fault, in_threads
 from qaclims_ray.errors import DataError
 
 _AGAIN = "Export it again from the tool that wrote it"
@@ -61,15 +62,20 @@ class GivenMasks:
     """What is wrong with entries and names."""
     notes: Sequence[str]
     """What was passed over."""
+    unchanged: Sequence[str] = ()
+    """Images whose mask came back as it was handed out: nobody corrected it."""
 
 
-def find_given_masks(uri: str, places: Mapping[str, str], classes: Classes) -> GivenMasks:
+def find_given_masks(
+    uri: str, places: Mapping[str, str], classes: Classes, *, takes_unchanged: bool = False
+) -> GivenMasks:
     """Find the masks of a run's images.
 
     Args:
         uri: folder or file, local or remote.
         places: image id -> path or URI of the image.
         classes: those of the data set.
+        takes_unchanged: drafts of `qaclims label-these` that were left as they are count as well.
 
     Raises:
         DataError: when there is nothing, or nothing of a known form.
@@ -80,7 +86,7 @@ def find_given_masks(uri: str, places: Mapping[str, str], classes: Classes) -> G
     if not storage.is_folder(uri):
         return _of_file(uri, names, classes)
     if storage.exists(storage.join(uri, DRAFTS_NAME)):
-        return _drafts(uri, places, classes)
+        return _drafts(uri, places, classes, takes_unchanged=takes_unchanged)
     if storage.exists(index := storage.join(uri, YOLO_INDEX)):
         return _yolo(uri, index, names, classes)
     if storage.exists(found := storage.join(uri, _CVAT_NAME)):
@@ -92,6 +98,42 @@ def find_given_masks(uri: str, places: Mapping[str, str], classes: Classes) -> G
     if len(drawn) == 1 and not len(files) > 1:
         return _of_file(next(iter(drawn.values())), names, classes)
     return _pictures(uri, names, places, classes)
+
+
+def without_unchanged(
+    found: GivenMasks, drafts: Mapping[str, Collection[str]], sizes: Mapping[str, tuple[int, int]], uri: str
+) -> GivenMasks:
+    """Leave out the masks that are, pixel for pixel, what was handed out: nobody corrected them.
+
+    Args:
+        found: what came back.
+        drafts: image id -> hashes of what was handed out, see `handed_out.drafts_by_image`.
+        sizes: image id -> height and width, in pixels.
+        uri: the place, for the message.
+
+    Raises:
+        DataError: when nothing else came back.
+    """
+
+    def is_as_it_was(image_id: str) -> bool:
+        try:
+            return hash_of_mask(found.by_image[image_id](*sizes[image_id])) in drafts[image_id]
+        except DataError:
+            return False  # whoever looks at all masks tells it
+
+    known = [image_id for image_id in found.by_image if image_id in drafts and image_id in sizes]
+    same = {image_id for image_id, is_same in zip(known, in_threads(is_as_it_was, known), strict=True) if is_same}
+    by_image = {image_id: load for image_id, load in found.by_image.items() if image_id not in same}
+    if same and not by_image and not found.faults:
+        raise _nothing_corrected(uri, len(same))
+    return replace(found, by_image=by_image, unchanged=[*found.unchanged, *sorted(same)])
+
+
+def _nothing_corrected(uri: str, number: int) -> DataError:
+    return DataError(
+        f"no mask in {uri} was corrected: all {number} are, pixel for pixel, what was handed out. Correct some, or say "
+        "--masks.given-unchanged True if all of them are right"
+    )
 
 
 def _of_file(uri: str, names: ImageNames, classes: Classes) -> GivenMasks:
@@ -162,26 +204,25 @@ def _twice(found: Mapping[str, Sequence[str]], uri: str) -> list[Fault]:
     ]
 
 
-def _drafts(uri: str, places: Mapping[str, str], classes: Classes) -> GivenMasks:
+def _drafts(uri: str, places: Mapping[str, str], classes: Classes, *, takes_unchanged: bool) -> GivenMasks:
     """Take the drafts that were corrected; what came back as it was is the run's own."""
-    faults, by_image, unchanged = [], {}, 0
+    faults, by_image, unchanged = [], {}, []
     for name, draft in read_drafts(uri).drafts.items():
         if name not in places:
             faults.append(Fault("drafts of other images", name, "is no image of this run"))
             continue
         try:
-            corrected = corrected_draft(uri, name, draft, classes, accepts=False)
+            corrected = corrected_draft(uri, name, draft, classes, accepts=takes_unchanged)
         except DataError as error:
             faults.append(Fault("masks that cannot be read", name, str(error)))
             continue
         if corrected is None:
-            unchanged += 1
+            unchanged.append(name)
         else:
             by_image[name] = functools.partial(_load_draft, uri=uri, name=name, draft=draft, classes=classes)
     if not by_image and not faults:
-        raise DataError(f"no draft in {uri} was corrected: all {unchanged} are as they were handed out")
-    notes = [f"{unchanged} drafts in {uri} are as they were handed out, and are not taken"] if unchanged else []
-    return GivenMasks("corrected drafts", by_image, (), faults, notes)
+        raise _nothing_corrected(uri, len(unchanged))
+    return GivenMasks("corrected drafts", by_image, (), faults, (), unchanged)
 
 
 def _load_draft(height: int, width: int, *, uri: str, name: str, draft: Draft, classes: Classes) -> Tensor:
@@ -280,7 +321,7 @@ def _files_below(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     while waiting:
         before, here, depth = waiting.pop(0)
         for uri in visible_files(here):
-            if uri.lower().endswith(suffixes):
+            if uri.lower().endswith(suffixes) and file_name(uri) != HANDED_OUT_NAME:
                 found[before + file_name(uri)] = uri
         if depth < _DEEPEST:
             waiting += [(f"{before}{file_name(one)}/", one, depth + 1) for one in storage.list_folders(here)]

@@ -4,7 +4,7 @@ Every form but COCO's and CVAT's, which are one file, is a folder with copies of
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,7 @@ from qaclims_ray.data.classes import BACKGROUND_VALUE, IGNORE_VALUE, Classes
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.label_colours import COLOURS_NAME, labelmap_text
 from qaclims_ray.data.labelme import labelme_file
+from qaclims_ray.data.mask_drafts import hash_of_mask
 from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.masks_in_coco import coco_file
 from qaclims_ray.data.masks_in_cvat import cvat_file, cvat_labels
@@ -27,6 +28,12 @@ from qaclims_ray.data.slices import in_threads
 ExportForm = Literal["coco", "coco-polygons", "labelme", "cvat", "yolo", "voc", "mmseg"]
 WITH_IMAGES: tuple[ExportForm, ...] = ("labelme", "yolo", "voc", "mmseg")
 """Forms whose programs look for the images beside the masks."""
+OUTLINED: tuple[ExportForm, ...] = ("coco-polygons", "labelme", "yolo")
+"""Forms that hold masks within one pixel."""
+ONE_FILE: Mapping[ExportForm, str] = {
+    "coco": "annotations.json", "coco-polygons": "annotations.json", "cvat": "annotations.xml",
+}  # fmt: skip
+"""Forms of one file, and its name."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,10 @@ class ExportSeen:
     """Names of images whose mask shows no class."""
     with_ignored: list[str] = field(default_factory=list)
     """Names of images with ignored pixels."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Image's name -> hash of its label map's pixels."""
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Image's name -> height and width, in pixels."""
 
 
 def export_masks(
@@ -89,6 +100,7 @@ def export_masks(
             labels = load_mask(mask.mask_uri)
             values = set(np.unique(labels.numpy()).tolist())
             seen.num_images += 1
+            seen.hashes[mask.name], seen.sizes[mask.name] = hash_of_mask(labels), (labels.shape[0], labels.shape[1])
             if not values - {BACKGROUND_VALUE, IGNORE_VALUE}:
                 seen.empty.append(mask.name)
             if IGNORE_VALUE in values:
@@ -100,10 +112,10 @@ def export_masks(
         case "coco" | "coco-polygons":
             named = ((mask.name, labels) for mask, labels in labelled())
             content = coco_file(named, classes, as_polygons=form == "coco-polygons")
-            _write_json(out, "annotations.json", content)
+            _write_json(out, ONE_FILE[form], content)
         case "cvat":
             xml = cvat_file(((mask.name, labels) for mask, labels in labelled()), classes)
-            storage.write_bytes(storage.join(out, "annotations.xml"), xml)
+            storage.write_bytes(storage.join(out, ONE_FILE[form]), xml)
             _write_json(out, "labels.json", cvat_labels(classes, with_ignored=bool(seen.with_ignored)))
         case _:
             for mask, labels in labelled():

@@ -99,6 +99,9 @@ class MaskConfig:
     given_rest: str = ""
     """What given_masks does with training images that have no given mask: the name of another system of the run takes
     that one's pseudo masks, leave_out learns without these images; empty refuses a run in which any lacks one."""
+    given_unchanged: bool = False
+    """Whether given masks count that are, pixel for pixel, what qaclims export-masks or label-these handed out: nobody
+    corrected them. Say so once somebody has looked at all of them and found them right."""
     crf: CrfConfig = field(default_factory=irn_crf)
     """Fully connected CRF, the step crf."""
     irn: IrnConfig = field(default_factory=IrnConfig)

@@ -13,7 +13,7 @@ from qaclims_ray.evaluation.scored_figures import FIGURES
 from qaclims_ray.report.figures import WIDTH_INCHES, draw_legend, dress, plain_text
 from qaclims_ray.report.palette import INK, QUIET_INK
 
-PANELS_PER_ROW = 4
+PANELS_PER_ROW = 3
 """Panels beside each other."""
 _TITLE_LETTERS = 26
 """Longest line of a panel's title."""

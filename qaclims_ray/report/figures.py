@@ -23,8 +23,11 @@ from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.report.contents import Curve
 from qaclims_ray.report.palette import INK, PAPER, QUIET_INK, system_colours
 
-WIDTH_INCHES = 12.0
-"""Width of every chart, so that their texts have one size on the page."""
+WIDTH_INCHES = 9.6
+"""Width of charts, so that their texts have one size on the page, which can be read in a window of 700 pixels too."""
+_LEGEND_COLUMNS = 7
+_LETTER_INCHES, _MARK_INCHES = 0.078, 0.55
+"""About what a letter of a legend takes, and its mark with the room around it."""
 
 
 def sweep_figure(systems: Mapping[str, SeedScores], *, colours: Mapping[str, str] | None = None) -> Figure:
@@ -228,6 +231,6 @@ def dress(axes: Axes, title: str) -> None:
 def draw_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend of a panel above the whole chart."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper left", ncols=min(len(labels), 7), frameon=False, labelcolor=INK, fontsize=9
-    )
+    widest = max((_MARK_INCHES + _LETTER_INCHES * len(label) for label in labels), default=1.0)
+    columns = max(1, min(len(labels), _LEGEND_COLUMNS, int(figure.get_figwidth() / widest)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=9)

@@ -13,6 +13,8 @@ from qaclims_ray.report.palette import INK
 from qaclims_ray.report.wording import PIXEL_LABELS, duration, gain, listed, percent
 
 _WIDE_PX = 1700
+_LEAST_SHARE = 0.94
+"""A chart may shrink to this share of the size that it is drawn at; narrower windows scroll it sideways."""
 
 
 def render(template: str, **values: object) -> str:
@@ -33,9 +35,10 @@ def chart(figure: Figure, name: str, words: str) -> Markup:
         name: unique on the page.
         words: what it shows, for those who hear the page.
     """
-    said = escape(words)
+    said, least = escape(words), round(_LEAST_SHARE * 72 * figure.get_figwidth())
+    head = f'<svg role="img" aria-label="{said}" style="--least:{least}px" '
     # matplotlib escapes the texts that it writes
-    return Markup(figure_svg(figure, name).replace('<svg role="img" ', f'<svg role="img" aria-label="{said}" ', 1))
+    return Markup(figure_svg(figure, name).replace('<svg role="img" ', head, 1))
 
 
 def with_contents(page: str) -> str:

@@ -33,6 +33,8 @@ _CHART_WORDS = {
     "curves": "training curves",
 }
 """What charts are called where they are heard."""
+_COUNTED = {"images_by_split": "split ", "images_by_class": "class "}
+"""Counts of a data set, and what stands before each name."""
 
 
 def run_page(data: ReportData) -> str:
@@ -138,7 +140,9 @@ def _weights(data: ReportData) -> list[tuple[str, list[str]]]:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values without groups; a split and a class may have one name, such as train."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= value if isinstance(value, Mapping) else {name: value}
+        kind = _COUNTED.get(name, "")
+        flat |= {f"{kind}{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {name: value}
     return flat

@@ -1,6 +1,7 @@
 """Charts of the stages: seed, mask and final network of every system, and figures of each class as a heat map."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import matplotlib
@@ -54,8 +55,6 @@ class HeatCell:
     """Colour; empty where there is no figure."""
     ink: str
     """Colour of the text on it."""
-    is_first: bool
-    """Whether it begins a system: a gap parts it from its neighbour."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,15 @@ class Heat:
     groups: tuple[HeatGroup, ...]
     """Systems."""
     rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
-    """Class and its cells."""
+    """Class and its cells, of all systems."""
+
+    def tables(self) -> Iterator[tuple[HeatGroup, list[tuple[str, tuple[HeatCell, ...]]]]]:
+        """Yield each system with its own cells: a page sets as many beside each other as it has room for."""
+        start = 0
+        for group in self.groups:
+            end = start + len(group.heads)
+            yield group, [(name, cells[start:end]) for name, cells in self.rows]
+            start = end
 
 
 def class_heat(data: ReportData, figure: str) -> Heat:
@@ -96,14 +103,14 @@ def class_heat(data: ReportData, figure: str) -> Heat:
         }
         if scored:
             groups.append(HeatGroup(system.label, colours[system.label], tuple(scored)))
-        columns += [(getattr(scores, figure), position == 0) for position, scores in enumerate(scored.values())]
-    names = dict.fromkeys(name for values, _ in columns for name in values)
-    rows = ((name, tuple(_heat_cell(v.get(name, math.nan), is_first) for v, is_first in columns)) for name in names)
+        columns += [getattr(scores, figure) for scores in scored.values()]
+    names = dict.fromkeys(name for values in columns for name in values)
+    rows = ((name, tuple(_heat_cell(values.get(name, math.nan)) for values in columns)) for name in names)
     return Heat(tuple(groups), tuple(rows))
 
 
-def _heat_cell(value: float, is_first: bool) -> HeatCell:
+def _heat_cell(value: float) -> HeatCell:
     if math.isnan(value):
-        return HeatCell("n/a", "", "", is_first)
+        return HeatCell("n/a", "", "")
     ground = to_hex(matplotlib.colormaps["cividis"](value))
-    return HeatCell(f"{100 * value:.0f}", ground, "#ffffff" if value < 0.5 else "#000000", is_first)
+    return HeatCell(f"{100 * value:.0f}", ground, "#ffffff" if value < 0.5 else "#000000")

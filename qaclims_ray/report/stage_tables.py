@@ -114,7 +114,9 @@ def _gap_cell(system: SystemReport, limit: SystemReport | None) -> Cell:
 def mask_table(data: ReportData) -> Table | None:
     """Return numbers of the pseudo masks' index; nested ones (areas by class) stay in the JSON. None without any."""
     found = {s.label: _flat(s.mask_summary) for s in data.systems.values() if s.mask_summary}
-    names = list(dict.fromkeys(name for summary in found.values() for name in summary))
+    # Not as they come: a summary that was read back has its names in another order than one that was just made.
+    known = {name for summary in found.values() for name in summary}
+    names = sorted(known, key=lambda name: (name != "num_images", not name.startswith("num_"), name))
     if not names:
         return None
     heads = ("pseudo masks", *(name.removeprefix("num_").replace("_", " ") for name in names))

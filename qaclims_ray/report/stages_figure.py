@@ -37,7 +37,11 @@ _GAP = 0.75
 _MARKERS = {"seed": "o", "mask": "D", "segmentation": "o", "segmentation_crf": "s", "best": "*"}
 _SIZES = {"seed": 8, "mask": 7, "segmentation": 8, "segmentation_crf": 7, "best": 10}
 _MARKER_POINTS = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
-_PANEL_POINTS = (815.0, 250.0)  # as the layout leaves it, about: it is only known after drawing
+_CROWD = 4
+"""So many systems have room in the width of other charts."""
+_CROWD_INCHES = 12.0
+_BESIDE_POINTS = 49.0
+_PANEL_HEIGHT = 250.0  # as the layout leaves it, about: it is only known after drawing
 _BEST_WORDS = f"{FIGURES['seed_best'].words} ({PIXEL_LABELS})"
 _MIN_SLOTS = 3
 _MIN_SPAN = 0.2
@@ -76,10 +80,11 @@ def stages_figure(
     lines = _bound_lines(bound, bound_crf, splits.get("segmentation", "") if is_parted else "")
     values = [value for stages in shown.values() for value in stages.values()] + list(stars.values())
     low, high = _limits(values + [value for _, value in lines])
-    figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
+    slots = max(len(shown), _MIN_SLOTS)
+    width = WIDTH_INCHES if slots <= _CROWD else _CROWD_INCHES
+    figure = Figure(figsize=(width, 4.4), layout="constrained")
     axes = figure.subplots()
     dress(axes, "")
-    slots = max(len(shown), _MIN_SLOTS)
     centre = (len(shown) - 1) / 2
     axes.set(xlim=(centre - slots / 2 - 0.2, centre + slots / 2), ylim=(low, high))
     font_points = 9.5 if slots <= 6 else 8.0
@@ -90,12 +95,12 @@ def stages_figure(
             _mark(axes, "best", position + places["seed"], stars[label], colour)
         for part, stages in enumerate(_parts(shown[label], is_parted)):
             _draw_line(axes, f"system-{position}" + ("-other-images" if part else ""), position, stages, places, colour)
-    _draw_values(axes, shown, stars, lines, places, is_parted, font_points)
+    _draw_values(axes, shown, stars, lines, places, is_parted, font_points, width)
     for (name, value), gid in zip(lines, ("bound", "bound-crf"), strict=False):
         _draw_bound(axes, name, value, gid)
     if is_parted:
         _part(axes, len(shown), places, splits, font_points)
-    _name_axes(axes, list(shown), max(8, int(WIDTH_INCHES * 13.5 / slots)), font_points)
+    _name_axes(axes, list(shown), max(8, int(width * 13.5 / slots)), font_points)
     words: dict[ScoredStage, str] = {**STAGE_WORDS, **({} if has_threshold else {"seed": "seed"})}
     _add_meanings(axes, shown, bool(stars), {} if is_parted else splits, words)
     draw_legend(figure, axes)
@@ -175,11 +180,12 @@ def _mark(axes: Axes, kind: str, column: float, value: float, colour: str, label
 
 def _draw_values(
     axes: Axes, shown: Mapping[str, Mapping[ScoredStage, float]], stars: Mapping[str, float],
-    lines: list[tuple[str, float]], places: Mapping[str, float], is_parted: bool, font_points: float,
+    lines: list[tuple[str, float]], places: Mapping[str, float], is_parted: bool, font_points: float, width: float,
 ) -> None:  # fmt: skip
     """Write each value where lines, markers and other values leave room: seeds left of their point if they can be."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    scale = np.array([_PANEL_POINTS[0] / (right - left), _PANEL_POINTS[1] / (high - low)])
+    ground = (72 * width - _BESIDE_POINTS, _PANEL_HEIGHT)
+    scale = np.array([ground[0] / (right - left), ground[1] / (high - low)])
     points, labels, firsts, obstacles, taken = [], [], [], [], np.zeros((0, 4))
     for position, (label, stages) in enumerate(shown.items()):
         corners = [(position + places[stage], value) for stage, value in stages.items()]
@@ -196,13 +202,11 @@ def _draw_values(
         return
     for name, value in lines:
         height = (value - low) * scale[1]
-        obstacles += [(x, height) for x in np.arange(0, _PANEL_POINTS[0], 4)]
+        obstacles += [(x, height) for x in np.arange(0, ground[0], 4)]
         taken = np.concatenate([taken, [[0, height, 7.0 * len(_bound_text(name, value)), height + 16]]])
     anchors = (np.array(points) - (left, low)) * scale
     text = (2.55 * font_points, 1.15 * font_points)
-    offsets = place_labels(
-        anchors, np.array(obstacles), text=text, ground=_PANEL_POINTS, first_choices=firsts, taken=taken
-    )
+    offsets = place_labels(anchors, np.array(obstacles), text=text, ground=ground, first_choices=firsts, taken=taken)
     for label, point, (x, y) in zip(labels, points, offsets.tolist(), strict=True):
         axes.annotate(
             label, point, (x, y), textcoords="offset points", ha="center", va="center", color=INK, fontsize=font_points

@@ -12,6 +12,8 @@ from typing import Literal
 
 from qaclims_ray.report.wording import PIXEL_LABELS
 
+_MANY_COLUMNS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -31,6 +33,12 @@ class Column:
     """Whether it holds words, not numbers; the first column always does."""
     page_only: bool = False
     """Whether only a page has room for it."""
+
+    @property
+    def whole_head(self) -> str:
+        """What it is called where it stands alone: group, head and small print."""
+        chosen = PIXEL_LABELS if self.is_chosen else ""
+        return ", ".join(words.replace("\n", " ") for words in (self.group, self.head, self.note, chosen) if words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,12 @@ class Table:
     """In order."""
     rows: tuple[Row, ...]
     """In order."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether a narrow window shows a card for each row: there is no room for so many columns beside each other."""
+        has_spans = any(cell is None or cell.rows > 1 for row in self.rows for cell in row.cells)
+        return len(self.columns) >= _MANY_COLUMNS and not has_spans
 
     @property
     def has_groups(self) -> bool:

@@ -5,19 +5,38 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from qaclims_ray.data import artifacts, storage
+from qaclims_ray.data.classes import Classes
+from qaclims_ray.data.given_masks import find_given_masks
+from qaclims_ray.data.handed_out import HANDED_OUT_NAME, HandedOut, write_handed_out
 from qaclims_ray.data.image_ids import image_id_of
 from qaclims_ray.data.image_names import names_below
 from qaclims_ray.data.json_files import parse_json_file
 from qaclims_ray.data.manifest import ImageRecord, Manifest, read_manifest
-from qaclims_ray.data.mask_export import WITH_IMAGES, ExportForm, ExportSeen, MaskToExport, export_masks
-from qaclims_ray.data.picture_files import ending_of, visible_files
+from qaclims_ray.data.mask_drafts import hash_of_mask
+from qaclims_ray.data.mask_export import (
+    ONE_FILE,
+    OUTLINED,
+    WITH_IMAGES,
+    ExportForm,
+    ExportSeen,
+    MaskToExport,
+    export_masks,
+)
+from qaclims_ray.data.mask_files import load_mask
+from qaclims_ray.data.picture_files import ending_of, file_name, visible_files
 from qaclims_ray.errors import ConfigError, DataError
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.console import ConsoleProgress
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.requests import ExportMasksArguments
 from qaclims_ray.stages.run_folder import absolute_out, load_config
-from qaclims_ray.systems.needs import systems_with_cams, systems_with_masks, systems_with_networks
+from qaclims_ray.systems.needs import (
+    systems_with_cams,
+    systems_with_given_masks,
+    systems_with_masks,
+    systems_with_networks,
+)
+from qaclims_ray.systems.table import LEAVE_OUT, system_config
 
 _VERBS = {"masks": "refine", "predictions": "segment"}
 _SHOWN = 5
@@ -66,9 +85,42 @@ def run_export_masks(arguments: ExportMasksArguments, console: Console) -> list[
     seen = export_masks(
         out, arguments.to, masks, manifest.classes, with_images=with_images, on_progress=progress.advance
     )
+    drafts = _drafts(out, arguments.to, seen, manifest.classes)
+    for name in _by_hand(masks, seen, layout, system, config) if system and arguments.what == "masks" else ():
+        del drafts[name]
+    is_remembered = write_handed_out(HandedOut(run, source, arguments.to, drafts), out, layout.handed_out)
     progress.finish(f"{seen.num_images} images in the form {arguments.to} -> {out}")
     lines = _lines(arguments, seen, manifest, with_images=with_images)
+    where = "if another run learns from them" if is_remembered else f"(nothing can be written in {run})"
+    lines.insert(-1, f"{HANDED_OUT_NAME} tells what nobody corrected: keep it with what comes back {where}")
     return lines if arguments.predicted or arguments.what != "masks" else [*lines, _back(arguments, config, system)]
+
+
+def _drafts(out: str, form: ExportForm, seen: ExportSeen, classes: Classes) -> dict[str, list[str]]:
+    """Return by image's name what its mask is known by when it comes back."""
+    drafts = {name: [own] for name, own in seen.hashes.items()}
+    if form in OUTLINED and len(seen.empty) < seen.num_images:
+        place = storage.join(out, ONE_FILE[form]) if form in ONE_FILE else out
+        for name, load in find_given_masks(place, {name: name for name in drafts}, classes).by_image.items():
+            drafts[name].append(hash_of_mask(load(*seen.sizes[name])))
+    return drafts
+
+
+def _by_hand(
+    masks: Sequence[MaskToExport], seen: ExportSeen, layout: RunLayout, system: str, config: RunConfig
+) -> set[str]:
+    """Return the names of images whose exported mask was given: somebody's work, and not a draft of the run."""
+    if system not in systems_with_given_masks(config):
+        return set()
+    rest = system_config(config, system).masks.given_rest
+    if rest in ("", LEAVE_OUT):
+        return {mask.name for mask in masks}
+
+    def is_of_rest(mask: MaskToExport) -> bool:
+        uri = storage.join(layout.masks(rest), file_name(mask.mask_uri))
+        return storage.exists(uri) and hash_of_mask(load_mask(uri)) == seen.hashes[mask.name]
+
+    return {mask.name for mask in masks if not is_of_rest(mask)}
 
 
 def _system(arguments: ExportMasksArguments, config: RunConfig) -> str:

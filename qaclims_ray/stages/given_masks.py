@@ -14,7 +14,8 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import IGNORE_VALUE, NO_BACKGROUND, Classes, class_id, label_value
 from qaclims_ray.data.config import DataConfig
-from qaclims_ray.data.given_masks import GivenMasks, LoadGiven, find_given_masks
+from qaclims_ray.data.given_masks import GivenMasks, LoadGiven, find_given_masks, without_unchanged
+from qaclims_ray.data.handed_out import drafts_by_image, find_handed_out
 from qaclims_ray.data.images import save_label_map
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.mask_files import load_mask
@@ -30,6 +31,7 @@ from qaclims_ray.refine.config import MaskConfig
 from qaclims_ray.refine.mask_index import MaskRow, failed_row, mask_row
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.stages.image_stage import ReadShard, run_image_stage, write_part
+from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.mask_images import mask_rows
 from qaclims_ray.stages.refine import (
     PseudoMasks,
@@ -64,7 +66,7 @@ def check_given_masks(stage: Stage, manifest: Manifest) -> None:
         meta = artifacts.readable_meta(stage.layout.masks(name))
         if meta is None or not _is_of(meta, masks, images):
             stage.progress.note(f"{name}: looking at the masks in {masks.given}")
-            for line in _checked(masks, manifest, images, stage.config.data.train_split):
+            for line in _checked(masks, manifest, images, stage):
                 stage.progress.note(f"  {line}")
 
 
@@ -76,7 +78,7 @@ def _is_of(meta: ArtifactMeta, masks: MaskConfig, images: Manifest) -> bool:
 
 
 def _settings(masks: MaskConfig) -> dict[str, Any]:
-    return {"given_rest": masks.given_rest}
+    return {"given_rest": masks.given_rest} | ({"given_unchanged": True} if masks.given_unchanged else {})
 
 
 def _given_inputs(masks: MaskConfig, images: Manifest) -> dict[str, str]:
@@ -86,13 +88,13 @@ def _given_inputs(masks: MaskConfig, images: Manifest) -> dict[str, str]:
     }
 
 
-def _checked(masks: MaskConfig, manifest: Manifest, images: Manifest, split: str) -> list[str]:
+def _checked(masks: MaskConfig, manifest: Manifest, images: Manifest, stage: Stage) -> list[str]:
     """Open every mask; return what a person should know of them.
 
     Raises:
         DataError: all that is wrong with them.
     """
-    found = _found(masks, manifest, images)
+    split, found = stage.config.data.train_split, _found(masks, manifest, images, stage.layout)
     records = [record for record in images.records if record.image_id in found.by_image]
     looked = in_threads(lambda record: _look(record, found.by_image[record.image_id], images.classes), records)
     faults = [*found.faults, *(one for one in looked if isinstance(one, Fault)), *_missing(masks, images, found, split)]
@@ -104,13 +106,16 @@ def _checked(masks: MaskConfig, manifest: Manifest, images: Manifest, split: str
     return _notes(masks, images, found, extra, split)
 
 
-def _found(masks: MaskConfig, manifest: Manifest, images: Manifest) -> GivenMasks:
+def _found(masks: MaskConfig, manifest: Manifest, images: Manifest, layout: RunLayout) -> GivenMasks:
     """Return the given masks of some images; names are looked up among all, or those of others would seem theirs."""
     places = {record.image_id: record.image_uri for record in manifest.records}
-    found = find_given_masks(masks.given, places, manifest.classes)
-    wanted = {record.image_id for record in images.records}
+    found = find_given_masks(masks.given, places, manifest.classes, takes_unchanged=masks.given_unchanged)
+    wanted = {record.image_id: (record.height, record.width) for record in images.records}
     by_image = {image_id: load for image_id, load in found.by_image.items() if image_id in wanted}
-    return dataclasses.replace(found, by_image=by_image, empty=[name for name in found.empty if name in wanted])
+    empty, unchanged = ([name for name in names if name in wanted] for names in (found.empty, found.unchanged))
+    found = dataclasses.replace(found, by_image=by_image, empty=empty, unchanged=unchanged)
+    lists = [] if masks.given_unchanged else find_handed_out(masks.given, layout.handed_out)
+    return without_unchanged(found, drafts_by_image(lists, places), wanted, masks.given) if lists else found
 
 
 def _look(record: ImageRecord, load: LoadGiven, classes: Classes) -> "Fault | str":
@@ -162,13 +167,14 @@ def _missing(masks: MaskConfig, images: Manifest, found: GivenMasks, split: str)
         return [Fault("split without masks", split, detail)]
     if masks.given_rest:
         return []
-    listed = set(found.empty)
+    told = dict.fromkeys(found.empty, "is listed there without any shape")
+    told |= dict.fromkeys(found.unchanged, "came back as it was handed out")
     remedy = "; name a system of the run in masks.given_rest to take its masks for such images, or set it to leave_out"
     return [
         Fault(
             "training images without a given mask",
             name,
-            ("is listed there without any shape" if name in listed else "nothing is given") + remedy * (place == 0),
+            told.get(name, "nothing is given") + remedy * (place == 0),
         )
         for place, name in enumerate(lacking)
     ]
@@ -185,6 +191,11 @@ def _notes(masks: MaskConfig, images: Manifest, found: GivenMasks, extra: list[s
         f"{found.form}: {trained - len(lacking)} of {trained} images of split {split} have a given mask",
         *found.notes,
     ]
+    if found.unchanged:
+        notes.append(
+            f"{len(found.unchanged)} masks came back pixel for pixel as they were handed out, so nobody corrected them "
+            f"and they do not count: {_listed(found.unchanged)}; are they right, say --masks.given-unchanged True"
+        )
     if lacking:
         how = "are left out" if masks.given_rest == LEAVE_OUT else f"learn from {masks.given_rest}'s masks"
         notes.append(f"{len(lacking)} images without one {how}: {_listed(lacking)}")
@@ -285,6 +296,9 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
     thresholds = sweep_thresholds(scoring, manifest.classes)
     scored = scored_images(manifest, config.data).truth_fingerprint()
     inputs = {**_given_inputs(masks, images), "scored": scored}
+    if not masks.given_unchanged and find_handed_out(masks.given, layout.handed_out):
+        # Of what was found, not of the lists: another export alone must not make anything anew.
+        inputs["unchanged"] = artifacts.fingerprint_of(sorted(_found(masks, manifest, images, layout).unchanged))
     if rest:
         others = artifacts.require_artifact(layout.masks(rest), "masks", verb="refine")
         inputs["rest"] = content_fingerprint(others)
@@ -297,7 +311,7 @@ def run_given_masks(stage: Stage, system: str, manifest: Manifest) -> PseudoMask
     )
 
     def work() -> dict[str, Any]:
-        found = _found(masks, manifest, images)
+        found = _found(masks, manifest, images, layout)
         own = {row.image_id for row in mask_rows(layout.masks(rest))} if rest else set()
         records = tuple(one for one in images.records if one.image_id in found.by_image or one.image_id in own)
         whole = run_image_stage(
@@ -331,6 +345,7 @@ def _shares(data: DataConfig, manifest: Manifest, found: GivenMasks, kept: set[s
         "rest": sum(name not in found.by_image and name in kept for name in trained),
         "form": found.form,
         "rest_of": rest,
+        "unchanged": sum(name in found.unchanged for name in trained),
         "scored_split": data.eval_split,
         "scored": sum(name in kept for name in to_score),
         "to_score": len(to_score),
@@ -342,6 +357,8 @@ def given_share(summary: Mapping[str, Any]) -> str:
     shares = summary["given_masks"]
     text = f"given masks ({shares['form']}) of {shares['given']} of {shares['trained']} training images"
     text += f", and {shares['rest_of']}'s masks of {shares['rest']}" if shares["rest"] else ""
+    if unchanged := shares.get("unchanged", 0):
+        text += f"; {unchanged} came back as they were handed out and do not count"
     if shares.get("scored", 0) < shares.get("to_score", 0):  # others beside it are scored on all of them
         text += f"; scored on {shares['scored']} of {shares['to_score']} images of {shares['scored_split']}"
     return text

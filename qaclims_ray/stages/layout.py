@@ -69,6 +69,11 @@ class RunLayout:
         return storage.join(self.out, "trust")
 
     @property
+    def handed_out(self) -> str:
+        """Lists of the masks that were handed out to be corrected."""
+        return storage.join(self.out, "handed_out")
+
+    @property
     def gallery(self) -> str:
         """Every image at every stage, beside the report."""
         return storage.join(self.report, "gallery")

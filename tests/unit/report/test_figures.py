@@ -46,7 +46,7 @@ CHARTS = {
 @pytest.mark.parametrize("name", list(CHARTS))
 def test_draws_as_pixels_png_and_svg(name: str):
     pixels = figures.figure_pixels(CHARTS[name](), dpi=50)
-    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and pixels.shape[1] == 600
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and pixels.shape[1] == 480
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
     assert figures.figure_png(CHARTS[name](), dpi=50).startswith(b"\x89PNG")
     root = ET.fromstring(figures.figure_svg(CHARTS[name](), name))

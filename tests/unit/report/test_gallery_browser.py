@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.browser import Page, browser_page, find_browser
-from benchmarks.gallery import WHOLE
+from benchmarks.browser import WHOLE, Page, browser_page, find_browser
 from qaclims_ray.report import gallery as gallery_module
 from qaclims_ray.report.gallery import PAGE_NAME
 from tests.unit.report.small_gallery import written_gallery

@@ -28,7 +28,7 @@ def test_one_connected_line_per_system_and_the_bound_across(count: int):
     assert found["system-0"] == pytest.approx([0.21, 0.40, 0.44])
     assert len(words(figure)) == 3 * count + 1 and "fully supervised 78.0" in words(figure)
     pixels = figure_pixels(figure, dpi=50)
-    assert pixels.shape[1] == 600 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    assert pixels.shape[1] == (600 if count > 4 else 480) and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
 def test_values_of_twelve_systems_do_not_overlap_and_stay_inside():

@@ -100,6 +100,16 @@ def test_a_cell_can_cover_rows() -> None:
     assert Table(columns, rows).plain_rows() == [["A", "bird"], ["", "boat"]]
 
 
+def test_many_columns_fold_into_cards_that_name_every_figure() -> None:
+    columns = (Column(head="system"), *(Column(head=f"n{at}", group="on val", note="of 9") for at in range(7)))
+    table = Table(columns, (Row((Cell(text="A"), *(Cell(text="1") for _ in range(6)), Cell(text="-", columns=1))),))
+    text = on_page(table)
+    assert '<table class="folds"' in text and '<td data-head="on val, n0, of 9">1</td>' in text
+    assert "folds" not in on_page(Table(columns[:7], ())), "there is room for fewer"
+    spanning = Table(columns, (Row((Cell(text="A", rows=2), Cell(text="x"))), Row((None, Cell(text="y")))))
+    assert not spanning.folds, "a card of its own would lack the name"
+
+
 def test_rows_of_texts() -> None:
     assert Table((Column(head="a"),), text_rows([["x"], ["y"]])).plain_rows() == [["x"], ["y"]]
 

@@ -27,6 +27,7 @@ def test_masks_and_predictions_are_exported_and_the_next_step_is_said(
     assert "Upload annotations > CVAT 1.1" in said
     back = f"qaclims run {run} --systems baseline given_masks --masks.given PLACE --masks.given-rest baseline"
     assert (back in said) == (what == "masks"), "predictions are of images that are scored, not learned from"
+    assert "handed_out.json tells what nobody corrected: keep it with what comes back if another run learns" in said
     places = {f"i{number}": f"{run}/photos/i{number}.jpg" for number in range(6)}
     found = find_given_masks(str(tmp_path / "out" / "annotations.xml"), places, CLASSES)
     for number in range(6):
@@ -50,6 +51,8 @@ def test_what_predict_wrote_is_exported_under_the_names_of_its_images(
     assert run_verb("export-masks", line) == 0
     said = capsys.readouterr().out
     assert "2 images in the form labelme" in said and "1 of 2 show none of the classes: 2.jpg" in said
+    listed = json.loads((tmp_path / "out" / "handed_out.json").read_text())
+    assert listed["what"] == f"predictions in {predicted}" and sorted(listed["drafts"]) == ["2.jpg", "ä 1.jpg"]
     assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == [
         "2.jpg", "2.json", "ä 1.jpg", "ä 1.json",
     ]  # fmt: skip

@@ -1,0 +1,195 @@
+"""Pictures of a run's pages as a browser shows them: report, gallery and MLflow, light and dark, 1300 and 700 pixels.
+
+    python -m benchmarks.page_pictures RUN --out docs/results
+
+They go into ``gallery/`` and ``mlflow_ui/`` of that folder, as PNGs of few colours. RUN is a finished run that was
+tracked beside its folder; nothing in it is changed but the columns of MLflow's list, which `qaclims ui` sets too.
+"""
+
+import argparse
+import io
+import json
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.browser import WHOLE, Page, browser_page, find_browser
+
+_COLOURS = 256
+_WAIT_S = 240.0
+_WIDE, _NARROW = 1300, 700
+_SETTLED = "new Promise(done => setTimeout(done, 2500))"
+"""MLflow's charts move into their place."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture."""
+
+    name: str
+    """Of its file, before width and colours."""
+    place: str
+    """Address, from the pages' own on."""
+    ready: str
+    """Expression that is true in the page when all is drawn."""
+    height: int
+    """Of the window, in pixels."""
+    narrow_height: int
+    """Of the narrow window, in pixels; 0 takes none."""
+    act: str = ""
+    """What is done in the page once it is ready."""
+    then: str = "true"
+    """What is true after it."""
+
+
+REPORT = "document.querySelectorAll('section').length > 5 && [...document.images].every(image => image.complete)"
+_TABLE = "document.querySelector('[aria-label=\"from seeds to the final network\"]').closest('section')"
+_OPENED = "document.querySelectorAll('#all img').length > 3 && [...document.images].every(image => image.complete)"
+PAGES = (
+    Shot("report", "report/report.html", REPORT, 1000, 1400),
+    Shot("stages", "report/report.html", REPORT, 900, 1250, act=f"{_TABLE}.scrollIntoView()"),
+    Shot("gallery", "report/gallery/index.html", WHOLE, 580, 900),
+    Shot(
+        "image",
+        "report/gallery/index.html",
+        WHOLE,
+        720,
+        1000,
+        then=_OPENED,
+        act="location.hash = 'image=' + encodeURIComponent(document.querySelector('.card b').textContent)",
+    ),
+)
+"""Files of a run."""
+
+
+def said(*texts: str) -> str:
+    """Return the expression that these texts stand in the page."""
+    return " && ".join(f"document.body.innerText.includes({json.dumps(text)})" for text in texts)
+
+
+def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, ...]:
+    """Return the pictures of MLflow's pages.
+
+    Args:
+        experiment: its number.
+        runs: as MLflow tells of them, the pipeline's first.
+        model: number of a logged model.
+    """
+    first, training = runs[0]["info"], "workflowType=machine_learning"
+    at = f"/#/experiments/{experiment}"
+    columns, charts = "viewStateShareKey=qaclims", "compareRunsMode=CHART"
+    return (
+        Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
+        Shot("charts", f"{at}/runs?{training}&{charts}", said("headline", "Add section"), 820, 0),
+        Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
+        Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
+        Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
+    )
+
+
+def take(page: Page, base: str, shot: Shot, out: Path, *, settled: str = "0", dark_key: str = "") -> None:
+    """Take a picture in every width and in light and dark.
+
+    Args:
+        page: the browser's.
+        base: address before the shot's own.
+        shot: which.
+        out: folder.
+        settled: what is waited for at last, a promise.
+        dark_key: where the pages keep whether they are dark, if they do not ask the browser.
+    """
+    for width, height in ((_WIDE, shot.height), (_NARROW, shot.narrow_height)):
+        for is_dark in (False, True) if height else ():
+            page.show(width, height, is_dark=is_dark)
+            if dark_key:
+                page.value(f"void (localStorage[{json.dumps(dark_key)}] = '{str(is_dark).lower()}')")
+            page.open(base + shot.place, _WAIT_S)
+            page.wait(shot.ready, _WAIT_S)
+            page.value(f"void ({shot.act or 0})")
+            page.wait(shot.then, _WAIT_S)
+            page.value(settled)
+            file = out / f"{shot.name}_{width}{'_dark' if is_dark else ''}.png"
+            file.write_bytes(few_colours(page.picture()))
+            print(f"{file} {file.stat().st_size // 1024} KiB", flush=True)
+
+
+def few_colours(png: bytes) -> bytes:
+    """Return a picture with a palette: screens have few colours, and pages are kept in the repository."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS, kmeans=1, dither=Image.Dither.NONE)
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def asked_of(address: str, path: str, values: Mapping[str, object] | None = None) -> dict:
+    """Ask MLflow's own interface."""
+    data = None if values is None else json.dumps(values).encode()
+    request = urllib.request.Request(f"{address}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_WAIT_S) as answer:
+        return json.load(answer)
+
+
+def mlflow_pictures(page: Page, address: str, experiment: str, out: Path, only: str) -> None:
+    """Take those of MLflow, or one of them.
+
+    Args:
+        page: the browser's.
+        address: as `qaclims ui` prints it.
+        experiment: its name.
+        out: folder.
+        only: name of the picture; empty takes all.
+    """
+    base = address.partition("/#")[0]
+    found = asked_of(base, f"experiments/get-by-name?experiment_name={experiment}")
+    number = found["experiment"]["experiment_id"]
+    runs = asked_of(base, "runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
+    parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
+    models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
+    page.show(_WIDE, 900)
+    page.open(address, _WAIT_S)
+    page.wait(said(parents[0]["info"]["run_name"]), _WAIT_S)
+    # At the first visit it opens its assistant, which stays as the reader leaves it.
+    page.value("Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')")
+    for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
+        if only in ("", shot.name):
+            take(page, base, shot, out, settled=_SETTLED, dark_key="_mlflow_dark_mode_toggle_enabled")
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--out", default="docs/results", help="folder of the pages that show them")
+    parser.add_argument("--only", default="", help="pages, mlflow, or one by name: report, gallery, runs, model")
+    parser.add_argument("--address", default="", help="of `qaclims ui`, where it is up already")
+    parser.add_argument("--experiment", default="qaclims", help="MLflow's, with --address")
+    asked = parser.parse_args()
+    program = find_browser()
+    if program is None:
+        raise SystemExit("this machine has no Chromium, which takes the pictures: install one")
+    run, out = Path(asked.run).resolve(), Path(asked.out)
+    with browser_page(program) as page:
+        if asked.only != "mlflow":
+            (out / "gallery").mkdir(parents=True, exist_ok=True)
+            for shot in PAGES:
+                if asked.only in ("", "pages", shot.name):
+                    take(page, f"{run.as_uri()}/", shot, out / "gallery")
+        if asked.only not in ("pages", *(shot.name for shot in PAGES)):
+            (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
+            only = asked.only.removeprefix("mlflow")
+            if asked.address:
+                mlflow_pictures(page, asked.address, asked.experiment, out / "mlflow_ui", only)
+                return
+            from qaclims_ray.stages.ui import tracked_at
+            from qaclims_ray.tracking.ui_server import free_port, ui_server
+
+            config, uri = tracked_at(str(run))
+            with ui_server(uri, config.experiment, free_port(5400), timeout_s=_WAIT_S) as (address, _):
+                mlflow_pictures(page, address, config.experiment, out / "mlflow_ui", only)
+
+
+if __name__ == "__main__":
+    main()
