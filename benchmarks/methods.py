@@ -92,7 +92,7 @@ ROWS = (
     Row(system="baseline"),
     Row(system="ritc_class_names", full_size=("voc12", "voc12 plain-clip")),
     Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip")),
-    Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip"), rounds=3),
+    Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip"), rounds=2),
     Row(system="patch_text"),
     Row(system="patch_text_answers"),
     Row(system="online"),

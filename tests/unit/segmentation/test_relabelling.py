@@ -69,7 +69,7 @@ def test_labels_are_those_of_a_crf_among_background_and_tags(classes: Classes) -
         if own:
             assert torch.equal(drawn, slowly(network, image, own, classes))
     assert set(shown[2].unique().tolist()) == {0 if classes.has_background else 255}, "an image of no class shows none"
-    assert set(torch.stack([shown[0], shown[3]]).unique().tolist()) - {0} >= {1, 2}, "or the test shows nothing"
+    assert len(set(torch.stack([shown[0], shown[3]]).unique().tolist()) - {0}) > 1, "or the test shows nothing"
 
 
 def test_what_is_not_tagged_gets_nothing_however_sure_the_network_is() -> None:
