@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.data.artifacts import Artifact, ArtifactMeta, plain
 from qaclims_ray.data.classes import Classes
 from qaclims_ray.data.manifest import Manifest
@@ -19,6 +20,7 @@ from qaclims_ray.refine.mask_index import failed_row
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.segmentation.config import SegmentationConfig
 from qaclims_ray.segmentation.inference import SEGMENTED_AT_ONCE, settings_of_predictions
+from qaclims_ray.segmentation.relabelling import maps_within_tags
 from qaclims_ray.stages.image_stage import ReadShard, run_image_stage
 from qaclims_ray.stages.refine import RefinedShard, describe_masks, read_pseudo_masks, write_mask_tables, write_refined
 from qaclims_ray.stages.stage import Stage
@@ -47,10 +49,7 @@ class RelabelActor:
         failed = [failed_row(name, error) for name, error in shard.errors.items()]
         return RefinedShard(shard.index, found, self.classes.border(HALF), failed, self.at_once.remark)
 
-    def _maps(self, shard: ReadShard, batch_size: int) -> list[Any]:
-        # With it comes PyTorch's part of a stage that planning does without.
-        from qaclims_ray.segmentation.relabelling import maps_within_tags
-
+    def _maps(self, shard: ReadShard, batch_size: int) -> list[ImageCam]:
         return maps_within_tags(
             self.network,
             [image.pixels for image in shard.images],

@@ -308,16 +308,11 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     thresholds = sweep_thresholds(scoring, manifest.classes)
+    test = settings_of_predictions(config.segmentation.test, config.cams.gpus_per_actor)
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain(
-            {
-                "test": settings_of_predictions(config.segmentation.test, config.cams.gpus_per_actor),
-                "sweep": thresholds,
-                **FORM,
-            }
-        ),
+        settings=plain({"test": test, "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
             "manifest": plan_fingerprint(tested, tested.images_fingerprint()),

@@ -27,9 +27,9 @@ class ByColour(nn.Module):
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(3, num_labels, 1)
+        self.mix = nn.Conv2d(3, num_labels, 1, bias=False)
         weight = torch.randn(num_labels, 3, 1, 1, generator=torch.Generator().manual_seed(3))
-        self.mix.weight.data, self.mix.bias.data = 2 * weight, torch.zeros(num_labels)
+        self.mix.weight.data = 2 * weight
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.mix(image)
