@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.affinity_seeds import Seeds
 from benchmarks.miniature_results import LocalRun
+from qaclims_ray.cams.label_map import label_map
 from qaclims_ray.data.images import load_image, save_label_map
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import Manifest
@@ -22,6 +23,7 @@ from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.segmentation.inference import crf_probabilities, segment_images
 from qaclims_ray.segmentation.networks.network import FinalNetwork, load_segmentation_network
+from qaclims_ray.segmentation.relabelling import maps_within_tags
 from qaclims_ray.segmentation.task import train_segmentation
 from qaclims_ray.training.context import LocalContext
 
@@ -73,6 +75,38 @@ def train_final(run: LocalRun, config: RunConfig, images: Sequence[LabelledImage
         Path(f"{folder}.checkpoints/latest").rename(folder)
         shutil.rmtree(f"{folder}.checkpoints", ignore_errors=True)
     return load_segmentation_network(str(folder))
+
+
+def drawn_again(
+    network: FinalNetwork, config: RunConfig, manifest: Manifest, folder: Path
+) -> tuple[list[LabelledImage], float]:
+    """Write the masks of a further round, which a final network draws within each image's tags.
+
+    Args:
+        network: of the round before.
+        config: its settings.
+        manifest: the training images; their true masks score what is drawn, and nothing else.
+        folder: where the masks go.
+
+    Returns:
+        Pictures and their masks, and mIoU of these, a fraction.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records, counts, found = manifest.records, ConfusionMatrix(len(manifest.classes)), []
+    maps = maps_within_tags(
+        network,
+        [load_image(record.image_uri) for record in records],
+        [record.labels for record in records],
+        [record.image_id for record in records],
+        config.segmentation,
+        manifest.classes,
+    )
+    for record, cam in zip(records, maps, strict=True):
+        place, border = str(folder / f"{record.image_id}.png"), manifest.classes.border(HALF)
+        save_label_map(pseudo_mask(cam, border, config.masks.uncertain), place)
+        counts.update(label_map(cam, border), load_mask(record.mask_uri or ""))
+        found.append(LabelledImage(record.image_id, record.image_uri, place))
+    return found, float(iou_per_label(counts.counts).nanmean())
 
 
 def network_scores(network: torch.nn.Module, config: RunConfig, tested: Manifest) -> tuple[float, float]:

@@ -11,6 +11,8 @@ goes on. `flops` counts what trainings compute. Masks are made by CRF, of seeds 
 """
 
 import argparse
+import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -24,16 +26,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.local_final import network_scores, pseudo_masks, train_final, true_masks, with_masks
+from benchmarks.affinity_seeds import Seeds
+from benchmarks.local_final import drawn_again, network_scores, pseudo_masks, train_final, true_masks, with_masks
 from benchmarks.local_seeds import local_seeds, mask_figures, seed_figures
 from benchmarks.method_flops import final_flops, method_flops, online_flops
 from benchmarks.method_records import RESULTS, Figure, Record, figure_of, more_seeds
 from benchmarks.miniature_results import LocalRun
 from benchmarks.online import online
-from qaclims_ray.data.manifest import read_manifest
+from qaclims_ray.data.manifest import Manifest, read_manifest
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.presets.table import preset
-from qaclims_ray.run_config import with_overrides
+from qaclims_ray.run_config import RunConfig, with_overrides
+from qaclims_ray.segmentation.networks.network import load_segmentation_network
 from qaclims_ray.systems.licences import weights_used
 from qaclims_ray.systems.needs import needs_clip, needs_corpus
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, with_systems
@@ -67,23 +71,28 @@ class Row:
     """Of the miniature world."""
     full_size: tuple[str, ...] = ("voc12 plain-clip",)
     """Presets whose weights at full size are named, the published one first."""
+    rounds: int = 1
+    """Of its final network (`segmentation.rounds`)."""
 
     @property
     def key(self) -> str:
-        """Its name, with the preset's where that is another than the miniature."""
-        return self.system if self.preset == "miniature" else f"{self.system}@{self.preset}"
+        """Its name, with the preset's where that is another than the miniature, and with its rounds."""
+        name = self.system if self.preset == "miniature" else f"{self.system}@{self.preset}"
+        return name if self.rounds == 1 else f"{name}*{self.rounds}"
 
     @property
     def label(self) -> str:
         """As it stands in the table."""
         options = self.preset.removeprefix("miniature").replace("_", " ").strip()
-        return system_of(preset(self.preset), self.system).label + (f" ({options})" if options else "")
+        label = system_of(preset(self.preset), self.system).label + (f" ({options})" if options else "")
+        return label if self.rounds == 1 else f"{label}, {self.rounds} rounds"
 
 
 ROWS = (
     Row(system="baseline"),
     Row(system="ritc_class_names", full_size=("voc12", "voc12 plain-clip")),
     Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip")),
+    Row(system="qa_clims", full_size=("voc12", "voc12 plain-clip"), rounds=2),
     Row(system="patch_text"),
     Row(system="patch_text_answers"),
     Row(system="online"),
@@ -109,6 +118,8 @@ _BEST, _LOST = "best (**pixel labels**)", "chosen by the run"
 def records_of(row: Row) -> list[Record]:
     """Return where pages hold a row's figures."""
     system, found = row.system, list[Record]()
+    if row.rounds > 1:
+        return found
     if row.preset != "miniature":
         return [Record("seed_best", f"{row.preset}.jsonl", system, ("miou_best",))]
     if system in _FINAL_ROWS:
@@ -137,7 +148,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of networks")
     parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22, 23, 24])
-    parser.add_argument("--rows", nargs="*", default=[row.key for row in ROWS], help="SYSTEM or SYSTEM@PRESET")
+    parser.add_argument(
+        "--rows", nargs="*", default=[row.key for row in ROWS], help="SYSTEM, SYSTEM@PRESET or SYSTEM*ROUNDS"
+    )
     parser.add_argument("--run", choices=(*STEPS, "flops"), help="measure up to there; without it nothing is trained")
     parser.add_argument("--table", type=Path, help="write the table between the markers of this file")
     asked = parser.parse_args()
@@ -145,7 +158,7 @@ def main() -> None:
     rows = [row for row in ROWS if row.key in asked.rows]
     if asked.run == "flops":
         for row in rows:
-            if row.system != SUPERVISED:
+            if row.system != SUPERVISED and row.rounds == 1:
                 _add(row, None, lambda row=row: flops_of(row, asked.work / "flops" / row.key))
         _add(
             Row(system=SUPERVISED),
@@ -178,40 +191,70 @@ def _add(row: Row, seed: int | None, work: Any, step: str = "") -> None:
         print(line, flush=True)
 
 
+@functools.lru_cache(maxsize=1)
+def local_run(name: str, seed: int, work: Path) -> LocalRun:
+    """Return the run of a preset and a seed; the last one is kept, since reading its data takes seconds."""
+    return LocalRun(with_overrides(preset(name), {"seed": seed}), work / name / f"seed-{seed}")
+
+
+@functools.lru_cache(maxsize=1)
+def seeds_of(name: str, seed: int, work: Path, system: str) -> Seeds:
+    """Return the maps of a system, and the threshold that is chosen of them without masks."""
+    return local_seeds(local_run(name, seed, work), system)
+
+
 def measure(row: Row, seed: int, work: Path, upto: str) -> None:
     """Make a row's seeds, masks and final network on a seed, as far as asked for."""
     system, folder = row.system, work / row.preset / f"seed-{seed}"
-    run = LocalRun(with_overrides(preset(row.preset), {"seed": seed}), folder)
-    config = system_config(run.config, system)
-    tested = read_manifest(str(folder / "manifest")).subset(config.data.test_split)
+    run = local_run(row.preset, seed, work)
+    config = with_overrides(system_config(run.config, system), {"segmentation.rounds": row.rounds})
     if method_of(system_of(run.config, system).method).own_network is not None:
         if upto == "final":
             place = folder / system
             _add(row, seed, lambda: _renamed(online(place, seed, system, {})), "final")
         return
+    tested = read_manifest(str(folder / "manifest")).subset(config.data.test_split)
     if system == SUPERVISED:
         if upto == "final":
-            network = train_final(run, config, true_masks(run.trained), folder / f"final-{system}")
-            _add(row, seed, lambda: _final(network_scores(network, config, tested)), "final")
+            network = functools.partial(train_final, run, config, true_masks(run.trained), folder / f"final-{system}")
+            _add(row, seed, lambda: _final(network_scores(network(), config, tested)), "final")
         return
+    seeds = functools.partial(seeds_of, row.preset, seed, work, system)
 
     def seeds_with_cost() -> dict[str, float]:
-        seconds, found = run.cpu_seconds(system), seed_figures(local_seeds(run, system))
+        seconds, found = run.cpu_seconds(system), seed_figures(seeds())
         return {"cpu_s": seconds, "label_free": found["miou"], "seed_best": found["best"], "threshold": found["border"]}
 
-    _add(row, seed, seeds_with_cost, "seed")
-    if upto in ("mask", "final"):
-        _add(row, seed, lambda: {"mask": mask_figures(local_seeds(run, system), ("crf",))["miou"]}, "mask")
-    if upto == "final":
+    def final() -> dict[str, float]:
+        made, started = seeds(), time.process_time()
+        images = pseudo_masks(made, with_masks(config, made, steps=("crf",)), folder / f"masks-{system}")
+        network = train_final(run, config, images, folder / f"final-{system}")
+        return {**_final(network_scores(network, config, tested)), "final_cpu_s": time.process_time() - started}
 
-        def final() -> dict[str, float]:
-            seeds, started = local_seeds(run, system), time.process_time()
-            masks = with_masks(config, seeds, steps=("crf",))
-            images = pseudo_masks(seeds, masks, folder / f"masks-{system}")
-            network = train_final(run, config, images, folder / f"final-{system}")
-            return {**_final(network_scores(network, config, tested)), "final_cpu_s": time.process_time() - started}
+    if row.rounds == 1:
+        _add(row, seed, seeds_with_cost, "seed")
+        if upto in ("mask", "final"):
+            _add(row, seed, lambda: {"mask": mask_figures(seeds(), ("crf",))["miou"]}, "mask")
+        if upto == "final":
+            _add(row, seed, final, "final")
+    elif upto == "final":
+        measure(dataclasses.replace(row, rounds=1), seed, work, upto)
+        for number in range(2, row.rounds + 1):
+            again = functools.partial(_round, run, config, folder, system, number, tested)
+            _add(dataclasses.replace(row, rounds=number), seed, again, "final")
 
-        _add(row, seed, final, "final")
+
+def _round(
+    run: LocalRun, config: RunConfig, folder: Path, system: str, number: int, tested: Manifest
+) -> dict[str, float]:
+    """Draw the masks of a round by the network of the one before, train on them, and score both."""
+    started = time.process_time()
+    name = f"final-{system}" + (f"-{number - 1}" if number > 2 else "")
+    before = load_segmentation_network(str(folder / name))
+    images, mask = drawn_again(before, config, run.trained, folder / f"masks-{system}-{number}")
+    network = train_final(run, config, images, folder / f"final-{system}-{number}")
+    scored = _final(network_scores(network, config, tested))
+    return {"mask": mask, **scored, "final_cpu_s": time.process_time() - started}
 
 
 def _final(scores: tuple[float, float]) -> dict[str, float]:
@@ -267,8 +310,9 @@ def _is_of_maps(settings: Sequence[str], row: Row) -> bool:
 def tera(row: Row) -> str:
     """Return the FLOPs of a row's training and maps, and of the final network's training, in units of 10^12."""
     measured = lines_of()
-    own = [line["flops"] for line in measured if line["row"] == row.key and "flops" in line]
-    final = [line["final_flops"] for line in measured if "final_flops" in line]
+    first = dataclasses.replace(row, rounds=1).key
+    own = [line["flops"] for line in measured if line["row"] == first and "flops" in line]
+    final = [row.rounds * line["final_flops"] for line in measured if "final_flops" in line]
     if method_of(system_of(preset(row.preset), row.system).method).own_network is not None or not has_final_network(
         row
     ):

@@ -117,13 +117,17 @@ class SegmentationConfig:
     """Optimiser steps of an epoch, which ends with a checkpoint; None makes it one pass over the training images, so
     that the training grows with the data set. Published recipes count steps, which fit the data set they were made
     for (D1)."""
+    rounds: int = 1
+    """Trainings of the final network, one after the other and each from the start. From the second on it learns from
+    what the network before says of the same images within their tags, at test time's scales and after its CRF. Systems
+    with given, true or their own masks train once."""
     accumulation: int = 1
     """Parts of a worker's share of a batch that are computed one after the other, to save memory (D1)."""
     freeze_batch_norm: bool = False
     """Keep batch norm statistics fixed."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, "segmentation", 1, "accumulation")
+        require_at_least(self, "segmentation", 1, "rounds", "accumulation")
         steps = self.steps_per_epoch
         require(steps is None or steps >= 1, f"segmentation.steps_per_epoch is {steps}, expected at least 1, or None")
         is_unsettled = self.net.architecture == "encoder" and self.net.decoder_norm == "batch"

@@ -6,6 +6,7 @@ scored and drawn by the same code.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qaclims_ray.cams.inference import ImageCam, batches_of_one_size, device_of, inference, resize_like_pil
+from qaclims_ray.data.artifacts import plain
 from qaclims_ray.data.classes import BACKGROUND_VALUE, NO_BACKGROUND
 from qaclims_ray.errors import ModelError
 from qaclims_ray.models.devices import ItemsAtOnce, autocast, constant, upload
-from qaclims_ray.models.precision import Arithmetic
+from qaclims_ray.models.precision import Arithmetic, recorded
 from qaclims_ray.refine.crf import dense_crf, label_energy, probability_energy
 from qaclims_ray.refine.crf_config import CrfConfig
 from qaclims_ray.refine.shares import HALF, foreground_shares
@@ -68,6 +70,12 @@ def segment_images(
         with inference(network), autocast(precision, device):
             found = _probabilities(network, pixels, test, mean, std)
         yield positions, found
+
+
+def settings_of_predictions(test: SegmentationTestConfig, gpus: float) -> dict[str, Any]:
+    """Return the settings that predictions depend on besides their inputs, in an actor with so many GPUs."""
+    shaping = {name: value for name, value in plain(test).items() if name not in ("batch_size", "precision")}
+    return shaping | recorded(test.arithmetic(gpus))
 
 
 def as_class_maps(image_id: str, probabilities: Float[Tensor, "label height width"], border: float = HALF) -> ImageCam:

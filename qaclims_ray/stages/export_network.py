@@ -29,6 +29,7 @@ from qaclims_ray.stages.run_folder import absolute_out, load_config
 from qaclims_ray.stages.segment import read_segmentation
 from qaclims_ray.stages.threshold import at_chosen_threshold
 from qaclims_ray.systems.licences import weights_used
+from qaclims_ray.systems.needs import rounds_of
 from qaclims_ray.systems.table import system_config, system_of, with_systems
 
 _WHOLE_PX = 32
@@ -284,12 +285,14 @@ def has_tags_alone(whole: RunConfig, system: str) -> bool:
 
 def taught_by(whole: RunConfig, system: str) -> str:
     """Return the labels that a system's final network learned from."""
-    method = method_of(system_of(whole, system).method)
+    method, own = method_of(system_of(whole, system).method), system_config(whole, system)
+    rounds = rounds_of(own, system)
+    again = f", which its networks drew again {rounds - 1} time{'s' * (rounds > 2)}" if rounds > 1 else ""
     if method.trained_on_masks:
-        return f"image-level tags, turned into masks by {method.trained_on_masks}, which was trained on masks"
+        return f"image-level tags, turned into masks by {method.trained_on_masks}, which was trained on masks{again}"
     if method.has_cams:
-        by_sam = "sam" in system_config(whole, system).masks.steps
-        return f"image-level tags, turned into masks by this run{_BY_SAM if by_sam else ''}"
+        by_sam = "sam" in own.masks.steps
+        return f"image-level tags, turned into masks by this run{_BY_SAM if by_sam else ''}{again}"
     if method.own_network is not None:
         return "image-level tags, turned into masks by the network itself while it learned"
     return "masks made elsewhere" if method.brings_masks else "true masks"

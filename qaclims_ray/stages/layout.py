@@ -122,6 +122,14 @@ class RunLayout:
         """A system's final network."""
         return storage.join(self.out, "segmentation", system)
 
+    def round_network(self, system: str, number: int) -> str:
+        """A system's final network of a round before the last, counted from 1."""
+        return storage.join(self.out, "rounds", system, f"network-{number}")
+
+    def round_masks(self, system: str, number: int) -> str:
+        """The masks that a round after the first learns from, made by the network of the one before."""
+        return storage.join(self.out, "rounds", system, f"masks-{number}")
+
     def predictions(self, system: str) -> str:
         """What a system's final network says of the test split, and its scores."""
         return storage.join(self.out, "predictions", system)

@@ -125,6 +125,8 @@ class RefinedShard:
     """The maps' background score."""
     failed: list[MaskRow]
     """Images that have none."""
+    remark: str = ""
+    """See `run_shards`."""
 
 
 def write_refined(
@@ -148,7 +150,7 @@ def write_refined(
             assert counts is not None
             rows[-1]["counts"] = image_sweep(cam.image_id, counts, cam.class_ids, record.labels).at(index)
     write_part(uri, shard.index, rows, {"sweep": sweep.to_array()})
-    return {}
+    return {"remark": shard.remark}
 
 
 @dataclasses.dataclass(frozen=True)

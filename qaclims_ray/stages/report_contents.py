@@ -52,6 +52,7 @@ from qaclims_ray.systems.needs import (
     methods_of,
     needs_clip,
     refinements,
+    rounds_of,
     systems_with_cams,
     systems_with_given_masks,
     systems_with_networks,
@@ -256,6 +257,12 @@ def supervision(config: RunConfig) -> str:
             system_config(config, name).segmentation.net.weights for name in systems_with_networks(config)
         )
         labels.append(f"initial weights of the final network: {', '.join(started)}")
+        rounds = {name: rounds_of(system_config(config, name), name) for name in config.systems}
+        labels += [
+            f"{name}: {number} final networks, each later one on masks that the one before drew within the tags"
+            for name, number in rounds.items()
+            if number > 1
+        ]
     return "; ".join(labels)
 
 

@@ -15,6 +15,7 @@ from qaclims_ray.run_config import RunConfig, in_effect
 from qaclims_ray.settings import dotted
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.refine import content_fingerprint, mask_settings
+from qaclims_ray.systems.needs import rounds_of
 from qaclims_ray.systems.table import system_config, system_of
 
 _VERBS = {"evaluations": "evaluate", "masks": "refine", "predictions": "segment"}
@@ -22,6 +23,7 @@ _PREFIXES = {"cams": "cams.", "evaluations": "evaluation.", "predictions": "segm
 """Where the settings of an artefact lie in a run's, if not at its top."""
 _INFERRED = {"cams": "cams.precision", "predictions": "segmentation.test.precision"}
 """What a network computed them in."""
+_ROUNDS = "segmentation.rounds"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _stale(metas: Mapping[str, ArtifactMeta], config: RunConfig, resolved: RunCo
     compared under the names of the new ones.
     """
     # The classifier is the run's, whatever a system sets for itself.
-    settings = in_effect(resolved)
+    settings = in_effect(resolved) | {_ROUNDS: rounds_of(resolved, system)}
     of_network = in_effect(config) if method_of(system_of(config, system).method).is_classifier else settings
     stale: dict[str, str] = {}
     for name, before in {
@@ -150,6 +152,8 @@ def _other_settings(meta: ArtifactMeta, name: str, settings: Mapping[str, Any]) 
     made = dotted(meta.settings, _PREFIXES.get(name, ""))
     if name in _INFERRED and "network" in meta.inputs:
         made = {_INFERRED[name]: "fp32"} | made  # which fingerprints leave out
+    if name == "segmentation" and "masks" in meta.inputs:
+        made = {_ROUNDS: 1} | made  # which the first round's leave out
     for setting, value in made.items():
         if setting in settings and settings[setting] != value:
             return f"its {name} had {setting} = {json.dumps(value)}, config.json has {json.dumps(settings[setting])}"

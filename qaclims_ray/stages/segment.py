@@ -25,27 +25,35 @@ from qaclims_ray.evaluation.image_counts import FORM, CountedFigure, image_sweep
 from qaclims_ray.evaluation.sweep import SeedScores, ThresholdSweep, sweep_thresholds
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.devices import BatchSize, device_of_worker
-from qaclims_ray.models.precision import Arithmetic, recorded
+from qaclims_ray.models.precision import Arithmetic
 from qaclims_ray.models.weights import FROM_CLASSIFIER
 from qaclims_ray.refine.shares import HALF
 from qaclims_ray.run_config import RunConfig
-from qaclims_ray.segmentation.config import SegmentationConfig, SegmentationTestConfig
-from qaclims_ray.segmentation.inference import SEGMENTED_AT_ONCE, as_class_maps, crf_probabilities, segment_images
+from qaclims_ray.segmentation.config import SegmentationConfig
+from qaclims_ray.segmentation.inference import (
+    SEGMENTED_AT_ONCE,
+    as_class_maps,
+    crf_probabilities,
+    segment_images,
+    settings_of_predictions,
+)
 from qaclims_ray.stages.evaluate import SCORES_NAME, read_scores
 from qaclims_ray.stages.image_stage import Part, ReadImage, ReadShard, remove_parts, run_image_stage, write_part
 from qaclims_ray.stages.mask_images import masked_images, truth_images, truth_share
 from qaclims_ray.stages.own_network import own_training
 from qaclims_ray.stages.refine import content_fingerprint, stage_scores
+from qaclims_ray.stages.rounds import run_relabel
 from qaclims_ray.stages.stage import Stage
 from qaclims_ray.stages.trainings import plan_training, run_trainings, start_fingerprint
+from qaclims_ray.systems.needs import rounds_of
 from qaclims_ray.systems.table import system_of
 from qaclims_ray.training.context import WorkerContext
 from qaclims_ray.training.group import Training
 from qaclims_ray.training.meter import OnStep
 
 _FIGURES = ("plain", "crf", "seed_plain", "seed_crf")
-_TEST_FIELDS = ("test",)
-"""Settings that the trained network does not depend on."""
+_OTHER_FIELDS = ("test", "rounds")
+"""Settings that a trained network does not depend on by itself: masks of a further round hold what came of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +184,7 @@ def _row(
 
 
 def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dict[str, ArtifactMeta]:
-    """Train systems' final networks on their masks, on the same workers one after the other.
+    """Train systems' final networks on their masks, on the same workers one after the other; in rounds where asked for.
 
     Args:
         stages: surroundings, by system; one without pseudo masks makes its own while it learns, or takes the true ones.
@@ -185,12 +193,20 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
     Raises:
         DataError: when there is no mask to train on.
     """
-    trainings = [_training(stage, system, manifest) for system, stage in stages.items()]
-    return dict(zip(stages, run_trainings(next(iter(stages.values())), trainings), strict=True))
+    trained: dict[str, ArtifactMeta] = {}
+    rounds = {system: rounds_of(stage.config, system) for system, stage in stages.items()}
+    for number in range(1, max(rounds.values()) + 1):
+        at_work = {system: stage for system, stage in stages.items() if number <= rounds[system]}
+        trainings = [_training(stage, system, manifest, number) for system, stage in at_work.items()]
+        trained |= zip(at_work, run_trainings(next(iter(at_work.values())), trainings), strict=True)
+        for system, stage in at_work.items():
+            if number < rounds[system]:
+                run_relabel(stage, system, number + 1, trained[system], manifest)
+    return {system: trained[system] for system in stages}
 
 
-def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
-    config, layout = stage.config, stage.layout
+def _training(stage: Stage, system: str, manifest: Manifest, number: int) -> Training:
+    config, layout, rounds = stage.config, stage.layout, rounds_of(stage.config, system)
     if (method := method_of(system_of(config, system).method)).own_network is not None:
         return own_training(stage, system, manifest)
     segmentation, trained = config.segmentation, training_images(manifest, config.data)
@@ -201,14 +217,15 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         inputs["masks"] = content_fingerprint(artifacts.require_artifact(masks_uri, "masks", verb="refine"))
     else:
         inputs["truth"] = trained.truth_fingerprint()
+    settings = {name: value for name, value in plain(segmentation).items() if name not in _OTHER_FIELDS}
+    if number > 1:
+        masks_uri, settings["rounds"] = layout.round_masks(system, number), number
+        masks = artifacts.require_artifact(masks_uri, "masks", verb="segment")
+        inputs["round_masks"] = content_fingerprint(masks)
     artifact = Artifact(
-        uri=layout.segmentation(system),
+        uri=layout.segmentation(system) if number == rounds else layout.round_network(system, number),
         kind="segmentation",
-        settings={
-            "segmentation": {k: v for k, v in plain(segmentation).items() if k not in _TEST_FIELDS},
-            "seed": config.seed,
-            "precision": config.cluster.arithmetic,
-        },
+        settings={"segmentation": settings, "seed": config.seed, "precision": config.cluster.arithmetic},
         inputs=inputs,
         verb="segment",
     )
@@ -219,7 +236,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         masks_uri=masks_uri,
         classifier_uri=layout.classifier if weights == FROM_CLASSIFIER else "",
     )
-    label = f"{system}: segmentation"
+    label = f"{system}: segmentation" + (f", round {number} of {rounds}" if rounds > 1 else "")
     if not masks_uri and (share := truth_share(manifest, config.data.train_split)):
         label += f" ({share})"
     return plan_training(
@@ -230,6 +247,7 @@ def _training(stage: Stage, system: str, manifest: Manifest) -> Training:
         label=label,
         num_images=len(trained.records),
         num_steps=segmentation.steps_per_epoch and segmentation.optim.epochs * segmentation.steps_per_epoch,
+        phase="" if number == rounds else f"round-{number}",
     )
 
 
@@ -289,12 +307,11 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
     tested = segmented_images(manifest, config.data)
     scoring = dataclasses.replace(config.evaluation, fixed_threshold=HALF)
     thresholds = sweep_thresholds(scoring, manifest.classes)
+    test = settings_of_predictions(config.segmentation.test, config.cams.gpus_per_actor)
     artifact = Artifact(
         uri=uri,
         kind="predictions",
-        settings=plain(
-            {"test": _test_settings(config.segmentation.test, config.cams.gpus_per_actor), "sweep": thresholds, **FORM}
-        ),
+        settings=plain({"test": test, "sweep": thresholds, **FORM}),
         inputs={
             "network": network.fingerprint,
             "manifest": plan_fingerprint(tested, tested.images_fingerprint()),
@@ -333,12 +350,6 @@ def score_final_network(stage: Stage, system: str, network: ArtifactMeta, manife
 
     stage.make(artifact, f"segment with {system}", work, lambda _: _describe(read_segmentation(uri)), goes_on=True)
     return read_segmentation(uri)
-
-
-def _test_settings(test: SegmentationTestConfig, gpus: float) -> dict[str, Any]:
-    """Return the settings that predictions depend on besides their inputs, in an actor with so many GPUs."""
-    shaping = {name: value for name, value in plain(test).items() if name not in ("batch_size", "precision")}
-    return shaping | recorded(test.arithmetic(gpus))
 
 
 def _write_scores(uri: str, whole: Part, scoring: EvaluationConfig, classes: Classes) -> list[str]:

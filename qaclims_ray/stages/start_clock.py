@@ -166,6 +166,6 @@ def estimated_seconds(config: RunConfig, survey: Survey, pace: Pace, machine: Ma
         "classifier": training(config.augment.crop_px, config.classifier.optim.epochs, 1.0) if learned else 0.0,
         "maps": everyone * views * whole * (pace.forward_s if learned else pace.clip_s),
         "masks": masks,
-        "final network": training(final.crop.crop_px, final.optim.epochs, _DECODER) + tested,
+        "final network": final.rounds * (training(final.crop.crop_px, final.optim.epochs, _DECODER) + tested),
         "the rest": _STAGES * _BESIDE_S,
     }

@@ -89,6 +89,18 @@ def systems_with_networks(config: RunConfig) -> list[str]:
     return list(dict.fromkeys([*config.systems, *([SUPERVISED] if config.supervised_bound else [])]))
 
 
+def rounds_of(resolved: RunConfig, name: str) -> int:
+    """Return how often a system's final network is trained: once, unless its masks come from its own maps.
+
+    Masks that a person gave stay what they are, and so do true ones; a network that makes its own makes them all along.
+
+    Args:
+        resolved: the run's configuration with the system's settings on top.
+        name: of the system.
+    """
+    return resolved.segmentation.rounds if method_of(system_of(resolved, name).method).has_cams else 1
+
+
 def trains_nothing(config: RunConfig, name: str) -> bool:
     """Whether a system's CAMs can be made before anything is trained."""
     method = method_of(system_of(config, name).method)

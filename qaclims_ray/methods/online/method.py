@@ -73,7 +73,7 @@ def _phase(
     train: Callable[[Workbench], dict[str, float]],
     **borrowed: Any,
 ) -> Phase:
-    learned = {name: value for name, value in plain(final).items() if name != "test"}
+    learned = {name: value for name, value in plain(final).items() if name not in ("test", "rounds")}
     return Phase(
         kind="segmentation",
         settings={**plain({"online": recipe.own, **borrowed}), "segmentation": learned, **recipe.numerics()},

@@ -1,5 +1,6 @@
 """What the table over all methods rests on: cells of pages, the source with most seeds, FLOPs of whole trainings."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from benchmarks.method_flops import Length, brought_to, full_lengths
 from benchmarks.method_records import Record, cell_of, figure_of, more_seeds
 from benchmarks.methods import ROWS, Row, figure, licences, needs, records_of, sources, table
 from qaclims_ray.presets.table import preset
+from qaclims_ray.run_config import with_overrides
 from tests.ritc_fakes import write_pictures
 
 PAGE = """
@@ -57,10 +59,32 @@ def test_a_cell_comes_from_where_most_seeds_stand_behind_it(tmp_path, monkeypatc
     assert found.source == "here"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.rounds == 1], ids=lambda row: row.key)
 def test_what_pages_are_said_to_hold_is_there(row: Row) -> None:
     records = records_of(row)
     assert records and all(record.read() is not None for record in records)
+
+
+def test_what_is_measured_goes_on_where_it_stopped_and_ends_in_rounds(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(methods, "MEASURED", tmp_path / "methods.jsonl")
+    small = {"data.num_images": 12, "classifier.optim.epochs": 1, "classifier.optim.batch_size": 4}
+    final = {"steps_per_epoch": 2, "optim.epochs": 1, "optim.batch_size": 4}
+    config = with_overrides(preset("miniature"), {**small, **{f"segmentation.{k}": v for k, v in final.items()}})
+    monkeypatch.setattr(methods, "preset", lambda name: config)
+    row = Row(system="baseline", rounds=2)
+    methods.measure(dataclasses.replace(row, rounds=1), 7, tmp_path, "mask")
+    assert [(line["row"], line["step"]) for line in methods.lines_of()] == [("baseline", "seed"), ("baseline", "mask")]
+    for _ in range(2):
+        methods.measure(row, 7, tmp_path, "final")
+    lines = {(line["row"], line["step"]): line for line in methods.lines_of()}
+    assert list(lines) == [("baseline", "seed"), ("baseline", "mask"), ("baseline", "final"), ("baseline*2", "final")]
+    assert len(methods.lines_of()) == 4, "what is there is not measured again"
+    again = lines["baseline*2", "final"]
+    assert {"mask", "final", "final_crf", "final_cpu_s"} <= set(again) and 0 < again["mask"] < 1
+    names = {path.name for path in (tmp_path / "miniature" / "seed-7").iterdir()}
+    assert {"masks-baseline", "final-baseline", "masks-baseline-2", "final-baseline-2"} <= names
+    written = list((tmp_path / "miniature" / "seed-7" / "masks-baseline-2").iterdir())
+    assert len(written) == 12 and figure(row, "final_crf") is not None
 
 
 def test_rows_say_what_they_learn_from_and_the_licences_of_it() -> None:

@@ -11,16 +11,23 @@ from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.evaluation.foremost import foremost_of
 from qaclims_ray.evaluation.sweep import ThresholdSweep
 from qaclims_ray.segmentation.config import SegmentationTestConfig
+from qaclims_ray.segmentation.inference import settings_of_predictions
 from qaclims_ray.stages.image_stage import read_part
-from qaclims_ray.stages.segment import SegmentedImage, SegmentedShard, _test_settings, write_segmented
+from qaclims_ray.stages.segment import SegmentedImage, SegmentedShard, write_segmented
 
 CLASSES, THRESHOLDS = Classes(("dog", "cat")), (0.2, 0.5, 0.8)
 
 
 def test_how_many_images_run_together_says_nothing_about_predictions() -> None:
-    assert _test_settings(SegmentationTestConfig(batch_size=3), 0.0) == _test_settings(SegmentationTestConfig(), 0.0)
-    assert _test_settings(SegmentationTestConfig(flip=False), 0.0) != _test_settings(SegmentationTestConfig(), 0.0)
-    assert _test_settings(SegmentationTestConfig(), 1.0) != _test_settings(SegmentationTestConfig(), 0.0)
+    assert settings_of_predictions(SegmentationTestConfig(batch_size=3), 0.0) == settings_of_predictions(
+        SegmentationTestConfig(), 0.0
+    )
+    assert settings_of_predictions(SegmentationTestConfig(flip=False), 0.0) != settings_of_predictions(
+        SegmentationTestConfig(), 0.0
+    )
+    assert settings_of_predictions(SegmentationTestConfig(), 1.0) != settings_of_predictions(
+        SegmentationTestConfig(), 0.0
+    )
 
 
 def maps(name: str, seed: int) -> ImageCam:

@@ -109,6 +109,9 @@ def test_the_card_of_a_final_network_says_what_stands_behind_it() -> None:
         "image-level tags, turned into masks by SAM 3, which was trained on masks"
     )
     assert taught_by(config, "baseline") == "image-level tags, turned into masks by this run"
+    in_rounds = with_overrides(config, {"segmentation.rounds": 2})
+    assert taught_by(in_rounds, "baseline").endswith("by this run, which its networks drew again 1 time")
+    assert taught_by(in_rounds, "fully_supervised") == "true masks"
     by_sam = with_overrides(config, {"masks.steps": ["sam"]})
     assert "Segment Anything, which was trained on masks" in taught_by(by_sam, "baseline")
     assert [has_tags_alone(config, name) for name in config.systems] == [True, False, False]
