@@ -31,7 +31,8 @@ from qaclims_ray.data.masks_in_coco import coco_images, coco_label_map
 from qaclims_ray.data.masks_in_cvat import cvat_images, cvat_label_map
 from qaclims_ray.data.masks_in_yolo import YOLO_INDEX, yolo_label_map, yolo_values
 from qaclims_ray.data.picture_files import contents, file_name, find_folder, visible_files
-from qaclims_ray.data.validation import Fault, in_threads
+from qaclims_ray.data.slices import in_threads
+from qaclims_ray.data.validation import Fault
 from qaclims_ray.errors import DataError
 
 _AGAIN = "Export it again from the tool that wrote it"

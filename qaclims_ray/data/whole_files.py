@@ -303,8 +303,10 @@ def _marks_of(content: bytes, path: str) -> Mapping[str, FileMark]:
 
 def _mark_or_list(found: dict[str, Any]) -> Any:
     """Return an entry of a list as it is kept, as soon as it is parsed; the list itself as it is."""
-    is_entry = found.keys() >= {"bytes", "sha256"} and not isinstance(found["bytes"], FileMark)
-    return FileMark(int(found["bytes"]), str(found["sha256"])) if is_entry else found
+    num_bytes = found.get("bytes")
+    if num_bytes is None or "sha256" not in found or isinstance(num_bytes, FileMark):
+        return found
+    return FileMark(int(num_bytes), str(found["sha256"]))
 
 
 def _damaged(folder: str, name: str) -> DamagedError:
