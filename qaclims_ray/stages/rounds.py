@@ -36,7 +36,7 @@ class RelabelActor:
 
         torch.set_num_threads(1)
         device = device_of_worker(gpus_per_actor)
-        self.network = for_inference(read_final_network(network_uri), device).to(memory_format=torch.channels_last)
+        self.network = for_inference(read_final_network(network_uri), device)
         self.config, self.classes = config, classes
         self.precision: Arithmetic = config.test.arithmetic(gpus_per_actor)
         size = SEGMENTED_AT_ONCE.chosen(config.test.batch_size, device, gpus_per_actor)
