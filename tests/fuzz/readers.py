@@ -86,7 +86,7 @@ def _labelme_flags(root: Path) -> None:
 
 
 def _read_folder(root: Path) -> Any:
-    return read_folder(folder_config(root)).rows()
+    return list(read_folder(folder_config(root)).rows())
 
 
 def _voc(root: Path) -> None:
@@ -103,7 +103,7 @@ def _voc(root: Path) -> None:
 
 
 def _read_voc(root: Path) -> Any:
-    return read_voc(DataConfig(dataset="voc12", root=str(root))).rows()
+    return list(read_voc(DataConfig(dataset="voc12", root=str(root))).rows())
 
 
 def _class_folders(root: Path) -> None:
@@ -323,7 +323,9 @@ READERS: dict[str, Reader] = {
     "VOC": Reader(_voc, _read_voc),
     "COCO 2014": Reader(
         lambda root: write_coco(root / "coco"),
-        lambda root: read_coco(DataConfig(dataset="coco14", root=str(root / "coco")), str(root / "m")).manifest.rows(),
+        lambda root: list(
+            read_coco(DataConfig(dataset="coco14", root=str(root / "coco")), str(root / "m")).manifest.rows()
+        ),
         changes="coco/annotations/*",
     ),
     **{
@@ -377,7 +379,7 @@ READERS: dict[str, Reader] = {
     ),
     "manifest": Reader(
         lambda root: write_manifest(_MANIFEST, manifest_artifact(str(root / "manifest"), {})),
-        lambda root: read_manifest(str(root / "manifest")).rows(),
+        lambda root: list(read_manifest(str(root / "manifest")).rows()),
         is_ours=True,
     ),
     "CAMs": Reader(_write_cams, _read_cams, is_ours=True),
