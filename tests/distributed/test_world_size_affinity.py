@@ -76,7 +76,8 @@ def _work(rank: int, world_size: int, folder: str) -> None:
     metrics = train_affinity(network=network, dataset=Crops(), irn=IRN, **options)
     trained = {name: value.clone() for name, value in network.state_dict().items()}
     trained |= {name: torch.tensor(value) for name, value in metrics.items() if name != "images_per_s"}
-    save_file(trained, f"{folder}/trained-{world_size}-{rank}.safetensors")
+    whole = {name: value.contiguous() for name, value in trained.items()}
+    save_file(whole, f"{folder}/trained-{world_size}-{rank}.safetensors")
 
 
 def _work_recorded(rank: int, folder: str) -> None:
@@ -89,7 +90,8 @@ def _work_recorded(rank: int, folder: str) -> None:
             options = {"seed": 0, "precision": "fp32", "loader_workers": 0, "context": context}
             train_affinity(network=network, dataset=Crops(), irn=irn, **options)
             found = {**network.state_dict(), "recordings": torch.tensor(len(names))}
-            save_file({name: value.clone() for name, value in found.items()}, f"{folder}/{way}-{rank}.safetensors")
+            whole = {name: value.contiguous().clone() for name, value in found.items()}
+            save_file(whole, f"{folder}/{way}-{rank}.safetensors")
 
 
 def _worker(rank: int, port: int, folder: str) -> None:

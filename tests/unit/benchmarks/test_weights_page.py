@@ -24,7 +24,9 @@ def test_every_weight_and_preset_has_a_row() -> None:
     assert all(f"\n| `{weight.name}` | " in body for weight in KNOWN_WEIGHTS)
     rows = {line.split("`")[1]: line for line in weights_page.presets_table().splitlines()[2:]}
     assert "**restricted**: `ovseg`" in rows["voc12"] and "2.0 on [one H200]" in rows["voc12"]
-    assert "| permissive | not measured | not measured |" in rows["voc12_plain_clip"]
+    assert "| permissive | 8.3 GiB, RITC | not measured |" in rows["voc12_plain_clip"]
+    assert "8.3 GiB, RITC; not counted: the final network |" in rows["voc12_deeplab_v1"]
+    assert "| permissive | not counted | not measured |" in rows["voc12_weaktr"]
     assert "| `miniature` | permissive | no GPU | [miniature.md]" in rows["miniature"]
 
 
