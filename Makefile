@@ -40,7 +40,7 @@ check: install  ## format, lint, types, import contracts, unit tests
 	$(MAKE) --no-print-directory -j 2 types test-unit
 
 types: install
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(PY) --summary=none
 
 test-unit: install  ## unit tests alone
 	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --durations 15

@@ -38,8 +38,8 @@ _SCHEMA = pa.schema(
 
 def as_stored(cam: ImageCam, dtype: Literal["float16", "float32"]) -> ImageCam:
     """Return maps as they are stored: another process that writes them is handed half of the bytes."""
-    maps = (each if each is None else each.to(getattr(torch, dtype)) for each in (cam.full, cam.grid))
-    return replace(cam, **dict(zip(("full", "grid"), maps, strict=True)))
+    full, grid = (each if each is None else each.to(getattr(torch, dtype)) for each in (cam.full, cam.grid))
+    return replace(cam, full=full, grid=grid)
 
 
 def write_cam_shard(uri: str, cams: Sequence[ImageCam], dtype: Literal["float16", "float32"]) -> None:

@@ -42,7 +42,7 @@ from qaclims_ray.training.group import Training, train_group
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _Trainer(TorchTrainer):
+class _Trainer(TorchTrainer):  # pyrefly: ignore[invalid-inheritance]
     """Ray's trainer, which leaves Ctrl-C to the command.
 
     Its own handler makes an interruption look like an ordinary end, and stays behind after the training, where it
@@ -166,9 +166,9 @@ def _kept_at(runs_uri: str, name: str, max_failures: int, introduction: Introduc
         name=name,
         storage_path=path,
         storage_filesystem=filesystem,
-        failure_config=FailureConfig(max_failures=max_failures),
+        failure_config=FailureConfig(max_failures=max_failures),  # pyrefly: ignore[bad-argument-type]
         # The newest may be half written when a machine dies; the one before it is whole.
-        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),  # pyrefly: ignore[bad-argument-type]
         callbacks=[introduction],  # type: ignore[list-item]
     )
 
@@ -182,7 +182,12 @@ def _scaling(cluster: ClusterConfig) -> ScalingConfig:
     assert cluster.num_workers is not None, "what is left open is filled in before"
     resources = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})}
     num_workers = (cluster.min_workers, cluster.num_workers) if cluster.min_workers else cluster.num_workers
-    return ScalingConfig(num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources)
+    scaling: dict[str, Any] = {
+        "num_workers": num_workers,
+        "use_gpu": cluster.use_gpu,
+        "resources_per_worker": resources,
+    }
+    return ScalingConfig(**scaling)
 
 
 def _packed(trainings: Sequence[Training]) -> bytes:

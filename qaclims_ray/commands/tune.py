@@ -52,7 +52,7 @@ def parse_search(line: Line) -> Search:
         raise ConfigError(f"name a preset: {', '.join(PRESETS)}")
     about = "Search settings of one system by Ray Tune. The same command again goes on."
     arguments = parse_settings(replace(line, about=about), TuneArguments, words, rest, _DECIDED)
-    search = SearchConfig(**{**vars(arguments.tune), "space": _space(arguments)})
+    search = replace(arguments.tune, space=_space(arguments))
     return Search(preset=" ".join(words), config=arguments.config, search=search, out=arguments.out)
 
 

@@ -235,8 +235,9 @@ def _read(uri: str) -> FolderOwner | None:
     deadline = time.monotonic() + _UNWRITTEN_S
     while True:
         try:
-            found = json.loads(storage.read_bytes(uri))
-            return FolderOwner(**{**found, "process": ProcessIdentity(**found["process"])})
+            found: dict[str, Any] = json.loads(storage.read_bytes(uri))
+            found["process"] = ProcessIdentity(**found["process"])
+            return FolderOwner(**found)
         except DataError:
             return None
         except (ValueError, TypeError, KeyError):

@@ -94,8 +94,8 @@ def find_given_masks(
         return _of_file(found, names, classes)
     files = _files_below(uri, (".json", *MASK_SUFFIXES))
     drawn = {name: file for name, file in files.items() if name.lower().endswith(".json")}
-    if drawn and (found := names.found(name[: -len(".json")] for name in drawn)):
-        return _labelme(uri, drawn, found, classes)
+    if drawn and (meant := names.found(name[: -len(".json")] for name in drawn)):
+        return _labelme(uri, drawn, meant, classes)
     if len(drawn) == 1 and not len(files) > 1:
         return _of_file(next(iter(drawn.values())), names, classes)
     return _pictures(uri, names, places, classes)

@@ -96,7 +96,7 @@ def _better_reading(facts: Sequence[MaskFacts], class_names: Sequence[str], conf
     plain = plain_reading(facts, len(class_names)).evidence
     if not plain.errors:
         return None
-    fitting = []
+    fitting = list[Reading]()
     for reading in other_readings(facts, len(class_names), palettes=not config.mask_values):
         evidence = reading.evidence
         mended = len(plain.wrong - evidence.wrong)

@@ -358,7 +358,7 @@ def local_copy(uri: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, path.rstrip("/").rsplit("/", 1)[-1])
         # Name by name: in a path that is to be expanded, brackets and stars are a pattern.
-        names = filesystem.find(path)
+        names: list[str] = filesystem.find(path)  # pyrefly: ignore[bad-assignment]
         copies = [target + name[len(path.rstrip("/")) :] for name in names]
         for copy in copies:
             os.makedirs(os.path.dirname(copy), exist_ok=True)

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ResourceError
@@ -30,9 +31,10 @@ def sizes_below(uri: str) -> dict[str, int]:
     if not storage.is_remote(uri):
         return dict(_sizes_in(path, ""))
     filesystem.invalidate_cache()
+    entries: Any = {}
     with storage.reaching(uri):
-        entries = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
-    assert isinstance(entries, dict)
+        if filesystem.exists(path):
+            entries = filesystem.find(path, detail=True)
     root = path.rstrip("/") + "/"
     return {name.removeprefix(root): int(entry["size"]) for name, entry in entries.items() if name.startswith(root)}
 

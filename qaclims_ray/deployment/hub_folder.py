@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from qaclims_ray.data import storage, whole_files
 from qaclims_ray.data.classes import Classes
@@ -99,7 +99,7 @@ def read_hub_folder(folder: str) -> HubNetwork:
         config: dict[str, Any] = json.loads(whole_files.read_whole(storage.join(folder, HUB_CONFIG)))
         test = TypeAdapter(SegmentationTestConfig).validate_python(config["test"])
         classes = Classes(tuple(config["class_names"]), bool(config["has_background"]))
-    except (ValueError, KeyError, TypeError, ValidationError, DataError) as error:
+    except (ValueError, KeyError, TypeError, DataError) as error:
         raise ArtifactError(
             f"the exported network at {folder} is broken ({error}); export it again: `qaclims export-network`"
         ) from None

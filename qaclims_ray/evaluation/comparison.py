@@ -258,7 +258,7 @@ def _present(value: np.floating | float) -> float | None:
 
 def comparison_json(comparison: Comparison) -> str:
     """Return what ``comparison.json`` holds: fractions, null where a figure does not exist."""
-    content = dataclasses.asdict(comparison)
+    content: dict[str, Any] = dataclasses.asdict(comparison)
     content["chosen_by_pixel_labels"] = [name for name, figure in FIGURES.items() if figure.is_chosen]
     content["meaning"] = list(MEANING)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"

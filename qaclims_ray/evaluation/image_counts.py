@@ -220,7 +220,7 @@ def _figures_of(file: pq.ParquetFile, only: Collection[str]) -> Iterator[tuple[s
     for name, groups in held.items():
         if not only or name in only:
             table = file.read_row_groups(groups, columns).select(columns)
-            rows = table.filter(pc.equal(table["figure"], name))  # pyright: ignore[reportAttributeAccessIssue]
+            rows = table.filter(pc.equal(table["figure"], name))  # pyrefly: ignore[missing-attribute]
             yield name, rows.cast(pa.schema([_SCHEMA.field(column) for column in columns]))
 
 

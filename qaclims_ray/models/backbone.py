@@ -92,6 +92,6 @@ def load_backbone_weights(backbone: nn.Module, uri: str, *, setting: str = "cam_
             weights = dict(checkpoint_filter_fn(weights, backbone))
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
             raise ModelError(f"{source} cannot be fitted to the ViT's image size: {cause_of(error)}") from None
-    heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()
+    heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()  # pyrefly: ignore[missing-attribute]
     head = {"fc", "classifier", "head"} | set([heads] if isinstance(heads, str) else heads)
     put_weights(backbone, weights, source=source, left_out=head)

@@ -284,7 +284,7 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *given: Tensor) -> Any:
+    def backward(ctx: Any, *given: Tensor) -> Any:  # pyrefly: ignore[bad-override]
         if ctx.this.is_done:
             raise RuntimeError("a recorded pass went backward already, and the next one has taken its memory")
         ctx.this.is_done = True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
@@ -76,7 +76,7 @@ def load_network(
         net.config = config  # type: ignore[assignment]
         with whole_files.whole_copy(storage.join(folder, weights_name)) as path:
             put_weights(net, read_weights(path, named=weights_name), source=weights_name)
-    except (ValueError, KeyError, TypeError, ValidationError, RuntimeError, DataError, ModelError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, DataError, ModelError) as error:
         raise ArtifactError(
             f"the network at {folder} is broken ({error}); remove the folder and run the command that made it "
             "again: `qaclims train`, or `qaclims segment` for a final network"

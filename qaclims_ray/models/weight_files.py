@@ -197,7 +197,8 @@ def _read_torch(path: Path, named: str, *, is_zip: bool) -> Any:
 
 def _placeholder(name: str) -> type[_Inert]:
     module, _, last = name.rpartition(".")
-    return _MatchesDict(last, (_Inert,), {"kind": name, "__module__": module, "__qualname__": last})
+    contents = {"kind": name, "__module__": module, "__qualname__": last}
+    return _MatchesDict(last, (_Inert,), contents)  # pyrefly: ignore[bad-return]
 
 
 def _named_classes(path: Path, *, is_zip: bool) -> Iterator[str]:

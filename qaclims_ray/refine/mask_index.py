@@ -200,10 +200,12 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _row(row: dict[str, Any], known: dict[Any, Any]) -> MaskRow:
-    class_ids = one_of_each(known, tuple(int(class_id) for class_id in row["class_ids"]))
-    status = one_of_each(known, row["status"])
-    areas = tuple(float(area) for area in row["areas"])
-    return MaskRow(**{**row, "class_ids": class_ids, "areas": areas, "status": status})
+    read: dict[str, Any] = {
+        "class_ids": one_of_each(known, tuple(int(class_id) for class_id in row["class_ids"])),
+        "status": one_of_each(known, row["status"]),
+        "areas": tuple(float(area) for area in row["areas"]),
+    }
+    return MaskRow(**{**row, **read})
 
 
 def _faults(rows: Sequence[MaskRow], class_names: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ def ablation_json(result: AblationResult) -> dict[str, Any]:
     """Return what the JSON file holds: per-seed figures as fractions, means and differences in points."""
     rows = []
     for row in result.rows:
-        values = dataclasses.asdict(row)
+        values: dict[str, Any] = dataclasses.asdict(row)
         values["scores"] = {str(seed): dataclasses.asdict(figures) for seed, figures in row.scores.items()}
         values["failures"] = {str(seed): reason for seed, reason in row.failures.items()}
         for figure in ("miou_fixed", "miou_best"):

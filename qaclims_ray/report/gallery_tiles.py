@@ -36,7 +36,7 @@ def labels_tile(labels: UInt8[Tensor, "height width"]) -> str:
     values = np.ascontiguousarray(_nearest(labels.numpy(), PHOTO_SIDE_PX))
     shown, places = np.unique(values, return_inverse=True)
     colours = voc_palette()
-    entries = []
+    entries = list[tuple[int, ...]]()
     for value in shown.tolist():
         if value == BACKGROUND_VALUE:
             entries.append((0, 0, 0, 0))

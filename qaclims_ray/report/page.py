@@ -74,8 +74,8 @@ def _environment() -> Environment:
         "coded": _coded,
         "ground": _ground,
     }
-    environment.tests["wide"] = _is_wide
-    environment.globals["pixel_labels"] = PIXEL_LABELS
+    environment.tests["wide"] = _is_wide  # pyrefly: ignore[unsupported-operation]
+    environment.globals["pixel_labels"] = PIXEL_LABELS  # pyrefly: ignore[unsupported-operation]
     return environment
 
 

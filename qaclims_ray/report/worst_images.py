@@ -83,7 +83,7 @@ def worst_images(found: Highlights, class_names: list[str]) -> list[tuple[str, s
 
 
 def _split(found: Highlights, stage: str) -> str:
-    words = found.splits.get(stage, "")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    words = found.splits.get(stage, "")  # pyrefly: ignore[no-matching-overload]
     return f"&{urlencode({'split': words})}" if words else ""
 
 
@@ -115,7 +115,7 @@ def image_card(
     photo = tiles.pop("photo", "")
     pictures = [("image", [_address(photo)])] if photo else []
     for name, tile in tiles.items():
-        stage = "truth" if name == "truth" else MAP_STAGES[name.rpartition(".")[2]]  # pyright: ignore[reportArgumentType]
+        stage = "truth" if name == "truth" else MAP_STAGES[name.rpartition(".")[2]]  # pyrefly: ignore[bad-index]
         words = (letters or {}).get(name, stage)
         pictures.append((words, [*([_address(photo)] if photo else []), _address(tile)]))
     return ImageCard(
@@ -153,9 +153,9 @@ def confusions(found: Highlights, class_names: list[str], *, has_background: boo
     places = [divmod(int(at), len(names)) for at in order if wrong.flat[at]]
     return Confusions(
         system=found.label,
-        stage=MAP_STAGES[found.confused_stage],  # pyright: ignore[reportArgumentType]
+        stage=MAP_STAGES[found.confused_stage],  # pyrefly: ignore[bad-index]
         num_images=found.num_confused,
-        split=found.splits.get(found.confused_stage, ""),  # pyright: ignore[reportCallIssue, reportArgumentType]
+        split=found.splits.get(found.confused_stage, ""),  # pyrefly: ignore[no-matching-overload]
         names=names,
         rows=rows,
         largest=[] if rows else [_cell(counts, names, key, (true, said), split) for true, said in places],

@@ -117,7 +117,7 @@ def _gallery_sources(lines: list[_SideLine], sources: list[PictureSource]) -> tu
     colours = system_colours(list(dict.fromkeys(line.letter for line in lines)))
     found = []
     for line, source in zip(lines, sources, strict=True):
-        stages: list[MapStage] = [*(["seed"] if source.cams else []), *source.folders]  # pyright: ignore
+        stages: list[MapStage] = [*(["seed"] if source.cams else []), *source.folders]
         found.append(GallerySource(_name(line), colours[line.letter], tuple(stages), bool(source.cams)))
     return tuple(found)
 

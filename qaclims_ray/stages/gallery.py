@@ -213,7 +213,7 @@ def _lines(config: RunConfig, found: Results, sources: Mapping[str, PictureSourc
     lines = []
     for name, source in sources.items():
         colour = colours[reports[name].label]
-        stages: list[MapStage] = [*(["seed"] if source.cams else []), *source.folders]  # pyright: ignore
+        stages: list[MapStage] = [*(["seed"] if source.cams else []), *source.folders]
         own = "ink" if colour == INK else colour
         lines.append(GallerySource(reports[name].label, own, tuple(stages), bool(source.cams)))
     return tuple(lines)

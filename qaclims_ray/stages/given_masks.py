@@ -250,7 +250,7 @@ class GivenMaskActor:
 
 def write_given(shard: GivenShard, *, uri: str, thresholds: tuple[float, ...], classes: Classes) -> dict[str, Any]:
     """Publish a shard's label maps and its part, with the counts of the images that are scored."""
-    rows = [dataclasses.asdict(row) for row in shard.failed]
+    rows: list[dict[str, Any]] = [dataclasses.asdict(row) for row in shard.failed]
     border = classes.border(HALF)
     sweep, index = ThresholdSweep(thresholds, len(classes)), thresholds.index(border)
     for record, labels, truth in shard.maps:

@@ -77,7 +77,8 @@ def images_with_stored_cams(shard: ReadShard, cams_uri: str) -> tuple[list[ReadI
 
 def mask_row_of(values: dict[str, Any]) -> MaskRow:
     """Return a row of the mask index from what a part file holds of it."""
-    return MaskRow(**{**values, "class_ids": tuple(values["class_ids"]), "areas": tuple(values["areas"])})
+    own: dict[str, Any] = {name: tuple(values[name]) for name in ("class_ids", "areas")}
+    return MaskRow(**{**values, **own})
 
 
 def coverage_text(summary: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ def write_refined(
     classes: Classes,
 ) -> dict[str, Any]:
     """Publish a shard's pseudo masks and its part, with the counts of the images that are scored."""
-    rows = [dataclasses.asdict(row) for row in shard.failed]
+    rows: list[dict[str, Any]] = [dataclasses.asdict(row) for row in shard.failed]
     sweep, index = ThresholdSweep(thresholds, len(classes)), thresholds.index(round(shard.border, 6))
     for record, cam, truth in shard.cams:
         labels = pseudo_mask(cam, shard.border, uncertain)
@@ -286,7 +286,7 @@ def frozen_inputs(config: RunConfig, class_texts: Sequence[str]) -> dict[str, st
 def mask_settings(config: MaskConfig) -> dict[str, Any]:
     """Return the settings that pseudo masks depend on besides their inputs: those of the steps that are taken."""
     values = plain(config)
-    used = {step: values[step] for step in config.steps}
+    used: dict[str, Any] = {step: values[step] for step in config.steps}
     if "sam" in used:
         used["sam"] = {name: value for name, value in used["sam"].items() if name in SAM_FIELDS[config.sam.prompts]}
     if "irn" in used:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from qaclims_ray.evaluation.scored_figures import ScoredStage, fixed_figure
 from qaclims_ray.evaluation.sweep import SeedScores
@@ -40,8 +41,8 @@ class Results:
         """Return the compared systems, and whatever else has a result: the fully supervised bound."""
         return list(dict.fromkeys([*config.systems, *self.segmentations]))
 
-    def of(self, system: str) -> dict[ScoredStage, SeedScores]:
-        """Return what a system's stages scored, as far as they were."""
+    def of(self, system: str) -> dict[ScoredStage, Any]:
+        """Return what a system's stages scored (`SeedScores`), as far as they were: fields of a `SystemReport`."""
         seed, masks, final = self.scores.get(system), self.masks.get(system), self.segmentations.get(system)
         found: dict[ScoredStage, SeedScores | None] = {
             "seed": seed.seed if seed else None,

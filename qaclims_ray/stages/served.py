@@ -5,7 +5,6 @@ pixel values are labels, and ``found``, the classes with their shares of the pix
 """
 
 import base64
-import binascii
 import io
 import json
 from typing import Any
@@ -47,7 +46,7 @@ def _picture(value: Any, row: int) -> Image.Image:
         picture = Image.open(io.BytesIO(base64.b64decode(value, validate=True)))
         picture.load()
         return picture
-    except (TypeError, ValueError, binascii.Error, UnidentifiedImageError, OSError) as error:
+    except (TypeError, ValueError, UnidentifiedImageError, OSError) as error:
         raise DataError(
             f"row {row}: column image is not an image file in base64 ({type(error).__name__}); send "
             '{"dataframe_records": [{"image": "..."}]} with the output of `base64 -w0 photo.jpg`'

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -60,12 +61,10 @@ def sheet_rows(stage: Stage, manifest: Manifest, images: Manifest) -> list[Sheet
 def rows_of(rows: Sequence[SheetRow], label: str) -> list[SheetRow]:
     """Return the same rows with the pictures of one system; nothing where it has none."""
     parts = ("heat", "masks", "pseudo", "final")
-    own = [
-        dataclasses.replace(
-            row, **{part: {k: v for k, v in getattr(row, part).items() if k == label} for part in parts}
-        )
-        for row in rows
-    ]
+    own = list[SheetRow]()
+    for row in rows:
+        of_label: dict[str, Any] = {part: {k: v for k, v in getattr(row, part).items() if k == label} for part in parts}
+        own.append(dataclasses.replace(row, **of_label))
     return own if any(getattr(row, part) for row in own for part in parts) else []
 
 

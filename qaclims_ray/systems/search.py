@@ -131,7 +131,7 @@ def checked_search(config: RunConfig, search: SearchConfig) -> SearchConfig:
             )
         for value in parameter.ends():
             with_overrides(system_config(config, search.system), {parameter.name: value})
-    return SearchConfig(**{**vars(search), "space": space})
+    return replace(search, space=space)
 
 
 def start_values(config: RunConfig, system: str, space: tuple[Parameter, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -239,7 +239,7 @@ def load_prompts(
             vectors = read_stored(path, named=VECTORS_NAME)[_VECTORS_KEY]
         require_finite({_VECTORS_KEY: vectors}, source=VECTORS_NAME)
         _check_shape(vectors, template, class_names)
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError, DataError, ModelError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, DataError, ModelError) as error:
         raise ArtifactError(
             f"the prompts at {folder} are broken ({error}); remove the folder of their network, which holds them, and "
             "run `qaclims train` again"

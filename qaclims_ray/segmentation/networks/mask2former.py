@@ -208,7 +208,7 @@ def _pretrained(config: SegmentationNetConfig, num_labels: int) -> Mask2FormerFo
             loaded = SwinBackbone.from_pretrained(
                 weights, config=net.model.pixel_level_module.encoder.config, output_loading_info=True
             )
-            swin, report = loaded
+            swin, report = loaded  # pyrefly: ignore[not-iterable]
             _check_fit(weights, report, new="hidden_states_norms.", left_out="classifier.")
             net.model.pixel_level_module.encoder.load_state_dict(swin.state_dict())
         else:

@@ -189,6 +189,6 @@ def _sizes(side: int) -> dict[str, Any]:
 def _processor() -> Sam3Processor:
     known = {"<start>": 0, "<end>": 1, "<unknown>": 2, **{word: index + 3 for index, word in enumerate(WORDS)}}
     tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unknown>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unknown>", pad_token="<end>")
     return Sam3Processor(Sam3ImageProcessor(**_sizes(_SIDE_3)), fast)

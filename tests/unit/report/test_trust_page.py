@@ -39,7 +39,7 @@ def maps(source: MapSource, *, shown: int = 9, untagged: int = 0, empty: int = 0
 
 def agreement(kind: str, first: MapSource, other: MapSource, cat: float = 0.9) -> AgreementFigures:
     iou = {"background": 0.8, "cat": cat, "<dog>": 0.7, "cow": None}
-    return AgreementFigures(MapPair(kind, first, other), 15, (0.8 + cat + 0.7) / 3, iou)  # pyright: ignore[reportArgumentType]
+    return AgreementFigures(MapPair(kind, first, other), 15, (0.8 + cat + 0.7) / 3, iou)
 
 
 def trust(**changes) -> TrustFigures:
@@ -120,10 +120,10 @@ def test_remarks_name_what_stands_out_of_the_last_system() -> None:
 
 
 def test_classifiers_are_not_praised_for_what_they_learned_from() -> None:
-    learned = dataclasses.replace(trust().classifier, is_held_out=False)  # pyright: ignore[reportArgumentType]
+    learned = dataclasses.replace(trust().classifier, is_held_out=False)
     found = trust_page(unscored(trust=trust(classifier=learned)))
     assert found is not None and "looks better than it is" in found.remarks[0]
-    assert trust_page(unscored(trust=trust(classifier=None))).remarks[0].startswith("mine:")  # pyright: ignore
+    assert trust_page(unscored(trust=trust(classifier=None))).remarks[0].startswith("mine:")
 
 
 def test_the_least_agreed_class_comes_first_and_one_without_images_last() -> None:

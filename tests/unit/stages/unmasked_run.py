@@ -57,7 +57,7 @@ def make_run(out: Path, *, images: int = 6, shift: int = 0, goal: str = "segment
         cams.append(ImageCam(name, tags, heat[None], None, SIZE[1], SIZE[0]))
         save_label_map(maps["mask"], f"{layout.masks(SYSTEM)}/{name}.png")
         save_label_map(maps["final"], f"{layout.predictions(SYSTEM)}/{name}.png")
-        by_source = {MapSource(SYSTEM, stage): labels for stage, labels in maps.items()}  # pyright: ignore
+        by_source = {MapSource(SYSTEM, stage): labels for stage, labels in maps.items()}
         compared.append(compared_image(name, tags, by_source, {}, CLASSES))
     write_cam_shard(f"{layout.cams(SYSTEM)}/part-00000.parquet", cams, "float32")
     write_manifest(Manifest(CLASSES.names, tuple(records)), manifest_artifact(layout.manifest, {}))
