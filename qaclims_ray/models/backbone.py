@@ -1,10 +1,11 @@
-"""timm backbones by name, and pretrained weights from local files; nothing is loaded unless every key fits."""
+"""timm backbones by name, and pretrained weights from local files; nothing is loaded unless every key fits.
+
+timm is imported where it is used: it takes 3 s, and the miniature's networks need none of it.
+"""
 
 from typing import Any, Protocol, runtime_checkable
 
-import timm
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import nn
+from torch import Tensor, nn
 
 from qaclims_ray.data import storage
 from qaclims_ray.errors import ConfigError, DataError, ModelError
@@ -42,6 +43,8 @@ def create_backbone(config: BackboneChoice, *, chosen: str, expected: str, **opt
         ConfigError: for an unknown model, or one that does not take the options.
         ModelError: when timm's pretrained weights cannot be had.
     """
+    import timm
+
     if not timm.is_model(config.backbone):
         similar = timm.list_models(f"*{config.backbone}*")[:5]
         raise ConfigError(
@@ -86,12 +89,21 @@ def load_backbone_weights(backbone: nn.Module, uri: str, *, setting: str = "cam_
             weights = read_weights(path, named=source)
     except DataError as error:
         raise ModelError(f"{source} cannot be read as weights: {error}") from None
-    if isinstance(backbone, VisionTransformer):
-        weights = behind_prefix(weights, list(backbone.state_dict()), source=source)
-        try:
-            weights = dict(checkpoint_filter_fn(weights, backbone))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
-            raise ModelError(f"{source} cannot be fitted to the ViT's image size: {cause_of(error)}") from None
+    if hasattr(backbone, "pos_embed"):
+        weights = _as_vit_takes_them(backbone, weights, source)
     heads = (getattr(backbone, "default_cfg", None) or {}).get("classifier") or ()  # pyrefly: ignore[missing-attribute]
     head = {"fc", "classifier", "head"} | set([heads] if isinstance(heads, str) else heads)
     put_weights(backbone, weights, source=source, left_out=head)
+
+
+def _as_vit_takes_them(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return weights with position embeddings of the size that a plain ViT has; of other networks as they are."""
+    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+    if not isinstance(backbone, VisionTransformer):
+        return weights
+    weights = behind_prefix(weights, list(backbone.state_dict()), source=source)
+    try:
+        return dict(checkpoint_filter_fn(weights, backbone))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
+        raise ModelError(f"{source} cannot be fitted to the ViT's image size: {cause_of(error)}") from None

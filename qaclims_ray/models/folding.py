@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
@@ -62,6 +61,10 @@ def without_batch_norm(network: _Network) -> _Network:
 
 def _without_norm(norm: nn.BatchNorm2d) -> nn.Module:
     """Return what is left of a layer: timm's hold an activation too."""
+    if type(norm) is nn.BatchNorm2d:
+        return nn.Identity()
+    from timm.layers import BatchNormAct2d
+
     if not isinstance(norm, BatchNormAct2d):
         return nn.Identity()
     rest: list[Any] = [norm.drop, norm.act]

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -161,6 +160,8 @@ def _on_device(task: Task, context: WorkerContext) -> nn.Module:
         if context.world_size > 1 and not task.freeze_batch_norm:
             # SyncBatchNorm exists on GPUs only. timm's converter works in place, and keeps the activation that is part
             # of timm's own norm layers; torch's loses it.
+            from timm.layers import convert_sync_batchnorm
+
             convert_sync_batchnorm(network)
     return network
 

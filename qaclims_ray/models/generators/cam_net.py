@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -172,6 +171,8 @@ def _timm_backbone(config: CamNetConfig) -> nn.Module:
         expected="a convolutional network with that option, e.g. resnet50, mobilenetv2_100, convnext_tiny",
         **options,
     )
+    import timm
+
     if isinstance(backbone, timm.models.ResNet):
         _follow_irn(backbone)
     return backbone

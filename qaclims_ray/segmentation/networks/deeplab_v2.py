@@ -8,7 +8,6 @@ trained for.
 from collections.abc import Callable, Iterator
 from typing import Literal, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -113,6 +112,8 @@ def _timm_backbone(config: SegmentationNetConfig) -> nn.Module:
     backbone = create_backbone(
         config, chosen="output stride 8", expected=expected, global_pool="", output_stride=OUTPUT_STRIDE
     )
+    import timm
+
     if not isinstance(backbone, timm.models.ResNet):
         raise ConfigError(f"segmentation.net.backbone is {config.backbone!r}; deeplab_v2 needs {expected}")
     if config.weights not in ("random", "timm"):

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -158,6 +157,8 @@ def _timm_encoder(config: SegmentationNetConfig) -> tuple[nn.Module, list[int]]:
     first = next((index for index, stride in enumerate(strides) if stride >= FINEST_STRIDE), 0)
     _check_stages(stages, config, widths[first:], strides[first:], first)
     if config.weights not in ("random", "timm"):
+        import timm
+
         # timm renames layers when it takes stages apart, and drops those behind the last stage: load, then copy.
         whole = timm.create_model(config.backbone, num_classes=0, **options)
         load_backbone_weights(whole, config.weights, setting=WEIGHTS_SETTING)

@@ -16,13 +16,13 @@ from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.network_folder import CONFIG_NAME, WEIGHTS_NAME, load_network, save_network
 from qaclims_ray.segmentation.config import SegmentationNetConfig
 from qaclims_ray.segmentation.networks.deeplab_v1 import DeepLabV1, build_deeplab_v1
-from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2, build_deeplab_v2
 from qaclims_ray.segmentation.networks.encoder import EncoderSegmenter, build_encoder_segmenter
-from qaclims_ray.segmentation.networks.segmenter import Segmenter, build_segmenter
 
-if TYPE_CHECKING:  # with them come open_clip and transformers, which no other network needs
+if TYPE_CHECKING:  # with them come timm, open_clip and transformers, which no other network needs
     from qaclims_ray.segmentation.networks.clip_decoder import ClipDecoder
+    from qaclims_ray.segmentation.networks.deeplab_v2 import DeepLabV2
     from qaclims_ray.segmentation.networks.mask2former import Mask2Former
+    from qaclims_ray.segmentation.networks.segmenter import Segmenter
 
 
 @runtime_checkable
@@ -94,10 +94,14 @@ def build_segmentation_network(config: SegmentationNetConfig, num_labels: int) -
         case "encoder":
             return build_encoder_segmenter(config, num_labels)
         case "segmenter":
+            from qaclims_ray.segmentation.networks.segmenter import build_segmenter
+
             return build_segmenter(config, num_labels)
         case "mask2former":
             return _build_mask2former(config, num_labels)
         case "deeplab_v2":
+            from qaclims_ray.segmentation.networks.deeplab_v2 import build_deeplab_v2
+
             return build_deeplab_v2(config, num_labels)
         case "deeplab_v1":
             return build_deeplab_v1(config, num_labels)
