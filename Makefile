@@ -15,7 +15,7 @@ RAY_TESTS := tests/cluster tests/jobs tests/unit/tracking tests/chaos
 # Where this machine keeps no compiled modules, each of the hundreds of processes of the tests would compile them anew.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help install demo test check types test-unit test-ray test-slow test-lowest test-newest fuzz chaos audit docs notebooks ui format wheel clean
+.PHONY: help install demo test check static types test-quick test-unit test-ray longest test-slow test-lowest test-newest fuzz chaos audit docs notebooks ui format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -31,19 +31,29 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 demo: install  ## run the whole service on the miniature world
 	$(VENV)/bin/qaclims run miniature --out $(OUT)
 
-test: install check test-ray  ## all tests that CI runs
+test: static  ## all tests that CI runs, those with and those without a Ray side by side
+	$(MAKE) --no-print-directory --output-sync=target -j 2 test-ray test-unit WORKERS=1
 
-check: install  ## format, lint, types, import contracts, unit tests
+check: static test-quick  ## format, lint, import contracts, types, the unit tests that are quick: before every commit
+
+static: install types  ## format, lint, import contracts, types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
-	$(MAKE) --no-print-directory -j 2 types test-unit
 
 types: install
 	$(VENV)/bin/pyrefly check --python-interpreter-path $(PY) --summary=none
 
-test-unit: install  ## unit tests alone
+test-quick: install  ## unit tests that are not in tests/longest.txt
+	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --quick
+
+test-unit: install  ## all tests that start no Ray
 	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --durations 15
+
+longest: install  ## run all tests that start no Ray, and list those that are not quick in tests/longest.txt
+	@mkdir -p build && rm -f build/cpu_seconds.tsv
+	$(TEST_ENV) $(PY) -m pytest -q -m "not ray and not slow" -n $(WORKERS) --dist worksteal --cpu-seconds build/cpu_seconds.tsv
+	$(PY) -m tests.longest build/cpu_seconds.tsv
 
 test-ray: install  ## tests that start a local Ray
 	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow" --durations 15 $(RAY_TESTS)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.longest import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401
+
 # What is imported for the tests stays, and to look through it again and again took a seventh of their collection.
 gc.disable()
 torch.set_num_threads(1)
