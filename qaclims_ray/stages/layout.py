@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from qaclims_ray.data import storage
 from qaclims_ray.methods.method import Method
 from qaclims_ray.methods.semples.config import PROMPTS_DIR
+from qaclims_ray.models.clip.config import PROMPTS_NAME
 
 CORPUS_TABLE = "answers"
 """The corpus's shards, in its folder."""
@@ -89,6 +90,10 @@ class RunLayout:
     def prompts(self, system: str) -> str:
         """A system's learned prompts, where it has any."""
         return storage.join(self.network(system), PROMPTS_DIR)
+
+    def has_prompts(self, system: str) -> bool:
+        """Whether prompts that a system learned are there."""
+        return storage.exists(storage.join(self.prompts(system), PROMPTS_NAME))
 
     def phase(self, name: str) -> str:
         """One phase of a training in several phases; systems share what they have in common."""

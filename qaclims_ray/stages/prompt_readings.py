@@ -22,7 +22,6 @@ from qaclims_ray.methods.classifier.method import CLASSIFIER
 from qaclims_ray.methods.clims.texts import VOC_BACKGROUND
 from qaclims_ray.methods.training_clip import load_training_clip
 from qaclims_ray.miniature import vocabulary
-from qaclims_ray.models.clip.config import PROMPTS_NAME
 from qaclims_ray.models.clip.frozen import FrozenClip
 from qaclims_ray.models.clip.prompts import encode_prompts, load_prompts
 from qaclims_ray.models.devices import device_of_worker
@@ -51,7 +50,7 @@ _Row = tuple[ImageRecord, int, torch.Tensor]
 
 def systems_with_prompts(config: RunConfig, layout: RunLayout) -> list[str]:
     """Return the run's systems whose prompts are there, those that others start from among them."""
-    return [name for name in training_order(config) if storage.exists(storage.join(layout.prompts(name), PROMPTS_NAME))]
+    return [name for name in training_order(config) if layout.has_prompts(name)]
 
 
 def load_prompt_clip(config: RunConfig) -> FrozenClip:

@@ -41,7 +41,6 @@ from qaclims_ray.stages.given_masks import given_share
 from qaclims_ray.stages.headline_figures import headline_intervals
 from qaclims_ray.stages.layout import RunLayout, network_uri_of
 from qaclims_ray.stages.mask_images import truth_share
-from qaclims_ray.stages.prompt_readings import load_prompt_clip, log_reading, read_prompts, systems_with_prompts
 from qaclims_ray.stages.results import Results, splits_of
 from qaclims_ray.stages.run_description import without_password
 from qaclims_ray.stages.sheet_rows import rows_of, sheet_rows
@@ -118,8 +117,11 @@ def write_contents(
     data = _with_sheets(_with_intervals(layout, data, manifest), rows, manifest)
     page = write_report(layout.report, data)
     _log_pages(parent, layout, data, sheet)
-    for name, reading in readings.items():
-        log_reading(parent, name, reading)
+    if readings:  # CLIP comes with them, which few reports need
+        from qaclims_ray.stages.prompt_readings import log_reading
+
+        for name, reading in readings.items():
+            log_reading(parent, name, reading)
     return page
 
 
@@ -269,7 +271,7 @@ def supervision(config: RunConfig) -> str:
 def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReading]:
     """Return what the systems' prompts say, read where the run's GPUs are."""
     config = stage.config
-    names = [name for name in systems_with_prompts(config, stage.layout) if name in config.systems]
+    names = list(filter(stage.layout.has_prompts, config.systems))
     if not names:
         return {}
     stage.opening()
@@ -277,6 +279,8 @@ def _prompt_readings(stage: Stage, manifest: Manifest) -> dict[str, PromptReadin
 
 
 def _read_all(config: RunConfig, layout: RunLayout, names: list[str], manifest: Manifest) -> dict[str, PromptReading]:
+    from qaclims_ray.stages.prompt_readings import load_prompt_clip, read_prompts
+
     readings, clips = {}, {}
     for name in names:
         resolved = system_config(config, name)
