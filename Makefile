@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install  ## run the whole service on the miniature world
-	$(VENV)/bin/qaclims run miniature --out $(OUT)
+	$(VENV)/bin/qaclims run miniature small-crops --out $(OUT)
 
 test: static  ## all tests that CI runs, those with and those without a Ray side by side
 	$(MAKE) --no-print-directory --output-sync=target -j 2 test-ray test-unit WORKERS=1
