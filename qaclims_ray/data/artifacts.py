@@ -196,6 +196,18 @@ class Artifact:
         taken = trees.beside(self.uri, _DAMAGED)
         trees.move_tree(self.uri, f"{self.uri.rstrip('/')}{_DAMAGED}{len(taken) + 1}")
 
+    def take_from(self, uri: str) -> None:
+        """Copy what lies whole in another folder and is just this result; nothing where this one is there already.
+
+        Raises:
+            ResourceError: when the place cannot be written.
+        """
+        if self.current() or not self.at(uri).current():
+            return
+        with whole_files.whole_copy(uri) as folder:
+            storage.upload_tree(folder, self.workshop)
+        self.current()  # puts it in place
+
     def _publish(self) -> None:
         trees.put_in_place(self.workshop, self.uri)
         for other in trees.beside(self.uri, _WORKSHOP):

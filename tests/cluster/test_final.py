@@ -150,6 +150,19 @@ def test_prediction_by_cams_is_still_there_and_options_that_would_do_nothing_are
         run_predict(PredictArguments(**arguments, network="cam", system="fully_supervised"))
 
 
+def test_a_second_round_goes_on_from_the_network_of_the_first(finished):
+    layout = RunLayout(str(finished))
+    first = read_meta(layout.segmentation("baseline"))
+    outcome = run_pipeline(_config(segmentation__rounds=2), str(finished))
+    assert read_meta(layout.round_network("baseline", 1)) == first is not None
+    rows, _ = read_mask_index(layout.round_masks("baseline", 2))
+    assert len(rows) == LIMIT and all(Path(layout.round_masks("baseline", 2), row.mask).is_file() for row in rows)
+    last = read_meta(layout.segmentation("baseline"))
+    assert last is not None and last.settings["segmentation"]["rounds"] == 2
+    assert outcome.results.segmentations["baseline"].crf is not None
+    assert "2 final networks" in (finished / "report" / "report.html").read_text()
+
+
 def test_other_steps_share_the_cams(finished):
     config = _config(masks__steps=["pamr"], masks__uncertain=[0.4, 0.6], goal="mask")
     outcome = run_pipeline(config, str(finished), until="refine")

@@ -125,11 +125,14 @@ def test_other_masks_or_another_number_of_rounds_train_what_depends_on_them(conf
     write_masks(stage, manifest)
     alone = train_final_networks({SYSTEM: stage}, manifest)[SYSTEM]
     assert "rounds" not in alone.settings["segmentation"], "networks of before the setting stay what they are"
-    twice = stage_of(with_overrides(config, {"segmentation.rounds": 2}), tmp_path)
+    told = Told()
+    twice = stage_of(with_overrides(config, {"segmentation.rounds": 2}), tmp_path, told=told)
     last = train_final_networks({SYSTEM: twice}, manifest)[SYSTEM]
     first = meta_at(stage.layout.round_network(SYSTEM, 1))
-    assert first.fingerprint == alone.fingerprint != last.fingerprint
+    assert first == alone and first.fingerprint != last.fingerprint, "the first round is there"
+    assert any(what == "there" for what, _ in told.lines), "and was not trained again"
     assert last.settings["segmentation"]["rounds"] == 2
+    assert train_final_networks({SYSTEM: stage}, manifest)[SYSTEM] == alone, "and again the last of one"
     write_masks(stage, manifest, shift=8)
     anew = train_final_networks({SYSTEM: twice}, manifest)[SYSTEM]
     assert anew.inputs["masks"] != last.inputs["masks"] and anew.inputs["round_masks"] != last.inputs["round_masks"]
