@@ -1,19 +1,20 @@
 """A plain ViT from timm with one class token per class, which also gives its attention maps: WeakTr's backbone."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers.activations import QuickGELU
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from qaclims_ray.errors import ConfigError
 from qaclims_ray.models.backbone import create_backbone, load_backbone_weights
 from qaclims_ray.models.generators.config import CamNetConfig
 from qaclims_ray.models.resampling import SideLength, stretched_positions
+
+if TYPE_CHECKING:  # convolutional networks do without timm, which takes seconds
+    from timm.models.vision_transformer import VisionTransformer
 
 MINIATURE_VIT = "miniature_vit"
 """Backbone name of the miniature world's small transformer."""
@@ -29,7 +30,7 @@ class ClassTokenVit(nn.Module):
     The final norm is left out, because WeakTr takes the tokens before it.
     """
 
-    def __init__(self, vit: VisionTransformer, num_tokens: int) -> None:
+    def __init__(self, vit: "VisionTransformer", num_tokens: int) -> None:
         """Take a plain ViT apart.
 
         Args:
@@ -75,7 +76,7 @@ class ClassTokenVit(nn.Module):
         return tokens, attention, features
 
 
-def build_vit(config: CamNetConfig) -> VisionTransformer:
+def build_vit(config: CamNetConfig) -> "VisionTransformer":
     """Make the ViT that `ClassTokenVit` takes apart, pretrained if weights are named.
 
     Args:
@@ -129,13 +130,16 @@ def _run_block(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return tokens, weights, output
 
 
-def _miniature_vit(config: CamNetConfig) -> VisionTransformer:
+def _miniature_vit(config: CamNetConfig) -> "VisionTransformer":
     """Make the small ViT, built like the image tower of the miniature CLIP so that it can start from its weights."""
     if config.weights == "timm" or config.output_stride != _MINIATURE_PATCH_PX:
         raise ConfigError(
             "cam_net.backbone miniature_vit has patches of 8 pixels and no pretrained weights in timm; set "
             'cam_net.output_stride 8, cam_net.weights "" or the file of the miniature CLIP'
         )
+    from timm.layers.activations import QuickGELU
+    from timm.models.vision_transformer import VisionTransformer
+
     return VisionTransformer(
         img_size=config.image_size,
         patch_size=_MINIATURE_PATCH_PX,
@@ -149,7 +153,9 @@ def _miniature_vit(config: CamNetConfig) -> VisionTransformer:
     )
 
 
-def _timm_vit(config: CamNetConfig) -> VisionTransformer:
+def _timm_vit(config: CamNetConfig) -> "VisionTransformer":
+    from timm.models.vision_transformer import VisionTransformer
+
     vit = create_backbone(
         config,
         chosen=f"image size {config.image_size} and stochastic depth",
@@ -171,7 +177,7 @@ def _timm_vit(config: CamNetConfig) -> VisionTransformer:
     return vit
 
 
-def _is_plain(vit: VisionTransformer) -> bool:
+def _is_plain(vit: "VisionTransformer") -> bool:
     """Whether the forward pass here is all that the ViT's parameters take part in (a norm before the blocks may be)."""
     parts = {f"blocks.{index}.{part}" for index in range(len(vit.blocks)) for part in _BLOCK_PARTS}
     needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}

@@ -5,7 +5,7 @@ A training needs nothing but this interface, so text contrast, CLIMS and SemPLeS
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from qaclims_ray.errors import ArtifactError
 from qaclims_ray.models.generators.cam_net import CamNet, build_cam_net, rebuild_cam_net, save_cam_net
 from qaclims_ray.models.generators.config import CamNetConfig
+from qaclims_ray.models.generators.weaktr import WeakTr, build_weaktr, rebuild_weaktr, save_weaktr
 from qaclims_ray.models.network_folder import load_network
-
-if TYPE_CHECKING:  # with it comes timm, which the miniature's networks do without
-    from qaclims_ray.models.generators.weaktr import WeakTr
 
 
 @runtime_checkable
@@ -52,7 +50,7 @@ class MaskGenerator(Protocol):
         ...
 
 
-MaskNetwork: TypeAlias = "CamNet | WeakTr"
+MaskNetwork: TypeAlias = CamNet | WeakTr
 """The mask generators there are, for code that also uses what every ``nn.Module`` has."""
 
 
@@ -71,19 +69,16 @@ def build_mask_generator(config: CamNetConfig, num_classes: int) -> MaskNetwork:
         case "cnn":
             return build_cam_net(config, num_classes)
         case "weaktr":
-            from qaclims_ray.models.generators.weaktr import build_weaktr
-
             return build_weaktr(config, num_classes)
 
 
 def save_mask_generator(net: MaskNetwork, folder: str) -> None:
     """Write settings and weights into a local folder, which is made if it is not there."""
-    if isinstance(net, CamNet):
-        save_cam_net(net, folder)
-    else:
-        from qaclims_ray.models.generators.weaktr import save_weaktr
-
-        save_weaktr(net, folder)
+    match net:
+        case CamNet():
+            save_cam_net(net, folder)
+        case WeakTr():
+            save_weaktr(net, folder)
 
 
 def load_mask_generator(folder: str, device: torch.device | str = "cpu") -> MaskNetwork:
@@ -104,8 +99,6 @@ def _rebuild(config: CamNetConfig, description: dict[str, Any]) -> MaskNetwork:
         case "cnn":
             return rebuild_cam_net(config, description)
         case "weaktr":
-            from qaclims_ray.models.generators.weaktr import rebuild_weaktr
-
             return rebuild_weaktr(config, description)
 
 
