@@ -73,6 +73,9 @@ def said(*texts: str) -> str:
     return " && ".join(f"document.body.innerText.includes({json.dumps(text)})" for text in texts)
 
 
+_TO_THE_FIGURES = (
+    "document.querySelectorAll('.ag-body-horizontal-scroll-viewport').forEach(one => one.scrollLeft = 600)"
+)
 _TRAINING = "workflowType=machine_learning"
 _COLUMNS = "viewStateShareKey=qaclims"
 
@@ -96,7 +99,7 @@ def mlflow_shots(experiment: str, runs: list[dict], trials: list[dict], model: s
     ]
     if model:
         shots += [
-            Shot("models", f"{at}/models?{_TRAINING}", said("-final"), 520, 0),
+            Shot("models", f"{at}/models?{_TRAINING}", said("-final"), 520, 0, act=_TO_THE_FIGURES),
             Shot("model", f"{at}/models/{model}?{_TRAINING}", said("Model ID"), 900, 0),
         ]
     if len(runs) > 1:

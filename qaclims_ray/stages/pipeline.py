@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -144,16 +144,15 @@ def run_pipeline(
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
         tracker = _tracker(config, layout, settings, parent_run_id, was_begun=was_begun)
         handle = tracker.handle()
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
         # The session too, so that a Ray of this run's own ends before the tracking does.
-        figures: dict[str, float] = {}
-        with _ending(tracker, progress, figures), session:
-            run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening, figures)
+        with _ending(run), session:
             _tell_of_data(run, manifest)
             mending = Mending(progress)
             # Pictures of the miniature that were changed since are drawn again by reading the data.
             found = mending.whole(lambda: run.stages(manifest), lambda: _read_data(data_stage, until))
             tracker.set_tags(_note(config, found))
-            log_figures(tracker, config, found, figures)
+            log_figures(tracker, config, found, run.figures)
             report_uri, found = _reported(run, manifest, found, mending) if run.reaches("report") else ("", found)
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(
@@ -249,7 +248,8 @@ class _PipelineRun:
     progress: ConsoleProgress
     last: int
     opening: Opening
-    figures: dict[str, float]
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the pipeline's own run of the tracker repeats of its stages."""
 
     def reaches(self, stage: str) -> bool:
         return STAGE_ORDER.index(stage) <= self.last
@@ -387,13 +387,13 @@ def _child(parent: Tracker, config: RunConfig, stage: str, system: str = "") -> 
 
 
 @contextlib.contextmanager
-def _ending(tracker: Tracker, progress: ConsoleProgress, figures: Mapping[str, float]) -> Iterator[None]:
+def _ending(run: _PipelineRun) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        progress.abort()
-        tracker.log_metrics(figures)
-        tracker.set_tags(failure_tag(error))
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.progress.abort()
+        run.tracker.log_metrics(run.figures)
+        run.tracker.set_tags(failure_tag(error))
+        run.tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    tracker.finish("FINISHED")
+    run.tracker.finish("FINISHED")

@@ -91,7 +91,7 @@ def log_segmentation(stage: Tracker, figures: dict[str, float], system: str, fou
         _log_table(stage, found.plain, "segmentation_iou_per_class")
 
 
-def log_figures(parent: Tracker, config: RunConfig, found: Results, figures: Mapping[str, float]) -> None:
+def log_figures(parent: Tracker, config: RunConfig, found: Results, figures: dict[str, float]) -> None:
     """Log the figures of the run's last system, its best by design, under names that all runs share; then all others.
 
     At once and in this order: MLflow opens a comparison of runs on the figure that came first.
@@ -100,6 +100,7 @@ def log_figures(parent: Tracker, config: RunConfig, found: Results, figures: Map
     headlines = {name: fixed_figure(stage).of(scored[stage]) for name, stage in HEADLINES.items() if stage in scored}
     if headlines or figures:
         parent.log_metrics({**headlines, **figures})
+    figures.clear()  # they are there: a run that fails later logs what it has, and nothing twice
 
 
 def log_trust(tracker: Tracker, trust: Trust | None) -> None:

@@ -166,9 +166,9 @@ def test_the_pipelines_run_gets_its_headlines_first() -> None:
     found, figures = with_absent(), {}
     log_scores(NullTracker(), figures, "baseline", found.scores["baseline"])
     log_segmentation(NullTracker(), figures, "baseline", found.segmentations["baseline"])
+    expected = ["headline/final_miou", "headline/mask_miou", "headline/seed_miou", *figures]
     log_figures(Kept(), config, found, figures)
-    assert list(kept)[:3] == ["headline/final_miou", "headline/mask_miou", "headline/seed_miou"]
-    assert list(kept)[3:] == list(figures)
+    assert list(kept) == expected and figures == {}
     assert (kept["headline/final_miou"], kept["baseline/segmentation/miou"]) == (0.3, 0.3)
     assert kept["headline/seed_miou"] == kept["baseline/cam/miou_fixed"] == 0.4
     kept.clear()
