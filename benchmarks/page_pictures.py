@@ -184,7 +184,8 @@ def mlflow_pictures(page: Page, run: Path, address: str, experiment: str, out: P
     own = json.loads((run / RECORD_NAME).read_text())["run_id"]
     parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
     parents.sort(key=lambda one: (one["info"]["run_id"] != own, one["info"]["start_time"]))
-    trials = [one for one in runs if one["info"]["run_name"].startswith("trial_")]
+    ended = [one for one in runs if one["info"]["status"] == "FINISHED"]
+    trials = [one for one in ended if one["info"]["run_name"].startswith("trial_")]
     models = asked_of(base, "logged-models/search", {"experiment_ids": [number]}).get("models", [])
     model = next((one["info"]["model_id"] for one in models if one["info"]["source_run_id"] == own), "")
     page.show(_WIDE, 900)

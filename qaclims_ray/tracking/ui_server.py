@@ -139,7 +139,7 @@ def _shared_view() -> str:
     state = {
         "selectedColumns": [f"metrics.`{name}`" for name in HEADLINES],
         "compareRunCharts": [],
-        "compareRunSections": [{"uuid": group, "name": group, "display": True, "isReordered": False}],
+        "compareRunSections": [{"uuid": group, "name": group, "display": True, "isReordered": True}],
         "isAccordionReordered": True,
     }
     return json.dumps(state)
