@@ -103,7 +103,7 @@ def mlflow_shots(experiment: str, runs: list[dict], trials: list[dict], model: s
             Shot("model", f"{at}/models/{model}?{_TRAINING}", said("Model ID"), 900, 0),
         ]
     if len(runs) > 1:
-        shots.append(_comparison("compare", experiment, runs[-2:], 1000))
+        shots.append(_comparison("compare", experiment, runs[-2:], 1500))
     if trials:
         shots.append(_comparison("trials", experiment, trials, 620))
     return tuple(shots)
