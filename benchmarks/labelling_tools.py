@@ -1,6 +1,6 @@
 """Do the tools themselves open what `qaclims export-masks` writes? Each with its own code, no reader of ours.
 
-    pip install labelme datumaro ultralytics supervision label-studio-converter
+    pip install labelme x-anylabeling-cvhub datumaro ultralytics supervision label-studio-sdk cvat-sdk
     QT_QPA_PLATFORM=offscreen python -m benchmarks.labelling_tools RUN --images 24
 
 Prints a Markdown table: which program opened which form by what, how many images, and how much of their pixels the
@@ -129,6 +129,28 @@ def by_datumaro(kind: str, file: str) -> Callable[[Handed], LabelMaps]:
     return read
 
 
+def by_cvat_sdk(handed: Handed) -> LabelMaps:
+    """CVAT's own decoder of masks gets the numbers of the file, in the order in which its server hands them over."""
+    from xml.etree import ElementTree
+
+    from cvat_sdk.masks import decode_mask, encode_mask
+
+    found = {}
+    for image in ElementTree.parse(handed.folder / "annotations.xml").iter("image"):
+        name = image.attrib["name"]
+        height, width = handed.sizes[name]
+        labels = np.zeros((height, width), int)
+        for shape in image.iter("mask"):
+            left, top, wide, high = (int(shape.attrib[one]) for one in ("left", "top", "width", "height"))
+            runs = [int(run) for run in shape.attrib["rle"].split(",")]
+            points = [*runs, left, top, left + wide - 1, top + high - 1]
+            inside = decode_mask(points, image_width=width, image_height=height)
+            assert encode_mask(inside) == points, name
+            labels[inside] = handed.values[shape.attrib["label"]]
+        found[name] = labels
+    return found
+
+
 def by_ultralytics(handed: Handed) -> LabelMaps:
     """Ultralytics' YOLO checks ``data.yaml`` and each text file, and draws as it does for its training."""
     from ultralytics.data.utils import check_det_dataset, polygons2masks_overlap, verify_image_label
@@ -173,14 +195,14 @@ def by_supervision(handed: Handed) -> LabelMaps:
 
 def by_label_studio(handed: Handed) -> LabelMaps:
     """Label Studio's converter makes tasks of the file; polygons are in percent there."""
-    from label_studio_converter.imports.coco import convert_coco_to_ls
+    from label_studio_sdk.converter.imports.coco import convert_coco_to_ls
     from PIL import Image, ImageDraw
 
-    out = handed.folder / "label_studio.json"
-    convert_coco_to_ls(str(handed.folder / "annotations.json"), str(out), image_root_url="")
+    out, root = handed.folder / "label_studio.json", "http://127.0.0.1/images/"  # where it would look for them
+    convert_coco_to_ls(str(handed.folder / "annotations.json"), str(out), image_root_url=root)
     found = {}
     for task in json.loads(out.read_text()):
-        name = task["data"]["image"].lstrip("/")
+        name = task["data"]["image"].removeprefix(root)
         height, width = handed.sizes[name]
         canvas = Image.new("L", (width, height))
         for shape in task["annotations"][0]["result"]:
@@ -198,12 +220,13 @@ TOOLS: tuple[tuple[str, ExportForm, str, Callable[[Handed], LabelMaps]], ...] = 
     ("labelme", "labelme", "its window", by_labelme_window),
     ("x-anylabeling-cvhub", "labelme", "LabelFile", by_x_anylabeling),
     ("datumaro", "cvat", "Dataset.import_from, cvat", by_datumaro("cvat", "annotations.xml")),
+    ("cvat-sdk", "cvat", "its numbers by cvat_sdk.masks", by_cvat_sdk),
     ("datumaro", "coco", "Dataset.import_from, coco", by_datumaro("coco", "")),
     ("datumaro", "voc", "Dataset.import_from, voc_segmentation", by_datumaro("voc_segmentation", "")),
     ("ultralytics", "yolo", "check_det_dataset, verify_image_label", by_ultralytics),
     ("supervision", "coco", "DetectionDataset.from_coco", by_supervision),
     ("supervision", "coco-polygons", "DetectionDataset.from_coco", by_supervision),
-    ("label-studio-converter", "coco-polygons", "convert_coco_to_ls", by_label_studio),
+    ("label-studio-sdk", "coco-polygons", "converter, convert_coco_to_ls", by_label_studio),
 )
 """Program's package, form, what of it reads, and the reader."""
 

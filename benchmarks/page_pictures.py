@@ -3,12 +3,14 @@
     python -m benchmarks.page_pictures RUN --out docs/results
 
 They go into ``gallery/`` and ``mlflow_ui/`` of that folder, as PNGs of few colours. RUN is a finished run that was
-tracked beside its folder; nothing in it is changed but the columns of MLflow's list, which `qaclims ui` sets too.
+tracked beside its folder; nothing in it is changed but the columns of MLflow's list, which `qaclims ui` sets too. The
+two latest other runs of its store are compared, or it with the other one; trials of a search where there are any.
 """
 
 import argparse
 import io
 import json
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.browser import WHOLE, Page, browser_page, find_browser
+from qaclims_ray.tracking.mlflow_runs import RECORD_NAME
 
 _COLOURS = 256
 _WAIT_S = 240.0
@@ -70,23 +73,54 @@ def said(*texts: str) -> str:
     return " && ".join(f"document.body.innerText.includes({json.dumps(text)})" for text in texts)
 
 
-def mlflow_shots(experiment: str, runs: list[dict], model: str) -> tuple[Shot, ...]:
+_TO_THE_FIGURES = (
+    "document.querySelectorAll('.ag-body-horizontal-scroll-viewport').forEach(one => one.scrollLeft = 600)"
+)
+_TRAINING = "workflowType=machine_learning"
+_COLUMNS = "viewStateShareKey=qaclims"
+
+
+def mlflow_shots(experiment: str, runs: list[dict], trials: list[dict], model: str) -> tuple[Shot, ...]:
     """Return the pictures of MLflow's pages.
 
     Args:
         experiment: its number.
-        runs: as MLflow tells of them, the pipeline's first.
-        model: number of a logged model.
+        runs: those of pipelines, as MLflow tells of them; the first has a page.
+        trials: those of a search.
+        model: number of a logged model; empty for none.
     """
-    first, training = runs[0]["info"], "workflowType=machine_learning"
-    at = f"/#/experiments/{experiment}"
-    columns, charts = "viewStateShareKey=qaclims", "compareRunsMode=CHART"
-    return (
-        Shot("runs", f"{at}/runs?{training}&{columns}", said(first["run_name"], "final_miou"), 620, 700),
-        Shot("charts", f"{at}/runs?{training}&{charts}", said("headline", "Add section"), 820, 0),
-        Shot("run", f"{at}/runs/{first['run_id']}?{training}", said("mIoU", "headline/final_miou"), 900, 1100),
-        Shot("models", f"{at}/models?{training}", said("-final"), 520, 0),
-        Shot("model", f"{at}/models/{model}?{training}", said("Model ID"), 900, 0),
+    first, at = runs[0]["info"], f"/#/experiments/{experiment}"
+    shots = [
+        Shot("runs", f"{at}/runs?{_TRAINING}&{_COLUMNS}", said(first["run_name"], "final_miou"), 620, 700),
+        Shot(
+            "charts", f"{at}/runs?{_TRAINING}&{_COLUMNS}&compareRunsMode=CHART", said("headline", "Add section"), 900, 0
+        ),
+        Shot("run", f"{at}/runs/{first['run_id']}?{_TRAINING}", said("mIoU", "headline/final_miou"), 900, 1100),
+    ]
+    if model:
+        shots += [
+            Shot("models", f"{at}/models?{_TRAINING}", said("-final"), 520, 0, act=_TO_THE_FIGURES),
+            Shot("model", f"{at}/models/{model}?{_TRAINING}", said("Model ID"), 900, 0),
+        ]
+    if len(runs) > 1:
+        shots.append(_comparison("compare", experiment, runs[-2:], 1500))
+    if trials:
+        shots.append(_comparison("trials", experiment, trials, 620))
+    return tuple(shots)
+
+
+def _comparison(name: str, experiment: str, runs: list[dict], height: int) -> Shot:
+    """Return the page that MLflow opens for runs that are ticked, by "Compare"."""
+    numbers = ",".join(f'"{one["info"]["run_id"]}"' for one in runs)
+    asked = urllib.parse.quote(f'runs=[{numbers}]&experiments=["{experiment}"]', safe="=&")
+    drawn = "document.querySelector('.js-plotly-plot .parcoords, .js-plotly-plot svg')"
+    return Shot(
+        name,
+        f"/#/compare-runs?{asked}&{_TRAINING}",
+        f"{said('Parallel Coordinates Plot', 'Show diff only')} && {drawn}",
+        height,
+        0,
+        act="document.querySelectorAll('[role=switch][aria-checked=false]').forEach(one => one.click())",
     )
 
 
@@ -132,11 +166,12 @@ def asked_of(address: str, path: str, values: Mapping[str, object] | None = None
         return json.load(answer)
 
 
-def mlflow_pictures(page: Page, address: str, experiment: str, out: Path, only: str) -> None:
+def mlflow_pictures(page: Page, run: Path, address: str, experiment: str, out: Path, only: str) -> None:
     """Take those of MLflow, or one of them.
 
     Args:
         page: the browser's.
+        run: folder of the run that has a page.
         address: as `qaclims ui` prints it.
         experiment: its name.
         out: folder.
@@ -146,14 +181,19 @@ def mlflow_pictures(page: Page, address: str, experiment: str, out: Path, only: 
     found = asked_of(base, f"experiments/get-by-name?experiment_name={experiment}")
     number = found["experiment"]["experiment_id"]
     runs = asked_of(base, "runs/search", {"experiment_ids": [number], "max_results": 1000})["runs"]
+    own = json.loads((run / RECORD_NAME).read_text())["run_id"]
     parents = [one for one in runs if all(tag["key"] != "mlflow.parentRunId" for tag in one["data"]["tags"])]
-    models = asked_of(base, "logged-models/search", {"experiment_ids": [number]})["models"]
+    parents.sort(key=lambda one: (one["info"]["run_id"] != own, one["info"]["start_time"]))
+    ended = [one for one in runs if one["info"]["status"] == "FINISHED"]
+    trials = [one for one in ended if one["info"]["run_name"].startswith("trial_")]
+    models = asked_of(base, "logged-models/search", {"experiment_ids": [number]}).get("models", [])
+    model = next((one["info"]["model_id"] for one in models if one["info"]["source_run_id"] == own), "")
     page.show(_WIDE, 900)
     page.open(address, _WAIT_S)
     page.wait(said(parents[0]["info"]["run_name"]), _WAIT_S)
     # At the first visit it opens its assistant, which stays as the reader leaves it.
     page.value("Object.keys(localStorage).filter(k => k.includes('panelOpen')).forEach(k => localStorage[k] = 'false')")
-    for shot in mlflow_shots(number, parents, models[0]["info"]["model_id"]):
+    for shot in mlflow_shots(number, parents, trials, model):
         if only in ("", shot.name):
             take(page, base, shot, out, settled=_SETTLED, dark_key="_mlflow_dark_mode_toggle_enabled")
 
@@ -181,14 +221,14 @@ def main() -> None:
             (out / "mlflow_ui").mkdir(parents=True, exist_ok=True)
             only = asked.only.removeprefix("mlflow")
             if asked.address:
-                mlflow_pictures(page, asked.address, asked.experiment, out / "mlflow_ui", only)
+                mlflow_pictures(page, run, asked.address, asked.experiment, out / "mlflow_ui", only)
                 return
             from qaclims_ray.stages.ui import tracked_at
             from qaclims_ray.tracking.ui_server import free_port, ui_server
 
             config, uri = tracked_at(str(run))
             with ui_server(uri, config.experiment, free_port(5400), timeout_s=_WAIT_S) as (address, _):
-                mlflow_pictures(page, address, config.experiment, out / "mlflow_ui", only)
+                mlflow_pictures(page, run, address, config.experiment, out / "mlflow_ui", only)
 
 
 if __name__ == "__main__":

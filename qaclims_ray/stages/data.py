@@ -56,18 +56,22 @@ def run_data(stage: Stage) -> Manifest:
 def log_data(tracker: Tracker, config: DataConfig, manifest: Manifest) -> None:
     """Record in MLflow what was read, each split of the run as a data set."""
     for split in dict.fromkeys(used_splits(config)):
-        records = [record for record in manifest.records if split in record.splits]
-        if not records:
-            continue
-        shown = Counter(manifest.class_names[index] for record in records for index in record.labels)
-        data = TrackedData(
-            name=f"{config.dataset}/{split}",
-            digest=fingerprint_of([manifest.fingerprint(), split]),
-            source=config.root or manifest.home or config.dataset,
-            counts={"images": len(records), "classes": len(manifest.class_names), **shown},
-            use=split,
-        )
-        tracker.log_data(data)
+        data = tracked_split(config, manifest, split)
+        if data.counts["images"]:
+            tracker.log_data(data)
+
+
+def tracked_split(config: DataConfig, manifest: Manifest, split: str) -> TrackedData:
+    """Return what MLflow is told of a split."""
+    records = [record for record in manifest.records if split in record.splits]
+    shown = Counter(manifest.class_names[index] for record in records for index in record.labels)
+    return TrackedData(
+        name=f"{config.dataset}/{split}",
+        digest=fingerprint_of([manifest.fingerprint(), split]),
+        source=config.root or manifest.home or config.dataset,
+        counts={"images": len(records), "classes": len(manifest.class_names), **shown},
+        use=split,
+    )
 
 
 def used_splits(data: DataConfig) -> tuple[str, ...]:

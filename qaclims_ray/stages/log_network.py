@@ -6,6 +6,8 @@ import json
 import os
 import re
 import tempfile
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +18,17 @@ from qaclims_ray.data import artifacts, storage
 from qaclims_ray.data.artifacts import package_version
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.errors import DataError
+from qaclims_ray.evaluation.sweep import SeedScores
 from qaclims_ray.models.network_folder import WEIGHTS_NAME
 from qaclims_ray.run_config import RunConfig
+from qaclims_ray.stages.data import tracked_split
 from qaclims_ray.stages.stage import Stage
+from qaclims_ray.systems.table import system_of
+from qaclims_ray.tracking.metric_names import MODEL_MDICE, MODEL_MIOU
 from qaclims_ray.tracking.tracker import TrackedModel, Tracker
+
+if TYPE_CHECKING:
+    from qaclims_ray.deployment.network_facts import NetworkFacts
 
 _LOGGED_NAME = "tracked_models.json"
 """File of the run: system -> tracker's run and fingerprint of the network that it was given."""
@@ -27,7 +36,9 @@ _LOADER = "qaclims_ray.stages.served"
 _EXAMPLE_PX = (24, 32)
 
 
-def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, manifest: Manifest) -> None:
+def log_network(
+    stage: Stage, parent: Tracker, config: RunConfig, system: str, manifest: Manifest, scores: SeedScores | None
+) -> None:
     """Give a system's final network to the pipeline's run, once, unless it is larger than the settings allow.
 
     Args:
@@ -36,6 +47,7 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
         config: the run's settings.
         system: whose network.
         manifest: the run's.
+        scores: what it scores on the test split, without CRF, as it is served; None where no mask is there.
     """
     handle, uri = parent.handle(), stage.layout.segmentation(system)
     limit_mb = config.tracking.max_model_mb
@@ -63,7 +75,12 @@ def log_network(stage: Stage, parent: Tracker, config: RunConfig, system: str, m
         with tempfile.TemporaryDirectory() as scratch:
             folder = os.path.join(scratch, "network")
             write_hub_folder(read_final_network(uri), stage.config.segmentation.test, facts, folder)
-            is_kept = parent.log_model(folder, tracked_model(system, fingerprint))
+            model = replace(tracked_model(system, fingerprint), **_described(facts, config, system))
+            if scores is not None:
+                on = tracked_split(stage.config.data, manifest, stage.config.data.test_split)
+                figures = {MODEL_MIOU: scores.miou_fixed, MODEL_MDICE: scores.mdice_fixed}
+                model = replace(model, scores=figures, scored_on=on, scored_by=f"{system}/segment")
+            is_kept = parent.log_model(folder, model)
     except (OSError, SafetensorError) as error:  # a full disk for temporary files: the network itself is there
         stage.progress.note(f"no MLflow model is made of the final network of {system}: {error}")
         return
@@ -93,6 +110,26 @@ def tracked_model(system: str, fingerprint: str) -> TrackedModel:
         example={"image": _example_image()},
         requirement=f"qaclims-ray=={package_version()}",
     )
+
+
+def _described(facts: "NetworkFacts", config: RunConfig, system: str) -> dict[str, Any]:
+    """Return what a model's page says beside its figures."""
+    label = system_of(config, system).label
+    return {
+        "note": (
+            f"The final network of {label}: {facts.architecture}, {len(facts.classes.names)} classes. A request has "
+            "an image file in base64 in its column `image`; the answer has a label map.\n\n"
+            "`mlflow models serve -m models:/MODEL_ID --env-manager local -h 127.0.0.1 -p 5001`"
+        ),
+        "params": {
+            "system": system,
+            "preset": config.name,
+            "seed": str(config.seed),
+            "architecture": facts.architecture,
+            "classes": str(len(facts.classes.names)),
+            "licence": facts.licence,
+        },
+    }
 
 
 def _example_image() -> str:

@@ -37,7 +37,7 @@ from qaclims_ray.stages.refine import run_refine
 from qaclims_ray.stages.report import read_timings, run_report, write_timings
 from qaclims_ray.stages.results import (
     Results,
-    log_headlines,
+    log_figures,
     log_masks,
     log_scores,
     log_segmentation,
@@ -144,15 +144,15 @@ def run_pipeline(
         _keep_settings(layout, json.dumps(settings, indent=2).encode(), opening if until != "data" else None)
         tracker = _tracker(config, layout, settings, parent_run_id, was_begun=was_begun)
         handle = tracker.handle()
+        run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
         # The session too, so that a Ray of this run's own ends before the tracking does.
-        with _ending(tracker, progress), session:
-            run = _PipelineRun(config, layout, tracker, progress, STAGE_ORDER.index(until), opening)
+        with _ending(run), session:
             _tell_of_data(run, manifest)
             mending = Mending(progress)
             # Pictures of the miniature that were changed since are drawn again by reading the data.
             found = mending.whole(lambda: run.stages(manifest), lambda: _read_data(data_stage, until))
             tracker.set_tags(_note(config, found))
-            log_headlines(tracker, config, found)
+            log_figures(tracker, config, found, run.figures)
             report_uri, found = _reported(run, manifest, found, mending) if run.reaches("report") else ("", found)
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(
@@ -248,6 +248,8 @@ class _PipelineRun:
     progress: ConsoleProgress
     last: int
     opening: Opening
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the pipeline's own run of the tracker repeats of its stages."""
 
     def reaches(self, stage: str) -> bool:
         return STAGE_ORDER.index(stage) <= self.last
@@ -322,12 +324,12 @@ class _PipelineRun:
             chosen = None
             if is_chosen:
                 found.thresholds[system] = run_threshold(stage, system, images)
-                log_threshold(stage.tracker, self.tracker, system, found.thresholds[system])
+                log_threshold(stage.tracker, self.figures, system, found.thresholds[system])
                 chosen = found.thresholds[system].threshold
                 stage = replace(stage, config=stage.config.at_threshold(chosen))
             if is_scored:
                 found.scores[system] = run_evaluate(stage, system, images, chosen)
-                log_scores(stage.tracker, self.tracker, system, found.scores[system])
+                log_scores(stage.tracker, self.figures, system, found.scores[system])
 
     def masks(self, system: str, manifest: Manifest, found: Results) -> None:
         if self.config.goal == "seed" or not self.reaches("refine"):
@@ -335,7 +337,7 @@ class _PipelineRun:
         make = run_given_masks if method_of(system_of(self.config, system).method).brings_masks else run_refine
         with self.stage("refine", system) as stage:
             found.masks[system] = make(stage, system, manifest)
-            log_masks(stage.tracker, self.tracker, system, found.masks[system])
+            log_masks(stage.tracker, self.figures, system, found.masks[system])
 
     def segmentations(self, systems: list[str], manifest: Manifest, found: Results) -> None:
         """Train all final networks on one group of workers, then score them."""
@@ -346,9 +348,9 @@ class _PipelineRun:
             networks = train_final_networks(stages, manifest)
             for system, stage in stages.items():
                 found.segmentations[system] = score_final_network(stage, system, networks[system], manifest)
-                log_segmentation(stage.tracker, self.tracker, system, found.segmentations[system])
+                log_segmentation(stage.tracker, self.figures, system, found.segmentations[system])
                 if system in self.config.systems:  # the bound learned from true masks and is for comparison
-                    log_network(stage, self.tracker, self.config, system, manifest)
+                    log_network(stage, self.tracker, self.config, system, manifest, found.segmentations[system].plain)
 
     def trusted(self, manifest: Manifest, found: Results) -> Results:
         """Add what is known without masks, and make the gallery: here, since both read maps, which may be damaged."""
@@ -385,12 +387,13 @@ def _child(parent: Tracker, config: RunConfig, stage: str, system: str = "") -> 
 
 
 @contextlib.contextmanager
-def _ending(tracker: Tracker, progress: ConsoleProgress) -> Iterator[None]:
+def _ending(run: _PipelineRun) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        progress.abort()
-        tracker.set_tags(failure_tag(error))
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.progress.abort()
+        run.tracker.log_metrics(run.figures)
+        run.tracker.set_tags(failure_tag(error))
+        run.tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    tracker.finish("FINISHED")
+    run.tracker.finish("FINISHED")

@@ -61,43 +61,47 @@ def splits_of(config: RunConfig) -> dict[str, str]:
     return {"seed": data.eval_split, "mask": data.eval_split, "segmentation": data.test_split}
 
 
-def log_threshold(stage: Tracker, parent: Tracker, system: str, choice: ThresholdChoice) -> None:
+def log_threshold(stage: Tracker, figures: dict[str, float], system: str, choice: ThresholdChoice) -> None:
     """Log the threshold that was chosen of a system's seeds without masks, as `log_scores`."""
     metrics = {THRESHOLD_LABEL_FREE: choice.threshold}
     stage.log_metrics(metrics)
-    parent.log_metrics(headline_metrics(system, metrics))
+    figures |= headline_metrics(system, metrics)
 
 
-def log_scores(stage: Tracker, parent: Tracker, system: str, evaluation: Evaluation) -> None:
-    """Log a system's seed scores into its own run, and as its headline into the pipeline's."""
-    _log(stage, parent, system, "seed", evaluation.seed)
+def log_scores(stage: Tracker, figures: dict[str, float], system: str, evaluation: Evaluation) -> None:
+    """Log a system's seed scores into its own run, and add the few that the pipeline's repeats (`log_figures`)."""
+    _log(stage, figures, system, "seed", evaluation.seed)
     _log_table(stage, evaluation.seed, "iou_per_class")
 
 
-def log_masks(stage: Tracker, parent: Tracker, system: str, masks: PseudoMasks) -> None:
+def log_masks(stage: Tracker, figures: dict[str, float], system: str, masks: PseudoMasks) -> None:
     """Log what pseudo masks score, as `log_scores`."""
     stage.set_tags({f"masks.{name}": value for name, value in masks.summary.items()})
     if masks.scores is not None:
-        _log(stage, parent, system, "mask", masks.scores)
+        _log(stage, figures, system, "mask", masks.scores)
         _log_table(stage, masks.scores, "mask_iou_per_class")
 
 
-def log_segmentation(stage: Tracker, parent: Tracker, system: str, found: Segmentation) -> None:
+def log_segmentation(stage: Tracker, figures: dict[str, float], system: str, found: Segmentation) -> None:
     """Log what a final network scores, as `log_scores`."""
     if found.plain is not None:
-        _log(stage, parent, system, "segmentation", found.plain)
+        _log(stage, figures, system, "segmentation", found.plain)
     if found.crf is not None:
-        _log(stage, parent, system, "segmentation_crf", found.crf)
+        _log(stage, figures, system, "segmentation_crf", found.crf)
     if found.plain is not None:
         _log_table(stage, found.plain, "segmentation_iou_per_class")
 
 
-def log_headlines(parent: Tracker, config: RunConfig, found: Results) -> None:
-    """Log the figures of the run's last system, its best by design, under names that all runs share."""
+def log_figures(parent: Tracker, config: RunConfig, found: Results, figures: dict[str, float]) -> None:
+    """Log the figures of the run's last system, its best by design, under names that all runs share; then all others.
+
+    At once and in this order: MLflow opens a comparison of runs on the figure that came first.
+    """
     scored = found.of(config.systems[-1])
-    figures = {name: fixed_figure(stage).of(scored[stage]) for name, stage in HEADLINES.items() if stage in scored}
-    if figures:
-        parent.log_metrics(figures)
+    headlines = {name: fixed_figure(stage).of(scored[stage]) for name, stage in HEADLINES.items() if stage in scored}
+    if headlines or figures:
+        parent.log_metrics({**headlines, **figures})
+    figures.clear()  # they are there: a run that fails later logs what it has, and nothing twice
 
 
 def log_trust(tracker: Tracker, trust: Trust | None) -> None:
@@ -116,10 +120,10 @@ def log_trust(tracker: Tracker, trust: Trust | None) -> None:
     tracker.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
 
 
-def _log(tracker: Tracker, parent: Tracker, system: str, stage: ScoredStage, scores: SeedScores) -> None:
+def _log(tracker: Tracker, figures: dict[str, float], system: str, stage: ScoredStage, scores: SeedScores) -> None:
     metrics = stage_metrics(stage, scores)
     tracker.log_metrics(metrics)
-    parent.log_metrics(headline_metrics(system, metrics))
+    figures |= headline_metrics(system, metrics)
 
 
 def _log_table(stage: Tracker, scores: SeedScores, name: str) -> None:

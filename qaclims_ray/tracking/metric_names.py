@@ -20,6 +20,11 @@ MDICE_FIXED = "cam/mdice_fixed"
 MDICE_BEST = "cam/mdice_best"
 """The same at `THRESHOLD_BEST`; the choice uses pixel labels."""
 
+MODEL_MIOU = "model/miou"
+"""What a logged network scores, as its run has it under ``segmentation/miou``: MLflow lists it with the model."""
+MODEL_MDICE = "model/mdice"
+"""The same of ``segmentation/mdice``."""
+
 HEADLINES: dict[str, ScoredStage] = {
     "headline/final_miou": "segmentation",
     "headline/mask_miou": "mask",

@@ -5,8 +5,9 @@ A call may be sent twice (`spool.py`): MLflow keeps one data set of a name and d
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from qaclims_ray.tracking.store import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from mlflow.models import ModelSignature
 
 FINGERPRINT_TAG = "qaclims.network"
@@ -31,7 +33,7 @@ def send_data(client: "MlflowClient", run_id: str, entry: Entry) -> None:
 
     dataset = Dataset(
         name=entry["name"],
-        digest=entry["digest"][:_DIGEST_CHARS],
+        digest=_digest(entry),
         source_type="local" if "://" not in entry["source"] else entry["source"].partition("://")[0],
         source=json.dumps({"uri": entry["source"]}),
         profile=json.dumps(entry["counts"]),
@@ -39,7 +41,7 @@ def send_data(client: "MlflowClient", run_id: str, entry: Entry) -> None:
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", entry["use"])])])
 
 
-def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) -> None:
+def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path, scored_by: str = "") -> None:
     """Keep a network (`tracker.TrackedModel`) as an MLflow model of a run, unless the run has it.
 
     Args:
@@ -47,6 +49,7 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
         run_id: the run that made it.
         entry: the call.
         folder: what its loader reads.
+        scored_by: the run that scored it; empty where none did.
 
     Raises:
         DeliveryRefused: when the server keeps no models, or none so large.
@@ -64,8 +67,11 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
     try:
         # One that a process left half sent, or is still sending, is filled again.
         logged = own.get("PENDING") or client.create_logged_model(
-            experiment_id, entry["name"], run_id, tags, model_type="segmentation"
+            experiment_id, entry["name"], run_id, tags, entry.get("params"), model_type="segmentation"
         )
+        if entry.get("note"):
+            note = entry["note"].replace("MODEL_ID", logged.model_id)
+            client.set_logged_model_tags(logged.model_id, {"mlflow.note.content": note})
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "model")
             mlflow.pyfunc.save_model(
@@ -78,6 +84,8 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
                 mlflow_model=Model(model_id=logged.model_id, run_id=run_id),
             )
             client.log_model_artifacts(logged.model_id, str(path))
+        if scored_by:
+            client.log_batch(scored_by, metrics=_model_metrics(entry, logged.model_id))
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     except Exception as error:
@@ -85,6 +93,19 @@ def send_model(client: "MlflowClient", run_id: str, entry: Entry, folder: Path) 
         if _is_refusal(error):
             raise DeliveryRefused(first_line(error)) from error
         raise
+
+
+def _model_metrics(entry: Entry, model_id: str) -> "list[Metric]":
+    """Return what a model scored; the time is the call's own, so that one that is sent twice is stored once."""
+    from mlflow.entities import Metric
+
+    on = entry["scored_on"]
+    data = {"dataset_name": on["name"], "dataset_digest": _digest(on)} if on else {}
+    return [Metric(name, value, entry["time"], 0, model_id=model_id, **data) for name, value in entry["scores"].items()]
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return data["digest"][:_DIGEST_CHARS]
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -78,7 +78,7 @@ def open_tracker(
         tags: tags of the run.
         parent_run_id: run of the same store under which the UI shows this one; empty for none.
         was_begun: a call has been at work in these outputs before: its run is looked for where the record is gone.
-        system_metrics: log CPU, memory, disk, network and GPU of this machine.
+        system_metrics: log CPU, memory, disk, network and GPU of this machine, to a run `MACHINES` below this one.
         system_metrics_interval_s: seconds between two samples.
 
     Raises:
@@ -108,6 +108,7 @@ def open_tracker(
         resumed=resumed,
     )
     if system_metrics:
+        tracker.begin_machines(tags or {})
         tracker.watch_system(mlflow_samplers(), node="", interval_s=system_metrics_interval_s)
     return tracker
 
@@ -124,7 +125,8 @@ def attach(
 
     Args:
         handle: from `Tracker.handle`; None gives a `NullTracker`.
-        system_metrics_node: log this machine's load as ``system/<node>/...`` of the pipeline's run; empty logs none.
+        system_metrics_node: log this machine's load as ``system/<node>/...``, where the driver logs its own; empty
+            logs none.
         system_metrics_interval_s: seconds between two samples.
     """
     if handle is None:
@@ -136,7 +138,7 @@ def attach(
         spool_dir=handle.spool_dir,
         started_ms=handle.started_ms,
         resumed=True,
-        whole=(handle.whole_run_id, handle.whole_started_ms) if handle.whole_run_id else None,
+        load=(handle.load_run_id, handle.load_started_ms) if handle.load_run_id else None,
     )
     if system_metrics_node:
         prepare_environment()
@@ -235,7 +237,8 @@ class Delivery:
             case "data":
                 send_data(client, self._run_id(client, first["run"]), first)
             case "model":
-                send_model(client, self._run_id(client, first["run"]), first, self._kept_file(first))
+                scored_by = self._run_id(client, first["scored_by"]) if first.get("scores") else ""
+                send_model(client, self._run_id(client, first["run"]), first, self._kept_file(first), scored_by)
             case "status":
                 run_id = self._run_id(client, first["run"])
                 client.set_terminated(run_id, status=first["status"], end_time=first["time"])
@@ -319,7 +322,7 @@ def _tracker(
     spool_dir: str,
     started_ms: int,
     resumed: bool,
-    whole: tuple[str, int] | None = None,
+    load: tuple[str, int] | None = None,
 ) -> SpooledTracker:
     folder = spool_folder(spool_dir)
     delivery = Delivery(uri, folder, resumed=run if resumed else None)
@@ -330,4 +333,4 @@ def _tracker(
         outbox=Outbox(folder, delivery, without_credentials(uri)),
         known_run_id=delivery.known_run_id,
     )
-    return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True, whole=whole)
+    return SpooledTracker(connection, run, started_ms=started_ms, owns_connection=True, load=load)

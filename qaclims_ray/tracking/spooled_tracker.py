@@ -19,7 +19,15 @@ from qaclims_ray.data.addresses import without_credentials
 from qaclims_ray.errors import ResourceError
 from qaclims_ray.tracking import metric_names, spool
 from qaclims_ray.tracking.system_metrics import SystemMetrics
-from qaclims_ray.tracking.tracker import RunStatus, TrackedData, TrackedModel, Tracker, TrackerHandle, flatten_params
+from qaclims_ray.tracking.tracker import (
+    MACHINES,
+    RunStatus,
+    TrackedData,
+    TrackedModel,
+    Tracker,
+    TrackerHandle,
+    flatten_params,
+)
 
 PENDING = "pending:"
 """Prefix of the name of a run that is known by its key until the server has given it an id."""
@@ -55,25 +63,33 @@ class SpooledTracker:
         *,
         started_ms: int,
         owns_connection: bool,
-        whole: tuple[str, int] | None = None,
+        load: tuple[str, int] | None = None,
     ) -> None:
         self._connection = connection
         self._run = run
         self._started_ms = started_ms
-        self._whole_run, self._whole_started_ms = whole or (run, started_ms)
+        self._load_run, self._load_started_ms = load or (run, started_ms)
+        self._machines: Tracker | None = None
         self._owns_connection = owns_connection
         self._system_metrics: SystemMetrics | None = None
         self._closed = False
 
+    def begin_machines(self, tags: Mapping[str, str]) -> None:
+        """Begin the run `MACHINES` below this one, or go on with it: `watch_system` and the workers log to it."""
+        machines = SpooledTracker(self._connection, self._below(MACHINES), started_ms=0, owns_connection=False)
+        machines._put("create", parent=self._run, name=MACHINES, experiment=self._connection.experiment)
+        machines.set_tags({**tags, "stage": MACHINES})
+        self._machines, self._load_run = machines, machines._run
+
     def watch_system(self, samplers: Sequence[Any], *, node: str, interval_s: float) -> None:
-        """Log this machine's CPU, memory, disk, network and GPU to the pipeline's run until the tracker is closed."""
+        """Log this machine's CPU, memory, disk, network and GPU until the tracker is closed."""
 
         def log(metrics: Mapping[str, float], step: int) -> None:
-            entry = {"kind": "metrics", "run": self._whole_run, "time": _now_ms(), "step": step}
+            entry = {"kind": "metrics", "run": self._load_run, "time": _now_ms(), "step": step}
             self._connection.outbox.put({**entry, "values": dict(metrics)})
 
         self._system_metrics = SystemMetrics(
-            samplers, log, started_ms=self._whole_started_ms, node=node, interval_s=interval_s
+            samplers, log, started_ms=self._load_started_ms, node=node, interval_s=interval_s
         )
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -129,26 +145,26 @@ class SpooledTracker:
 
     def log_model(self, folder: str, model: TrackedModel) -> bool:
         """See `Tracker.log_model`."""
-        return self._put_file("model", folder, **asdict(model))
+        return self._put_file("model", folder, **asdict(model) | {"scored_by": self._below(model.scored_by)})
 
     def child(self, name: str) -> Tracker:
         """See `Tracker.child`."""
-        # The key says which stage it is, so that the same stage, begun again, is the same run.
-        run = f"{PENDING}{self._run.removeprefix(PENDING)}/{name}"
-        whole = (self._whole_run, self._whole_started_ms)
-        tracker = SpooledTracker(self._connection, run, started_ms=_now_ms(), owns_connection=False, whole=whole)
+        run, load = self._below(name), (self._load_run, self._load_started_ms)
+        tracker = SpooledTracker(self._connection, run, started_ms=_now_ms(), owns_connection=False, load=load)
         tracker._put("create", parent=self._run, name=name, experiment=self._connection.experiment)
         return tracker
 
     def finish(self, status: RunStatus) -> None:
         """See `Tracker.finish`."""
+        if self._machines is not None:
+            self._stop_watching()
+            self._machines.finish(status)
         self._put("status", status=status)
         self.close()
 
     def close(self) -> None:
         """See `Tracker.close`."""
-        if self._system_metrics is not None:
-            self._system_metrics.stop()
+        self._stop_watching()
         if not self._owns_connection or self._closed:
             return
         self._closed = True
@@ -188,9 +204,17 @@ class SpooledTracker:
             run_id=run_id or self._run,
             spool_dir=self._connection.spool_dir,
             started_ms=self._started_ms,
-            whole_run_id=self._whole_run,
-            whole_started_ms=self._whole_started_ms,
+            load_run_id=self._connection.known_run_id(self._load_run) or self._load_run,
+            load_started_ms=self._load_started_ms,
         )
+
+    def _below(self, name: str) -> str:
+        """Return the run of a stage: its key says which it is, so that the same one, begun again, is the same run."""
+        return f"{PENDING}{self._run.removeprefix(PENDING)}/{name}"
+
+    def _stop_watching(self) -> None:
+        if self._system_metrics is not None:
+            self._system_metrics.stop()
 
     def _put(self, kind: str, **what: Any) -> None:
         # The time goes with the call: sent later, or twice, it is the same point of the same curve.

@@ -7,7 +7,7 @@ workers, which attach to the same run. Only ``mlflow_tracker.py`` knows MLflow.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ from qaclims_ray.settings import dotted
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 FAILURE_TAG = "failure"
 """Tag that says why a run failed."""
+MACHINES = "machines"
+"""Name of the run, below the pipeline's, that has the load of all machines: MLflow shows it before what was scored."""
 MAX_PARAM_CHARS = 500
 """Longest parameter value, in characters: what every MLflow store keeps and a table of runs can show."""
 
@@ -36,10 +38,10 @@ class TrackerHandle:
     """Folder or URI where calls are kept while they cannot be sent."""
     started_ms: int
     """Start of the run, milliseconds since 1970."""
-    whole_run_id: str = ""
-    """The pipeline's own run, which the load of machines is logged to: stages' runs hold what was learned alone."""
-    whole_started_ms: int = 0
-    """Its start: system metrics count their steps in seconds from here."""
+    load_run_id: str = ""
+    """The run that the load of machines is logged to: `MACHINES` below the pipeline's."""
+    load_started_ms: int = 0
+    """The pipeline's start: system metrics count their steps in seconds from here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,16 @@ class TrackedModel:
     """A request of one row."""
     requirement: str
     """The package that has to be installed where it is served, with its version."""
+    note: str = ""
+    """What stands above its page, as Markdown; ``MODEL_ID`` becomes its number."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """What it is, by name."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What it scored, by name of the metric."""
+    scored_on: TrackedData | None = None
+    """The images that it was scored on, with masks."""
+    scored_by: str = ""
+    """Name of the stage's run that scored it."""
 
 
 class Tracker(Protocol):

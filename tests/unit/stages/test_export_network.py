@@ -17,6 +17,7 @@ from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.folder_owner import owning
 from qaclims_ray.data.manifest import ImageRecord, Manifest, manifest_artifact, write_manifest
 from qaclims_ray.errors import ArtifactError, ConfigError, DataError, ModelError
+from qaclims_ray.evaluation.sweep import SeedScores, SweepCurve
 from qaclims_ray.models.generators.mask_generator import build_mask_generator, save_mask_generator
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import to_dict, with_overrides
@@ -159,6 +160,14 @@ def test_absent_packages_are_told_before_anything_is_written(run, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+SCORES = SeedScores(
+    threshold_fixed=0.5, miou_fixed=0.6, false_positive_rate=0.1, false_negative_rate=0.1, iou={"cat": 0.6},
+    threshold_label_free=0.5, miou_label_free=0.6, threshold_best=0.5, miou_best=0.6, false_positive_rate_best=0.1,
+    false_negative_rate_best=0.1, iou_best={"cat": 0.6}, num_images=1,
+    curve=SweepCurve(thresholds=(0.5,), miou=(0.6,), false_positive_rate=(0.1,), false_negative_rate=(0.1,)),
+)  # fmt: skip
+
+
 class Kept(NullTracker):
     """Keeps the models it is given."""
 
@@ -182,9 +191,22 @@ def test_the_tracker_gets_a_network_once_and_none_that_is_too_large(run) -> None
             preset("miniature"), {"segmentation.net.weights": "random", "tracking.max_model_mb": limit}
         )
         stage = Stage(system_config(config, SYSTEM), layout)
-        log_network(stage, tracker, config, SYSTEM, manifest)
+        log_network(stage, tracker, config, SYSTEM, manifest, SCORES)
         assert len(tracker.models) == number
-    assert tracker.models[0].name == "qa_clims-final"
+    (model,) = tracker.models
+    assert (model.name, model.scored_by) == ("qa_clims-final", "qa_clims/segment")
+    assert model.scores == pytest.approx({"model/miou": 0.6, "model/mdice": 0.75})
+    assert model.scored_on is not None and model.scored_on.name == "miniature/val"
+    assert model.params["system"] == SYSTEM and model.params["classes"] == str(len(NAMES))
+    assert "models:/MODEL_ID" in model.note
+
+
+def test_a_network_without_a_score_is_kept_without_figures(run) -> None:
+    config, tracker = with_overrides(preset("miniature"), {"segmentation.net.weights": "random"}), Kept()
+    manifest = Manifest(NAMES, (ImageRecord("a", "a.png", 40, 33, (0,), splits=("train",)),))
+    Path(run, "tracked_models.json").unlink(missing_ok=True)
+    log_network(Stage(system_config(config, SYSTEM), RunLayout(run)), tracker, config, SYSTEM, manifest, None)
+    assert (tracker.models[0].scores, tracker.models[0].scored_on) == ({}, None)
 
 
 @pytest.mark.parametrize("content", ["{half", "[]", '{"qa_clims": 3}'])
@@ -195,7 +217,7 @@ def test_a_damaged_record_of_what_the_tracker_has_is_written_anew(run, content: 
     record = Path(run, "tracked_models.json")
     record.write_text(content)
     for _ in range(2):
-        log_network(stage, tracker, config, SYSTEM, manifest)
+        log_network(stage, tracker, config, SYSTEM, manifest, SCORES)
     assert len(tracker.models) == 1 and list(json.loads(record.read_text())) == [SYSTEM]
 
 

@@ -18,7 +18,15 @@ from qaclims_ray.stages.evaluate import Evaluation
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.pipeline import RunOutcome
 from qaclims_ray.stages.refine import PseudoMasks
-from qaclims_ray.stages.results import Results, log_scores, log_trust, note_figures, note_remarks
+from qaclims_ray.stages.results import (
+    Results,
+    log_figures,
+    log_scores,
+    log_segmentation,
+    log_trust,
+    note_figures,
+    note_remarks,
+)
 from qaclims_ray.stages.results_console import print_results
 from qaclims_ray.stages.run_description import run_note
 from qaclims_ray.stages.segment import Segmentation
@@ -140,11 +148,32 @@ def test_the_table_of_classes_says_which_are_in_no_mean() -> None:
         def log_table(self, columns: Any, name: str) -> None:
             kept[name] = columns
 
-    log_scores(Kept(), NullTracker(), "baseline", with_absent().scores["baseline"])
+    log_scores(Kept(), {}, "baseline", with_absent().scores["baseline"])
     assert kept["iou_per_class"]["class"] == ["bird", "boat"]
     assert kept["iou_per_class"]["in_means"] == [
         "as 0: labelled, but in no mask", "left out: in no mask and no image label",
     ]  # fmt: skip
+
+
+def test_the_pipelines_run_gets_its_headlines_first() -> None:
+    kept: dict[str, float] = {}
+
+    class Kept(NullTracker):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            kept.update(metrics)
+
+    config = with_overrides(preset("miniature"), {"systems": ["baseline"]})
+    found, figures = with_absent(), {}
+    log_scores(NullTracker(), figures, "baseline", found.scores["baseline"])
+    log_segmentation(NullTracker(), figures, "baseline", found.segmentations["baseline"])
+    expected = ["headline/final_miou", "headline/mask_miou", "headline/seed_miou", *figures]
+    log_figures(Kept(), config, found, figures)
+    assert list(kept) == expected and figures == {}
+    assert (kept["headline/final_miou"], kept["baseline/segmentation/miou"]) == (0.3, 0.3)
+    assert kept["headline/seed_miou"] == kept["baseline/cam/miou_fixed"] == 0.4
+    kept.clear()
+    log_figures(Kept(), config, Results(), {})
+    assert kept == {}
 
 
 def test_the_console_has_seeds_and_final_networks_and_reads_no_markup() -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,12 +142,26 @@ def served(model_uri: str, row: dict[str, str]) -> list[dict[str, str]]:
 def test_a_model_is_kept_once_and_answers_a_request_with_a_mask(runs, monkeypatch):
     monkeypatch.setattr(spooled_tracker, "_FLUSH_TIMEOUT_S", 120.0)  # a busy machine may be slow to send it
     folder = folder_of_network(runs / "network")
+    on = TrackedData(name="voc12/val", digest="b" * 50, source="/data", counts={"images": 3}, use="val")
+    scored = {"scores": {"model/miou": 0.5}, "scored_on": on, "scored_by": "qa_clims/segment"}
+    said = {"note": "ask `models:/MODEL_ID`", "params": {"system": "qa_clims"}}
     for _ in range(2):
         tracker = open_quiet(runs)
-        tracker.log_model(folder, tracked_model("qa_clims", "fingerprint"))
+        stage = tracker.child("qa_clims/segment")
+        tracker.log_model(folder, replace(tracked_model("qa_clims", "fingerprint"), **scored, **said))
+        stage.finish("FINISHED")
         tracker.finish("FINISHED")
     run, client = run_of(runs, "a"), client_of(runs)
     (model,) = client.search_logged_models([run.info.experiment_id])
+    (metric,) = model.metrics
+    assert (metric.key, metric.value, metric.run_id) == (
+        "model/miou",
+        0.5,
+        run_of(runs, "qa_clims/segment").info.run_id,
+    )
+    assert (metric.dataset_name, metric.dataset_digest) == ("voc12/val", "b" * 36)
+    assert model.params == {"system": "qa_clims"} and "model/miou" not in run.data.metrics
+    assert model.tags["mlflow.note.content"] == f"ask `models:/{model.model_id}`"
     assert (model.name, str(model.status), model.source_run_id) == ("qa_clims-final", "READY", run.info.run_id)
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     place = Path(model.artifact_location.removeprefix("file://"))

@@ -265,17 +265,28 @@ def test_not_a_number_is_kept(runs):
     assert np.isnan(runs_by_name(runs)["a"].data.metrics["train/loss"])
 
 
-def test_system_metrics_of_driver_and_worker(runs):
-    tracker = open_tracker(
-        TrackingConfig(), run_name="a", out_dir=str(runs / "a"), system_metrics=True, system_metrics_interval_s=0.1
-    )
-    worker = attach(tracker.handle(), system_metrics_node="worker-0", system_metrics_interval_s=0.1)
-    time.sleep(1.0)
-    worker.close()
-    tracker.finish("FINISHED")
-    names = set(runs_by_name(runs)["a"].data.metrics)
+def test_system_metrics_of_driver_and_worker_are_in_a_run_of_their_own(runs):
+    for _ in range(2):  # the second goes on with it
+        tracker = open_tracker(
+            TrackingConfig(), run_name="a", out_dir=str(runs / "a"), tags={"seed": "3"}, system_metrics_interval_s=0.1
+        )
+        stage = tracker.child("train")
+        worker = attach(stage.handle(), system_metrics_node="worker-0", system_metrics_interval_s=0.1)
+        time.sleep(1.0)
+        worker.close()
+        stage.finish("FINISHED")
+        tracker.log_metrics({"headline/final_miou": 0.5})
+        tracker.finish("FINISHED")
+    found = runs_by_name(runs)
+    assert set(found) == {"a", "train", "machines"}
+    names = set(found["machines"].data.metrics)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= names
     assert "system/worker-0/cpu_utilization_percentage" in names
+    # MLflow lists them before others on a run's page, and opens a comparison on them.
+    assert set(found["a"].data.metrics) == {"headline/final_miou"} and not found["train"].data.metrics
+    assert found["machines"].data.tags["mlflow.parentRunId"] == found["a"].info.run_id
+    assert (found["machines"].info.status, found["machines"].data.tags["stage"]) == ("FINISHED", "machines")
+    assert found["machines"].data.tags["seed"] == "3"
 
 
 def test_tracking_off_and_nothing_to_attach_to(tmp_path):

@@ -1,5 +1,6 @@
 """MLflow's pages: which port and which store; and a real server that leaves no process behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -37,7 +38,11 @@ def test_a_server_that_ends_is_told_with_its_last_words(tmp_path):
 @pytest.mark.ray  # as the other tests of a real server: a minute where little else runs
 @pytest.mark.timeout(400)
 def test_the_pages_come_up_with_one_worker_and_ctrl_c_leaves_no_process(tmp_path, empty_store):
+    from mlflow import MlflowClient
+
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    store.create_experiment("qaclims")
     command = [sys.executable, "-m", "qaclims_ray", "ui", str(tmp_path), "--port", str(free_port(5700))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -51,6 +56,12 @@ def test_the_pages_come_up_with_one_worker_and_ctrl_c_leaves_no_process(tmp_path
         assert "workflowType=machine_learning" in address
         with urllib.request.urlopen(address.partition("#")[0], timeout=30) as answer:
             assert b"MLflow" in answer.read()
+        key = address.partition("viewStateShareKey=")[2].partition("&")[0]
+        experiment = store.get_experiment_by_name("qaclims")
+        assert experiment is not None
+        view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])
+        assert view["selectedColumns"] == [f"metrics.`headline/{one}_miou`" for one in ("final", "mask", "seed")]
+        assert [section["name"] for section in view["compareRunSections"]] == ["headline"]
         started = psutil.Process(process.pid).children(recursive=True)
         assert 1 <= len(started) <= 2, "mlflow's command, and its one worker"
     finally:
