@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-_RECORDS = ("meta.json", "files.json", "timings.json", "training.json", "progress.json")
+_RECORDS = ("meta.json", "files.json", "timings.json", "training.json", "progress.json", "log.txt")
 """They hold times of day, seconds and images a second, or hashes of what does; the next run reads and checks them."""
 _OWN_TIMES = {"created", "made_from", "timings", "environment", "seal", "page"}
 """Fields of the report that differ from run to run."""
