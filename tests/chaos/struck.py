@@ -15,19 +15,16 @@ from pathlib import Path
 import psutil
 
 from qaclims_ray.training.checkpoint import is_sound
-from tests.chaos.buckets import STORES, bad_bucket, download
 from tests.chaos.clock import JUMPS, can_jump
 from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
 from tests.chaos.outcome import Ending, Outcome
 from tests.chaos.strikes import STRIKES, can_mount
 from tests.chaos.surroundings import FULL_DISK, NODE_ENDS, SERVER_ENDS, SERVER_RETURNS, Surroundings, around
-from tests.chaos.works import WORKS, Command, Work, processes_of
+from tests.chaos.works import FIRST_PART, WORKS, Command, Work, processes_of
 from tests.cluster.kills import MARK as CURVE_MARK
 from tests.cluster.kills import mark_checkpoints, wait_for
 
 RUN = "run"
-FIRST_PART = "corpus in shards"
-IN_BUCKET = "corpus in a bucket"
 SPREAD = (FIRST_PART, "training on two workers")
 """Works whose processes lie on several nodes."""
 TRACKED = (FIRST_PART, "training in the run's process", "training on one worker")
@@ -54,7 +51,6 @@ class Struck:
         """Return work and strike of every fault once, each strike once before any comes again."""
         strikes = (*STRIKES, SERVER_ENDS, SERVER_RETURNS, NODE_ENDS)
         pairs = [(work, strike) for work in WORKS for strike in strikes if _is_possible(work, strike)]
-        pairs += [(IN_BUCKET, store) for store in STORES]
         rng.shuffle(pairs)
         seen: dict[str, int] = {}
         ranked = []
@@ -91,8 +87,6 @@ class Struck:
 
     def fault(self, work: str, strike: str, seed: int) -> Outcome:
         """Strike a command at a random moment after it has begun, call it again, and judge what it left."""
-        if strike in STORES:
-            return self._bucket_fault(strike, seed)
         undisturbed = self.undisturbed(work)
         expected = content_of(undisturbed / RUN)
         place = self.folder / f"struck-{seed}"
@@ -111,36 +105,6 @@ class Struck:
             )
             ending, told = _judged(strike, there, first, again, delay_s, expected)
         return Outcome(work, strike, f"{delay_s:.1f} s after it began", seed, ending, told)
-
-    def _bucket_fault(self, store: str, seed: int) -> Outcome:
-        """Let a command work in a bucket that answers badly, and once more when it answers well."""
-        place = self.folder / f"struck-{seed}"
-        work = Work("corpus", {**WORKS[FIRST_PART].settings, "tracking.enabled": False}, lambda out: True)
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-            bucket, environment, answer_well = stack.enter_context(bad_bucket(store, seed))
-            ended, told = [], []
-            for token in (f"{place}", f"{place}-again"):
-                stack.callback(Path(f"{token}.log").unlink, missing_ok=True)
-                command = Command(work, place / RUN, token, environment, f"{bucket}/{RUN}")
-                command.start()
-                ended.append(command.process.wait(MOST_SECONDS))
-                told.append(command.told())
-                answer_well()
-            download(f"{bucket}/{RUN}", environment, place / RUN)
-            return self._judged_bucket(store, seed, ended, told, place)
-
-    def _judged_bucket(self, store: str, seed: int, ended: list[int], told: list[str], place: Path) -> Outcome:
-        how = _judged_end(store, ended[0], told[0])
-        found, kept = content_of(place / RUN), content_of(self.undisturbed(FIRST_PART) / RUN)
-        faults = [
-            *([f"exit code {ended[0]}: {_last(told[0])}"] if how is None else []),
-            *([f"again: exit code {ended[1]}: {_last(told[1])}"] if ended[1] else []),
-            *(f"other: {name}" for name in kept if name.startswith("corpus/") and found.get(name) != kept[name]),
-            *(f"left behind: {name}" for name in half_files(place / RUN)),
-        ]
-        ending: Ending = "FAULT" if faults else "the same"
-        return Outcome(IN_BUCKET, store, "from the start", seed, ending, "; ".join(faults[:4]) or how or "")
 
 
 def _make_ready(work: Work, undisturbed: Path, place: Path, store: Path) -> None:

@@ -15,8 +15,8 @@ from tests.chaos.nodes import ray_of_two_nodes
 from tests.chaos.strikes import STRIKES, small_disk
 from tests.chaos.works import Command
 
-DISK_MIB = 48
-"""The small disk that is filled: a run of this size takes some twenty."""
+DISK_MIB = 160
+"""The small disk that is filled: a run of this size takes some twenty, and none begins where less than 64 are free."""
 FULL_DISK = "a full disk"
 SERVER_ENDS = "kill -9 of MLflow's server, away until the command has ended"
 SERVER_RETURNS = "kill -9 of MLflow's server, which comes back"

@@ -70,8 +70,9 @@ def _has_cams(out: Path) -> bool:
     return (out / "cams" / "baseline" / "meta.json").is_file()
 
 
+FIRST_PART = "corpus in shards"
 WORKS: dict[str, Work] = {
-    "corpus in shards": Work(
+    FIRST_PART: Work(
         "corpus", _SMALL | {"systems": ["qa_clims"], "corpus.images_per_shard": 2, "corpus.num_beams": 3}, _some_shards
     ),
     "training on one worker": Work(
@@ -110,13 +111,11 @@ class Command:
     """Value of `MARK` in its processes, a path: with an ending it is the file of its lines."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More variables of its environment."""
-    uri: str = ""
-    """The output folder where it is none of this machine."""
 
     def start(self) -> None:
         """Start it; its lines go into a file."""
         what = [self.work.verb, *self.work.before, "miniature"]
-        line = [*what, "--out", self.uri or str(self.out), *as_flags(dict(self.work.settings))]
+        line = [*what, "--out", str(self.out), *as_flags(dict(self.work.settings))]
         self.log = Path(f"{self.token}.log")  # not beside the output folder, whose disk may be full
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
