@@ -90,6 +90,9 @@ def run(tmp_path: Path) -> Path:
         "cams/baseline/part-00000.parquet": b"PAR1 something PAR1",
         "cams/baseline/meta.json": b'{"created": "today"}',
         "classifier/curves.json": b'{"1": {"loss": 0.5, "images_per_s": 80.0}}',
+        "networks/trial_0a1b2_00003/meta.json": b"{}",
+        "networks/trial_0a1b2_00003/network.safetensors": b"of trial_0a1b2_00003",
+        "tune/search.json": b'{"rows": [{"name": "trial_0a1b2_00003", "objective": 0.5, "seconds": 3.5}]}',
         "report/report.json": b'{"created": "today", "systems": {"baseline": {"curves": {}, "miou": 0.5}}}',
     }
     for name, content in files.items():
@@ -114,6 +117,10 @@ def test_every_way_changes_a_file_and_the_comparison_sees_it(run: Path, way: str
         ("report/report.json", "today", "tomorrow", False),
         ("report/report.json", "0.5", "0.4", True),
         ("cams/baseline/meta.json", "today", "tomorrow", False),
+        ("tune/search.json", "3.5", "4.5", False),
+        ("tune/search.json", "0a1b2", "99999", False),
+        ("tune/search.json", "00003", "00004", True),
+        ("tune/search.json", "0.5", "0.4", True),
     ],
 )
 def test_times_do_not_count_and_figures_do(run: Path, name: str, old: str, new: str, is_seen: bool) -> None:
@@ -122,8 +129,24 @@ def test_times_do_not_count_and_figures_do(run: Path, name: str, old: str, new: 
     assert differences(expected, run) == ([name] if is_seen else [])
 
 
+def test_what_ray_tune_draws_for_the_name_of_a_trial_does_not_count(run: Path) -> None:
+    expected = content_of(run)
+    assert "networks/trial_00003/network.safetensors" in expected
+    network = run / "networks" / "trial_0a1b2_00003"
+    (network / "network.safetensors").write_bytes(b"of trial_ffff0_00003")
+    network.rename(network.with_name("trial_ffff0_00003"))
+    assert differences(expected, run) == []
+
+
 @pytest.mark.parametrize(
-    "name", ["cams/a.parquet.partial-12345678-1-12345678", "cams/b.making-0123/x", "cams.old-12/x", ".owner-1.json"]
+    "name",
+    [
+        "trials/a/training_runs/x",
+        "cams/a.parquet.partial-12345678-1-12345678",
+        "cams/b.making-0123/x",
+        "cams.old-12/x",
+        ".owner-1.json",
+    ],
 )
 def test_what_is_half_done_is_seen(run: Path, name: str) -> None:
     assert half_files(run) == []
