@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,27 @@ def half_files(out: Path) -> list[str]:
     return left + [name for name in names if re.search(r"(^|/)(training_runs|tracking-spool)/", name)]
 
 
-def faults_of_tracking(store: Path) -> list[str]:
-    """Say what is wrong with MLflow's store of one run: several runs of the pipeline, doubled steps, no right end."""
+Point = tuple[str, str, int]
+"""Run, metric and step of a value in MLflow."""
+
+
+def points_of(store: Path) -> set[Point]:
+    """Return run, metric and step of every point in MLflow's store, but for those of the machine."""
+    with contextlib.closing(sqlite3.connect(store)) as opened:
+        found = opened.execute(
+            "SELECT runs.name, metrics.key, metrics.step FROM metrics JOIN runs USING (run_uuid) "
+            "WHERE metrics.key NOT LIKE 'system/%' AND runs.lifecycle_stage = 'active'"
+        ).fetchall()
+    return {(_TRIAL.sub(r"trial_\1", name), _TRIAL.sub(r"trial_\1", key), step) for name, key, step in found}
+
+
+def faults_of_tracking(store: Path, expected: Collection[Point] = ()) -> list[str]:
+    """Say what is wrong with MLflow's store of one run: several runs of the pipeline, doubled steps, no right end.
+
+    Args:
+        store: SQLite file.
+        expected: points that have to be there, see `points_of`.
+    """
     if not store.is_file():
         return ["there is no store"]
     with contextlib.closing(sqlite3.connect(store)) as opened:
@@ -105,9 +125,11 @@ def faults_of_tracking(store: Path) -> list[str]:
         ).fetchall()
     whole = [name for run, name, _ in runs if run not in below]
     names = [name for _, name, _ in runs]
+    lost = sorted({*expected} - points_of(store))
     return [
         *([f"{len(whole)} runs of the pipeline"] if len(whole) != 1 else []),
         *([f"runs twice: {sorted(names)}"] if len(names) != len(set(names)) else []),
         *([f"doubled points: {doubled[:3]}"] if doubled else []),
+        *([f"{len(lost)} points are lost: {lost[:3]}"] if lost else []),
         *(f"{name} is {status}" for _, name, status in runs if status != "FINISHED"),
     ]

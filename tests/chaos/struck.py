@@ -16,7 +16,7 @@ import psutil
 
 from qaclims_ray.training.checkpoint import is_sound
 from tests.chaos.clock import JUMPS, can_jump
-from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
+from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files, points_of
 from tests.chaos.outcome import Ending, Outcome
 from tests.chaos.strikes import STRIKES, can_mount
 from tests.chaos.surroundings import FULL_DISK, NODE_ENDS, SERVER_ENDS, SERVER_RETURNS, Surroundings, around
@@ -88,7 +88,6 @@ class Struck:
     def fault(self, work: str, strike: str, seed: int) -> Outcome:
         """Strike a command at a random moment after it has begun, call it again, and judge what it left."""
         undisturbed = self.undisturbed(work)
-        expected = content_of(undisturbed / RUN)
         place = self.folder / f"struck-{seed}"
         delay_s = random.Random(f"{work} {strike} {seed}").uniform(0, 1.5)
         with contextlib.ExitStack() as stack:
@@ -103,7 +102,7 @@ class Struck:
                 Command(work_there, place / RUN, token, {"TMPDIR": str(temporary), **there.environment, **more})
                 for token, more in ((f"{place}", there.at_first), (f"{place}-again", {}))
             )
-            ending, told = _judged(strike, there, first, again, delay_s, expected)
+            ending, told = _judged(strike, there, first, again, delay_s, undisturbed)
         return Outcome(work, strike, f"{delay_s:.1f} s after it began", seed, ending, told)
 
 
@@ -118,7 +117,7 @@ def _make_ready(work: Work, undisturbed: Path, place: Path, store: Path) -> None
 
 
 def _judged(
-    strike: str, there: Surroundings, first: Command, again: Command, delay_s: float, expected: dict[str, str]
+    strike: str, there: Surroundings, first: Command, again: Command, delay_s: float, undisturbed: Path
 ) -> tuple[Ending, str]:
     """Strike the first command, call it again, and judge what both left."""
     ended = _struck(first, there, delay_s)
@@ -140,12 +139,12 @@ def _judged(
     if marked and not _is_marked(first.out):
         return "FAULT", "the training began again although a whole checkpoint was there"
     _unmark(first.out)
-    others = [name for name in differences(expected, first.out) if name not in there.own_files]
+    others = [name for name in differences(content_of(undisturbed / RUN), first.out) if name not in there.own_files]
     found = [
         *(f"other than undisturbed: {name}" for name in others),
         *(f"left behind: {name}" for name in half_files(first.out)),
         *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, told)),
-        *faults_of_tracking(first.out.with_name("mlflow.db")),
+        *faults_of_tracking(first.out.with_name("mlflow.db"), points_of(undisturbed / "mlflow.db")),
     ]
     return ("FAULT", "; ".join(found[:4])) if found else ("the same", told)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.clock import JUMPS, can_jump, clock_environment
-from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
+from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files, points_of
 from tests.chaos.damages import WAYS, kind_of, reader_of
 from tests.chaos.outcome import FAULT, Outcome, keep, read_kept
 from tests.chaos.page import page_of
@@ -179,6 +179,14 @@ def test_doubled_runs_and_points_of_a_store_are_seen(tmp_path: Path, runs, point
     known = [("1", "run", "FINISHED"), ("2", "train", "FINISHED")]
     found = faults_of_tracking(_store(tmp_path / "mlflow.db", known + runs, points))
     assert (found == []) if not fault else fault in "; ".join(found)
+
+
+def test_points_that_an_undisturbed_run_has_and_a_store_has_not_are_lost(tmp_path: Path) -> None:
+    known = [("1", "run", "FINISHED"), ("2", "train", "FINISHED")]
+    store = _store(tmp_path / "mlflow.db", known, [("1", "loss", 1), ("1", "loss", 2)])
+    assert points_of(store) == {("run", "loss", 1), ("run", "loss", 2)}
+    assert faults_of_tracking(store, points_of(store)) == []
+    assert "1 points are lost: [('train', 'loss', 3)]" in faults_of_tracking(store, [("train", "loss", 3)])
 
 
 def test_a_kind_is_a_place_without_what_differs_from_run_to_run() -> None:

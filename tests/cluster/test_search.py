@@ -74,8 +74,8 @@ def test_no_more_trials_are_at_work_than_the_search_says(shared_ray, tmp_path, a
     assert most_at_once(tmp_path) == 1
 
 
-RATED = (0.5, 0.4, 0.1, 0.9, 0.2, 0.8)
-"""What each trial reports, in the order in which they begin: the third and the fifth are behind others."""
+RATED = (0.5, 0.4, 0.1, 0.9, 0.95)
+"""What each trial reports, in the order in which they begin: the third is behind, and the fourth and fifth are not."""
 
 
 def rated(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str) -> None:
@@ -85,7 +85,7 @@ def rated(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str)
     Path(folder, name).touch()
 
 
-def test_trials_run_on_after_the_scheduler_has_stopped_some(shared_ray, tmp_path):
+def test_trials_run_on_after_the_scheduler_has_stopped_one(shared_ray, tmp_path):
     plan = SearchPlan(
         name="search",
         folder=str(tmp_path / "state"),
@@ -109,7 +109,7 @@ def test_trials_run_on_after_the_scheduler_has_stopped_some(shared_ray, tmp_path
     assert not [end.failure for end in ends.values() if end.failure]
     stopped = {number for number, end in ends.items() if end.epochs < 3}
     # Which of the first two reports first is left to them; the second may be behind then.
-    assert stopped - {1} == {2, 4}, "those behind others"
+    assert stopped - {1} == {2}
     assert {end.objective for end in ends.values()} == set(RATED)
     whole = {end.name for number, end in ends.items() if number not in stopped}
     assert {path.name for path in tmp_path.glob("trial_*")} == whole, "what was stopped went no further"
