@@ -16,6 +16,7 @@ from tests.chaos.comparison import content_of, differences, faults_of_tracking, 
 from tests.chaos.damages import WAYS, kind_of, reader_of
 from tests.chaos.outcome import FAULT, Outcome, keep, read_kept
 from tests.chaos.page import page_of
+from tests.chaos.works import WORKS, Command
 
 NUM_DAMAGES, NUM_STRUCK = 16, 4
 
@@ -53,6 +54,15 @@ def test_commands_that_are_struck_leave_the_same_when_they_are_called_again(tmp_
     assert len(wanted) == NUM_STRUCK
     found = [struck.fault(*pair, seed) for seed, pair in enumerate(wanted)]
     assert not [outcome for outcome in found if outcome.ending == FAULT]
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_the_line_of_every_work_is_a_line(tmp_path: Path, work: str) -> None:
+    from qaclims_ray.commands.line import Line
+    from qaclims_ray.commands.verbs import VERBS
+
+    verb, *words = Command(WORKS[work], tmp_path / "run", token=f"{tmp_path}").line()
+    assert VERBS[verb].parse(Line(tuple(words), f"qaclims {verb}", "")) is not None
 
 
 _WAIT = """

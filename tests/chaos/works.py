@@ -112,14 +112,17 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     """More variables of its environment."""
 
+    def line(self) -> list[str]:
+        """Return its words, the verb first."""
+        what = [self.work.verb, *self.work.before, "miniature"]
+        return [*what, "--out", str(self.out), *as_flags(dict(self.work.settings))]
+
     def start(self) -> None:
         """Start it; its lines go into a file."""
-        what = [self.work.verb, *self.work.before, "miniature"]
-        line = [*what, "--out", str(self.out), *as_flags(dict(self.work.settings))]
         self.log = Path(f"{self.token}.log")  # not beside the output folder, whose disk may be full
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "qaclims_ray", *line],
+                [sys.executable, "-m", "qaclims_ray", *self.line()],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment, MARK: self.token},
