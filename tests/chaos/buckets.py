@@ -1,6 +1,7 @@
 """A bucket that answers badly: slowly, with errors, or with a listing of some seconds ago (an S3 server, by moto)."""
 
 import contextlib
+import logging
 import os
 import random
 import secrets
@@ -20,7 +21,8 @@ from tests.chaos.works import FIRST_PART, WORKS
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 RUN = "run"
 IN_BUCKET = "corpus in a bucket"
-_CORPUS = {**WORKS[FIRST_PART].settings, "tracking.enabled": False}
+_CORPUS = {**WORKS[FIRST_PART].settings, "tracking.enabled": False, "cluster.num_workers": 1}
+"""A command that trains in its own process wants a local folder, even where it trains nothing."""
 OLD_S = 3.0
 """Seconds by which a listing may be late."""
 
@@ -96,6 +98,7 @@ class Served:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
         self._good: Any = DomainDispatcherApplication(create_backend_app)
         self._answers: Application = self._good
         self._server = make_server("127.0.0.1", 0, lambda *asked: self._answers(*asked), threaded=True)
