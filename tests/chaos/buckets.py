@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from qaclims_ray.miniature.dataset import write_dataset
 from tests.chaos.comparison import content_of, half_files
 from tests.chaos.lines import Called, call
 from tests.chaos.outcome import Outcome
 from tests.chaos.works import FIRST_PART, WORKS
+from tests.cluster.small_run import AS_VOC
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 RUN = "run"
 IN_BUCKET = "corpus in a bucket"
-_CORPUS = {**WORKS[FIRST_PART].settings, "tracking.enabled": False, "cluster.num_workers": 1}
-"""A command that trains in its own process wants a local folder, even where it trains nothing."""
+_CORPUS = {**WORKS[FIRST_PART].settings, **AS_VOC, "tracking.enabled": False, "cluster.num_workers": 1}
+"""A command that trains in its own process wants a local folder, even where it trains nothing. Images lie on the disk:
+to draw them in the bucket takes thousands of requests."""
 OLD_S = 3.0
 """Seconds by which a listing may be late."""
 
@@ -184,7 +187,10 @@ class BadStores:
             served: the server.
         """
         self.folder, self.served = folder, served
-        ended = call(folder / "undisturbed" / RUN, _CORPUS, "corpus")
+        world = folder / "world"
+        write_dataset(str(world), num_images=12, num_val=2, seed=0)
+        self.settings = {**_CORPUS, "data.root": str(world)}
+        ended = call(folder / "undisturbed" / RUN, self.settings, "corpus")
         assert ended.code == 0, ended.told
         kept = content_of(folder / "undisturbed" / RUN)
         self.expected = {name: value for name, value in kept.items() if name.startswith("corpus/")}
@@ -194,10 +200,10 @@ class BadStores:
         uri, place = f"{self.served.new_bucket()}/{RUN}", self.folder / f"stored-{seed}"
         self.served.answer(store, seed)
         try:
-            first = call(uri, _CORPUS, "corpus")
+            first = call(uri, self.settings, "corpus")
         finally:
             self.served.answer_well()
-        again = call(uri, _CORPUS, "corpus")
+        again = call(uri, self.settings, "corpus")
         try:
             self.served.download(uri, place / RUN)
             faults = [
