@@ -1,6 +1,6 @@
 """How what the driver does grows with the data set: time and memory of each function over all images.
 
-    python benchmarks/growth.py [--images 10000 100000] [--without resume]
+    python benchmarks/growth.py [--images 10000 100000]
 
 Manifests are made up, with two labels an image, one image in eleven scored, and no photograph is read; label maps hold
 one pixel. Planning, a stage that was stopped when all its shards were done and is called again, its tables, the list of
@@ -170,13 +170,12 @@ def reported(notes: Notes, folder: str, manifest: Manifest) -> None:
     notes.note("choose", lambda: choose(manifest.records, scores, 500))
 
 
-def measure(num_images: int, *, with_resume: bool = True) -> dict[str, tuple[float, float]]:
+def measure(num_images: int) -> dict[str, tuple[float, float]]:
     """Return what each function took; see `Notes.found`."""
     notes = Notes(num_images)
     with tempfile.TemporaryDirectory() as folder:
         manifest = planned(notes, folder)
-        if with_resume:
-            resumed(notes, folder, manifest)
+        resumed(notes, folder, manifest)
         reported(notes, folder, manifest)
     return notes.found
 
@@ -185,12 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="how what the driver does grows with the data set")
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the data sets")
-    parser.add_argument("--without", choices=["resume"], help="leave out the stage with a file for each image")
-    asked = parser.parse_args(arguments)
-    sizes, one = asked.images, functools.partial(measure, with_resume=asked.without is None)
+    sizes = parser.parse_args(arguments).images
     # One after another, and each from the start: what one has taken is no memory of the next.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        measured = dict(zip(sizes, pool.map(one, sizes, chunksize=1), strict=True))
+        measured = dict(zip(sizes, pool.map(measure, sizes, chunksize=1), strict=True))
     titles = [f"{size:>14,}{'MiB':>8}" for size in sizes]
     print(f"{'microseconds a record, memory':32}" + "".join(titles))
     for name in measured[sizes[0]]:
