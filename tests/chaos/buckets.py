@@ -142,7 +142,7 @@ class Served:
             for entry in page.get("Contents", ()):
                 target = folder / entry["Key"].removeprefix(f"{prefix}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, entry["Key"], str(target))
+                target.write_bytes(client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read())
 
     def end(self) -> None:
         """Answer no more."""
