@@ -96,6 +96,10 @@ def take_over(folder: Path) -> tuple[list[Journal], dict[Path, str]]:
             with contextlib.suppress(FileNotFoundError):
                 if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY and path.stat().st_size > 0:
                     unreadable[path] = f"it is damaged, or no journal ({error})"
+    # SQLite's own second file, of a process that was killed after it had removed the first (`Journal.close`).
+    for path in folder.glob("*.sqlite-journal"):
+        if not path.with_suffix(".sqlite").exists():
+            path.unlink(missing_ok=True)
     return taken, unreadable
 
 

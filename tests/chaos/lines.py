@@ -54,7 +54,7 @@ class Called:
         return self.told.strip().rsplit("\n", 1)[-1]
 
 
-def call(out: Path, settings: Mapping[str, Any], verb: str = "run") -> Called:
+def call(out: Path | str, settings: Mapping[str, Any], verb: str = "run") -> Called:
     """Call ``qaclims VERB miniature``; what would be a traceback is returned, not raised."""
     written = io.StringIO()
     logging.getLogger().handlers.clear()  # they would write where the call before did

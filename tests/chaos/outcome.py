@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +30,12 @@ VERSIONS = ("ray", "torch", "mlflow", "pyarrow")
 
 @functools.cache
 def here() -> str:
-    """Return machine, day and versions of what was tried, and the hash of the package's sources."""
+    """Return day, machine, versions and commit of what was tried, and the hash of the package's sources."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
+    described = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    commit = f", commit {described.stdout.strip()}" if described.returncode == 0 else ""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-    return f"{datetime.date.today()}, {machine}, sources {source_hash()}"
+    return f"{datetime.date.today()}, {machine}{commit}, sources {source_hash()}"
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,18 @@ _HEAD = """# Faults: nothing lost, nothing silent
 make chaos N=200        # or: python -m tests.chaos --faults 200 --seed 1000
 ```
 
+This page was written by that command with `--records docs/results/chaos.jsonl --out docs/results/chaos.md`, call
+after call: each adds its rows to the first file, and the second is made of all of them.
+
 Small runs of the miniature world are harmed, the same command is called again, and what it leaves is held against a run
 that nothing happened to: files bit for bit (but for times of day and images a second), no half file, no workshop and no
 mark, MLflow with one run and no step twice, and no process left. What is promised, and which test holds it:
 [reliability.md](../reliability.md).
 
-- **Struck while it works**: kills, stops, a full disk (a small one of memory, mounted for it), a store of MLflow that
-  is locked, a clock that jumps, a bucket that answers slowly, with errors or with old listings. The command may go on,
-  or end with one line; the same command again has to leave *the same*. A training that had a whole checkpoint goes on
-  from it.
+- **Struck while it works**: kills (of a worker, of a trial, of Ray's services, of one of two nodes, of the command, of
+  MLflow's server), stops, a full disk (a small one of memory, mounted for it), a store of MLflow that is locked, a
+  clock that jumps, a bucket that answers slowly, with errors or with old listings. The command may go on, or end with
+  one line; the same command again has to leave *the same*. A training that had a whole checkpoint goes on from it.
 - **Damaged between two calls**: every kind of file that a finished or stopped run keeps, in every way. *repaired*: the
   same command left what an undisturbed run leaves. *repaired when read*: it read nothing of the file; the first one
   that did repaired it. *told*: one error that names the file and what to do. *made nothing of it*: nothing is made from

@@ -1,10 +1,12 @@
 """What is done to a command at work: kills, stops, a full disk, a locked store, a clock that jumps."""
 
 import contextlib
+import functools
 import os
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +17,8 @@ from tests.chaos.clock import JUMPS, let_jump
 from tests.chaos.works import Command
 from tests.cluster.kills import wait_for
 
-WORKER = r"ray::.*(RayTrainWorker|Map\(|_ShardTask|MapWorker|map)"
-"""A training worker, or the process of a shard's task."""
+WORKER = r"ray::.*(RayTrainWorker|Map\(|_ShardTask|MapWorker|map|ImplicitFunc|seed \d)"
+"""A training worker, the process of a shard's task, of a search's trial, or of a row of a table."""
 STOPPED_S = 6.0
 """Seconds that a stopped process stands still."""
 LOCKED_S = 8.0
@@ -38,6 +40,11 @@ def _signal(number: int) -> Callable[[Command], None]:
         command.process.send_signal(number)
 
     return strike
+
+
+def _interrupt(command: Command) -> None:
+    """As a terminal does: the command and all that it has started in its process group get the signal."""
+    os.killpg(command.process.pid, signal.SIGINT)
 
 
 def _kill_all(command: Command) -> None:
@@ -88,7 +95,7 @@ STRIKES: dict[str, Callable[[Command], None]] = {
     "kill -9 of the command": _signal(signal.SIGKILL),
     "kill -9 of the command and all its processes": _kill_all,
     "SIGTERM": _signal(signal.SIGTERM),
-    "Ctrl-C": _signal(signal.SIGINT),
+    "Ctrl-C": _interrupt,
     "SIGSTOP of a worker, then SIGCONT": _stop_and_go_on,
     "SIGSTOP of a worker, then kill -9": _stop_and_kill,
     "MLflow's store locked for some seconds": _lock_store,
@@ -109,3 +116,10 @@ def small_disk(place: Path, mib: int) -> Iterator[bool]:
     finally:
         if is_there:
             subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@functools.cache
+def can_mount() -> bool:
+    """Whether a small disk can be mounted here, which takes the rights of root."""
+    with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder), 1) as is_there:
+        return is_there

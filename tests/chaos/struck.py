@@ -2,35 +2,37 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
 import signal
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from qaclims_ray.training.checkpoint import is_sound
-from tests.chaos.buckets import STORES, bad_bucket, download
-from tests.chaos.clock import JUMPS, can_jump, clock_environment
-from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
+from tests.chaos.clock import JUMPS, can_jump
+from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files, points_of
 from tests.chaos.outcome import Ending, Outcome
-from tests.chaos.strikes import STRIKES, small_disk
-from tests.chaos.works import WORKS, Command, Work, processes_of
+from tests.chaos.strikes import STRIKES, can_mount
+from tests.chaos.surroundings import FULL_DISK, NODE_ENDS, SERVER_ENDS, SERVER_RETURNS, Surroundings, around
+from tests.chaos.works import FIRST_PART, WORKS, Command, Work, processes_of
 from tests.cluster.kills import MARK as CURVE_MARK
 from tests.cluster.kills import mark_checkpoints, wait_for
 
 RUN = "run"
-FIRST_PART = "corpus in shards"
-IN_BUCKET = "corpus in a bucket"
+SPREAD = (FIRST_PART, "training on two workers")
+"""Works whose processes lie on several nodes."""
+TRACKED = (FIRST_PART, "training in the run's process", "training on one worker")
+"""Works of which nothing but config.json tells where MLflow's store is."""
 MOST_SECONDS = 900
 """No command this small takes so long, however busy the machine."""
 ENDS_S = 60
 """Seconds within which nothing of an ended command lives any more."""
-DISK_MIB = 48
-"""The small disk that is filled: a run of this size takes some twenty."""
 _ONE_LINE = re.compile(r"^qaclims \w+: (.*)$", re.MULTILINE)
 
 
@@ -47,8 +49,8 @@ class Struck:
 
     def plans(self, rng: random.Random) -> list[tuple[str, str]]:
         """Return work and strike of every fault once, each strike once before any comes again."""
-        pairs = [(work, strike) for work in WORKS for strike in STRIKES if _is_possible(work, strike)]
-        pairs += [(IN_BUCKET, store) for store in STORES]
+        strikes = (*STRIKES, SERVER_ENDS, SERVER_RETURNS, NODE_ENDS)
+        pairs = [(work, strike) for work in WORKS for strike in strikes if _is_possible(work, strike)]
         rng.shuffle(pairs)
         seen: dict[str, int] = {}
         ranked = []
@@ -71,98 +73,114 @@ class Struck:
             (home / "ended").touch()
         return home
 
+    def _empty_store(self) -> Path:
+        """Return a store of MLflow without runs: making one takes seconds, copying it none."""
+        store, making = self.folder / "empty.db", self.folder / "making.db"
+        if not store.is_file():
+            making.unlink(missing_ok=True)
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{making}").search_experiments()
+            making.rename(store)
+        return store
+
     def fault(self, work: str, strike: str, seed: int) -> Outcome:
         """Strike a command at a random moment after it has begun, call it again, and judge what it left."""
-        if strike in STORES:
-            return self._bucket_fault(strike, seed)
-        expected = content_of(self.undisturbed(work) / RUN)
+        undisturbed = self.undisturbed(work)
         place = self.folder / f"struck-{seed}"
         delay_s = random.Random(f"{work} {strike} {seed}").uniform(0, 1.5)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, place, ignore_errors=True)
             for log in (Path(f"{place}.log"), Path(f"{place}-again.log")):
                 stack.callback(log.unlink, missing_ok=True)
-            if strike == "a full disk":
-                assert stack.enter_context(small_disk(place, DISK_MIB)), "a small disk cannot be mounted here"
-            place.mkdir(parents=True, exist_ok=True)
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qc", dir="/tmp")))
-            ending, told = self._judged(work, strike, place, delay_s, expected, temporary)
+            there = stack.enter_context(around(strike, place, temporary))
+            _make_ready(WORKS[work], undisturbed, place, self._empty_store())
+            work_there = replace(WORKS[work], settings={**WORKS[work].settings, **there.settings})
+            first, again = (
+                Command(work_there, place / RUN, token, {"TMPDIR": str(temporary), **there.environment, **more})
+                for token, more in ((f"{place}", there.at_first), (f"{place}-again", {}))
+            )
+            ending, told = _judged(strike, there, first, again, delay_s, undisturbed)
         return Outcome(work, strike, f"{delay_s:.1f} s after it began", seed, ending, told)
 
-    def _bucket_fault(self, store: str, seed: int) -> Outcome:
-        """Let a command work in a bucket that answers badly, and once more when it answers well."""
-        place = self.folder / f"struck-{seed}"
-        work = Work("corpus", {**WORKS[FIRST_PART].settings, "tracking.enabled": False}, lambda out: True)
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-            bucket, environment, answer_well = stack.enter_context(bad_bucket(store, seed))
-            ended, told = [], []
-            for token in (f"{place}", f"{place}-again"):
-                stack.callback(Path(f"{token}.log").unlink, missing_ok=True)
-                command = Command(work, place / RUN, token, environment, f"{bucket}/{RUN}")
-                command.start()
-                ended.append(command.process.wait(MOST_SECONDS))
-                told.append(command.told())
-                answer_well()
-            download(f"{bucket}/{RUN}", environment, place / RUN)
-            return self._judged_bucket(store, seed, ended, told, place)
 
-    def _judged_bucket(self, store: str, seed: int, ended: list[int], told: list[str], place: Path) -> Outcome:
-        how = _judged_end(store, ended[0], told[0])
-        found, kept = content_of(place / RUN), content_of(self.undisturbed(FIRST_PART) / RUN)
-        faults = [
-            *([f"exit code {ended[0]}: {_last(told[0])}"] if how is None else []),
-            *([f"again: exit code {ended[1]}: {_last(told[1])}"] if ended[1] else []),
-            *(f"other: {name}" for name in kept if name.startswith("corpus/") and found.get(name) != kept[name]),
-            *(f"left behind: {name}" for name in half_files(place / RUN)),
-        ]
-        ending: Ending = "FAULT" if faults else "the same"
-        return Outcome(IN_BUCKET, store, "from the start", seed, ending, "; ".join(faults[:4]) or how or "")
+def _make_ready(work: Work, undisturbed: Path, place: Path, store: Path) -> None:
+    """Copy what of a run counts as made before, at the top of its folder or of one for each seed, and a store."""
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "mlflow.db").exists():
+        shutil.copyfile(store, place / "mlflow.db")
+    for name in work.ready:
+        for folder in (*undisturbed.glob(f"{RUN}/{name}"), *undisturbed.glob(f"{RUN}/seed-*/{name}")):
+            shutil.copytree(folder, place / folder.relative_to(undisturbed))
 
-    def _judged(
-        self, work: str, strike: str, place: Path, delay_s: float, expected: dict[str, str], temporary: Path
-    ) -> tuple[Ending, str]:
-        token = f"{place}"
-        own = {"TMPDIR": str(temporary), **clock_environment(strike, temporary)}
-        first = Command(WORKS[work], place / RUN, token, own)
-        first.start()
-        try:
-            wait_for(lambda: first.work.began(first.out) or first.process.poll() is not None, MOST_SECONDS, "its begin")
-            if first.process.poll() is not None:
-                return "not struck", _last(first.told())
-            time.sleep(delay_s)
-            STRIKES[strike](first)
-            code = first.process.wait(MOST_SECONDS)
-        finally:
-            left = _left(token)
-        if left:
-            return "FAULT", f"processes live after the command had ended: {left[:3]}"
-        (place / "fill").unlink(missing_ok=True)
-        told = _judged_end(strike, code, first.told())
-        if told is None:
-            return "FAULT", f"exit code {code}: {_last(first.told())}"
-        marked = code != 0 and _mark(first.out)
-        again = Command(WORKS[work], place / RUN, f"{token}-again", {"TMPDIR": str(temporary)})
-        again.start()
-        code = again.process.wait(MOST_SECONDS)
-        left = _left(again.token)
-        if code != 0 or left or "Traceback" in again.told():
-            return "FAULT", f"the same command again: exit code {code}, {left[:3]}, {_last(again.told())}"
-        if marked and not _is_marked(first.out):
-            return "FAULT", "the training began again although a whole checkpoint was there"
-        _unmark(first.out)
-        found = [
-            *(f"other than undisturbed: {name}" for name in differences(expected, place / RUN)),
-            *(f"left behind: {name}" for name in half_files(place / RUN)),
-            *(f"left behind: {path.name}" for path in temporary.glob("qaclims-*") if not _is_kept_log(path, told)),
-            *faults_of_tracking(place / "mlflow.db"),
-        ]
-        return ("FAULT", "; ".join(found[:4])) if found else ("the same", told)
+
+def _judged(
+    strike: str, there: Surroundings, first: Command, again: Command, delay_s: float, undisturbed: Path
+) -> tuple[Ending, str]:
+    """Strike the first command, call it again, and judge what both left."""
+    ended = _struck(first, there, delay_s)
+    if isinstance(ended, str):
+        return "not struck", ended
+    code, left = ended
+    if left:
+        return "FAULT", f"of the command is left after its end: {left[:3]}"
+    told = _judged_end(strike, code, first.told())
+    if told is None:
+        return "FAULT", f"exit code {code}: {_last(first.told())}"
+    there.mend()
+    marked = code != 0 and _mark(first.out)
+    again.start()
+    code = again.process.wait(MOST_SECONDS)
+    left = _left(again.token) + there.left()
+    if code != 0 or left or "Traceback" in again.told():
+        return "FAULT", f"the same command again: exit code {code}, {left[:3]}, {_last(again.told())}"
+    if marked and not _is_marked(first.out):
+        return "FAULT", "the training began again although a whole checkpoint was there"
+    _unmark(first.out)
+    others = [name for name in differences(content_of(undisturbed / RUN), first.out) if name not in there.own_files]
+    found = [
+        *(f"other than undisturbed: {name}" for name in others),
+        *(f"left behind: {name}" for name in half_files(first.out)),
+        *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, told)),
+        *faults_of_tracking(first.out.with_name("mlflow.db"), points_of(undisturbed / "mlflow.db")),
+    ]
+    return ("FAULT", "; ".join(found[:4])) if found else ("the same", told)
+
+
+def _struck(command: Command, there: Surroundings, delay_s: float) -> tuple[int, list[str]] | str:
+    """Start a command and strike it; return its exit code and what is left of it, or why it could not be struck."""
+    command.start()
+    try:
+        ended = command.process.poll
+        wait_for(lambda: command.work.began(command.out) or ended() is not None, MOST_SECONDS, "its begin")
+        if ended() is not None:
+            return _last(command.told())
+        time.sleep(delay_s)
+        there.strike(command)
+        code = command.process.wait(MOST_SECONDS)
+    finally:
+        left = _left(command.token)
+    return code, left + there.left()
+
+
+def _temporary(command: Command) -> Path:
+    return Path(command.environment["TMPDIR"])
 
 
 def _is_possible(work: str, strike: str) -> bool:
-    has_workers = work != "training in the run's process"
-    return (has_workers or not re.search("worker|Ray's", strike)) and (strike not in JUMPS or can_jump())
+    match strike:
+        case _ if strike in JUMPS:
+            return can_jump()
+        case _ if strike == FULL_DISK:
+            return can_mount()
+        case _ if strike == NODE_ENDS:
+            return work in SPREAD
+        case _ if strike in (SERVER_ENDS, SERVER_RETURNS):
+            return work in TRACKED
+        case _:
+            return work != "training in the run's process" or not re.search("worker|Ray's", strike)
 
 
 def _judged_end(strike: str, code: int, told: str) -> str | None:
@@ -177,6 +195,8 @@ def _judged_end(strike: str, code: int, told: str) -> str | None:
             return " ".join(lines[0].split())[:160]
         case -9 if "kill -9 of the command" in strike:
             return "killed"
+        case 1 if "the same command tries them again" in told:  # some trials of a table were lost
+            return " ".join(lines[-1].split())[:160]
         case 1 if "Ray's" in strike:  # Ray's core ends the process before anything of ours has its turn
             return "ended by Ray"
         case _:

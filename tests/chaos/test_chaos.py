@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.clock import JUMPS, can_jump, clock_environment
-from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files
+from tests.chaos.comparison import content_of, differences, faults_of_tracking, half_files, points_of
 from tests.chaos.damages import WAYS, kind_of, reader_of
 from tests.chaos.outcome import FAULT, Outcome, keep, read_kept
 from tests.chaos.page import page_of
+from tests.chaos.works import WORKS, Command
 
 NUM_DAMAGES, NUM_STRUCK = 16, 4
 
@@ -55,6 +56,15 @@ def test_commands_that_are_struck_leave_the_same_when_they_are_called_again(tmp_
     assert not [outcome for outcome in found if outcome.ending == FAULT]
 
 
+@pytest.mark.parametrize("work", WORKS)
+def test_the_line_of_every_work_is_a_line(tmp_path: Path, work: str) -> None:
+    from qaclims_ray.commands.line import Line
+    from qaclims_ray.commands.verbs import VERBS
+
+    verb, *words = Command(WORKS[work], tmp_path / "run", token=f"{tmp_path}").line()
+    assert VERBS[verb].parse(Line(tuple(words), f"qaclims {verb}", "")) is not None
+
+
 _WAIT = """
 import ctypes, os, pathlib, time
 class Moment(ctypes.Structure):
@@ -90,6 +100,9 @@ def run(tmp_path: Path) -> Path:
         "cams/baseline/part-00000.parquet": b"PAR1 something PAR1",
         "cams/baseline/meta.json": b'{"created": "today"}',
         "classifier/curves.json": b'{"1": {"loss": 0.5, "images_per_s": 80.0}}',
+        "networks/trial_0a1b2_00003/meta.json": b"{}",
+        "networks/trial_0a1b2_00003/network.safetensors": b"of trial_0a1b2_00003",
+        "tune/search.json": b'{"rows": [{"name": "trial_0a1b2_00003", "objective": 0.5, "seconds": 3.5}]}',
         "report/report.json": b'{"created": "today", "systems": {"baseline": {"curves": {}, "miou": 0.5}}}',
     }
     for name, content in files.items():
@@ -114,6 +127,10 @@ def test_every_way_changes_a_file_and_the_comparison_sees_it(run: Path, way: str
         ("report/report.json", "today", "tomorrow", False),
         ("report/report.json", "0.5", "0.4", True),
         ("cams/baseline/meta.json", "today", "tomorrow", False),
+        ("tune/search.json", "3.5", "4.5", False),
+        ("tune/search.json", "0a1b2", "99999", False),
+        ("tune/search.json", "00003", "00004", True),
+        ("tune/search.json", "0.5", "0.4", True),
     ],
 )
 def test_times_do_not_count_and_figures_do(run: Path, name: str, old: str, new: str, is_seen: bool) -> None:
@@ -122,8 +139,24 @@ def test_times_do_not_count_and_figures_do(run: Path, name: str, old: str, new: 
     assert differences(expected, run) == ([name] if is_seen else [])
 
 
+def test_what_ray_tune_draws_for_the_name_of_a_trial_does_not_count(run: Path) -> None:
+    expected = content_of(run)
+    assert "networks/trial_00003/network.safetensors" in expected
+    network = run / "networks" / "trial_0a1b2_00003"
+    (network / "network.safetensors").write_bytes(b"of trial_ffff0_00003")
+    network.rename(network.with_name("trial_ffff0_00003"))
+    assert differences(expected, run) == []
+
+
 @pytest.mark.parametrize(
-    "name", ["cams/a.parquet.partial-12345678-1-12345678", "cams/b.making-0123/x", "cams.old-12/x", ".owner-1.json"]
+    "name",
+    [
+        "trials/a/training_runs/x",
+        "cams/a.parquet.partial-12345678-1-12345678",
+        "cams/b.making-0123/x",
+        "cams.old-12/x",
+        ".owner-1.json",
+    ],
 )
 def test_what_is_half_done_is_seen(run: Path, name: str) -> None:
     assert half_files(run) == []
@@ -156,6 +189,14 @@ def test_doubled_runs_and_points_of_a_store_are_seen(tmp_path: Path, runs, point
     known = [("1", "run", "FINISHED"), ("2", "train", "FINISHED")]
     found = faults_of_tracking(_store(tmp_path / "mlflow.db", known + runs, points))
     assert (found == []) if not fault else fault in "; ".join(found)
+
+
+def test_points_that_an_undisturbed_run_has_and_a_store_has_not_are_lost(tmp_path: Path) -> None:
+    known = [("1", "run", "FINISHED"), ("2", "train", "FINISHED")]
+    store = _store(tmp_path / "mlflow.db", known, [("1", "loss", 1), ("1", "loss", 2)])
+    assert points_of(store) == {("run", "loss", 1), ("run", "loss", 2)}
+    assert faults_of_tracking(store, points_of(store)) == []
+    assert "1 points are lost: [('train', 'loss', 3)]" in faults_of_tracking(store, [("train", "loss", 3)])
 
 
 def test_a_kind_is_a_place_without_what_differs_from_run_to_run() -> None:

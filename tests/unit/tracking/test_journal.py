@@ -59,6 +59,27 @@ def test_nothing_is_written_before_the_first_call_nor_left_after_the_last(tmp_pa
     assert list((tmp_path / "spool").iterdir()) == []
 
 
+KILLED_WHILE_IT_CLOSES = """
+import os, sys
+from pathlib import Path
+from qaclims_ray.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.add({"kind": "tags"})
+journal.path.unlink()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_process_leaves_that_is_killed_while_it_closes_goes_with_the_next(tmp_path):
+    run_killed(KILLED_WHILE_IT_CLOSES, tmp_path / "1.sqlite")
+    assert [path.name for path in tmp_path.iterdir()] == ["1.sqlite-journal"]
+    living = Journal(tmp_path / "2.sqlite")
+    living.add(call(0))
+    assert take_over(tmp_path) == ([], {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.sqlite", "2.sqlite-journal"]
+    living.close(keep=False)
+
+
 HOLDS = """
 import sys, time
 from pathlib import Path
