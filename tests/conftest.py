@@ -11,7 +11,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.longest import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401
+from tests.longest import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_fixture_setup,
+    pytest_runtest_protocol,
+)
 
 # What is imported for the tests stays, and to look through it again and again took a seventh of their collection.
 gc.disable()

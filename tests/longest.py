@@ -19,6 +19,8 @@ import pytest
 QUICK_CPU_S = 100.0
 """What the quick tests together may take, without importing and collecting them."""
 LIST = Path(__file__).with_name("longest.txt")
+_shared: dict[tuple[str, str], float] = {}
+"""Where a fixture is from and its name -> CPU seconds of its last making, with the shared ones that it asks for."""
 _HEAD = f"# Tests beyond the cheapest that together take {QUICK_CPU_S:.0f} CPU seconds; written by `make longest`.\n"
 
 
@@ -39,12 +41,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Generator[None, object, object]:
+    """Note what a fixture takes that several tests share."""
+    before = _used_s()
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function":
+            _shared[fixturedef.baseid, fixturedef.argname] = _used_s() - before
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note what a test takes, with its fixtures."""
-    before, result = _used_s(), (yield)
+    """Note what a test takes: each that uses a shared fixture takes all of it, since it may be the only one."""
+    before, known = _used_s(), set(_shared)
+    result = yield
+    own = _used_s() - before - sum(seconds for name, seconds in _shared.items() if name not in known)
+    names = set(getattr(item, "fixturenames", ()))
+    used = [s for (place, name), s in _shared.items() if name in names and item.nodeid.startswith(place)]
     if path := item.config.getoption("--cpu-seconds"):
         with open(path, "a") as file:
-            file.write(f"{_used_s() - before:.4f}\t{item.nodeid}\n")
+            file.write(f"{max(own, 0.0) + sum(used):.4f}\t{item.nodeid}\n")
     return result
 
 
