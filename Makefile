@@ -7,6 +7,10 @@ OUT ?= runs/miniature
 CONSTRAINTS ?= constraints.txt
 # Processes that share out the unit tests; each takes up to 2 GB.
 WORKERS ?= 2
+# Beside the tests that start a Ray, one where nothing else was asked for.
+BESIDE_RAY = $(if $(filter file,$(origin WORKERS)),1,$(WORKERS))
+# What tests print in one piece; make 3 mixes the lines.
+TOGETHER = $(if $(filter 3.%,$(MAKE_VERSION)),,--output-sync=target)
 # Inputs of make fuzz, faults of make chaos.
 N ?= 1000
 # Where tests that start a Ray, or another server, are: to collect all others too takes half a minute.
@@ -32,7 +36,7 @@ demo: install  ## run the whole service on the miniature world
 	$(VENV)/bin/qaclims run miniature small-crops --out $(OUT)
 
 test: static  ## all tests that CI runs, those with and those without a Ray side by side
-	$(MAKE) --no-print-directory --output-sync=target -j 2 test-ray test-unit WORKERS=1
+	$(MAKE) --no-print-directory $(TOGETHER) -j 2 test-ray test-unit WORKERS=$(BESIDE_RAY)
 
 check: static test-quick  ## format, lint, import contracts, types, the unit tests that are quick: before every commit
 

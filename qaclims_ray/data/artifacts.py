@@ -197,16 +197,21 @@ class Artifact:
         trees.move_tree(self.uri, f"{self.uri.rstrip('/')}{_DAMAGED}{len(taken) + 1}")
 
     def take_from(self, uri: str) -> None:
-        """Copy what lies whole in another folder and is just this result; nothing where this one is there already.
+        """Copy what lies in another folder and is just this result, if every file is as listed.
+
+        Nothing where this one is there already.
 
         Raises:
             ResourceError: when the place cannot be written.
         """
-        if self.current() or not self.at(uri).current():
+        if self.current() or not self.at(uri).in_place():
             return
-        with whole_files.whole_copy(uri) as folder:
+        names = whole_files.listed_files(uri) or {}  # artefacts of early versions have no list
+        if not names or not all(whole_files.is_as_listed(storage.join(uri, name)) for name in names):
+            return
+        with storage.local_copy(uri) as folder:
             storage.upload_tree(folder, self.workshop)
-        self.current()  # puts it in place
+        self.current()  # puts it in place; half a copy is not whole by its list
 
     def _publish(self) -> None:
         trees.put_in_place(self.workshop, self.uri)

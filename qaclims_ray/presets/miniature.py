@@ -86,7 +86,7 @@ def miniature() -> RunConfig:
 
 def small_crops(config: RunConfig) -> RunConfig:
     """Final networks learn from crops of 48 pixels instead of 64, in two thirds of the time: what `make demo` runs."""
-    # Chosen with masks on seeds 10 and 11, reported on seeds 20 to 24: docs/results/small_crops.md.
+    # Chosen with masks on seeds 10 and 11, reported on seeds 20 and 21: docs/results/small_crops.md.
     return with_overrides(config, {"segmentation.crop.crop_px": 48})
 
 

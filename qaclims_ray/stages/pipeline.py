@@ -152,8 +152,8 @@ def run_pipeline(
             # Pictures of the miniature that were changed since are drawn again by reading the data.
             found = mending.whole(lambda: run.stages(manifest), lambda: _read_data(data_stage, until))
             tracker.set_tags(_note(config, found))
-            log_figures(tracker, config, found, run.figures)
             report_uri, found = _reported(run, manifest, found, mending) if run.reaches("report") else ("", found)
+            log_figures(tracker, config, found, run.figures)  # of what the report may have found damaged too
     labels = {name: system_of(config, name).label for name in (*config.systems, SUPERVISED)}
     return RunOutcome(
         layout, found, labels, splits_of(config), report_uri, without_credentials(handle.uri) if handle else ""

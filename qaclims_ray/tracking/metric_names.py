@@ -21,7 +21,8 @@ MDICE_BEST = "cam/mdice_best"
 """The same at `THRESHOLD_BEST`; the choice uses pixel labels."""
 
 MODEL_MIOU = "model/miou"
-"""What a logged network scores, as its run has it under ``segmentation/miou``: MLflow lists it with the model."""
+"""What a network scored when it was logged, as its run then had it under ``segmentation/miou``: MLflow lists it with
+the model."""
 MODEL_MDICE = "model/mdice"
 """The same of ``segmentation/mdice``."""
 

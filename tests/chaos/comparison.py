@@ -93,14 +93,17 @@ def half_files(out: Path) -> list[str]:
 
 
 Point = tuple[str, str, int]
-"""Run, metric and step of a value in MLflow."""
+"""Run (behind the one it is part of), metric and step of a value in MLflow."""
 
 
 def points_of(store: Path) -> set[Point]:
     """Return run, metric and step of every point in MLflow's store, but for those of the machine."""
     with contextlib.closing(sqlite3.connect(store)) as opened:
         found = opened.execute(
-            "SELECT runs.name, metrics.key, metrics.step FROM metrics JOIN runs USING (run_uuid) "
+            "SELECT coalesce(parent.name || '/', '') || runs.name, metrics.key, metrics.step "
+            "FROM metrics JOIN runs USING (run_uuid) "
+            "LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'mlflow.parentRunId' "
+            "LEFT JOIN runs AS parent ON parent.run_uuid = tags.value "
             "WHERE metrics.key NOT LIKE 'system/%' AND runs.lifecycle_stage = 'active'"
         ).fetchall()
     return {(_TRIAL.sub(r"trial_\1", name), _TRIAL.sub(r"trial_\1", key), step) for name, key, step in found}
@@ -117,18 +120,17 @@ def faults_of_tracking(store: Path, expected: Collection[Point] = ()) -> list[st
         return ["there is no store"]
     with contextlib.closing(sqlite3.connect(store)) as opened:
         runs = opened.execute("SELECT run_uuid, name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
-        children = "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId'"
-        below = {run for (run,) in opened.execute(children)}
+        below = dict(opened.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall())
         doubled = opened.execute(
             "SELECT key, step, count(*) FROM metrics WHERE key NOT LIKE 'system/%' "
             "GROUP BY run_uuid, key, step HAVING count(*) > 1"
         ).fetchall()
     whole = [name for run, name, _ in runs if run not in below]
-    names = [name for _, name, _ in runs]
+    names = [(below.get(run, ""), name) for run, name, _ in runs]
     lost = sorted({*expected} - points_of(store))
     return [
         *([f"{len(whole)} runs of the pipeline"] if len(whole) != 1 else []),
-        *([f"runs twice: {sorted(names)}"] if len(names) != len(set(names)) else []),
+        *([f"runs twice: {sorted(name for _, name in names)}"] if len(names) != len(set(names)) else []),
         *([f"doubled points: {doubled[:3]}"] if doubled else []),
         *([f"{len(lost)} points are lost: {lost[:3]}"] if lost else []),
         *(f"{name} is {status}" for _, name, status in runs if status != "FINISHED"),

@@ -7,6 +7,7 @@ follow start a Ray of their own.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def ray_of_two_nodes(folder: Path) -> Iterator[tuple[dict[str, str], Callable[[s
         try:
             served.wait(60)
         except subprocess.TimeoutExpired:
-            served.kill()
+            os.killpg(served.pid, signal.SIGKILL)  # its nodes too: the session is its own
 
 
 class _Nodes:

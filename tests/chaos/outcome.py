@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,9 @@ VERSIONS = ("ray", "torch", "mlflow", "pyarrow")
 def here() -> str:
     """Return day, machine, versions and commit of what was tried, and the hash of the package's sources."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
-    described = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
-    commit = f", commit {described.stdout.strip()}" if described.returncode == 0 else ""
+    git = shutil.which("git")
+    found = subprocess.run([git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True) if git else None
+    commit = f", commit {found.stdout.strip()}" if found and found.returncode == 0 else ""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
     return f"{datetime.date.today()}, {machine}{commit}, sources {source_hash()}"
 

@@ -140,9 +140,8 @@ class Command:
 
 def _as_in_a_terminal() -> None:
     os.setsid()
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # what a shell starts in the background ignores it, and so its children
+    # What a shell starts in the background ignores it, and so do its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def line_of(process: psutil.Process) -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 
@@ -28,7 +27,9 @@ def test_only_the_quick_option_leaves_tests_out(monkeypatch, tmp_path, is_quick)
     monkeypatch.setattr(longest, "LIST", tmp_path / "list.txt")
     longest.LIST.write_text("# head\na.py::long\n")
     items = [SimpleNamespace(nodeid=name) for name in ("a.py::long[1]", "a.py::longer", "b.py::new")]
-    config = Mock(getoption=Mock(return_value=is_quick))
+    left: list[SimpleNamespace] = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left.extend(items))
+    config = SimpleNamespace(getoption=lambda _: is_quick, hook=hook)
     longest.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items][-2:] == ["a.py::longer", "b.py::new"]
-    assert len(items) == (2 if is_quick else 3)
+    assert (len(items), len(left)) == ((2, 1) if is_quick else (3, 0))

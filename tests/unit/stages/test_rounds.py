@@ -1,6 +1,7 @@
 """Final networks that are trained in rounds, in this process: what each learns from, and what counts as made."""
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,14 @@ def test_other_masks_or_another_number_of_rounds_train_what_depends_on_them(conf
     assert any(what == "there" for what, _ in told.lines), "and was not trained again"
     assert last.settings["segmentation"]["rounds"] == 2
     assert train_final_networks({SYSTEM: stage}, manifest)[SYSTEM] == alone, "and again the last of one"
+    weights = Path(stage.layout.segmentation(SYSTEM), "network.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    shutil.rmtree(stage.layout.round_network(SYSTEM, 1))
+    train_final_networks({SYSTEM: twice}, manifest)
+    assert meta_at(stage.layout.round_network(SYSTEM, 1)).created, "a damaged one is trained again, not taken over"
+    assert Path(stage.layout.round_network(SYSTEM, 1), weights.name).read_bytes() != bytes(content)
     write_masks(stage, manifest, shift=8)
     anew = train_final_networks({SYSTEM: twice}, manifest)[SYSTEM]
     assert anew.inputs["masks"] != last.inputs["masks"] and anew.inputs["round_masks"] != last.inputs["round_masks"]
