@@ -45,7 +45,8 @@ def main() -> None:
     for seed in () if asked.table else asked.seeds:
         for system in SYSTEMS:
             measure(system, seed, asked.work)
-    body = f"{conditions()}\n\n{table(lines_of(), asked.seeds)}"
+    where = conditions().partition(";")[0]  # no figure here is chosen by pixel labels
+    body = f"{where}.\n\n{table(lines_of(), asked.seeds)}"
     print(body)
     if asked.table:
         text = asked.table.read_text()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-QUICK_CPU_S = 100.0
+QUICK_CPU_S = 80.0
 """What the quick tests together may take, without importing and collecting them."""
 LIST = Path(__file__).with_name("longest.txt")
 _shared: dict[tuple[str, str], float] = {}
