@@ -8,15 +8,14 @@ docs/results/methods.jsonl: QA-CLIMS's seeds, masks and final network, its furth
 network. A call that is cut off goes on. With ``--table`` nothing is trained.
 """
 
-import argparse
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.methods import END, ROWS, START, Row, conditions, lines_of, measure
+from benchmarks.method_records import seeds_parser, show
+from benchmarks.methods import ROWS, Row, conditions, lines_of, measure
 from qaclims_ray.systems.table import SUPERVISED
 
 IN_ROUNDS = next(row for row in ROWS if row.rounds > 1)
@@ -25,21 +24,13 @@ FIGURES = {"mask": "mask, train", "final": "network, val", "final_crf": "+ CRF, 
 
 def main() -> None:
     """Parse the arguments; measure what is missing, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of networks, that of methods.py")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22, 23, 24])
-    parser.add_argument("--table", type=Path, help="write the tables between the markers of this file, train nothing")
-    asked = parser.parse_args()
+    asked = seeds_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     if not asked.table:
         for seed in asked.seeds:
             for row in (IN_ROUNDS, Row(system=SUPERVISED)):
                 measure(row, seed, asked.work, "final")
-    body = f"{conditions()}\n\n{tables(lines_of(), asked.seeds)}"
-    print(body)
-    if asked.table:
-        text = asked.table.read_text()
-        asked.table.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END)[1]}")
+    show(f"{conditions()}\n\n{tables(lines_of(), asked.seeds)}", asked.table)
 
 
 def figures_of(lines: Sequence[dict[str, Any]], seed: int) -> list[dict[str, float]]:

@@ -1,13 +1,41 @@
 """Figures that commands of this repository recorded in docs/results, for `methods.py`: lines of JSON and tables."""
 
+import argparse
 import json
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+START, END = "<!-- tables -->", "<!-- /tables -->"
+"""What stands around the tables of a page that a command writes."""
+
+
+def lines_in(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file, one line of JSON each; none where it is not there yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def show(body: str, page: Path | None) -> None:
+    """Print tables, and put them between the marks of a page where one is given."""
+    print(body)
+    if page:
+        text = page.read_text()
+        page.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END)[1]}")
+
+
+def seeds_parser(about: str | None) -> argparse.ArgumentParser:
+    """Return the arguments of a command that measures seeds in the folder of `methods.py`, or writes their tables."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of networks, that of methods.py")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22, 23, 24])
+    parser.add_argument("--table", type=Path, help="write the tables between the markers of this file, train nothing")
+    return parser
 
 
 @dataclass(frozen=True)

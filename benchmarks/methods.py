@@ -30,7 +30,7 @@ from benchmarks.affinity_seeds import Seeds
 from benchmarks.local_final import drawn_again, network_scores, pseudo_masks, train_final, true_masks, with_masks
 from benchmarks.local_seeds import local_seeds, mask_figures, seed_figures
 from benchmarks.method_flops import final_flops, method_flops, online_flops
-from benchmarks.method_records import RESULTS, Figure, Record, figure_of, more_seeds
+from benchmarks.method_records import RESULTS, Figure, Record, figure_of, lines_in, more_seeds, show
 from benchmarks.miniature_results import LocalRun
 from benchmarks.online import online
 from qaclims_ray.data.manifest import Manifest, read_manifest
@@ -43,7 +43,6 @@ from qaclims_ray.systems.needs import needs_clip, needs_corpus
 from qaclims_ray.systems.table import SUPERVISED, system_config, system_of, with_systems
 
 MEASURED = RESULTS / "methods.jsonl"
-START, END = "<!-- tables -->", "<!-- /tables -->"
 COLUMNS = {
     "label_free": "seed, threshold without masks",
     "seed_best": "seed, best threshold *",
@@ -169,16 +168,12 @@ def main() -> None:
         for seed in asked.seeds:
             for row in rows:
                 measure(row, seed, asked.work, asked.run)
-    body = f"{conditions()}\n\n{table(rows)}\n\n{sources(rows)}"
-    print(body)
-    if asked.table:
-        text = asked.table.read_text()
-        asked.table.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END)[1]}")
+    show(f"{conditions()}\n\n{table(rows)}\n\n{sources(rows)}", asked.table)
 
 
 def lines_of() -> list[dict[str, Any]]:
     """Return what this command measured, one line a row, seed and step."""
-    return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.is_file() else []
+    return lines_in(MEASURED)
 
 
 def _add(row: Row, seed: int | None, work: Any, step: str = "") -> None:

@@ -8,7 +8,6 @@ on the same masks two final networks. Figures are added to docs/results/small_cr
 folder, so a call that is cut off goes on. With ``--table`` nothing is trained.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -20,8 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.local_final import network_scores, pseudo_masks, train_final, true_masks, with_masks
-from benchmarks.method_records import RESULTS
-from benchmarks.methods import END, START, conditions, local_run, seeds_of
+from benchmarks.method_records import RESULTS, lines_in, seeds_parser, show
+from benchmarks.methods import conditions, local_run, seeds_of
 from benchmarks.miniature_results import LocalRun
 from qaclims_ray.data.label_map_dataset import LabelledImage
 from qaclims_ray.data.manifest import read_manifest
@@ -36,31 +35,18 @@ FIGURES = {"plain": "val", "crf": "+ CRF, val"}
 
 def main() -> None:
     """Parse the arguments; measure what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of networks, that of methods.py")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[20, 21, 22, 23, 24])
-    parser.add_argument("--table", type=Path, help="write the table between the markers of this file, train nothing")
-    asked = parser.parse_args()
+    asked = seeds_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     for seed in () if asked.table else asked.seeds:
         for system in SYSTEMS:
             measure(system, seed, asked.work)
     where = conditions().partition(";")[0]  # no figure here is chosen by pixel labels
-    body = f"{where}.\n\n{table(lines_of(), asked.seeds)}"
-    print(body)
-    if asked.table:
-        text = asked.table.read_text()
-        asked.table.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END)[1]}")
-
-
-def lines_of() -> list[dict[str, Any]]:
-    """Return what was measured, one line a system and seed."""
-    return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.is_file() else []
+    show(f"{where}.\n\n{table(lines_in(MEASURED), asked.seeds)}", asked.table)
 
 
 def measure(system: str, seed: int, work: Path) -> None:
     """Train a system's two final networks on a seed where the file does not hold them yet, and add what they score."""
-    if any((line["system"], line["seed"]) == (system, seed) for line in lines_of()):
+    if any((line["system"], line["seed"]) == (system, seed) for line in lines_in(MEASURED)):
         return
     run = local_run("miniature", seed, work)
     folder = work / "miniature" / f"seed-{seed}"

@@ -204,11 +204,12 @@ class Artifact:
         Raises:
             ResourceError: when the place cannot be written.
         """
-        if self.current() or not self.at(uri).in_place():
+        if uri == self.uri or self.current() or not self.at(uri).in_place():
             return
         names = whole_files.listed_files(uri) or {}  # artefacts of early versions have no list
         if not names or not all(whole_files.is_as_listed(storage.join(uri, name)) for name in names):
             return
+        self.begin()  # what a stopped call left there is no part of it
         with storage.local_copy(uri) as folder:
             storage.upload_tree(folder, self.workshop)
         self.current()  # puts it in place; half a copy is not whole by its list

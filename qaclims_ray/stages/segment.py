@@ -200,7 +200,7 @@ def train_final_networks(stages: Mapping[str, Stage], manifest: Manifest) -> dic
         trainings = [_training(stage, system, manifest, number) for system, stage in at_work.items()]
         for (system, stage), training in zip(at_work.items(), trainings, strict=True):
             # Where the number of rounds was another one, this round's network may lie in the place of the last.
-            for place in {stage.layout.segmentation(system), stage.layout.round_network(system, number)}:
+            for place in (stage.layout.segmentation(system), stage.layout.round_network(system, number)):
                 training.artifact.take_from(place)
         trained |= zip(at_work, run_trainings(next(iter(at_work.values())), trainings), strict=True)
         for system, stage in at_work.items():
