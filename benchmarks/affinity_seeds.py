@@ -19,7 +19,7 @@ from qaclims_ray.data.mask_files import load_mask
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.data.splits import images_with_cams
 from qaclims_ray.data.voc import read_voc
-from qaclims_ray.evaluation.threshold import LEVELS, rate_thresholds
+from qaclims_ray.evaluation.threshold import LEVELS, middle_of_top, rate_thresholds
 from qaclims_ray.models.backbone import load_backbone_weights
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import RunConfig, with_overrides
@@ -184,4 +184,4 @@ def label_free_border(scenes: list[Scene]) -> float:
     for scene in scenes:
         assert scene.cam.full is not None
         rated += rate_thresholds(scene.pixels, scene.cam.full, LEVELS)
-    return LEVELS[int(rated.argmax())]
+    return LEVELS[middle_of_top(rated)]

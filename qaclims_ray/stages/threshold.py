@@ -17,7 +17,7 @@ from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import shard_name, shards_of
 from qaclims_ray.errors import ArtifactError, DataError
 from qaclims_ray.evaluation.sweep import sweep_thresholds
-from qaclims_ray.evaluation.threshold import CRITERION, candidates, rate_thresholds
+from qaclims_ray.evaluation.threshold import CRITERION, candidates, middle_of_top, rate_thresholds
 from qaclims_ray.run_config import RunConfig
 from qaclims_ray.stages.layout import RunLayout
 from qaclims_ray.stages.stage import Stage
@@ -37,7 +37,7 @@ class ThresholdChoice:
     thresholds: tuple[float, ...]
     """Those that it was chosen from, rising."""
     figures: tuple[float, ...]
-    """What the images say for each, their mean; the highest wins."""
+    """What the images say for each, their mean; the middle of the highest wins."""
     num_images: int
     """Images that were looked at."""
 
@@ -172,13 +172,13 @@ def _decode(shard: tuple[int, list[ImageRecord]]) -> tuple[int, dict[str, Any]]:
 
 
 def _chosen(summaries: list[dict[str, Any]], thresholds: tuple[float, ...]) -> ThresholdChoice:
-    """Add up the shards' figures and take the threshold with the highest."""
+    """Add up the shards' figures and take the threshold in the middle of the highest."""
     count = sum(summary["images"] for summary in summaries)
     if count == 0:
         raise ArtifactError("none of the sampled images has stored CAMs; run `qaclims cams` again")
     figures = torch.tensor([summary["figures"] for summary in summaries], dtype=torch.float64).sum(0) / count
     return ThresholdChoice(
-        threshold=thresholds[int(figures.argmax())],
+        threshold=thresholds[middle_of_top(figures)],
         thresholds=thresholds,
         figures=tuple(figures.tolist()),
         num_images=count,

@@ -7,6 +7,7 @@ from qaclims_ray.evaluation.threshold import (
     agreement_with_colours,
     candidates,
     main_colours,
+    middle_of_top,
     rate_thresholds,
 )
 
@@ -25,7 +26,32 @@ def picture(size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def best(image: torch.Tensor, maps: torch.Tensor) -> float:
-    return LEVELS[int(rate_thresholds(image, maps, LEVELS).argmax())]
+    return LEVELS[middle_of_top(rate_thresholds(image, maps, LEVELS))]
+
+
+@pytest.mark.parametrize(
+    ("figures", "position"),
+    [
+        ((0.1, 0.5, 0.1), 1),
+        ((0.0, 0.499, 0.498, 0.5, 0.1), 2),  # a broad top, whose end is the highest by chance
+        ((0.5, 0.2, 0.4), 0),  # another top that is clearly lower does not count
+        ((0.5,), 0),
+        ((-0.2, -0.1, -0.3), 1),
+        ((0.0, 0.0), 0),
+    ],
+)
+def test_the_middle_of_the_top_is_taken(figures: tuple[float, ...], position: int):
+    found = torch.tensor(figures, dtype=torch.float64)
+    assert middle_of_top(found) == position == middle_of_top(found * 250)
+
+
+def test_chance_moves_the_middle_less_than_the_highest_point():
+    """A flat top with noise on it, drawn again and again: the highest point wanders over all of it."""
+    generator = torch.Generator().manual_seed(0)
+    top = torch.tensor([0.1, 0.3, *[0.4] * 9, 0.3, 0.1], dtype=torch.float64)
+    drawn = [top + 0.005 * torch.randn(len(top), generator=generator, dtype=torch.float64) for _ in range(100)]
+    middles, highest = [middle_of_top(one) for one in drawn], [int(one.argmax()) for one in drawn]
+    assert max(abs(found - 6) for found in middles) <= 1 and max(abs(found - 6) for found in highest) == 4
 
 
 def test_the_edge_of_the_object_wins():

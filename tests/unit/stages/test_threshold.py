@@ -12,7 +12,7 @@ from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.manifest import ImageRecord, Manifest
 from qaclims_ray.data.shards import shard_name
 from qaclims_ray.errors import ArtifactError
-from qaclims_ray.evaluation.threshold import LEVELS
+from qaclims_ray.evaluation.threshold import LEVELS, middle_of_top
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
 from qaclims_ray.stages import threshold
@@ -66,7 +66,11 @@ def test_shards_add_up_however_they_are_parted(tmp_path: Path):
         found = [{cam.image_id: images[cam.image_id] for cam in shard} for shard in shards]
         chosen.append(threshold._chosen([actor(shard) for shard in enumerate(found)], LEVELS))
     assert chosen[0].figures == pytest.approx(chosen[1].figures) and chosen[0].num_images == 4
-    assert chosen[0].threshold == chosen[1].threshold == LEVELS[chosen[0].figures.index(max(chosen[0].figures))]
+    assert (
+        chosen[0].threshold
+        == chosen[1].threshold
+        == LEVELS[middle_of_top(torch.tensor(chosen[0].figures, dtype=torch.float64))]
+    )
 
 
 def test_a_threshold_is_chosen_where_there_is_something_to_choose_by():
