@@ -29,6 +29,8 @@ _BUSY = 0.75
 """Load for each core from which on the machine is called busy."""
 _DECODER = 1.6
 """Work of a final network, or of IRN's, beside that of its backbone alone."""
+_HEAD_ALONE = 0.4
+"""Work of a training whose backbone stays as it is, beside that of all: forward, and nothing back through it."""
 _WALK_S = 0.6
 """Seconds of IRN's random walk on a photograph, on a core."""
 _BESIDE_S = 15.0
@@ -162,8 +164,9 @@ def estimated_seconds(config: RunConfig, survey: Survey, pace: Pace, machine: Ma
         masks += everyone * (_WALK_S / machine.cores + 2 * whole * pace.forward_s * _DECODER)
     tested = everyone * (2 * whole * pace.forward_s * _DECODER + pace.crf_s)
     learned = needs_classifier(config)
+    work = _HEAD_ALONE if config.classifier.train_scope == "head" else 1.0
     return {
-        "classifier": training(config.augment.crop_px, config.classifier.optim.epochs, 1.0) if learned else 0.0,
+        "classifier": training(config.augment.crop_px, config.classifier.optim.epochs, work) if learned else 0.0,
         "maps": everyone * views * whole * (pace.forward_s if learned else pace.clip_s),
         "masks": masks,
         "final network": final.rounds * (training(final.crop.crop_px, final.optim.epochs, _DECODER) + tested),

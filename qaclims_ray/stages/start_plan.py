@@ -23,6 +23,12 @@ _MANY_PER_CORE = 400
 _CLASSIFIER_STEPS, _IRN_STEPS, _FINAL_STEPS = 120, 60, 450
 """Steps of 8 that the recipe takes on 120 photographs (docs/results/voc_sample.md); fewer photographs take more
 passes."""
+_QUICK_FINAL_STEPS = 216
+"""Of the final network in a quick look, on smaller crops and at twice the learning rate; half of them learn to show
+nothing (docs/results/voc_sample.md)."""
+_QUICK_HEAD_RATE = 0.01
+"""Learning rate of a classifier's head alone."""
+_QUICK_SCALES = (1.0, 0.5)
 
 
 class ChosenRun(NamedTuple):
@@ -39,7 +45,8 @@ def choose_run(survey: Survey, machine: Machine, *, weights: str = "", is_quick:
         survey: the folder.
         machine: where it will run.
         weights: a file of weights that the user names; empty takes what is there.
-        is_quick: whether a first look is wanted, with fewer passes and masks by the CRF alone.
+        is_quick: whether a first look is wanted: a classifier on a backbone that stays as it is, maps at fewer scales,
+            masks by the CRF alone, a final network with fewer passes over smaller crops.
 
     Raises:
         ConfigError: for a file of weights that is of no known small network.
@@ -54,7 +61,29 @@ def choose_run(survey: Survey, machine: Machine, *, weights: str = "", is_quick:
     reasons = [why, *reasons, counted, f"masks: the maps, carried on by {' and by '.join(said[one] for one in masks)}"]
     if not survey.held_out or survey.data.test_split == survey.data.eval_split:
         reasons.append("too few photographs to hold any out: nothing can judge the networks on new ones")
-    return ChosenRun(with_overrides(chosen, {**overrides, **passes, "masks.steps": list(masks)}), reasons)
+    chosen = with_overrides(chosen, {**overrides, **passes, "masks.steps": list(masks)})
+    return ChosenRun(with_overrides(chosen, _quick(chosen)) if is_quick else chosen, reasons)
+
+
+def _learns_head_alone(config: RunConfig) -> bool:
+    """Whether a quick look leaves the classifier's backbone as it is: it came with weights."""
+    return needs_classifier(config) and bool(config.cam_net.weights)
+
+
+def _quick(config: RunConfig) -> dict[str, object]:
+    """Return what a quick look does otherwise, beside passes and masks."""
+    optim, final = config.classifier.optim, config.segmentation
+    own: dict[str, object] = {
+        "cams.scales": list(_QUICK_SCALES) if needs_classifier(config) else list(config.cams.scales),
+        "segmentation.crop.crop_px": max(_LEAST_CROP_PX, int(0.6 * config.augment.crop_px) // 32 * 32),
+        "segmentation.optim.lr": 2 * final.optim.lr,
+    }
+    if _learns_head_alone(config):
+        own |= {
+            "classifier.train_scope": "head",
+            "classifier.optim.head_lr_factor": _QUICK_HEAD_RATE / optim.lr,
+        }
+    return own
 
 
 def _network(config: RunConfig, survey: Survey, machine: Machine, weights: str) -> tuple[RunConfig, str]:
@@ -133,18 +162,22 @@ def _passes(config: RunConfig, survey: Survey, is_quick: bool) -> tuple[dict[str
     steps = max(1, math.ceil(survey.trained / batch))
 
     def passes(least: int, wanted_steps: int, most: int) -> int:
-        found = max(least, min(most, math.ceil(wanted_steps / steps)))
-        return max(2, found // 4) if is_quick else found
+        return max(least, min(most, math.ceil(wanted_steps / steps)))
 
     classifier = passes(config.classifier.optim.epochs, _CLASSIFIER_STEPS, 60)
-    irn = passes(config.masks.irn.optim.epochs, _IRN_STEPS, 12)
     final = passes(10, _FINAL_STEPS, 120)
+    if is_quick:
+        final = passes(5, _QUICK_FINAL_STEPS, 60)
+        # Of a head alone it is the time of a third of them.
+        classifier = passes(2, _CLASSIFIER_STEPS, 60) if _learns_head_alone(config) else max(2, classifier // 4)
+    irn = passes(config.masks.irn.optim.epochs, _IRN_STEPS, 12)
     overrides: dict[str, object] = {
         "classifier.optim.epochs": classifier,
         "masks.irn.optim.epochs": irn,
         "segmentation.optim.epochs": final,
     }
-    learned = [f"classifier {classifier}"] if needs_classifier(config) else []
+    alone = " (its last layer alone)" if is_quick and _learns_head_alone(config) else ""
+    learned = [f"classifier {classifier}{alone}"] if needs_classifier(config) else []
     affinity = [f"IRN {irn}"] if "irn" in config.masks.steps and not is_quick else []
     parts = [*learned, *affinity, f"final network {final}"]
     why = "a quick look" if is_quick else "few photographs take more passes"

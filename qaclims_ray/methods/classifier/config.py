@@ -4,6 +4,7 @@ Letters and numbers such as "R12" name rows of ``docs/method.md``, where papers 
 """
 
 from dataclasses import field
+from typing import Literal
 
 from qaclims_ray.settings import require, settings
 from qaclims_ray.training.config import OptimConfig
@@ -18,6 +19,9 @@ class ClassifierConfig:
 
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.1, batch_size=16, epochs=5))
     """Optimiser and schedule; momentum and weight decay are 1e-4, in the profile paper too (R14)."""
+    train_scope: Literal["full", "head"] = "full"
+    """full: the whole network; head: the layer that tells the classes apart, on a backbone that stays as it is (a
+    linear probe), for a third of the time."""
     freeze_batch_norm: bool = True
     """Keep batch norm statistics fixed; scale and shift still learn (IRN's fixed-BN ResNet)."""
     calibrate: bool = False

@@ -72,6 +72,7 @@ def train_classifier(
         dataset,
         classifier.optim,
         freeze_batch_norm=classifier.freeze_batch_norm,
+        scope=classifier.train_scope,
         finish=save_calibrated if classifier.calibrate else None,
     )
     return setup.fit(task)

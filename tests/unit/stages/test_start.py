@@ -102,8 +102,22 @@ def test_the_choice_follows_photographs_and_machine(thirty: Survey) -> None:
         "few photographs, many passes"
     )
     assert config.masks.steps == ("irn", "crf") and not config.cluster.use_gpu and config.systems == ("baseline",)
-    quick = choose_run(thirty, SMALL, is_quick=True).config
-    assert (quick.classifier.optim.epochs, quick.masks.steps) == (10, ("crf",))
+
+
+def test_a_quick_look_learns_the_last_layer_alone_and_shows_a_network_that_learned(thirty: Survey) -> None:
+    chosen, usual = choose_run(thirty, SMALL, is_quick=True), choose_run(thirty, SMALL).config
+    quick = chosen.config
+    assert (quick.classifier.train_scope, usual.classifier.train_scope) == ("head", "full")
+    assert quick.classifier.optim.lr * quick.classifier.optim.head_lr_factor == pytest.approx(0.01)
+    assert "classifier 40 (its last layer alone), final network 60 (a quick look)" in chosen.reasons[2]
+    assert (quick.masks.steps, quick.cams.scales) == (("crf",), (1.0, 0.5))
+    assert quick.segmentation.crop.crop_px == 96 < usual.segmentation.crop.crop_px
+    assert quick.segmentation.optim.lr == 2 * usual.segmentation.optim.lr
+
+
+def test_a_quick_look_from_random_weights_learns_all_layers(thirty: Survey) -> None:
+    config = choose_run(thirty, Machine(2, 8.0, (), 0.0, ()), is_quick=True).config
+    assert (config.classifier.train_scope, config.classifier.optim.epochs) == ("full", 10)
 
 
 def test_a_gpu_is_used_and_many_photographs_without_one_take_the_faster_network(

@@ -60,6 +60,19 @@ def test_the_seed_decides_the_initial_weights(tmp_path) -> None:
     assert losses[0] != losses[1]
 
 
+def test_the_head_alone_learns_on_a_backbone_that_stays(tmp_path) -> None:
+    networks = []
+    for epochs in (1, 2):
+        folder = tmp_path / str(epochs)
+        own = {"freeze_batch_norm": True, "calibrate": False, "optim": dataclasses.replace(OPTIM, epochs=epochs)}
+        _train(tmp_path, LocalContext(str(folder)), train_scope="head", **own)
+        networks.append(load_cam_net(str(folder / "latest"), "cpu"))
+    for once, twice in zip(*(network.backbone.state_dict().values() for network in networks), strict=True):
+        assert torch.equal(once, twice)
+    heads = [torch.cat([value.flatten() for value in network.head_parameters()]) for network in networks]
+    assert not torch.equal(*heads)
+
+
 def test_loading_processes_change_nothing(tmp_path) -> None:
     manifest = write_pictures(tmp_path)
     losses = []
