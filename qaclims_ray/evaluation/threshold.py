@@ -69,15 +69,16 @@ def rate_thresholds(
     return agreement_with_colours(pixels, masks) * background**AREA_POWER
 
 
-def middle_of_top(figures: Float64[Tensor, " threshold"]) -> int:
+def middle_of_top(figures: Float64[Tensor, " threshold"], power: float = TOP_POWER) -> int:
     """Return the position in the middle of the best thresholds: the mean of all, each with a power of its figure.
 
     Args:
         figures: means or sums of `rate_thresholds` over images, thresholds rising.
+        power: the higher, the narrower the top.
     """
     if figures.max() <= 0:  # no mask is better than chance
         return int(figures.argmax())
-    weights = (figures.clamp(min=0) / figures.max()) ** TOP_POWER
+    weights = (figures.clamp(min=0) / figures.max()) ** power
     return round(float((weights * torch.arange(len(figures))).sum() / weights.sum()))
 
 
