@@ -91,9 +91,8 @@ class Struck:
         place = self.folder / f"struck-{seed}"
         delay_s = random.Random(f"{work} {strike} {seed}").uniform(0, 1.5)
         with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-            for log in (Path(f"{place}.log"), Path(f"{place}-again.log")):
-                stack.callback(log.unlink, missing_ok=True)
+            stack.callback(_remove, place)
+            _remove(place)  # of a call that was stopped itself
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qc", dir="/tmp")))
             there = stack.enter_context(around(strike, place, temporary))
             _make_ready(WORKS[work], undisturbed, place, self._empty_store())
@@ -104,6 +103,12 @@ class Struck:
             )
             ending, told = _judged(strike, there, first, again, delay_s, undisturbed)
         return Outcome(work, strike, f"{delay_s:.1f} s after it began", seed, ending, told)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    for log in (Path(f"{place}.log"), Path(f"{place}-again.log")):
+        log.unlink(missing_ok=True)
 
 
 def _make_ready(work: Work, undisturbed: Path, place: Path, store: Path) -> None:
