@@ -44,7 +44,7 @@ def sizes_below(uri: str) -> dict[str, int]:
 def _sizes_of_new(uri: str, listed: Collection[str]) -> dict[str, int]:
     """Return the bytes of files in a bucket that were written just now, where an old listing lacks them."""
     found = {}
-    for name in written_files.names_below(uri):
+    for name in written_files.new_below(uri):
         if name not in listed:
             with contextlib.suppress(DataError):  # another process has removed it
                 found[name] = storage.size(storage.join(uri, name))

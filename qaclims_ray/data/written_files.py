@@ -18,11 +18,11 @@ def remember(uris: Iterable[str]) -> None:
 def forget(uri: str) -> None:
     """Note that a file, or a folder with all below it, is gone."""
     _written.pop(uri, None)
-    for name in names_below(uri):
+    for name in new_below(uri):
         _written.pop(f"{uri.rstrip('/')}/{name}", None)
 
 
-def names_below(folder: str) -> list[str]:
+def new_below(folder: str) -> list[str]:
     """Return the names of noted files below a folder."""
     start = f"{folder.rstrip('/')}/"
     return [uri[len(start) :] for uri in list(_written) if uri.startswith(start)]

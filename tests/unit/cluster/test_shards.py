@@ -64,7 +64,7 @@ def test_names_of_files_that_a_task_wrote_into_a_bucket_come_with_its_outcome(tm
     written_files.take()
     task = shards._ShardTask(doubled, Counting, {"label": "a"}, functools.partial(_write, uri=uri))
     _, names = pickle.loads(task({"shard": pickle.dumps(2)})["outcome"])
-    assert names == [f"{uri}/part-4"] and not written_files.names_below(uri)
+    assert names == [f"{uri}/part-4"] and not written_files.new_below(uri)
     made = shards._ShardActor(Counting, {"label": "a"})({"decoded": [shards.as_bytes(6)]})["outcome"][0]
     written = shards._ShardWriter(functools.partial(_write, uri=uri))({"outcome": made})["outcome"]
     assert pickle.loads(written) == ({"label": "a", "decoded": 6}, [f"{uri}/part-6"])
