@@ -145,10 +145,11 @@ def _judged(
         return "FAULT", "the training began again although a whole checkpoint was there"
     _unmark(first.out)
     others = [name for name in differences(content_of(undisturbed / RUN), first.out) if name not in there.own_files]
+    said = first.told() + again.told()
     found = [
         *(f"other than undisturbed: {name}" for name in others),
         *(f"left behind: {name}" for name in half_files(first.out)),
-        *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, told)),
+        *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, said)),
         *faults_of_tracking(first.out.with_name("mlflow.db"), points_of(undisturbed / "mlflow.db")),
     ]
     return ("FAULT", "; ".join(found[:4])) if found else ("the same", told)
