@@ -30,8 +30,8 @@ if not os.read(0, 1) and was_first:
 def last_words(message: str, pids: Sequence[int]) -> Iterator[Callable[[], None]]:
     """Have a message said on stderr if this process ends within the context, after one of some others has.
 
-    It is not said when this process is killed while the others run: then they end with it, and which came first is known
-    by what is seen first. Linux alone.
+    It is not said when this process is killed while the others run: they end with it then, and what is seen first tells
+    which came first. Linux alone.
 
     Args:
         message: a line.
