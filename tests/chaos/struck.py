@@ -235,8 +235,8 @@ def _mark(out: Path) -> bool:
     runs = out / "training_runs"
     if not any(is_sound(str(note.parent)) for note in runs.rglob("training.json")):
         return False
-    # Its worker may have lived for the moment that it took to end.
-    if (out / "classifier" / "meta.json").is_file():
+    # Its worker may have lived for the moment that it took to end, or to bring all into the workshop.
+    if (out / "classifier" / "meta.json").is_file() or any(out.glob("classifier.making-*/meta.json")):
         return False
     mark_checkpoints(runs)
     return True

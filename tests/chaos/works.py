@@ -76,10 +76,10 @@ WORKS: dict[str, Work] = {
         "corpus", _SMALL | {"systems": ["qa_clims"], "corpus.images_per_shard": 2, "corpus.num_beams": 3}, _some_shards
     ),
     "training on one worker": Work(
-        "train", _SMALL | {"classifier.optim.epochs": 8, "cluster.num_workers": 1}, _has_checkpoint
+        "train", _SMALL | {"classifier.optim.epochs": 16, "cluster.num_workers": 1}, _has_checkpoint
     ),
     "training on two workers": Work(
-        "train", _SMALL | {"classifier.optim.epochs": 8, "cluster.num_workers": 2}, _has_checkpoint
+        "train", _SMALL | {"classifier.optim.epochs": 16, "cluster.num_workers": 2}, _has_checkpoint
     ),
     "training in the run's process": Work("train", _SMALL | {"classifier.optim.epochs": 30}, _has_checkpoint),
     "masks to the report": Work(
