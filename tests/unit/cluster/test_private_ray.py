@@ -225,3 +225,12 @@ def test_an_error_of_a_ray_that_lives_is_told_as_itself(told, service, tmp_path)
     with pytest.raises(ResourceError, match="a mistake"), ray_deaths.watching_services(str(tmp_path)):
         raise ResourceError("a mistake")
     assert not told
+
+
+def test_the_log_of_a_lost_node_of_a_joined_ray_is_not_printed(monkeypatch, capfd):
+    monkeypatch.setattr(ray._private.worker, "print_to_stdstream", lambda *given, **more: print("ninety lines"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    monkeypatch.setattr(ray_deaths, "JOINED_EVERY_S", 600.0)
+    with ray_deaths.watching_cluster():
+        ray._private.worker.print_to_stdstream({"lines": ["state-dump"]})
+    assert "ninety lines" not in capfd.readouterr().out
