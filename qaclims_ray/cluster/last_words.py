@@ -11,15 +11,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 _SPEAKER = """
-import os, sys
+import os, select, sys
 message, *pids = sys.argv[1:]
-def has_ended(pid):
+others, was_first = [], False
+for pid in pids:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-if not os.read(0, 1) and any(has_ended(pid) for pid in pids):
+        others.append(os.pidfd_open(int(pid)))
+    except ProcessLookupError:
+        was_first = True
+while 0 not in (ready := select.select([0, *others], [], [])[0]):
+    others, was_first = [one for one in others if one not in ready], True
+if not os.read(0, 1) and was_first:
     os.write(2, (message + "\\n").encode(errors="replace"))
 """
 
@@ -28,7 +30,8 @@ if not os.read(0, 1) and any(has_ended(pid) for pid in pids):
 def last_words(message: str, pids: Sequence[int]) -> Iterator[Callable[[], None]]:
     """Have a message said on stderr if this process ends within the context, after one of some others has.
 
-    It is not said when this process is killed while the others run: then they end after it. Linux alone.
+    It is not said when this process is killed while the others run: they end with it then, and what is seen first tells
+    which came first. Linux alone.
 
     Args:
         message: a line.
@@ -37,7 +40,7 @@ def last_words(message: str, pids: Sequence[int]) -> Iterator[Callable[[], None]
     Yields:
         What takes the message back: for a process that is about to say it itself.
     """
-    if sys.platform != "linux" or not pids:
+    if not hasattr(os, "pidfd_open") or not pids:
         yield lambda: None
         return
     speaker = subprocess.Popen(

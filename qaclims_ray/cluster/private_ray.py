@@ -61,34 +61,49 @@ def private_ray(*, num_cpus: int, object_store_mib: int, dashboard: bool) -> Ite
                 logger.warning("Ray's logs of this run are kept in %s", folder)
             raise
         finally:
-            started = _processes_of(folder)
-            ray.shutdown()
-            _end(started)
+            _clear(folder)
             ray_folder.remove(folder)
 
 
 def _start(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool) -> None:
-    try:
-        with stop.keeping_handlers(), without_level_line(), _keeping_scratch_in(folder):
-            ray.init(
-                # Without it ray.init() would join any Ray that runs on this machine.
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=dashboard,
-                object_store_memory=object_store_bytes,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                # No protection by itself: Ray's control service and agents listen everywhere (docs/cluster/aws.md).
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-                _plasma_directory=_store_folder(folder, object_store_bytes),
-            )
-    # Ray raises what it meets: timeouts, refused ports, full or missing folders come as a dozen types.
-    except Exception as error:
-        raise ResourceError(
-            f"Ray could not start on this machine: {one_line(error)}. Try the same command again when less runs here; "
-            "else see Ray's logs, and whether memory, open files (ulimit -n) and free ports suffice"
-        ) from error
+    """Start Ray, and once more where it fails: it waits 30 s for its own services, which a busy machine exceeds."""
+    for is_last in (False, True):
+        try:
+            _init(folder, num_cpus, object_store_bytes, dashboard)
+            return
+        # Ray raises what it meets: timeouts, refused ports, full or missing folders come as a dozen types.
+        except Exception as error:
+            if is_last or stop.is_under_way():
+                raise ResourceError(
+                    f"Ray could not start on this machine: {one_line(error)}. Try the same command again when less "
+                    "runs here; else see Ray's logs, and whether memory, open files (ulimit -n) and free ports suffice"
+                ) from error
+            logger.warning("Ray did not start and is tried once more: %s", one_line(error))
+        _clear(folder)
+
+
+def _init(folder: str, num_cpus: int, object_store_bytes: int, dashboard: bool) -> None:
+    with stop.keeping_handlers(), without_level_line(), _keeping_scratch_in(folder):
+        ray.init(
+            # Without it ray.init() would join any Ray that runs on this machine.
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,
+            object_store_memory=object_store_bytes,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # No protection by itself: Ray's control service and agents listen everywhere (docs/cluster/aws.md).
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            _plasma_directory=_store_folder(folder, object_store_bytes),
+        )
+
+
+def _clear(folder: str) -> None:
+    """End what there is of a Ray, by its folder."""
+    started = _processes_of(folder)
+    ray.shutdown()
+    _end(started)
 
 
 @contextlib.contextmanager

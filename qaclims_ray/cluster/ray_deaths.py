@@ -106,6 +106,8 @@ def watching_cluster() -> Iterator[None]:
     """End the run, for the time of the context, when the control service of the joined Ray stays silent."""
     address = ray.get_runtime_context().gcs_address
     host, _, port = address.rpartition(":")
+    # The end of a lost node's log, as above: here the run goes on.
+    ray._private.worker.print_to_stdstream = _drop  # type: ignore[assignment]
     heard, is_silent = time.monotonic(), False
 
     def look() -> str:

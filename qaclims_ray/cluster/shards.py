@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from qaclims_ray.cluster.patience import out_of_patience, patience_s
+from qaclims_ray.data import written_files
 from qaclims_ray.errors import QaclimsError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,9 @@ def _outcomes(
         task = _ShardTask(decode, actor, actor_kwargs, write)
         dataset = dataset.map(task, compute=ray.data.TaskPoolStrategy(size=num_actors), num_cpus=1)
     for row in dataset.iter_rows():
-        yield pickle.loads(row["outcome"])
+        outcome, written = pickle.loads(row["outcome"])
+        written_files.remember(written)
+        yield outcome
 
 
 def as_it_is(shard: Any) -> Any:
@@ -176,7 +179,7 @@ class _ShardActor:
             self.work = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": [as_bytes(self.outcome(pickle.loads(batch["decoded"][0])))]}
+        return {"outcome": [as_bytes((self.outcome(pickle.loads(batch["decoded"][0])), written_files.take()))]}
 
     def outcome(self, decoded: Any) -> Any:
         """Return what is made of a shard, or the mistake that prevents it."""
@@ -192,7 +195,8 @@ class _ShardWriter:
         self.write = write
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": pickle.dumps(_unless_mistaken(self.write, pickle.loads(row["outcome"])))}
+        made, written = pickle.loads(row["outcome"])
+        return {"outcome": pickle.dumps((_unless_mistaken(self.write, made), written + written_files.take()))}
 
 
 class _ShardTask:
@@ -214,7 +218,8 @@ class _ShardTask:
             _HELD.clear()
             _HELD[self.key] = _ShardActor(self.actor, self.actor_kwargs)
         made = _HELD[self.key].outcome(_decoded(self.decode, row["shard"]))
-        return {"outcome": pickle.dumps(made if self.write is None else _unless_mistaken(self.write, made))}
+        outcome = made if self.write is None else _unless_mistaken(self.write, made)
+        return {"outcome": pickle.dumps((outcome, written_files.take()))}
 
 
 _HELD: dict[str, _ShardActor] = {}

@@ -98,7 +98,8 @@ def read_corpus(uri: str) -> pd.DataFrame:
         raise ArtifactError(f"there is no corpus at {uri} (no readable {PLAN_NAME}); {_AGAIN}")
     expected = [shard_name(index) for index in range(plan["num_shards"])]
     found = _names(storage.list_files(uri, ".parquet"))
-    if missing := sorted(set(expected) - set(found)):
+    # Looked at by name, because a bucket's listing may be some seconds old.
+    if missing := sorted(name for name in set(expected) - set(found) if not storage.exists(storage.join(uri, name))):
         raise ArtifactError(
             f"the corpus at {uri} is not complete: {len(missing)} of {len(expected)} shards are missing, "
             f"e.g. {missing[0]}; go on with `qaclims corpus`"

@@ -20,7 +20,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 
-from qaclims_ray.data import links
+from qaclims_ray.data import links, written_files
 from qaclims_ray.data.partial_files import partial_path
 from qaclims_ray.errors import DataError, ResourceError
 
@@ -295,6 +295,7 @@ def publishing(uri: str) -> Iterator[str]:
                     # A store shows an object when all of it has arrived, and not before.
                     filesystem.put_file(local_path, path)
                 filesystem.invalidate_cache()
+                written_files.remember([uri])
         else:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             # In the same folder, because a file can be renamed in one step within a file system only.
@@ -312,15 +313,22 @@ def publishing(uri: str) -> Iterator[str]:
 def remove_tree(uri: str) -> None:
     """Remove a folder and all in it, or a file; an absent one is fine."""
     filesystem, path = resolve(uri)
+    if is_remote(uri):
+        written_files.forget(uri)
     if not filesystem.exists(path):
         return
     if not is_remote(uri) or not glob.has_magic(path):
-        filesystem.rm(path, recursive=True)
-        return
+        try:
+            filesystem.rm(path, recursive=True)
+            return
+        except FileNotFoundError:  # a bucket's listing of some seconds ago names what is gone
+            if not is_remote(uri):
+                raise
     # Where a name has brackets or stars, rm() takes it for a pattern.
     found: Any = filesystem.find(path, withdirs=True, detail=True)
     for name in (name for name, entry in found.items() if entry["type"] != "directory"):
-        filesystem.rm_file(name)
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm_file(name)
     for name in sorted({path, *found}, reverse=True):
         with contextlib.suppress(OSError):  # most stores know no folders
             filesystem.rmdir(name)

@@ -4,14 +4,15 @@ On a local or network disk a folder takes another's place by being renamed; a st
 ``meta.json`` last, so that nothing counts as complete on the way.
 """
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from qaclims_ray.data import storage
-from qaclims_ray.errors import ResourceError
+from qaclims_ray.data import storage, written_files
+from qaclims_ray.errors import DataError, ResourceError
 
 LAST_NAME = "meta.json"
 """File that declares a folder complete: the first to go and the last to come."""
@@ -36,7 +37,18 @@ def sizes_below(uri: str) -> dict[str, int]:
         if filesystem.exists(path):
             entries = filesystem.find(path, detail=True)
     root = path.rstrip("/") + "/"
-    return {name.removeprefix(root): int(entry["size"]) for name, entry in entries.items() if name.startswith(root)}
+    sizes = {name.removeprefix(root): int(entry["size"]) for name, entry in entries.items() if name.startswith(root)}
+    return sizes | _sizes_of_new(uri, sizes)
+
+
+def _sizes_of_new(uri: str, listed: Collection[str]) -> dict[str, int]:
+    """Return the bytes of files in a bucket that were written just now, where an old listing lacks them."""
+    found = {}
+    for name in written_files.new_below(uri):
+        if name not in listed:
+            with contextlib.suppress(DataError):  # another process has removed it
+                found[name] = storage.size(storage.join(uri, name))
+    return found
 
 
 def _sizes_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
@@ -96,7 +108,13 @@ def put_in_place(source: str, target: str) -> None:
 def _copy(source: str, target: str) -> None:
     filesystem, path = storage.resolve(target)
     for name in sorted(sizes_below(source), key=lambda name: name == LAST_NAME):
-        filesystem.cp_file(storage.resolve(storage.join(source, name))[1], f"{path}/{name}")
+        one = storage.join(source, name)
+        try:
+            filesystem.cp_file(storage.resolve(one)[1], f"{path}/{name}")
+        except FileNotFoundError:
+            # A listing of some seconds ago names what has been removed since.
+            if storage.exists(one):
+                raise
 
 
 def move_tree(source: str, target: str) -> None:

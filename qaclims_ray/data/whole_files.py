@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qaclims_ray.data import storage, trees
+from qaclims_ray.data import storage, trees, written_files
 from qaclims_ray.data.slices import each_in_threads, in_threads
 from qaclims_ray.errors import ArtifactError, DamagedError, DataError, ResourceError
 
@@ -62,8 +62,8 @@ def write_list(folder: str) -> str:
     """
     sizes = trees.sizes_below(folder)
     names = sorted(name for name in sizes if not _is_passing(name) and name.rsplit("/", 1)[-1] not in _UNLISTED)
-    with each_in_threads(lambda name: storage.sha256(storage.join(folder, name)), names) as hashes:
-        marks = (_marked(name, sizes[name], sha256) for name, sha256 in zip(names, hashes, strict=True))
+    with each_in_threads(lambda name: _hash_of(storage.join(folder, name)), names) as hashes:
+        marks = (_marked(name, sizes[name], found) for name, found in zip(names, hashes, strict=True) if found)
         # What `json.dumps` with an indent of 0 writes, without a dictionary for each of a million files.
         content = ("{\n" + ",\n".join(marks) + "\n}" if names else "{}").encode()
     storage.write_bytes(storage.join(folder, LIST_NAME), content)
@@ -71,6 +71,16 @@ def write_list(folder: str) -> str:
     passing = [storage.join(folder, name) for name in sizes if _is_passing(name)]
     in_threads(storage.remove_tree, passing)
     return hashlib.sha256(content).hexdigest()
+
+
+def _hash_of(uri: str) -> str:
+    """Return the hash of a file; empty where a bucket's listing of some seconds ago names one that is gone."""
+    try:
+        return storage.sha256(uri)
+    except DataError:
+        if not storage.is_remote(uri) or storage.exists(uri):
+            raise
+        return ""
 
 
 def _marked(name: str, num_bytes: int, sha256: str) -> str:
@@ -103,7 +113,10 @@ def is_whole_part(uri: str) -> bool:
     try:
         if not storage.exists(uri):
             return False
-        if storage.is_remote(uri) or not storage.exists(uri + _NOTE):  # without: of an earlier version
+        if storage.is_remote(uri):
+            written_files.remember([uri])
+            return True
+        if not storage.exists(uri + _NOTE):  # of an earlier version
             return True
         return storage.read_bytes(uri + _NOTE).decode(errors="replace") == storage.sha256(uri)
     except DataError:
@@ -176,7 +189,9 @@ def faults_of(folder: str, content: str) -> dict[str, str]:
         if name == CURVES_NAME:
             continue
         if name not in sizes:
-            faults[name] = "is missing"
+            # A bucket's listing may be some seconds old.
+            if not (storage.is_remote(folder) and storage.exists(storage.join(folder, name))):
+                faults[name] = "is missing"
         elif sizes[name] != mark.num_bytes:
             faults[name] = f"has {sizes[name]} bytes, {mark.num_bytes} were written"
     return faults

@@ -19,7 +19,7 @@ import numpy as np
 from qaclims_ray.cams.inference import ImageCam
 from qaclims_ray.cams.store import read_cam_shard
 from qaclims_ray.cluster.shards import run_shards
-from qaclims_ray.data import storage, whole_files
+from qaclims_ray.data import storage, whole_files, written_files
 from qaclims_ray.data.artifacts import Artifact
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import ImageRecord, Manifest
@@ -160,6 +160,7 @@ def _is_as_written(uri: str, index: int, shard: Sequence[ImageRecord]) -> bool:
 
 def are_label_maps(uris: Sequence[str]) -> bool:
     """Whether the label maps of a shard can be read; those in a bucket are held to a checksum by their store."""
+    written_files.remember(uri for uri in uris if storage.is_remote(uri))
     with each_in_threads(lambda uri: storage.is_remote(uri) or _is_label_map(uri), uris) as found:
         return all(found)
 

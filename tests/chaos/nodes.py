@@ -17,6 +17,8 @@ from typing import Any
 _HEAD = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 _NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 _ENDED = ("REMOVED", "DEAD")
+_RAYS_OWN = ("_AutoscalingCoordinatorActor", "_StatsActor")
+"""Actors of Ray Data that live as long as the Ray, one each for all commands."""
 
 
 @contextlib.contextmanager
@@ -93,7 +95,11 @@ class _Nodes:
                 f"placement group {one['name']}: {one['state']}" for one in ray.util.placement_group_table().values()
             ]
             actors = ray._private.state.actors().values()  # type: ignore[attr-defined]
-            found = groups + [f"actor {one['ActorClassName']}: {one['State']}" for one in actors]
+            found = groups + [
+                f"actor {one['ActorClassName']}: {one['State']}"
+                for one in actors
+                if one["ActorClassName"] not in _RAYS_OWN
+            ]
             return [one for one in found if not one.endswith(_ENDED)]
         finally:
             ray.shutdown()

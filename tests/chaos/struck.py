@@ -91,9 +91,8 @@ class Struck:
         place = self.folder / f"struck-{seed}"
         delay_s = random.Random(f"{work} {strike} {seed}").uniform(0, 1.5)
         with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-            for log in (Path(f"{place}.log"), Path(f"{place}-again.log")):
-                stack.callback(log.unlink, missing_ok=True)
+            stack.callback(_remove, place)
+            _remove(place)  # of a call that was stopped itself
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qc", dir="/tmp")))
             there = stack.enter_context(around(strike, place, temporary))
             _make_ready(WORKS[work], undisturbed, place, self._empty_store())
@@ -104,6 +103,12 @@ class Struck:
             )
             ending, told = _judged(strike, there, first, again, delay_s, undisturbed)
         return Outcome(work, strike, f"{delay_s:.1f} s after it began", seed, ending, told)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    for log in (Path(f"{place}.log"), Path(f"{place}-again.log")):
+        log.unlink(missing_ok=True)
 
 
 def _make_ready(work: Work, undisturbed: Path, place: Path, store: Path) -> None:
@@ -140,10 +145,11 @@ def _judged(
         return "FAULT", "the training began again although a whole checkpoint was there"
     _unmark(first.out)
     others = [name for name in differences(content_of(undisturbed / RUN), first.out) if name not in there.own_files]
+    said = first.told() + again.told()
     found = [
         *(f"other than undisturbed: {name}" for name in others),
         *(f"left behind: {name}" for name in half_files(first.out)),
-        *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, told)),
+        *(f"left behind: {path.name}" for path in _temporary(first).glob("qaclims-*") if not _is_kept_log(path, said)),
         *faults_of_tracking(first.out.with_name("mlflow.db"), points_of(undisturbed / "mlflow.db")),
     ]
     return ("FAULT", "; ".join(found[:4])) if found else ("the same", told)
@@ -229,8 +235,8 @@ def _mark(out: Path) -> bool:
     runs = out / "training_runs"
     if not any(is_sound(str(note.parent)) for note in runs.rglob("training.json")):
         return False
-    # Its worker may have lived for the moment that it took to end.
-    if (out / "classifier" / "meta.json").is_file():
+    # Its worker may have lived for the moment that it took to end, or to bring all into the workshop.
+    if (out / "classifier" / "meta.json").is_file() or any(out.glob("classifier.making-*/meta.json")):
         return False
     mark_checkpoints(runs)
     return True

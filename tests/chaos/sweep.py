@@ -4,7 +4,7 @@ import contextlib
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -74,15 +74,16 @@ STOPS: dict[str, tuple[str, Callable[[], contextlib.AbstractContextManager[Any]]
 class Sweep:
     """Runs that were finished or stopped once, and are copied for every fault."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any] = EVERY_KIND) -> None:
         """Make the finished run; a Ray is there.
 
         Args:
             folder: where all is done; an earlier sweep's runs there are used again.
+            settings: of the run.
         """
-        self.folder = folder
+        self.folder, self.settings = folder, settings
         home = folder / FINISHED
-        ended = call(home / RUN, EVERY_KIND)
+        ended = call(home / RUN, settings)
         assert ended.code == 0, ended.told
         self.expected = content_of(home / RUN)
         assert not half_files(home / RUN) and not faults_of_tracking(home / "mlflow.db")
@@ -95,7 +96,7 @@ class Sweep:
             shutil.copytree(self.folder / FINISHED, home)
             shutil.rmtree(home / RUN / made)
             with stopping():
-                ended = call(home / RUN, EVERY_KIND)
+                ended = call(home / RUN, self.settings)
             assert "Stopped" in ended.told, ended.told
             assert not (home / RUN / made / "meta.json").exists()
         return home
@@ -129,6 +130,7 @@ class Sweep:
         """Damage one file, call the same command again, and judge what it left."""
         rng = random.Random(f"{moment} {kind} {way} {seed}")
         place = self.folder / f"fault-{seed}"
+        shutil.rmtree(place, ignore_errors=True)  # of a sweep that was stopped itself
         shutil.copytree(self.home(moment), place)
         name = rng.choice(self.files(moment)[kind])
         try:
@@ -142,8 +144,9 @@ class Sweep:
 
     def _judged(self, place: Path, name: str) -> tuple[Ending, str]:
         short = name.removeprefix(f"{RUN}/")
-        verb = "run" if _OF_REPORT.match(short) else "segment"
-        ended = call(place / RUN, EVERY_KIND, verb)
+        ends_before = self.settings["goal"] != "segmentation"
+        verb = "run" if ends_before or _OF_REPORT.match(short) else "segment"
+        ended = call(place / RUN, self.settings, verb)
         if ended.code != 0:
             return _refusal(ended, name)
         others = differences(self.expected, place / RUN)
@@ -163,7 +166,7 @@ class Sweep:
     def _when_read(self, place: Path, name: str, reader: str, verb: str) -> tuple[Ending, str]:
         (made, *_) = sorted((place / RUN).glob(reader))
         shutil.rmtree(made) if made.is_dir() else made.unlink()
-        ended = call(place / RUN, EVERY_KIND, verb)
+        ended = call(place / RUN, self.settings, verb)
         if ended.code != 0:
             return _refusal(ended, name)
         if others := differences(self.expected, place / RUN):

@@ -23,7 +23,7 @@ _SMALL = {
     "tracking.enabled": True,
 }
 # One after the other: which of two comes first decides nothing then.
-_TRIALS = _SMALL | {"systems": ["qa_clims"], "ritc.optim.epochs": 20, "concurrent": 1}
+_TRIALS = _SMALL | {"systems": ["qa_clims"], "ritc.optim.epochs": 8, "concurrent": 1}
 _BEFORE_CAMS = ("data", "manifest", "classifier")
 _BEFORE_TRIALS = (*_BEFORE_CAMS, "corpus")
 _WITHOUT_SYSTEMS = {name: value for name, value in _TRIALS.items() if name != "systems"}
@@ -76,12 +76,12 @@ WORKS: dict[str, Work] = {
         "corpus", _SMALL | {"systems": ["qa_clims"], "corpus.images_per_shard": 2, "corpus.num_beams": 3}, _some_shards
     ),
     "training on one worker": Work(
-        "train", _SMALL | {"classifier.optim.epochs": 20, "cluster.num_workers": 1}, _has_checkpoint
+        "train", _SMALL | {"classifier.optim.epochs": 16, "cluster.num_workers": 1}, _has_checkpoint
     ),
     "training on two workers": Work(
-        "train", _SMALL | {"classifier.optim.epochs": 20, "cluster.num_workers": 2}, _has_checkpoint
+        "train", _SMALL | {"classifier.optim.epochs": 16, "cluster.num_workers": 2}, _has_checkpoint
     ),
-    "training in the run's process": Work("train", _SMALL | {"classifier.optim.epochs": 60}, _has_checkpoint),
+    "training in the run's process": Work("train", _SMALL | {"classifier.optim.epochs": 30}, _has_checkpoint),
     "masks to the report": Work(
         "run",
         _SMALL | {"goal": "mask", "data.limit": 12, "masks.steps": ["crf"], "masks.crf.iterations": 40},

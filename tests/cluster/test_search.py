@@ -74,6 +74,47 @@ def test_no_more_trials_are_at_work_than_the_search_says(shared_ray, tmp_path, a
     assert most_at_once(tmp_path) == 1
 
 
+RATED = (0.5, 0.4, 0.1, 0.9, 0.95)
+"""What each trial reports, in the order in which they begin: the third is behind, and the fourth and fifth are not."""
+
+
+def rated(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str) -> None:
+    """Report three epochs, and leave a file at the end, which a trial that is stopped does not reach."""
+    for epoch in range(1, 4):
+        report(epoch, RATED[int(name.rpartition("_")[2])])
+    Path(folder, name).touch()
+
+
+def test_trials_run_on_after_the_scheduler_has_stopped_one(shared_ray, tmp_path):
+    plan = SearchPlan(
+        name="search",
+        folder=str(tmp_path / "state"),
+        space=(Parameter(name="omega", low=0.0, high=1.0),),
+        start=None,
+        trials=len(RATED),
+        at_once=2,
+        epochs=3,
+        algorithm="random",
+        seed=0,
+        scheduler="asha",
+        grace_epochs=1,
+        reduction_factor=2,
+        tracker=None,
+    )
+    ends = {
+        int(end.name.rpartition("_")[2]): end
+        for end in search_settings(functools.partial(rated, folder=str(tmp_path)), plan)
+    }
+    assert sorted(ends) == list(range(len(RATED)))
+    assert not [end.failure for end in ends.values() if end.failure]
+    stopped = {number for number, end in ends.items() if end.epochs < 3}
+    # Which of the first two reports first is left to them; the second may be behind then.
+    assert stopped - {1} == {2}
+    assert {end.objective for end in ends.values()} == set(RATED)
+    whole = {end.name for number, end in ends.items() if number not in stopped}
+    assert {path.name for path in tmp_path.glob("trial_*")} == whole, "what was stopped went no further"
+
+
 _HEAD = """
 import sys, ray
 context = ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20)

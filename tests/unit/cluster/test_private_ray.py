@@ -100,6 +100,47 @@ def test_whatever_a_start_raises_is_one_line_and_its_folder_is_kept(tmp_path, mo
     os.rmdir(str(kept[0]))  # no owner is named in it any more, and Ray has written nothing
 
 
+def test_a_start_that_fails_is_tried_once_more_when_what_it_left_has_ended(tmp_path, monkeypatch, caplog):
+    started: list[subprocess.Popen] = []
+    other = _sleeping("of another")
+
+    def init(**options):
+        if started:
+            assert started[0].poll() is not None, "two services of one kind side by side"
+            return
+        started.append(_sleeping(options["_temp_dir"]))
+        raise TimeoutError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    try:
+        private_ray._start(str(tmp_path), 1, 80 << 20, dashboard=False)
+        assert other.poll() is None, "it is no process of this Ray"
+    finally:
+        for process in (*started, other):
+            process.kill()
+            process.wait()
+    (line,) = caplog.messages
+    assert line.startswith("Ray did not start and is tried once more: TimeoutError: The current node timed out")
+
+
+def test_no_start_is_tried_again_while_the_run_is_being_stopped(tmp_path, monkeypatch):
+    tried = []
+
+    def init(**options):
+        tried.append(options)
+        raise RuntimeError("the services have ended")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(private_ray.stop, "is_under_way", lambda: True)
+    with pytest.raises(ResourceError, match="the services have ended"):
+        private_ray._start(str(tmp_path), 1, 80 << 20, dashboard=False)
+    assert len(tried) == 1
+
+
+def _sleeping(word: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", word])
+
+
 @pytest.fixture
 def told(monkeypatch) -> list[tuple[str, int]]:
     """What a user would be told at the end of the run, and the exit codes."""
@@ -184,3 +225,12 @@ def test_an_error_of_a_ray_that_lives_is_told_as_itself(told, service, tmp_path)
     with pytest.raises(ResourceError, match="a mistake"), ray_deaths.watching_services(str(tmp_path)):
         raise ResourceError("a mistake")
     assert not told
+
+
+def test_the_log_of_a_lost_node_of_a_joined_ray_is_not_printed(monkeypatch, capfd):
+    monkeypatch.setattr(ray._private.worker, "print_to_stdstream", lambda *given, **more: print("ninety lines"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    monkeypatch.setattr(ray_deaths, "JOINED_EVERY_S", 600.0)
+    with ray_deaths.watching_cluster():
+        ray._private.worker.print_to_stdstream({"lines": ["state-dump"]})
+    assert "ninety lines" not in capfd.readouterr().out

@@ -1,11 +1,13 @@
 """What becomes of a shard outside Ray: in a task's process, and where it is told."""
 
+import functools
 import logging
 import pickle
 
 import torch
 
 from qaclims_ray.cluster import shards
+from qaclims_ray.data import storage, written_files
 from qaclims_ray.errors import ConfigError, DataError, ResourceError
 
 
@@ -32,7 +34,7 @@ def doubled(shard: int) -> int:
 
 
 def run(task, shard: int):
-    return pickle.loads(task({"shard": pickle.dumps(shard)})["outcome"])
+    return pickle.loads(task({"shard": pickle.dumps(shard)})["outcome"])[0]
 
 
 def test_a_process_keeps_its_model_for_the_tasks_of_one_stage() -> None:
@@ -50,6 +52,22 @@ def test_a_process_keeps_its_model_for_the_tasks_of_one_stage() -> None:
 def test_users_mistakes_travel_as_values() -> None:
     assert isinstance(run(shards._ShardTask(doubled, Counting, {"label": "a"}), -1), DataError)
     assert isinstance(run(shards._ShardTask(doubled, Counting, {"label": "wrong"}), 1), ConfigError)
+
+
+def _write(made: dict, *, uri: str) -> dict:
+    storage.write_bytes(f"{uri}/part-{made['decoded']}", b"x")
+    return made
+
+
+def test_names_of_files_that_a_task_wrote_into_a_bucket_come_with_its_outcome(tmp_path) -> None:
+    uri = f"memory://{tmp_path.name}/cams"
+    written_files.take()
+    task = shards._ShardTask(doubled, Counting, {"label": "a"}, functools.partial(_write, uri=uri))
+    _, names = pickle.loads(task({"shard": pickle.dumps(2)})["outcome"])
+    assert names == [f"{uri}/part-4"] and not written_files.new_below(uri)
+    made = shards._ShardActor(Counting, {"label": "a"})({"decoded": [shards.as_bytes(6)]})["outcome"][0]
+    written = shards._ShardWriter(functools.partial(_write, uri=uri))({"outcome": made})["outcome"]
+    assert pickle.loads(written) == ({"label": "a", "decoded": 6}, [f"{uri}/part-6"])
 
 
 def test_a_remark_is_told_once(caplog) -> None:
@@ -81,7 +99,7 @@ def test_a_writer_is_given_what_an_actor_made_and_hands_mistakes_on() -> None:
     def summary(shard: int):
         decoded = shards._ShardDecoder(doubled)({"shard": pickle.dumps(shard)})["decoded"]
         (made,) = actor({"decoded": [decoded]})["outcome"]
-        return pickle.loads(write({"outcome": made})["outcome"])
+        return pickle.loads(write({"outcome": made})["outcome"])[0]
 
     assert summary(1) == {"wrote": 2}
     assert isinstance(summary(2), ResourceError) and isinstance(summary(-1), DataError)

@@ -308,3 +308,56 @@ def test_a_file_may_have_the_longest_name_that_a_disk_takes(tmp_path: Path) -> N
     for name in ("x" * 255, "\u732b" * 85):
         storage.write_bytes(str(tmp_path / name), b"x")
         assert (tmp_path / name).read_bytes() == b"x"
+
+
+class _OldListings:
+    """A store of which all listings are those of some moment before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        self.original, self.kept = MemoryFileSystem.find, {}
+        monkeypatch.setattr(MemoryFileSystem, "find", lambda *given, **more: self._find(*given, **more))
+
+    def _find(self, filesystem: Any, path: str, *given: Any, **more: Any) -> Any:
+        if path not in self.kept:
+            self.kept[path] = self.original(filesystem, path, *given, **more)
+        return self.kept[path]
+
+
+def test_what_an_old_listing_of_a_bucket_lacks_is_not_lost_and_what_it_has_too_much_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = artifact(f"memory://{tmp_path.name}/cams", "A")
+    one.begin()
+    for name in (*NAMES[:1], "passing.bin"):
+        storage.write_bytes(storage.join(one.workshop, name), content_of("A", name))
+    old = _OldListings(monkeypatch)
+    assert set(trees.sizes_below(one.workshop)) == {NAMES[0], "passing.bin"}
+    storage.resolve(one.workshop)[0].rm_file(storage.resolve(storage.join(one.workshop, "passing.bin"))[1])
+    for name in NAMES[1:]:
+        storage.write_bytes(storage.join(one.workshop, name), content_of("A", name))
+    one.complete({"files": len(NAMES)})
+    old.kept.clear()
+    assert set(trees.sizes_below(one.uri)) == {*NAMES, "files.json", "meta.json"}
+    assert_whole(one)
+
+
+def test_a_file_that_an_old_listing_of_a_bucket_lacks_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = artifact(f"memory://{tmp_path.name}/cams", "A")
+    make(one)
+    old = _OldListings(monkeypatch)
+    old.kept[storage.resolve(one.uri)[1]] = {}
+    assert_whole(one)
+    storage.resolve(one.uri)[0].rm_file(storage.resolve(storage.join(one.uri, NAMES[0]))[1])
+    assert one.current() is None
+
+
+def test_a_file_that_another_process_has_removed_since_it_was_written_here_is_not_listed(tmp_path: Path) -> None:
+    uri = f"memory://{tmp_path.name}/cams"
+    storage.write_bytes(f"{uri}/a", b"a")
+    storage.write_bytes(f"{uri}/b", b"b")
+    storage.resolve(uri)[0].rm_file(storage.resolve(f"{uri}/a")[1])
+    assert trees.sizes_below(uri) == {"b": 1}
