@@ -57,7 +57,8 @@ CHOSEN_BY = {
     "miniature_final.md": "masks of seeds 10 and 11",
     "online.md": "masks of seed 10",
 }
-"""What the threshold came from that cut the seeds of masks and networks, by the source of their figures."""
+"""What the threshold came from that cut the seeds of masks and networks, by the source of their figures; those of
+networks that make their own masks are settings, wherever they were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ ROWS = (
     Row(system="patch_text"),
     Row(system="patch_text_answers"),
     Row(system="online"),
+    Row(system="online_answers"),
     Row(system="online_classifier"),
     Row(system="clims", preset="miniature_semples", full_size=("voc12 clims",)),
     Row(system="semples_match_longer", preset="miniature_semples", full_size=("voc12 weaktr",)),
@@ -135,7 +137,7 @@ def records_of(row: Row) -> list[Record]:
         by_seed = ("seed 20", "seed 21", "seed 22")
         found.append(Record("label_free", "patch_text.md", f"{texts}, threshold chosen without masks", by_seed))
         found.append(Record("seed_best", "patch_text.md", f"{texts}, best threshold (**pixel labels**)", by_seed))
-    if method_of(system_of(preset("miniature"), system).method).own_network is not None:
+    if makes_own_masks(row) and system != "online_answers":  # which that page does not have
         label = system_of(preset("miniature"), system).label
         heads = {"final": "network", "final_crf": "+ CRF", "cpu_s": "CPU seconds"}
         found += [Record(name, "online.md", label, (head,)) for name, head in heads.items()]
@@ -203,7 +205,7 @@ def measure(row: Row, seed: int, work: Path, upto: str) -> None:
     system, folder = row.system, work / row.preset / f"seed-{seed}"
     run = local_run(row.preset, seed, work)
     config = with_overrides(system_config(run.config, system), {"segmentation.rounds": row.rounds})
-    if method_of(system_of(run.config, system).method).own_network is not None:
+    if makes_own_masks(row):
         if upto == "final":
             place = folder / system
             _add(row, seed, lambda: _renamed(online(place, seed, system, {})), "final")
@@ -263,7 +265,7 @@ def _renamed(found: dict[str, float]) -> dict[str, float]:
 def flops_of(row: Row, folder: Path) -> dict[str, float]:
     """Return what a row's trainings and maps compute; of a final network of its own, its training."""
     config = preset(row.preset)
-    if method_of(system_of(config, row.system).method).own_network is not None:
+    if makes_own_masks(row):
         return {"flops": online_flops(row.system, folder)}
     found = method_flops(config, row.system, folder)
     return {"flops": found["training"] + found["cams"], "cam_flops": found["cams"]}
@@ -296,10 +298,13 @@ def licences(row: Row) -> str:
 
 
 def _is_of_maps(settings: Sequence[str], row: Row) -> bool:
-    own = method_of(system_of(preset("miniature"), row.system).method).own_network
-    return (
-        own is not None or row.system == SUPERVISED or any(not one.startswith(("masks.", "segm")) for one in settings)
-    )
+    whole = makes_own_masks(row) or row.system == SUPERVISED
+    return whole or any(not one.startswith(("masks.", "segm")) for one in settings)
+
+
+def makes_own_masks(row: Row) -> bool:
+    """Whether its final network is trained from tags at once."""
+    return method_of(system_of(preset(row.preset), row.system).method).own_network is not None
 
 
 def tera(row: Row) -> str:
@@ -308,9 +313,7 @@ def tera(row: Row) -> str:
     first = dataclasses.replace(row, rounds=1).key
     own = [line["flops"] for line in measured if line["row"] == first and "flops" in line]
     final = [row.rounds * line["final_flops"] for line in measured if "final_flops" in line]
-    if method_of(system_of(preset(row.preset), row.system).method).own_network is not None or not has_final_network(
-        row
-    ):
+    if makes_own_masks(row) or not has_final_network(row):
         final = []
     return " + ".join(f"{flops[0] / 1e12:.2f}" for flops in (own, final) if flops) or "-"
 
@@ -333,10 +336,17 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         found = [figure(row, column) for column in COLUMNS]
         cells = ["-" if one is None else one.cell for one in found]
-        chosen = next((CHOSEN_BY[one.source] for one in found[2:5] if one is not None), "-")
-        more = [tera(row), "-" if row.system == SUPERVISED else chosen, needs(row), licences(row)]
+        more = [tera(row), chosen_by(row, found[2:5]), needs(row), licences(row)]
         lines.append(f"| {row.label} | {' | '.join([*cells, *more])} |")
     return "\n".join(lines)
+
+
+def chosen_by(row: Row, masks_and_networks: Sequence[Figure | None]) -> str:
+    """Return what chose the threshold that cut the seeds which a row's masks and networks come from."""
+    first = next((one.source for one in masks_and_networks if one is not None), None)
+    if first is None or row.system == SUPERVISED:
+        return "-"
+    return CHOSEN_BY["online.md" if makes_own_masks(row) else first]
 
 
 def sources(rows: Sequence[Row]) -> str:

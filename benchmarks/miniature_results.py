@@ -226,7 +226,7 @@ class LocalRun:
 
     def _corpus(self) -> pd.DataFrame:
         path = self.folder / "corpus.parquet"
-        self._made(path, lambda: _corpus(self.config, self.trained).to_parquet(path))
+        self._made(path, lambda: pd.DataFrame(corpus_rows(self.config, self.trained)).to_parquet(path))
         return pd.read_parquet(path)
 
 
@@ -254,7 +254,8 @@ def read_cache(cache: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in cache.read_text().splitlines()] if cache.is_file() else []
 
 
-def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
+def corpus_rows(config: RunConfig, manifest: Manifest) -> list[dict[str, Any]]:
+    """Ask the VQA model about images in this process; return the rows of the corpus."""
     settings, questions = config.corpus, question_set(config.corpus.questions)
     vqa = load_vqa(vqa_model(config), image_size=settings.image_size, device=torch.device("cpu"), dtype=torch.float32)
 
@@ -273,7 +274,7 @@ def _corpus(config: RunConfig, manifest: Manifest) -> pd.DataFrame:
     for shard in build.plan_shards(manifest, settings.images_per_shard):
         decoded = build.decode_shard(shard, settings.image_size)
         rows += build.answer_shard(decoded, ask, questions, manifest.class_names, settings)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _score(config: RunConfig, manifest: Manifest, network: str) -> dict[str, Any]:

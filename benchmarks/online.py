@@ -4,7 +4,7 @@
     python -m benchmarks.online --seeds 20 21 22 --work runs/online --route
     python -m benchmarks.online --seeds 20 21 22 --work runs/online --print-only --picture docs/methods/online.png
 
-Trains the systems online and online_classifier in this process, without Ray, and scores them on val. With ``--route``
+Trains the systems that make their own masks in this process, without Ray, and scores them on val. With ``--route``
 it also runs the route in stages, each system by a command of its own on a private Ray, which is how it is used. CPU
 seconds are user and system time: of this process for a training, and of all processes of a command, the start of its
 Ray too, for the route. What is there is not made again, so a call that is cut off goes on.
@@ -24,14 +24,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
 
 from benchmarks.local_final import network_scores
+from benchmarks.miniature_results import corpus_rows
 from benchmarks.processes import watch
+from qaclims_ray.corpus.table import missing_shards, read_corpus, write_shard
+from qaclims_ray.data import storage
+from qaclims_ray.data.artifacts import Artifact, plain
 from qaclims_ray.data.images import load_image
 from qaclims_ray.data.manifest import Manifest
 from qaclims_ray.data.mask_files import load_mask
+from qaclims_ray.data.shards import shard_name
 from qaclims_ray.data.splits import training_images
 from qaclims_ray.methods.table import method_of
 from qaclims_ray.models.clip.frozen import load_clip
@@ -40,7 +46,7 @@ from qaclims_ray.report.contact_sheet import SheetRow, contact_sheet
 from qaclims_ray.run_config import RunConfig, System, with_overrides
 from qaclims_ray.segmentation.inference import segment_images
 from qaclims_ray.stages.data import run_data
-from qaclims_ray.stages.layout import RunLayout
+from qaclims_ray.stages.layout import CORPUS_TABLE, RunLayout
 from qaclims_ray.stages.predict_final import read_final_network
 from qaclims_ray.stages.resources import Room
 from qaclims_ray.stages.segment import train_final_networks
@@ -51,7 +57,7 @@ from qaclims_ray.systems.recipe import clip_files
 from qaclims_ray.systems.table import system_config, system_of, with_systems
 from qaclims_ray.text.bank import build_bank, write_bank
 
-ONLINE = ("online", "online_classifier")
+ONLINE = ("online", "online_answers", "online_classifier")
 ROUTE = ("baseline", "qa_clims", "fully_supervised")
 
 
@@ -121,14 +127,32 @@ def opened(place: Path, config: RunConfig, name: str) -> tuple[Stage, Manifest]:
 
 
 def _write_texts(stage: Stage, name: str, manifest: Manifest) -> None:
-    """Encode the texts of class names here; the pipeline's stage does it in a task of Ray."""
+    """Make the texts here, and ask for the answers that they need; the pipeline's stages do it in tasks of Ray."""
     model, weights = clip_files(stage.config)
+    corpus = _written_corpus(stage, manifest) if stage.config.text.source == "qape" else None
     clip = load_clip(model, weights, device="cpu", mask_adapted=stage.config.clip.mask_adapted)
-    bank = build_bank(None, manifest, stage.config.text, clip.encode_texts, tokenize=clip.tokenize)
+    bank = build_bank(corpus, manifest, stage.config.text, clip.encode_texts, tokenize=clip.tokenize)
     artifact = bank_of(stage, name, manifest)
     artifact.begin()
     write_bank(bank, artifact)
     artifact.complete(bank.summary())
+
+
+def _written_corpus(stage: Stage, manifest: Manifest) -> pd.DataFrame:
+    artifact = Artifact(
+        uri=stage.layout.corpus,
+        kind="corpus",
+        settings=plain(stage.config.corpus),
+        inputs={"manifest": manifest.images_fingerprint()},
+        verb="corpus",
+    )
+    if artifact.current() is None:
+        artifact.begin()
+        place = storage.join(artifact.workshop, CORPUS_TABLE)
+        missing_shards(place, 1, artifact.fingerprint)
+        write_shard(storage.join(place, shard_name(0)), corpus_rows(stage.config, manifest))
+        artifact.complete()
+    return read_corpus(stage.layout.corpus_table)
 
 
 def route(place: Path, seed: int, name: str) -> dict[str, float]:

@@ -8,9 +8,10 @@ import pytest
 from benchmarks import method_records, methods
 from benchmarks.method_flops import Length, brought_to, full_lengths
 from benchmarks.method_records import Record, cell_of, figure_of, more_seeds
-from benchmarks.methods import ROWS, Row, figure, licences, needs, records_of, sources, table
+from benchmarks.methods import ROWS, Row, chosen_by, figure, licences, needs, records_of, sources, table
 from qaclims_ray.presets.table import preset
 from qaclims_ray.run_config import with_overrides
+from qaclims_ray.systems.table import SUPERVISED
 from tests.ritc_fakes import write_pictures
 
 PAGE = """
@@ -59,10 +60,22 @@ def test_a_cell_comes_from_where_most_seeds_stand_behind_it(tmp_path, monkeypatc
     assert found.source == "here"
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.rounds == 1], ids=lambda row: row.key)
+ON_PAGES = [row for row in ROWS if row.rounds == 1 and row.key != "online_answers"]
+
+
+@pytest.mark.parametrize("row", ON_PAGES, ids=lambda row: row.key)
 def test_what_pages_are_said_to_hold_is_there(row: Row) -> None:
     records = records_of(row)
     assert records and all(record.read() is not None for record in records)
+
+
+def test_thresholds_of_networks_that_make_their_own_masks_are_settings_wherever_they_are_measured() -> None:
+    online, stages, bound = (next(row for row in ROWS if row.key == key) for key in ("online", "baseline", SUPERVISED))
+    here, page = figure_of([40.0], "here"), figure_of([50.0], "miniature_final.md")
+    assert chosen_by(online, [None, here]) == "masks of seed 10"
+    assert chosen_by(stages, [here, page]) == "colours, no masks"
+    assert chosen_by(stages, [None, page]) == "masks of seeds 10 and 11"
+    assert chosen_by(bound, [here]) == chosen_by(stages, [None]) == "-"
 
 
 def test_what_is_measured_goes_on_where_it_stopped_and_ends_in_rounds(tmp_path, monkeypatch) -> None:
