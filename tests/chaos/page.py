@@ -14,7 +14,8 @@ make chaos N=200        # or: python -m tests.chaos --faults 200 --seed 1000
 ```
 
 This page was written by that command with `--records docs/results/chaos.jsonl --out docs/results/chaos.md`, call
-after call: each adds its rows to the first file, and the second is made of all of them.
+after call: each adds its rows to the first file, and the second is made of all of them. A fault that was tried again,
+once what it had shown was mended in the package or in this command, counts by its last try; the first file has all.
 
 Small runs of the miniature world are harmed, the same command is called again, and what it leaves is held against a run
 that nothing happened to: files bit for bit (but for times of day and images a second), no half file, no workshop and no
