@@ -78,4 +78,5 @@ def _short(told: str) -> str:
     """Return an error without the folders of this machine."""
     place = re.escape(tempfile.gettempdir()) + r"/[^ :]*/(fault|struck)-\d+"
     told = re.sub(place, "RUNS", told)
+    told = re.sub(re.escape(tempfile.gettempdir()) + r"/[^ ;:]*/qaclims-ray-\w+", "LOGS", told)
     return told if len(told) <= 160 else f"{told[:157]}..."
