@@ -164,19 +164,19 @@ def _passes(config: RunConfig, survey: Survey, is_quick: bool) -> tuple[dict[str
     def passes(least: int, wanted_steps: int, most: int) -> int:
         return max(least, min(most, math.ceil(wanted_steps / steps)))
 
-    classifier = passes(config.classifier.optim.epochs, _CLASSIFIER_STEPS, 60)
-    final = passes(10, _FINAL_STEPS, 120)
-    if is_quick:
-        final = passes(5, _QUICK_FINAL_STEPS, 60)
-        # Of a head alone it is the time of a third of them.
-        classifier = passes(2, _CLASSIFIER_STEPS, 60) if _learns_head_alone(config) else max(2, classifier // 4)
+    is_head_alone = is_quick and _learns_head_alone(config)
+    # A pass of the head alone takes a third of the time.
+    classifier = passes(2 if is_head_alone else config.classifier.optim.epochs, _CLASSIFIER_STEPS, 60)
+    if is_quick and not is_head_alone:
+        classifier = max(2, classifier // 4)
+    final = passes(5, _QUICK_FINAL_STEPS, 60) if is_quick else passes(10, _FINAL_STEPS, 120)
     irn = passes(config.masks.irn.optim.epochs, _IRN_STEPS, 12)
     overrides: dict[str, object] = {
         "classifier.optim.epochs": classifier,
         "masks.irn.optim.epochs": irn,
         "segmentation.optim.epochs": final,
     }
-    alone = " (its last layer alone)" if is_quick and _learns_head_alone(config) else ""
+    alone = " (its last layer alone)" if is_head_alone else ""
     learned = [f"classifier {classifier}{alone}"] if needs_classifier(config) else []
     affinity = [f"IRN {irn}"] if "irn" in config.masks.steps and not is_quick else []
     parts = [*learned, *affinity, f"final network {final}"]

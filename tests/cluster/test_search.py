@@ -43,23 +43,24 @@ def most_at_once(folder: Path) -> int:
     return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
 
 
-@pytest.mark.parametrize("algorithm", ["random", "optuna"])
-def test_no_more_trials_are_at_work_than_the_search_says(shared_ray, tmp_path, algorithm):
-    plan = SearchPlan(
+def plan_in(folder: Path, **own: Any) -> SearchPlan:
+    """Return a search over one value, of which two trials are at work together."""
+    return SearchPlan(
         name="search",
-        folder=str(tmp_path / "state"),
+        folder=str(folder / "state"),
         space=(Parameter(name="omega", low=0.0, high=1.0),),
-        start={"omega": 0.5},
-        trials=TRIALS,
         at_once=2,
-        epochs=1,
-        algorithm=algorithm,
         seed=0,
-        scheduler="none",
         grace_epochs=1,
         reduction_factor=2,
         tracker=None,
+        **own,
     )
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+def test_no_more_trials_are_at_work_than_the_search_says(shared_ray, tmp_path, algorithm):
+    plan = plan_in(tmp_path, algorithm=algorithm, trials=TRIALS, start={"omega": 0.5}, epochs=1, scheduler="none")
     (tmp_path / "fails").touch()
     failed = search_settings(functools.partial(trial, folder=str(tmp_path), at_once=2), plan)
     assert all("as the test asks" in end.failure for end in failed)
@@ -86,21 +87,7 @@ def rated(sampled: Mapping[str, Any], name: str, report: Report, *, folder: str)
 
 
 def test_trials_run_on_after_the_scheduler_has_stopped_one(shared_ray, tmp_path):
-    plan = SearchPlan(
-        name="search",
-        folder=str(tmp_path / "state"),
-        space=(Parameter(name="omega", low=0.0, high=1.0),),
-        start=None,
-        trials=len(RATED),
-        at_once=2,
-        epochs=3,
-        algorithm="random",
-        seed=0,
-        scheduler="asha",
-        grace_epochs=1,
-        reduction_factor=2,
-        tracker=None,
-    )
+    plan = plan_in(tmp_path, algorithm="random", trials=len(RATED), start=None, epochs=3, scheduler="asha")
     ends = {
         int(end.name.rpartition("_")[2]): end
         for end in search_settings(functools.partial(rated, folder=str(tmp_path)), plan)

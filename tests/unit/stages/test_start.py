@@ -104,7 +104,7 @@ def test_the_choice_follows_photographs_and_machine(thirty: Survey) -> None:
     assert config.masks.steps == ("irn", "crf") and not config.cluster.use_gpu and config.systems == ("baseline",)
 
 
-def test_a_quick_look_learns_the_last_layer_alone_and_shows_a_network_that_learned(thirty: Survey) -> None:
+def test_a_quick_look_learns_the_last_layer_alone_and_takes_smaller_crops(thirty: Survey) -> None:
     chosen, usual = choose_run(thirty, SMALL, is_quick=True), choose_run(thirty, SMALL).config
     quick = chosen.config
     assert (quick.classifier.train_scope, usual.classifier.train_scope) == ("head", "full")
